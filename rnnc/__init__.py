@@ -1,0 +1,1 @@
+"""rnnc: a compiler and a small declarative language for recurrent neural architectures."""

@@ -1,0 +1,133 @@
+"""Views, contractions and reductions.  All axes are negative: they count from the last core axis."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rnnc.ir.dims import ONE, Dim
+from rnnc.ir.ops.table import Attrs, Op, OpTypeError, broadcast_dims, define, joint_dtype, joint_per
+from rnnc.ir.types import Type
+
+
+def _product(dims: tuple[Dim, ...]) -> Dim:
+    total = ONE
+    for d in dims:
+        total = total * d
+    return total
+
+
+# ---------------------------------------------------------------- views
+
+
+def _lift(attrs: Attrs, types: tuple[Type, ...]) -> Type:
+    """attrs: per = the new outermost-first axes, put in front of those there are; a broadcast."""
+    return replace(types[0], per=(*attrs["per"], *types[0].per))
+
+
+def _merge(attrs: Attrs, types: tuple[Type, ...]) -> Type:
+    """attrs: n = how many innermost per axes become leading core axes; the identity in memory."""
+    t, n = types[0], attrs["n"]
+    return replace(t, per=t.per[: len(t.per) - n], shape=(*t.per[len(t.per) - n :], *t.shape))
+
+
+def _split_per(attrs: Attrs, types: tuple[Type, ...]) -> Type:
+    """attrs: n = how many leading core axes become innermost per axes; the inverse of merge."""
+    t, n = types[0], attrs["n"]
+    return replace(t, per=(*t.per, *t.shape[:n]), shape=t.shape[n:])
+
+
+def _expand(attrs: Attrs, types: tuple[Type, ...]) -> Type:
+    """attrs: axes = positions of the new size-1 axes in the *result's* core shape (negative, ascending)."""
+    shape = list(types[0].shape)
+    rank = len(shape) + len(attrs["axes"])
+    for axis in attrs["axes"]:
+        shape.insert(rank + axis, ONE)
+    return replace(types[0], shape=tuple(shape))
+
+
+def _broadcast(attrs: Attrs, types: tuple[Type, ...]) -> Type:
+    """attrs: shape; every core axis has that size afterwards (equal or 1 before, missing leading axes are added)."""
+    if broadcast_dims(types[0].shape, attrs["shape"]) != attrs["shape"]:
+        raise OpTypeError(f"`{types[0]}` does not broadcast to [{', '.join(map(str, attrs['shape']))}]")
+    return replace(types[0], shape=attrs["shape"])
+
+
+def _reshape(attrs: Attrs, types: tuple[Type, ...]) -> Type:
+    """attrs: shape = the new core shape, row-major."""
+    if _product(types[0].shape) != _product(attrs["shape"]):
+        raise OpTypeError(f"cannot reshape `{types[0]}` to [{', '.join(map(str, attrs['shape']))}]")
+    return replace(types[0], shape=attrs["shape"])
+
+
+def _transpose(attrs: Attrs, types: tuple[Type, ...]) -> Type:
+    """attrs: perm = for each axis of the result, the (non-negative) core axis it comes from."""
+    return replace(types[0], shape=tuple(types[0].shape[p] for p in attrs["perm"]))
+
+
+def _slice(attrs: Attrs, types: tuple[Type, ...]) -> Type:
+    """attrs: axis (negative), start, stop (Dims)."""
+    shape = list(types[0].shape)
+    shape[attrs["axis"]] = Dim.of(attrs["stop"]) - Dim.of(attrs["start"])
+    return replace(types[0], shape=tuple(shape))
+
+
+def _concat(attrs: Attrs, types: tuple[Type, ...]) -> Type:
+    """attrs: axis (negative); the other axes are equal."""
+    axis = attrs["axis"]
+    shape = list(types[0].shape)
+    for t in types[1:]:
+        if t.rank != len(shape) or any(
+            a != b for i, (a, b) in enumerate(zip(shape, t.shape, strict=True)) if i != len(shape) + axis
+        ):
+            raise OpTypeError(f"cannot join `{types[0]}` and `{t}`")
+        shape[axis] = shape[axis] + t.shape[axis]
+    return Type(dtype=joint_dtype(types), shape=tuple(shape), per=joint_per(types))
+
+
+# ---------------------------------------------------------------- contraction
+
+
+def _einsum(attrs: Attrs, types: tuple[Type, ...]) -> Type:
+    """attrs: spec = "ij,jk->ik" over core axes; per axes are a batch."""
+    inputs, output = attrs["spec"].split("->")
+    sizes: dict[str, Dim] = {}
+    for labels, t in zip(inputs.split(","), types, strict=True):
+        if len(labels) != t.rank:
+            raise OpTypeError(f"`{t}` has {t.rank} axes where {len(labels)} are needed")
+        for label, size in zip(labels, t.shape, strict=True):
+            if sizes.setdefault(label, size) != size:
+                raise OpTypeError(f"sizes `{sizes[label]}` and `{size}` differ")
+    return Type(dtype=joint_dtype(types), shape=tuple(sizes[x] for x in output), per=joint_per(types))
+
+
+# ---------------------------------------------------------------- reductions
+
+
+def _reduce(attrs: Attrs, types: tuple[Type, ...]) -> Type:
+    """attrs: axes (negative)."""
+    rank = types[0].rank
+    gone = {rank + a for a in attrs["axes"]}
+    shape = tuple(d for i, d in enumerate(types[0].shape) if i not in gone)
+    return Type(dtype=joint_dtype(types), shape=shape, per=types[0].per)
+
+
+def _real_reduce(attrs: Attrs, types: tuple[Type, ...]) -> Type:
+    if types[0].dtype != "real":
+        raise OpTypeError("needs a real value; complex numbers are not ordered", "E0204")
+    return _reduce(attrs, types)
+
+
+define(Op(name="lift", arity=1, category="view", infer=_lift, doc=_lift.__doc__ or ""))
+define(Op(name="merge", arity=1, category="view", infer=_merge, doc=_merge.__doc__ or ""))
+define(Op(name="split_per", arity=1, category="view", infer=_split_per, doc=_split_per.__doc__ or ""))
+define(Op(name="expand", arity=1, category="view", infer=_expand, doc=_expand.__doc__ or ""))
+define(Op(name="broadcast", arity=1, category="view", infer=_broadcast, doc=_broadcast.__doc__ or ""))
+define(Op(name="reshape", arity=1, category="view", infer=_reshape, doc=_reshape.__doc__ or ""))
+define(Op(name="transpose", arity=1, category="view", infer=_transpose, doc=_transpose.__doc__ or ""))
+define(Op(name="slice", arity=1, category="view", infer=_slice, doc=_slice.__doc__ or ""))
+define(Op(name="concat", arity=(1, -1), category="view", infer=_concat, doc=_concat.__doc__ or ""))
+define(Op(name="einsum", arity=2, category="contraction", infer=_einsum, doc=_einsum.__doc__ or ""))
+for _name in ("sum", "mean"):
+    define(Op(name=_name, arity=1, category="reduction", infer=_reduce, doc=f"{_name} over attrs axes (negative)"))
+for _name in ("amax", "amin"):
+    define(Op(name=_name, arity=1, category="reduction", infer=_real_reduce, doc=f"{_name} over attrs axes (negative)"))
