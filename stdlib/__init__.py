@@ -1,0 +1,1 @@
+"""The standard library of specs, one architecture a file."""
