@@ -1,0 +1,15 @@
+"""Settings shared by all tests."""
+
+from __future__ import annotations
+
+import os
+
+# One thread a process: two test processes share two cores.  Set before anything imports torch or numpy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from hypothesis import settings
+
+# A shared machine is slow at times, so no deadline; CI repeats the same examples, a developer's run draws new ones.
+settings.register_profile("rnnc", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("rnnc")
