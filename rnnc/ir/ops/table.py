@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.types import Type
+
+if TYPE_CHECKING:
+    from rnnc.ir.builder import Builder
+    from rnnc.ir.graph import Node, NodeId
 
 Attrs: TypeAlias = Mapping[str, Any]
 Category = Literal["leaf", "elementwise", "contraction", "reduction", "view", "structured", "composite", "time", "model"]
@@ -22,12 +26,43 @@ class OpTypeError(Exception):
         super().__init__(message)
 
 
+Linearity: TypeAlias = "Literal['joint', 'multi', 'none'] | tuple[int, ...]"
+Semiring = Literal["plus_times", "max_plus", "min_plus", "log_plus"]
+Vjp: TypeAlias = "Callable[[Builder, Node, NodeId, tuple[bool, ...]], tuple[NodeId | None, ...]]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What a value rule may know about the node it is evaluated at: sizes are numbers here."""
+
+    attrs: Mapping[str, Any]  # Dims are ints, Fractions are floats
+    types: tuple[Type, ...]  # of the arguments
+    per: tuple[int, ...]  # of the result
+    shape: tuple[int, ...]  # of the result: core axes
+
+    def rank(self, argument: int = 0) -> int:
+        return self.types[argument].rank
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Op:
     """One row.
 
     `infer(attrs, types)` is the shape rule: it raises OpTypeError, and ensures the result's type.  Operands of every op
     share their `per` axes (the builder lifts them), except rank-0 constants, which fit anywhere.
+
+    `value(np, site, *args)` is the value; `np` is numpy, handed in so that the table need not import it.  Arrays are float64,
+    complex128, bool or int64 (tokens) with any axes in front of `[*per, *shape]`.  None for leaves that are given from outside,
+    and for the time and model ops, which `rnnc.ir.unfold` rewrites into states and plain nodes.
+
+    `vjp(builder, node, g, wanted)` builds the gradient of a real loss with respect to each argument from `g`, that of the result
+    (PyTorch's convention: conj of dL/dz), or None.  `g` has the result's shape; the caller sums what was broadcast and takes
+    real parts.  None: no argument has a derivative.
+
+    `linear` says in which arguments the op is linear: "joint" in all together (add, views), "multi" in each alone (mul, einsum), a
+    tuple in those together when the others are free of states, "none".  `over_reals`: that holds for real factors only (re, conj).
+    `adds_in` is the semiring whose addition it is.  `flops` and `special` (calls of exp, log, ...) count per element of the result;
+    of a reduction per element of the argument.
     """
 
     name: str
@@ -35,6 +70,13 @@ class Op:
     category: Category
     infer: Callable[[Attrs, tuple[Type, ...]], Type]
     doc: str
+    value: Callable[..., Any] | None = None
+    vjp: Vjp | None = None
+    linear: Linearity = "none"
+    over_reals: bool = False
+    adds_in: Semiring | None = None
+    flops: int = 0
+    special: int = 0
 
 
 OPS: dict[str, Op] = {}
