@@ -1,0 +1,34 @@
+"""`rnnc compile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rnnc.cli.options import Hyper, cell_option, load_spec, set_option, spec_argument
+
+STRATEGIES = ("step", "sequential", "scan", "chunkwise", "block_scan", "convolution")
+
+
+@click.command("compile", epilog="Example: rnnc compile deltanet --set reach=2 -o deltanet.py")
+@spec_argument
+@cell_option
+@set_option
+@click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto or torch.")
+@click.option("--strategy", type=click.Choice(STRATEGIES), help="How to run the recurrence, instead of the best choice.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.py", help="Default: stdout.")
+def compile_command(
+    file: str, cell: str | None, hyper: Hyper, backend: str, strategy: str | None, output: Path | None
+) -> int:
+    """Write a cell as a readable nn.Module that needs torch and rnnc.runtime only."""
+    from rnnc.compile import emit
+
+    source = emit(load_spec(file), cell, backend=backend, strategy=strategy, **hyper)
+    if output is None:
+        click.echo(source, nl=False)
+    else:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(source, encoding="utf-8")
+        click.echo(f"wrote {output}", err=True)
+    return 0

@@ -1,0 +1,112 @@
+"""Arguments and options that several commands share, and finding the spec that is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from fractions import Fraction
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rnnc.spec import Spec
+
+Hyper = dict[str, int | bool | Fraction]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class HyperParameter(click.ParamType):
+    """`name=value`, the value an int, a real (kept exact: `0.5`, `1/3`), or `true` / `false`."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int | bool | Fraction]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not equals or not name.strip().isidentifier():
+            self.fail(f"'{value}' is not of the form name=value", param, ctx)
+        return name.strip(), self._value(text.strip(), str(value), param, ctx)
+
+    def _value(
+        self, text: str, whole: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | bool | Fraction:
+        if text in ("true", "false"):
+            return text == "true"
+        try:
+            return int(text)
+        except ValueError:
+            pass
+        try:
+            return Fraction(text)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"'{whole}': a value is a number, such as 2, 0.5 or 1/3, or true or false", param, ctx)
+
+
+def _collect(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, int | bool | Fraction], ...]) -> Hyper:
+    return dict(pairs)
+
+
+def spec_argument(function: F) -> F:
+    return click.argument("file", metavar="FILE")(function)
+
+
+def cell_option(function: F) -> F:
+    return click.option("--cell", metavar="NAME", help="Which cell of the file; needed where it has several.")(function)
+
+
+def set_option(function: F) -> F:
+    option = click.option(
+        "--set",
+        "hyper",
+        metavar="NAME=VALUE",
+        type=HyperParameter(),
+        multiple=True,
+        callback=_collect,
+        help="A hyperparameter or dim of the cell; may be repeated.",
+    )
+    return option(function)
+
+
+@cache
+def stdlib_names() -> tuple[str, ...]:
+    """The specs of the standard library, by file name."""
+    folder = resources.files("rnnc.stdlib")
+    return tuple(sorted(f.name.removesuffix(".rnn") for f in folder.iterdir() if f.name.endswith(".rnn")))
+
+
+def find_spec(file: str) -> Path:
+    """The path that FILE means: itself, or a spec of the standard library of that name.
+
+    Raises click.BadParameter, with the nearest name, where there is neither.
+    """
+    path = Path(file)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise click.BadParameter(f"'{file}' is a folder, not a spec", param_hint="FILE")
+    names = stdlib_names()
+    if file in names:
+        return Path(str(resources.files("rnnc.stdlib") / f"{file}.rnn"))
+    close = get_close_matches(file.removesuffix(".rnn"), names, n=1)
+    hint = f"; did you mean '{close[0]}' of the standard library?" if close else " (`rnnc list` shows the library's specs)"
+    raise click.BadParameter(f"there is no file '{file}'{hint}", param_hint="FILE")
+
+
+def load_spec(file: str) -> Spec:
+    """The checked spec; raises SpecError with everything that is wrong in it."""
+    from rnnc.diagnostics import SpecError
+    from rnnc.spec import load
+
+    path = find_spec(file)
+    spec = load(path)
+    found = spec.check()
+    if found.has_errors:
+        raise SpecError(found.sorted(), {str(path): path.read_text(encoding="utf-8")})
+    return spec

@@ -1,0 +1,8 @@
+"""The tasks, by name."""
+
+from __future__ import annotations
+
+from rnnc.training.tasks.base import Batch, Task, TaskError
+from rnnc.training.tasks.registry import FAMILIES, make_task
+
+__all__ = ["FAMILIES", "Batch", "Task", "TaskError", "make_task"]
