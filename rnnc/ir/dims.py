@@ -21,7 +21,7 @@ class DimError(ValueError):
 class Dim:
     """An immutable dimension expression.  Equality is equality of polynomials."""
 
-    __slots__ = ("terms", "_hash")
+    __slots__ = ("_hash", "terms")
     terms: tuple[tuple[Monomial, Fraction], ...]
 
     def __init__(self, terms: Mapping[Monomial, Fraction]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeVar
 
 from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
@@ -22,11 +22,24 @@ class Domain(Protocol[V]):
         ...
 
 
-def evaluate(cell: CellIR, domain: Domain[V], nodes: Iterable[NodeId] | None = None) -> dict[NodeId, V]:
-    """Values of `nodes` (all nodes when None) and of everything they are computed from."""
-    needed = None if nodes is None else ancestors(cell, nodes)
+def evaluate(
+    cell: CellIR,
+    domain: Domain[V],
+    nodes: Iterable[NodeId] | None = None,
+    known: Mapping[NodeId, V] | None = None,
+) -> dict[NodeId, V]:
+    """Values of `nodes` (all nodes when None) and of everything they are computed from.
+
+    Nodes in `known` have that value; what only they need is left out.
+    """
+    known = known or {}
+    wanted = range(len(cell.nodes)) if nodes is None else nodes
+    needed = ancestors(cell, wanted, known.keys())
     values: dict[NodeId, V] = {}
-    for node in cell.nodes:
-        if needed is None or node.id in needed:
-            values[node.id] = domain.apply(node, tuple(values[a] for a in node.args)) if node.args else domain.leaf(node)
+    for i in sorted(needed):
+        node = cell.nodes[i]
+        if i in known:
+            values[i] = known[i]
+        else:
+            values[i] = domain.apply(node, tuple([values[a] for a in node.args])) if node.args else domain.leaf(node)
     return values

@@ -6,7 +6,7 @@ analysis live in mappings beside the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeAlias
@@ -154,7 +154,7 @@ def users(cell: CellIR) -> dict[NodeId, list[NodeId]]:
     return found
 
 
-def ancestors(cell: CellIR, roots: Iterable[NodeId], stop: frozenset[NodeId] = frozenset()) -> set[NodeId]:
+def ancestors(cell: CellIR, roots: Iterable[NodeId], stop: Set[NodeId] = frozenset()) -> set[NodeId]:
     """`roots` and everything they are computed from; not past the nodes in `stop` (which are included when reached)."""
     seen: set[NodeId] = set()
     work = list(roots)

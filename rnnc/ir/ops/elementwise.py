@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rnnc.ir.ops import numeric, vjp
 from rnnc.ir.ops.table import Attrs, Op, OpTypeError, broadcast_dims, define, joint_dtype, joint_per
 from rnnc.ir.types import Type
-
-REAL_UNARY = (
-    "sign tanh sigmoid logsigmoid softplus relu silu gelu step"  # step(x) = 1 if x > 0 else 0; gelu is the exact (erf) one
-).split()
-ANY_UNARY = "neg exp log sqrt sin cos".split()
 
 
 def _unary(attrs: Attrs, types: tuple[Type, ...]) -> Type:
@@ -72,23 +68,108 @@ def _cast(attrs: Attrs, types: tuple[Type, ...]) -> Type:
     return replace(types[0], dtype="real", vocab=None)
 
 
-for _name in ANY_UNARY:
-    define(Op(name=_name, arity=1, category="elementwise", infer=_unary, doc=f"{_name}(x)"))
-for _name in REAL_UNARY:
-    define(Op(name=_name, arity=1, category="elementwise", infer=_real_unary, doc=f"{_name}(x), real"))
-define(Op(name="conj", arity=1, category="elementwise", infer=_unary, doc="complex conjugate"))
-for _name in ("re", "im", "abs"):
-    define(Op(name=_name, arity=1, category="elementwise", infer=_to_real, doc=f"{_name}(z), real-valued"))
-for _name in ("add", "sub", "mul", "div", "pow"):
-    define(Op(name=_name, arity=2, category="elementwise", infer=_binary, doc=f"{_name}(a, b)"))
-for _name in ("max", "min", "logaddexp"):
-    define(Op(name=_name, arity=2, category="elementwise", infer=_real_binary, doc=f"{_name}(a, b), real"))
-for _name in ("lt", "le", "eq", "ne"):
-    define(Op(name=_name, arity=2, category="elementwise", infer=_compare, doc=f"{_name}(a, b), truth value"))
-for _name in ("and", "or"):
-    define(Op(name=_name, arity=2, category="elementwise", infer=_logical, doc=f"a {_name} b"))
-define(Op(name="not", arity=1, category="elementwise", infer=_logical, doc="not a"))
-define(Op(name="select", arity=3, category="elementwise", infer=_select, doc="select(c, a, b): a where c, else b"))
-define(Op(name="polar", arity=2, category="elementwise", infer=_polar, doc="polar(r, theta) = r exp(i theta)"))
-define(Op(name="complex", arity=2, category="elementwise", infer=_polar, doc="complex(re, im)"))
-define(Op(name="real", arity=1, category="elementwise", infer=_cast, doc="a truth value or token as a real number"))
+def _row(name: str, infer: object, value: object, doc: str, arity: int = 1, **facts: object) -> None:
+    facts.setdefault("flops", 1)
+    define(Op(name=name, arity=arity, category="elementwise", infer=infer, value=value, doc=doc, **facts))  # type: ignore[arg-type]
+
+
+# name, value, derivative, (flops, special-function calls) per element
+_row("neg", _unary, lambda np, s, x: -x, "-x", vjp=vjp.neg, linear="joint")
+_row("exp", _unary, lambda np, s, x: np.exp(x), "exp(x)", vjp=vjp.exp, special=1)
+_row("log", _unary, lambda np, s, x: np.log(x), "log(x)", vjp=vjp.log, special=1)
+_row("sqrt", _unary, lambda np, s, x: np.sqrt(x), "sqrt(x)", vjp=vjp.sqrt, special=1)
+_row("sin", _unary, lambda np, s, x: np.sin(x), "sin(x)", vjp=vjp.sin, special=1)
+_row("cos", _unary, lambda np, s, x: np.cos(x), "cos(x)", vjp=vjp.cos, special=1)
+_row("conj", _unary, lambda np, s, x: np.conj(x), "complex conjugate", vjp=vjp.conj, linear="joint", over_reals=True)
+
+_row("sign", _real_unary, lambda np, s, x: np.sign(x), "sign(x): -1, 0 or 1")
+_row("step", _real_unary, lambda np, s, x: (x > 0).astype(float), "step(x): 1 if x > 0 else 0")
+_row("tanh", _real_unary, lambda np, s, x: np.tanh(x), "tanh(x)", vjp=vjp.tanh, special=1)
+_row("erf", _real_unary, lambda np, s, x: numeric.erf(np, x), "erf(x)", vjp=vjp.erf, special=1)
+_row("relu", _real_unary, lambda np, s, x: np.maximum(x, 0), "max(x, 0)", vjp=vjp.relu)
+_row("gelu", _real_unary, lambda np, s, x: numeric.gelu(np, x), "x Phi(x), exact", vjp=vjp.gelu, flops=3, special=1)
+_row("silu", _real_unary, lambda np, s, x: x * numeric.sigmoid(np, x), "x sigmoid(x)", vjp=vjp.silu, flops=3, special=1)
+_row(
+    "sigmoid",
+    _real_unary,
+    lambda np, s, x: numeric.sigmoid(np, x),
+    "1 / (1 + exp(-x))",
+    vjp=vjp.sigmoid,
+    flops=2,
+    special=1,
+)
+_row(
+    "softplus",
+    _real_unary,
+    lambda np, s, x: numeric.softplus(np, x),
+    "log(1 + exp(x))",
+    vjp=vjp.softplus,
+    flops=2,
+    special=2,
+)
+_row(
+    "logsigmoid",
+    _real_unary,
+    lambda np, s, x: -numeric.softplus(np, -x),
+    "log sigmoid(x)",
+    vjp=vjp.logsigmoid,
+    flops=2,
+    special=2,
+)
+
+_row("re", _to_real, lambda np, s, z: np.real(z), "real part", vjp=vjp.re, linear="joint", over_reals=True, flops=0)
+_row(
+    "im", _to_real, lambda np, s, z: np.imag(z), "imaginary part", vjp=vjp.im, linear="joint", over_reals=True, flops=0
+)
+_row("abs", _to_real, lambda np, s, z: np.abs(z), "|z|, real", vjp=vjp.abs_)
+_row("real", _cast, lambda np, s, x: x.astype(float), "a truth value or token as a real number", flops=0)
+
+_row("add", _binary, lambda np, s, a, b: a + b, "a + b", 2, vjp=vjp.add, linear="joint", adds_in="plus_times")
+_row("sub", _binary, lambda np, s, a, b: a - b, "a - b", 2, vjp=vjp.sub, linear="joint")
+_row("mul", _binary, lambda np, s, a, b: a * b, "a * b", 2, vjp=vjp.mul, linear="multi")
+_row("div", _binary, lambda np, s, a, b: a / b, "a / b", 2, vjp=vjp.div, linear=(0,))
+_row("pow", _binary, lambda np, s, a, b: np.power(a, b), "a ^ b", 2, vjp=vjp.pow_, special=2)
+_row("max", _real_binary, lambda np, s, a, b: np.maximum(a, b), "max(a, b)", 2, vjp=vjp.max_, adds_in="max_plus")
+_row("min", _real_binary, lambda np, s, a, b: np.minimum(a, b), "min(a, b)", 2, vjp=vjp.min_, adds_in="min_plus")
+_row(
+    "logaddexp",
+    _real_binary,
+    lambda np, s, a, b: np.logaddexp(a, b),
+    "log(exp(a) + exp(b))",
+    2,
+    vjp=vjp.logaddexp,
+    adds_in="log_plus",
+    flops=3,
+    special=2,
+)
+_row("lt", _compare, lambda np, s, a, b: a < b, "a < b", 2)
+_row("le", _compare, lambda np, s, a, b: a <= b, "a <= b", 2)
+_row("eq", _compare, lambda np, s, a, b: a == b, "a == b", 2)
+_row("ne", _compare, lambda np, s, a, b: a != b, "a != b", 2)
+_row("and", _logical, lambda np, s, a, b: a & b, "a and b", 2)
+_row("or", _logical, lambda np, s, a, b: a | b, "a or b", 2)
+_row("not", _logical, lambda np, s, a: ~a, "not a")
+_row("select", _select, lambda np, s, c, a, b: np.where(c, a, b), "a where c, else b", 3, vjp=vjp.select, linear=(1, 2))
+_row(
+    "polar",
+    _polar,
+    lambda np, s, r, theta: r * np.exp(1j * theta),
+    "r exp(i theta)",
+    2,
+    vjp=vjp.polar,
+    linear=(0,),
+    over_reals=True,
+    flops=2,
+    special=2,
+)
+_row(
+    "complex",
+    _polar,
+    lambda np, s, x, y: x + 1j * y,
+    "complex(re, im)",
+    2,
+    vjp=vjp.complex_,
+    linear="joint",
+    over_reals=True,
+    flops=0,
+)

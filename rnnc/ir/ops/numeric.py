@@ -50,7 +50,9 @@ def lift(np: Any, site: Site, x: Any) -> Any:
     inner = len(t.per) + t.rank
     outer = front(x, inner)
     new = tuple(site.attrs["per"])
-    return np.broadcast_to(x.reshape(outer + (1,) * len(new) + x.shape[len(outer) :]), outer + new + x.shape[len(outer) :])
+    return np.broadcast_to(
+        x.reshape(outer + (1,) * len(new) + x.shape[len(outer) :]), outer + new + x.shape[len(outer) :]
+    )
 
 
 def resize(np: Any, site: Site, x: Any) -> Any:

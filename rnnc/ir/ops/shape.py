@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, TypeAlias
 
 from rnnc.ir.dims import ONE, Dim
-from rnnc.ir.ops.table import Attrs, Op, OpTypeError, broadcast_dims, define, joint_dtype, joint_per
+from rnnc.ir.ops import numeric, vjp
+from rnnc.ir.ops.table import (
+    Attrs,
+    Category,
+    Op,
+    OpTypeError,
+    Site,
+    Vjp,
+    broadcast_dims,
+    define,
+    joint_dtype,
+    joint_per,
+)
 from rnnc.ir.types import Type
+
+Infer: TypeAlias = Callable[[Attrs, tuple[Type, ...]], Type]
+Value: TypeAlias = Callable[..., Any]
 
 
 def _product(dims: tuple[Dim, ...]) -> Dim:
@@ -94,6 +111,7 @@ def _einsum(attrs: Attrs, types: tuple[Type, ...]) -> Type:
     for labels, t in zip(inputs.split(","), types, strict=True):
         if len(labels) != t.rank:
             raise OpTypeError(f"`{t}` has {t.rank} axes where {len(labels)} are needed")
+        assert len(set(labels)) == len(labels), f"a repeated label in {attrs['spec']!r}"
         for label, size in zip(labels, t.shape, strict=True):
             if sizes.setdefault(label, size) != size:
                 raise OpTypeError(f"sizes `{sizes[label]}` and `{size}` differ")
@@ -117,17 +135,68 @@ def _real_reduce(attrs: Attrs, types: tuple[Type, ...]) -> Type:
     return _reduce(attrs, types)
 
 
-define(Op(name="lift", arity=1, category="view", infer=_lift, doc=_lift.__doc__ or ""))
-define(Op(name="merge", arity=1, category="view", infer=_merge, doc=_merge.__doc__ or ""))
-define(Op(name="split_per", arity=1, category="view", infer=_split_per, doc=_split_per.__doc__ or ""))
-define(Op(name="expand", arity=1, category="view", infer=_expand, doc=_expand.__doc__ or ""))
-define(Op(name="broadcast", arity=1, category="view", infer=_broadcast, doc=_broadcast.__doc__ or ""))
-define(Op(name="reshape", arity=1, category="view", infer=_reshape, doc=_reshape.__doc__ or ""))
-define(Op(name="transpose", arity=1, category="view", infer=_transpose, doc=_transpose.__doc__ or ""))
-define(Op(name="slice", arity=1, category="view", infer=_slice, doc=_slice.__doc__ or ""))
-define(Op(name="concat", arity=(1, -1), category="view", infer=_concat, doc=_concat.__doc__ or ""))
-define(Op(name="einsum", arity=2, category="contraction", infer=_einsum, doc=_einsum.__doc__ or ""))
-for _name in ("sum", "mean"):
-    define(Op(name=_name, arity=1, category="reduction", infer=_reduce, doc=f"{_name} over attrs axes (negative)"))
-for _name in ("amax", "amin"):
-    define(Op(name=_name, arity=1, category="reduction", infer=_real_reduce, doc=f"{_name} over attrs axes (negative)"))
+def _row(
+    name: str, category: Category, infer: Infer, value: Value, rule: Vjp, arity: int | tuple[int, int] = 1, **facts: Any
+) -> None:
+    facts.setdefault("doc", infer.__doc__ or "")
+    define(Op(name=name, arity=arity, category=category, infer=infer, value=value, vjp=rule, **facts))
+
+
+def _same(np: Any, site: Site, x: Any) -> Any:
+    return x
+
+
+def _over_axes(method: str) -> Value:
+    return lambda np, site, x: getattr(x, method)(axis=tuple(site.attrs["axes"]))
+
+
+_row("lift", "view", _lift, numeric.lift, vjp.lift, linear="joint")
+_row("merge", "view", _merge, _same, vjp.merge, linear="joint")
+_row("split_per", "view", _split_per, _same, vjp.split_per, linear="joint")
+_row("expand", "view", _expand, numeric.resize, vjp.reshape, linear="joint")
+_row("broadcast", "view", _broadcast, numeric.broadcast, vjp.broadcast, linear="joint")
+_row("reshape", "view", _reshape, numeric.resize, vjp.reshape, linear="joint")
+_row("transpose", "view", _transpose, numeric.transpose, vjp.transpose, linear="joint")
+_row("slice", "view", _slice, numeric.slice_, vjp.slice_, linear="joint")
+_row("concat", "view", _concat, numeric.concat, vjp.concat, (1, -1), linear="joint")
+_row("einsum", "contraction", _einsum, numeric.einsum, vjp.einsum, 2, linear="multi")
+_row(
+    "sum",
+    "reduction",
+    _reduce,
+    _over_axes("sum"),
+    vjp.sum_,
+    linear="joint",
+    flops=1,
+    doc="sum over attrs axes (negative)",
+)
+_row(
+    "mean",
+    "reduction",
+    _reduce,
+    _over_axes("mean"),
+    vjp.mean,
+    linear="joint",
+    flops=1,
+    doc="mean over attrs axes (negative)",
+)
+_row(
+    "amax",
+    "reduction",
+    _real_reduce,
+    _over_axes("max"),
+    vjp.extremum,
+    adds_in="max_plus",
+    flops=1,
+    doc="max over attrs axes (negative)",
+)
+_row(
+    "amin",
+    "reduction",
+    _real_reduce,
+    _over_axes("min"),
+    vjp.extremum,
+    adds_in="min_plus",
+    flops=1,
+    doc="min over attrs axes (negative)",
+)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, TypeAlias
 
 from rnnc.ir.dims import Dim
-from rnnc.ir.ops.table import Attrs, Op, OpTypeError, define, joint_dtype, joint_per
+from rnnc.ir.ops import numeric, vjp
+from rnnc.ir.ops.table import Attrs, Category, Op, OpTypeError, define, joint_dtype, joint_per
 from rnnc.ir.types import Type
+
+Infer: TypeAlias = Callable[[Attrs, tuple[Type, ...]], Type]
+Value: TypeAlias = Callable[..., Any]
 
 
 def _declared(attrs: Attrs, types: tuple[Type, ...]) -> Type:
@@ -132,45 +138,74 @@ LEAVES = {
     "input": "one value per step; attrs type",
     "param": "a learned tensor, static; attrs type",
     "state": "a state's value before the step; attrs type",
-    "const": "an exact constant: attrs value (Fraction, nested tuples of them, True/False, or 'pi', 'e'), type",
 }
 for _name, _doc in LEAVES.items():
     define(Op(name=_name, arity=0, category="leaf", infer=_declared, doc=_doc))
-define(Op(name="dim", arity=0, category="leaf", infer=_dim, doc=_dim.__doc__ or ""))
-define(Op(name="eye", arity=0, category="structured", infer=_eye, doc=_eye.__doc__ or ""))
-define(Op(name="arange", arity=0, category="leaf", infer=_arange, doc=_arange.__doc__ or ""))
-define(Op(name="layout", arity=1, category="structured", infer=_layout, doc=_layout.__doc__ or ""))
-define(
-    Op(
-        name="layout_transpose",
-        arity=1,
-        category="structured",
-        infer=_layout_transpose,
-        doc=_layout_transpose.__doc__ or "",
-    )
+
+
+def _row(name: str, category: Category, infer: Infer, value: Value, arity: int = 1, **facts: Any) -> None:
+    facts.setdefault("doc", infer.__doc__ or "")
+    define(Op(name=name, arity=arity, category=category, infer=infer, value=value, **facts))
+
+
+_row("const", "leaf", _declared, numeric.const, 0, doc="an exact constant: attrs value (see numeric.const), type")
+_row("dim", "leaf", _dim, lambda np, s: np.asarray(float(s.attrs["value"])), 0)
+_row("arange", "leaf", _arange, lambda np, s: np.arange(s.attrs["start"], s.attrs["stop"], dtype=float), 0)
+_row("eye", "structured", _eye, lambda np, s: np.eye(s.attrs["n"]), 0)
+_row("layout", "structured", _layout, numeric.layout, vjp=vjp.layout, linear="joint")
+_row(
+    "layout_transpose",
+    "structured",
+    _layout_transpose,
+    numeric.layout_transpose,
+    vjp=vjp.layout_transpose,
+    linear="joint",
 )
-define(
-    Op(
-        name="rotation_blocks",
-        arity=1,
-        category="structured",
-        infer=_rotation_blocks,
-        doc=_rotation_blocks.__doc__ or "",
-    )
+_row("rotation_blocks", "structured", _rotation_blocks, numeric.rotation_blocks, vjp=vjp.rotation_blocks, special=1)
+_row("expm", "structured", _square, numeric.expm, vjp=vjp.expm, doc="matrix exponential")
+_row("cayley", "structured", _square, numeric.cayley, vjp=vjp.cayley, doc="(I + M)^-1 (I - M)")
+_row("solve", "structured", _solve, lambda np, s, a, b: np.linalg.solve(a, b), 2, vjp=vjp.solve, linear=(1,))
+_row("one_hot", "structured", _one_hot, numeric.one_hot)
+_row("take", "contraction", _take, numeric.take, 2, vjp=vjp.take, linear=(0,))
+_row(
+    "softmax",
+    "composite",
+    _last_axis,
+    numeric.softmax,
+    vjp=vjp.softmax,
+    flops=3,
+    special=1,
+    doc="softmax, last core axis",
 )
-define(Op(name="expm", arity=1, category="structured", infer=_square, doc="matrix exponential"))
-define(Op(name="cayley", arity=1, category="structured", infer=_square, doc="(I + M)^-1 (I - M)"))
-define(Op(name="solve", arity=2, category="structured", infer=_solve, doc=_solve.__doc__ or ""))
-define(Op(name="softmax", arity=1, category="composite", infer=_last_axis, doc="softmax over the last core axis"))
-define(Op(name="l2norm", arity=1, category="composite", infer=_norm_axis, doc="x / sqrt(sum |x|^2 + eps), attrs eps"))
-define(Op(name="rmsnorm", arity=1, category="composite", infer=_norm_axis, doc="x / sqrt(mean |x|^2 + eps), attrs eps"))
-define(
-    Op(name="layernorm", arity=1, category="composite", infer=_last_axis, doc="(x - mean) / sqrt(var + eps), attrs eps")
+_row(
+    "l2norm",
+    "composite",
+    _norm_axis,
+    numeric.l2norm,
+    vjp=vjp.l2norm,
+    flops=3,
+    doc="x / sqrt(sum |x|^2 + eps), attrs eps",
 )
-define(Op(name="take", arity=2, category="contraction", infer=_take, doc=_take.__doc__ or ""))
-define(Op(name="one_hot", arity=1, category="structured", infer=_one_hot, doc=_one_hot.__doc__ or ""))
-define(Op(name="delay", arity=(1, 2), category="time", infer=_delay, doc=_delay.__doc__ or ""))
-define(Op(name="conv", arity=(2, 3), category="time", infer=_conv, doc=_conv.__doc__ or ""))
+_row(
+    "rmsnorm",
+    "composite",
+    _norm_axis,
+    numeric.rmsnorm,
+    vjp=vjp.rmsnorm,
+    flops=3,
+    doc="x / sqrt(mean |x|^2 + eps), attrs eps",
+)
+_row(
+    "layernorm",
+    "composite",
+    _last_axis,
+    numeric.layernorm,
+    vjp=vjp.layernorm,
+    flops=5,
+    doc="(x - mean) / sqrt(var + eps), attrs eps; var divides by n",
+)
+define(Op(name="delay", arity=(1, 2), category="time", infer=_delay, linear="joint", doc=_delay.__doc__ or ""))
+define(Op(name="conv", arity=(2, 3), category="time", infer=_conv, linear=(0,), doc=_conv.__doc__ or ""))
 define(Op(name="attention", arity=3, category="model", infer=_attention, doc=_attention.__doc__ or ""))
 define(
     Op(

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from rnnc.ir.graph import Node, NodeId
 
 Attrs: TypeAlias = Mapping[str, Any]
-Category = Literal["leaf", "elementwise", "contraction", "reduction", "view", "structured", "composite", "time", "model"]
+Category = Literal[
+    "leaf", "elementwise", "contraction", "reduction", "view", "structured", "composite", "time", "model"
+]
 
 
 class OpTypeError(Exception):

@@ -1,0 +1,1 @@
+"""What a value can be: one file per domain (see `rnnc.ir.evaluate`)."""
