@@ -16,8 +16,12 @@ STRATEGIES = ("step", "sequential", "scan", "chunkwise", "block_scan", "convolut
 @cell_option
 @set_option
 @click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto or torch.")
-@click.option("--strategy", type=click.Choice(STRATEGIES), help="How to run the recurrence, instead of the best choice.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.py", help="Default: stdout.")
+@click.option(
+    "--strategy", type=click.Choice(STRATEGIES), help="How to run the recurrence, instead of the best choice."
+)
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.py", help="Default: stdout."
+)
 def compile_command(
     file: str, cell: str | None, hyper: Hyper, backend: str, strategy: str | None, output: Path | None
 ) -> int:

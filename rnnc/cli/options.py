@@ -95,7 +95,9 @@ def find_spec(file: str) -> Path:
     if file in names:
         return Path(str(resources.files("rnnc.stdlib") / f"{file}.rnn"))
     close = get_close_matches(file.removesuffix(".rnn"), names, n=1)
-    hint = f"; did you mean '{close[0]}' of the standard library?" if close else " (`rnnc list` shows the library's specs)"
+    hint = (
+        f"; did you mean '{close[0]}' of the standard library?" if close else " (`rnnc list` shows the library's specs)"
+    )
     raise click.BadParameter(f"there is no file '{file}'{hint}", param_hint="FILE")
 
 

@@ -11,8 +11,8 @@ from rnnc.training.groups import UnknownGroup, group
 
 ORDERS = [
     ("z1", 1), ("z2", 2), ("z6", 6), ("s2", 2), ("s3", 6), ("S(4)", 24), ("s5", 120), ("a3", 3), ("a4", 12), ("a5", 60),
-    ("d3", 6), ("D(4)", 8), ("q8", 8), ("z2xz2", 4), ("z2xs3", 12), ("(0 1 2), (0 1)", 6), ("(0 1)(2 3); (0 2)(1 3)", 4),
-    ("(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)", 17),
+    ("d3", 6), ("D(4)", 8), ("q8", 8), ("z2xz2", 4), ("z2xs3", 12), ("(0 1 2), (0 1)", 6),
+    ("(0 1)(2 3); (0 2)(1 3)", 4),    ("(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)", 17),
 ]  # fmt: skip
 
 
@@ -24,7 +24,9 @@ def test_is_a_group_of_the_right_order(text: str, order: int) -> None:
     everything = np.arange(order)
     assert (table[0] == everything).all()
     assert (table[:, 0] == everything).all()
-    assert (np.sort(table, axis=0) == everything[:, None]).all()  # each element has an inverse: columns are permutations
+    assert (
+        np.sort(table, axis=0) == everything[:, None]
+    ).all()  # each element has an inverse: columns are permutations
     rng = np.random.default_rng(0)
     a, b, c = rng.integers(0, order, (3, 200))
     assert (table[table[a, b], c] == table[a, table[b, c]]).all()
@@ -46,13 +48,14 @@ def test_q8_is_not_d4() -> None:
 
 
 def test_closure_agrees_with_sympy() -> None:
-    from sympy.combinatorics import AlternatingGroup, PermutationGroup, Permutation, SymmetricGroup
+    from sympy.combinatorics import AlternatingGroup, Permutation, PermutationGroup, SymmetricGroup
 
     assert group("s6").order == SymmetricGroup(6).order() == math.factorial(6)
     assert group("a6").order == AlternatingGroup(6).order()
-    assert group("(0 1 2)(3 4), (1 3)").order == PermutationGroup(
-        Permutation([[0, 1, 2], [3, 4]], size=5), Permutation([[1, 3]], size=5)
-    ).order()
+    assert (
+        group("(0 1 2)(3 4), (1 3)").order
+        == PermutationGroup(Permutation([[0, 1, 2], [3, 4]], size=5), Permutation([[1, 3]], size=5)).order()
+    )
 
 
 def test_prefix_products_put_the_newest_on_the_left() -> None:

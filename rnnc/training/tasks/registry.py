@@ -56,7 +56,9 @@ FAMILIES: tuple[Family, ...] = (
         make=lambda m, _: _word_problem("z2", name="parity"),
     ),
     Family(pattern=r"mod\(?(\d+)\)?", shown="mod5", summary="the sum so far, modulo m", make=_mod),
-    Family(pattern="recall", shown="recall", summary="associative recall with many queries", make=lambda m, _: Recall()),
+    Family(
+        pattern="recall", shown="recall", summary="associative recall with many queries", make=lambda m, _: Recall()
+    ),
     Family(pattern="copy(?:ing)?", shown="copying", summary="repeat what came before", make=lambda m, _: Copying()),
     Family(pattern="digits", shown="digits", summary="handwritten digits, pixel by pixel", make=lambda m, _: Digits()),
     Family(pattern="text", shown="text", summary="the next character of --text FILE", make=_text),
