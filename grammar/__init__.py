@@ -1,1 +1,1 @@
-"""The grammar of the language (rnn.lark)."""
+"""The grammar of the language (`rnn.lark`) and the LALR table built from it (`table.json`)."""

@@ -416,3 +416,6 @@ class Module(Located):
     file: str
     items: tuple[TopLevel, ...]
     comments: tuple[tuple[int, str], ...] = field(default=(), compare=False)
+    # Names that statements with syntax errors would have declared or updated (those statements are left out of the tree):
+    # later passes do not report them as unknown, missing or never updated.
+    broken_names: frozenset[str] = field(default=frozenset(), compare=False)

@@ -1,0 +1,373 @@
+"""Text -> syntax tree: every syntax error of a file at once, and a tree of what could be parsed.
+
+text --tokens--> tokens --outline--> statements and blocks --lalr, build--> ast.Module
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rnnc.diagnostics import Diagnostics
+from rnnc.frontend import ast
+from rnnc.frontend.build import Parts, nearest
+from rnnc.frontend.build_statements import StatementBuilder
+from rnnc.frontend.lalr import Unexpected, run
+from rnnc.frontend.outline import BLOCK_WORDS, CLAIM_WORDS, DECLARATION_WORDS, ITEM_WORDS, Block, Statement, outline
+from rnnc.frontend.syntax_errors import describe_unexpected
+from rnnc.frontend.tokens import MAX_CHARACTERS, Lexer, Token, span_of
+
+_STARTS = {
+    "use": "use",
+    "fn": "fn_head",
+    "cell": "cell_head",
+    "model": "cell_head",
+    "automaton": "automaton_head",
+    "language": "language",
+    "task": "task_head",
+    "input": "input_decl",
+    "param": "param_decl",
+    "const": "const_decl",
+    "let": "let_decl",
+    "gate": "let_decl",
+    "transition": "let_decl",
+    "state": "state_decl",
+    "output": "output_decl",
+    "per": "per_head",
+    "substep": "substep_head",
+    "if": "if_head",
+    "repeat": "repeat_head",
+}
+_BODY_WORDS = DECLARATION_WORDS | {"per", "substep", "if", "repeat", "expect"}
+
+
+def read_source(path: str | Path) -> tuple[str | None, Diagnostics]:
+    """The text of a spec file, or None with the diagnostic that says why it cannot be read.
+
+    Line ends become `\\n` (positions count a `\\r\\n` as one character).
+    """
+    diagnostics = Diagnostics()
+    file = Path(path)
+    try:
+        if file.is_dir():
+            diagnostics.error("E0401", f"`{path}` is a folder, not a spec", None)
+            return None, diagnostics
+        with file.open("rb") as stream:
+            data = stream.read(4 * MAX_CHARACTERS + 1)
+    except FileNotFoundError:
+        diagnostics.error("E0401", f"there is no file `{path}`", None)
+        return None, diagnostics
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        diagnostics.error("E0401", f"`{path}` cannot be read: {reason}", None)
+        return None, diagnostics
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        message = f"`{path}` is not UTF-8 text: byte {error.start} (line {line}) does not decode"
+        diagnostics.error("E0106", message, None, help="save the file as UTF-8")
+        return None, diagnostics
+    return text.replace("\r\n", "\n").replace("\r", "\n"), diagnostics
+
+
+def parse_text(text: str, file: str) -> tuple[ast.Module | None, Diagnostics]:
+    """Parses a whole spec.
+
+    The module holds whatever could be parsed; statements with errors are left out of it, and the names they would have
+    given a meaning to are in `broken_names`, so that later passes need not report them as unknown.  It is None only for a
+    text beyond the bounds on size.
+    """
+    diagnostics = Diagnostics()
+    if len(text) > MAX_CHARACTERS:
+        diagnostics.error("E0310", f"`{file}` is larger than {MAX_CHARACTERS} characters", None)
+        return None, diagnostics
+    lexer = Lexer(text.replace("\r\n", "\n").replace("\r", "\n"), file, diagnostics)
+    lexer.run()
+    if any(d.code == "E0311" for d in diagnostics.items):
+        return None, diagnostics
+    parser = _Parser(file, diagnostics)
+    items = parser.items(outline(lexer.tokens, file, diagnostics))
+    module = ast.Module(
+        span=span_of(file, lexer.tokens[0], lexer.tokens[-1]),
+        file=file,
+        items=tuple(items),
+        comments=tuple((c.line, c.text) for c in lexer.comments),
+        broken_names=frozenset(parser.broken_names),
+    )
+    return module, diagnostics
+
+
+class _Parser:
+    """Turns outlined statements into nodes."""
+
+    def __init__(self, file: str, diagnostics: Diagnostics) -> None:
+        self.file, self.diagnostics = file, diagnostics
+        self.broken_names: set[str] = set()
+
+    # ------------------------------------------------------------ items
+
+    def items(self, statements: list[Statement]) -> list[ast.TopLevel]:
+        made: list[ast.TopLevel] = []
+        complained = False
+        for statement in statements:
+            if statement.word in ITEM_WORDS and statement.tokens[0].type == "NAME":
+                complained = False
+                item = self._item(statement)
+                if item is not None:
+                    made.append(item)
+            else:
+                self._outside(statement, quiet=complained)
+                complained = True
+        return made
+
+    def _outside(self, statement: Statement, *, quiet: bool) -> None:
+        """A statement outside of any item: a misspelt item, or the body of a cell whose head is missing."""
+        self._note_broken(statement)
+        word = statement.word
+        if not quiet and not statement.broken:
+            if word in _BODY_WORDS:
+                message, help_ = f"`{word}` stands outside of any cell", "put it between the braces of a `cell`"
+            else:
+                message = f"`{word}` does not begin a declaration"
+                help_ = nearest(word, sorted(ITEM_WORDS)) or f"a file holds {', '.join(sorted(ITEM_WORDS))}"
+            self._error("E0108", message, statement.tokens[0], help_)
+        if statement.block is not None:
+            self._body(statement.block, "cell")
+
+    def _item(self, statement: Statement) -> ast.TopLevel | None:
+        head = self._parse(_STARTS[statement.word], statement)
+        block = statement.block
+        if statement.word in ("use", "language"):
+            return head  # type: ignore[no-any-return]
+        if block is None:
+            return None
+        span = span_of(self.file, statement.tokens[0], block.last)
+        match statement.word:
+            case "cell" | "model":
+                body = self._body(block, "cell")
+                return ast.CellDecl(span=span, body=body, **head.fields) if head is not None else None
+            case "fn":
+                return self._function(head, block, span)
+            case "automaton":
+                return self._automaton(head, block, span)
+            case _:
+                settings = [self._parse("setting", s) for s in self._leaves(block, "a task's setting")]
+                kept = tuple(s for s in settings if s is not None)
+                return ast.TaskDecl(span=span, settings=kept, **head.fields) if head is not None else None
+
+    def _function(self, head: Parts | None, block: Block, span: Any) -> ast.FnDecl | None:
+        lets: list[ast.LetDecl] = []
+        value: Any = None
+        complete = True
+        statements = self._leaves(block, "a statement of a function")
+        for i, statement in enumerate(statements):
+            keyword = statement.word in _BODY_WORDS and not self._is_plain(statement)
+            if keyword and statement.word != "let":
+                self._error("E0108", f"`{statement.word}` cannot stand in a function", statement.tokens[0])
+                complete = False
+            elif keyword:
+                let = self._parse("let_decl", statement)
+                complete = complete and let is not None
+                if let is not None:
+                    lets.append(let)
+            elif i < len(statements) - 1:
+                help_ = "only the last line of a function is its value; name others with `let`"
+                self._error("E0108", "this value is not used", statement.tokens[0], help_)
+                complete = False
+            else:
+                value = self._parse("expr", statement)
+                complete = complete and value is not None
+        if complete and value is None:
+            help_ = "its last line is an expression, the value returned"
+            self._error("E0109", "this function has no value", block.open, help_)
+        if head is None or value is None or not complete:
+            if head is not None:
+                self.broken_names.add(head.fields["name"])
+            return None
+        return ast.FnDecl(span=span, body=tuple(lets), value=value, **head.fields)
+
+    def _automaton(self, head: Parts | None, block: Block, span: Any) -> ast.AutomatonDecl | None:
+        rows: list[ast.AutomatonRow] = []
+        starts: list[Token] = []
+        accept: list[Token] = []
+        complete = True
+        for statement in self._leaves(block, "a line of an automaton"):
+            is_row = len(statement.tokens) > 1 and statement.tokens[1].word == ":"
+            word = statement.word if not is_row else ""
+            start = {"start": "start_line", "accept": "accept_line"}.get(word, "row")
+            parsed = self._parse(start, statement)
+            complete = complete and parsed is not None
+            if parsed is None:
+                continue
+            if word == "start":
+                starts.append(parsed)
+            elif word == "accept":
+                accept += parsed
+            else:
+                rows.append(parsed)
+        if complete and len(starts) != 1:
+            where, what = (starts[1], "two starts") if starts else (block.open, "no start")
+            self._error("E0109", f"this automaton has {what}", where, "one line says `start STATE`")
+        if head is None or not complete or len(starts) != 1:
+            if head is not None:
+                self.broken_names.add(head.fields["name"])
+            return None
+        return ast.AutomatonDecl(
+            span=span, start=starts[0].word, rows=tuple(rows), accept=tuple(t.word for t in accept), **head.fields
+        )
+
+    # ------------------------------------------------------------ blocks
+
+    def _leaves(self, block: Block, what: str) -> list[Statement]:
+        """The statements of a block in which no further block may stand."""
+        kept = []
+        for statement in block.statements:
+            if statement.block is None:
+                kept.append(statement)
+                continue
+            self._note_broken(statement)
+            if not statement.broken:
+                self._error("E0108", f"`{statement.word}` is not {what}", statement.tokens[0])
+        return kept
+
+    def _body(self, block: Block, context: str) -> tuple[ast.Statement, ...]:
+        made: list[ast.Statement] = []
+        chain: list[Statement] = []  # an `if` with its `else`s
+        for statement in [*block.statements, None]:
+            if statement is not None and statement.word == "else" and not self._is_plain(statement):
+                if not chain:
+                    self._error("E0108", "this `else` belongs to no `if`", statement.tokens[0])
+                chain.append(statement)
+                continue
+            if chain:
+                made += self._conditional(chain, context)
+                chain = []
+            if statement is None:
+                break
+            if statement.word == "if" and statement.block is not None:
+                chain = [statement]
+                continue
+            node = self._statement(statement, context)
+            if node is not None:
+                made.append(node)
+        return tuple(made)
+
+    def _conditional(self, chain: list[Statement], context: str) -> list[ast.If]:
+        """`if a { } else if b { } else { }` --> If(a, .., If(b, .., ..))."""
+        orelse: tuple[Any, ...] = ()
+        last = chain[-1].block.last if chain[-1].block else chain[-1].tokens[-1]
+        for position, part in reversed(list(enumerate(chain))):
+            block = part.block
+            body = self._body(block, context) if block is not None else ()
+            tokens = part.tokens[1:] if part.word == "else" and position > 0 else part.tokens
+            if not tokens:
+                if position < len(chain) - 1:
+                    self._error("E0108", "a further `else` follows this one", part.tokens[0])
+                orelse = body
+                continue
+            if tokens[0].word != "if":
+                self._error("E0102", f"`{{` or `if` is expected after `else`, not `{tokens[0].word}`", tokens[0])
+                continue
+            head = self._parse("if_head", Statement(tokens, block, part.broken))
+            if head is not None and block is not None:
+                span = span_of(self.file, tokens[0], last)
+                orelse = (ast.If(span=span, then=body, orelse=orelse, **head.fields),)
+        return list(orelse) if chain[0].word == "if" else []
+
+    def _is_plain(self, statement: Statement) -> bool:
+        """Whether a statement that begins with a keyword's spelling is an update or assignment of that name."""
+        return len(statement.tokens) > 1 and statement.tokens[1].word in ("<-", "=")
+
+    def _statement(self, statement: Statement, context: str) -> Any:
+        tokens, word, block = statement.tokens, statement.word, statement.block
+        plain = self._is_plain(statement)
+        if plain or word not in _BODY_WORDS or tokens[0].type != "NAME":
+            return self._plain(statement, context)
+        if word == "expect":
+            return self._expect(statement)
+        head = self._parse(_STARTS[word], statement)
+        if word not in BLOCK_WORDS:
+            return head
+        if block is None:
+            return None
+        body = self._body(block, "repeat" if word == "repeat" else context)
+        if head is None:
+            return None
+        node = {"per": ast.Per, "substep": ast.Substep, "repeat": ast.Repeat}[word]
+        return node(span=span_of(self.file, tokens[0], block.last), body=body, **head.fields)
+
+    def _plain(self, statement: Statement, context: str) -> Any:
+        """`S <- e`, `h = e`, or something that is no statement."""
+        tokens = statement.tokens
+        if statement.block is not None or not self._is_plain(statement):
+            self._no_statement(statement)
+            return None
+        if tokens[0].type == "PRIMED":
+            self._note_broken(statement)
+            help_ = f"write `{tokens[0].word} {tokens[1].word} ...`: the left side names the state"
+            return self._error("E0102", "a primed name cannot be set", tokens[0], help_)
+        if tokens[1].word == "<-":
+            return self._parse("update", statement)
+        made = self._parse("assign", statement)
+        if made is not None and context != "repeat":
+            self.broken_names.add(tokens[0].word)
+            help_ = f"write `let {tokens[0].word} = ...` for a value, `{tokens[0].word} <- ...` for a state"
+            return self._error("E0108", "`=` alone sets only the running value of a `repeat`", tokens[1], help_)
+        return made
+
+    def _no_statement(self, statement: Statement) -> None:
+        self._note_broken(statement)
+        word = statement.word
+        if not statement.broken:
+            if word in CLAIM_WORDS and len(statement.tokens) > 1 and statement.tokens[1].type == "NAME":
+                help_ = "claims stand in `expect { }`"
+            else:
+                known = sorted(_BODY_WORDS)
+                help_ = nearest(word, known) or f"a statement begins with {', '.join(known)}, or is an update `S <- e`"
+            self._error("E0108", f"`{word}` does not begin a statement", statement.tokens[0], help_)
+        if statement.block is not None:
+            self._body(statement.block, "cell")
+
+    def _expect(self, statement: Statement) -> ast.Expect | None:
+        block = statement.block
+        if len(statement.tokens) > 1 and not statement.broken:
+            self._error("E0102", "`{` is expected after `expect`", statement.tokens[1])
+        if block is None:
+            return None
+        claims = [self._parse("claim", s) for s in self._leaves(block, "a claim")]
+        span = span_of(self.file, statement.tokens[0], block.last)
+        return ast.Expect(span=span, claims=tuple(c for c in claims if c is not None))
+
+    # ------------------------------------------------------------ one statement
+
+    def _parse(self, start: str, statement: Statement) -> Any:
+        """The node (or Parts) of a statement; None after a diagnostic."""
+        tokens = statement.tokens
+        if statement.broken:
+            self._note_broken(statement)
+            return None
+        builder = StatementBuilder(self.file, tokens, self.diagnostics)
+        result = run(start, tokens, builder.action)
+        if isinstance(result, Unexpected):
+            message, where, help_ = describe_unexpected(start, tokens, result)
+            self.diagnostics.error("E0102", message, span_of(self.file, where, where), help=help_)
+        if isinstance(result, Unexpected) or builder.failed:
+            self._note_broken(statement)
+            return None
+        return result
+
+    def _note_broken(self, statement: Statement) -> None:
+        """Remembers the names that a statement with errors may have declared."""
+        tokens = statement.tokens
+        if len(tokens) > 1 and tokens[1].word == "<-":
+            self.broken_names.add(tokens[0].word)
+        elif tokens[0].word == "use":
+            self.broken_names.update(t.word for t in tokens[1:] if t.type == "NAME")
+        elif len(tokens) > 1 and tokens[1].type in ("NAME", "PRIMED"):
+            self.broken_names.add(tokens[1].word)
+        elif tokens[0].type == "NAME":
+            self.broken_names.add(tokens[0].word)
+
+    def _error(self, code: str, message: str, token: Token, help_: str = "") -> None:
+        self.diagnostics.error(code, message, span_of(self.file, token, token), help=help_)

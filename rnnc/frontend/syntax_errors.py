@@ -1,0 +1,79 @@
+"""Says in the user's terms what was found and what was expected where a statement's tokens fit no rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rnnc.frontend.lalr import Unexpected, table
+from rnnc.frontend.tokens import RESERVED, Token
+
+_EXPRESSION = frozenset({"NUMBER", "LPAR", "LSQB", "FOLD"})
+_NAMES = {"NAME": "a name", "STRING": "a string", "NUMBER": "a number", "$END": "the end of the statement"}
+_OPERATORS = frozenset({"ADDOP", "MULOP", "COMPARE", "CIRCUMFLEX", "AND", "OR", "IF", "DOT", "LPAR", "LSQB"})
+
+
+def describe_unexpected(start: str, tokens: Sequence[Token], found: Unexpected) -> tuple[str, Token, str]:
+    """Message, place (a token, or the point after the last) and help."""
+    if found.index >= len(tokens):
+        last = tokens[-1]
+        column = last.column + last.end - last.start
+        where = Token("", "", last.end, last.end, last.line, column, False, 0)
+        what = "this statement ends too early"
+    else:
+        where = tokens[found.index]
+        what = f"unexpected `{_spelling(where)}`"
+    expected = _expected(found.expected)
+    message = f"{what}: {expected} is expected" if expected else what
+    return message, where, _help(tokens, found, start)
+
+
+def _spelling(token: Token) -> str:
+    match token.type:
+        case "PRIMED":
+            return f"{token.word}'"
+        case "STRING":
+            return f'"{token.word}"'
+        case _:
+            return token.word
+
+
+def _expected(terminals: frozenset[str]) -> str:
+    """The terminals as words; an empty string when the list would be too long to help."""
+    if _EXPRESSION <= terminals:
+        return "an expression"
+    spelled = {name: f"`{literal}`" for literal, name in table().literals.items()}
+    after_value = terminals & _OPERATORS
+    kept = terminals - _OPERATORS if len(after_value) > 4 else terminals
+    words = sorted({_NAMES.get(name, spelled.get(name, "")) for name in kept} - {""})
+    if len(after_value) > 4:
+        words.append("an operator")
+    if not words or len(words) > 5:
+        return ""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _help(tokens: Sequence[Token], found: Unexpected, start: str) -> str:
+    if found.index >= len(tokens):
+        return ""
+    token = tokens[found.index]
+    previous = tokens[found.index - 1] if found.index else None
+    adjacent = previous is not None and previous.end == token.start
+    if adjacent and previous is not None:
+        pair = previous.word + token.word
+        known = {"**": "a power is written `^`", "//": "there is no whole-number division; `/` divides"}
+        if pair in known:
+            return known[pair]
+    if token.word in RESERVED and "NAME" in found.expected and token.type == "NAME":
+        return f"`{token.word}` is reserved and cannot be a name"
+    if token.word == "=" and "COMPARE" in found.expected:
+        return "equality is written `==`"
+    if token.word == "<-":
+        return "`<-` updates a state; for less than minus write `< -`"
+    if token.word == ":" and start == "update":
+        return "an update has no type; the state's declaration has it"
+    ends_value = previous is not None and (previous.type in ("NUMBER", "NAME", "PRIMED") or previous.word in (")", "]"))
+    if ends_value and token.type in ("NUMBER", "NAME", "PRIMED") and "MULOP" in found.expected:
+        return "multiplication needs `*`; statements are separated by a new line or `;`"
+    if token.type == "STRING":
+        return "strings are only file names and regular expressions"
+    return ""
