@@ -1,0 +1,63 @@
+"""How coefficients meet a state: broadcasting over batch and time, and the dtype the arithmetic runs in.
+
+Everywhere in `rnnc.runtime` a state is `[B, *S]`, a sequence is `[B, T, *S]`, and a *coefficient* is a sequence, a sequence
+with axes of size 1, or static: `[*S]` without batch and time (or a free scalar).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def sequence_length(core_rank: int, coefficients: Sequence[Tensor | None], length: int | None) -> int:
+    """The number of steps T that `coefficients` agree on; `length` decides where all are static.
+
+    A coefficient is a sequence when its rank is `core_rank + 2`.  Raises ValueError when T is not determined.
+    """
+    longest = length
+    for x in coefficients:
+        if x is not None and x.ndim == core_rank + 2 and (longest is None or longest == 1):
+            longest = x.shape[1]
+    if longest is None:
+        raise ValueError("the number of time steps is unknown: every coefficient is static; pass length=")
+    return longest
+
+
+def spread(x: Tensor, batch: int, length: int, core: Sequence[int]) -> Tensor:
+    """`x` as `[batch, length, *core]`, by views alone.
+
+    Raises ValueError when `x` is neither a sequence (rank `len(core) + 2`) nor static (rank at most `len(core)`).
+    """
+    rank = len(core)
+    if x.ndim == rank + 1 or x.ndim > rank + 2:
+        raise ValueError(
+            f"a coefficient of shape {tuple(x.shape)} is neither a sequence [batch, time, ...] of {rank + 2} axes "
+            f"nor static with at most {rank} axes, for a state of shape {tuple(core)} in each batch entry"
+        )
+    return x.expand(batch, length, *core)
+
+
+def common_dtype(*tensors: Tensor | None) -> torch.dtype:
+    """The dtype the given tensors promote to (sizes do not matter: a 0-dim tensor counts like any other)."""
+    dtype: torch.dtype | None = None
+    for x in tensors:
+        if x is not None:
+            dtype = x.dtype if dtype is None else torch.promote_types(dtype, x.dtype)
+    if dtype is None:
+        raise ValueError("no tensor was given")
+    return dtype
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype a recurrence runs in: at least float32, so that a bfloat16 state does not lose its small updates."""
+    if not (dtype.is_floating_point or dtype.is_complex):
+        return torch.get_default_dtype()
+    return torch.promote_types(dtype, torch.float32)
+
+
+def real_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The real counterpart of a computing dtype."""
+    return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32

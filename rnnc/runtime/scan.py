@@ -1,0 +1,358 @@
+"""Scans: all states of a recurrence that is linear over (+, x), (max, +), (min, +), (logaddexp, +) or matrices.
+
+    h_t = a_t (x) h_{t-1} (+) b_t,    t = 1..T,    result [B, T, *S] with every h_t; h_T is the last.
+
+Backward of the linear scan.  With G_t the total derivative of the loss with respect to h_t and D_t the direct one,
+
+    G_t = D_t + conj(a_{t+1}) G_{t+1},    db_t = G_t,    da_t = G_t conj(h_{t-1}),    dh_0 = conj(a_1) G_1,
+
+so the backward is one scan that runs the other way (`adjoint`), whose own backward is a forward scan again.  A scan over
+(max, +) or (logaddexp, +) has the same adjoint with a_{t+1} replaced by the weight of its left branch.
+
+The work is done by two operators, `rnnc::scan` and `rnnc::scan_adjoint`, registered with PyTorch: `torch.compile`,
+`torch.export` and `torch.func` see each as one differentiable operation.  Neither divides by products of coefficients, so
+any coefficient is allowed: zero, negative, tiny, above one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnc.runtime._rings import RINGS, Ring
+from rnnc.runtime.layout import common_dtype, compute_dtype, real_dtype, sequence_length, spread
+
+__all__ = ["block_scan", "last_state", "linear_scan", "log_plus_scan", "max_plus_scan", "min_plus_scan"]
+
+SEQUENTIAL_FROM = 16384  # elements of one step from which one pass beats two: measured, see docs/performance.md
+
+
+def linear_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
+    """All states of `h_t = a_t * h_{t-1} + b_t`.
+
+    `h0` is `[B, *S]`; `a` (None: one) and `b` (None: zero) are coefficients, real or complex.  Returns `[B, T, *S]` in the
+    promoted dtype (half types are computed in float32).  `length` gives T where every coefficient is static.
+    """
+    a, b, h0, dtype = _prepare(a, b, h0, length, one=1.0, zero=0.0)
+    if h0.is_complex() and not a.is_complex():  # a real factor acts on real and imaginary parts alike
+        real = linear_scan(a.unsqueeze(-1), torch.view_as_real(b), torch.view_as_real(h0), length=length)
+        return torch.view_as_complex(real)
+    return _scan(a, b, h0, "plus_times").to(dtype)
+
+
+def max_plus_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
+    """All states of `h_t = max(a_t + h_{t-1}, b_t)`; shapes as in `linear_scan`, -inf allowed everywhere.
+
+    Where the branches tie each gets half of the gradient, as with `torch.maximum`.
+    """
+    a, b, h0, dtype = _prepare(a, b, h0, length, one=0.0, zero=-math.inf)
+    return _scan(a, b, h0, "max_plus").to(dtype)
+
+
+def min_plus_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
+    """All states of `h_t = min(a_t + h_{t-1}, b_t)`; see `max_plus_scan`."""
+    negated = (None if x is None else -x for x in (a, b))
+    return -max_plus_scan(*negated, -h0, length=length)
+
+
+def log_plus_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
+    """All states of `h_t = log(exp(a_t + h_{t-1}) + exp(b_t))`; shapes as in `linear_scan`, -inf allowed everywhere."""
+    a, b, h0, dtype = _prepare(a, b, h0, length, one=0.0, zero=-math.inf)
+    return _scan(a, b, h0, "log_plus").to(dtype)
+
+
+def block_scan(a: Tensor, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
+    """All states of `h_t = a_t @ h_{t-1} + b_t` for small matrices.
+
+    `a` is `[B, T, *P, n, n]` (or broadcastable, or static `[*P, n, n]`); `h0` and `b` (None: zero) are vectors `[B, *P, n]`,
+    `[B, T, *P, n]`, or matrices with one more axis m.  Which of the two is read from `h0`: it is a vector when its rank is
+    one less than that of `a`'s core.  Returns all states in the layout of `b`.
+    """
+    core_rank = _block_core_rank(a, h0)
+    vector = h0.ndim == core_rank
+    if vector:
+        h0 = h0.unsqueeze(-1)
+        b = None if b is None else b.unsqueeze(-1)
+    elif h0.ndim != core_rank + 1:
+        raise ValueError(f"a state of shape {tuple(h0.shape)} does not fit blocks of shape {tuple(a.shape)}")
+    dtype = common_dtype(a, b, h0)
+    steps = sequence_length(core_rank, (a, b), length)
+    batch, *core = h0.shape
+    zero = h0.new_zeros(()) if b is None else b
+    inner = compute_dtype(dtype)
+    a = spread(a.to(inner), batch, steps, (*core[:-1], core[-2]))
+    h = _scan(a, spread(zero.to(inner), batch, steps, core), h0.to(inner), "matrix").to(dtype)
+    return h.squeeze(-1) if vector else h
+
+
+def last_state(h: Tensor, h0: Tensor) -> Tensor:
+    """The state after the last step, `[B, *S]`: `h[:, -1]`, or `h0` when there was no step."""
+    return h0 if h.shape[1] == 0 else h[:, -1]
+
+
+def _block_core_rank(a: Tensor, h0: Tensor) -> int:
+    """The rank of `[*P, n, n]`: `a` has two axes more when it is a sequence, and `h0` tells which."""
+    for core_rank in (a.ndim - 2, a.ndim):
+        if core_rank >= 2 and h0.ndim in (core_rank, core_rank + 1) and h0.shape[core_rank - 1] == a.shape[-1]:
+            return core_rank
+    raise ValueError(f"a state of shape {tuple(h0.shape)} does not fit blocks of shape {tuple(a.shape)}")
+
+
+def _prepare(
+    a: Tensor | None, b: Tensor | None, h0: Tensor, length: int | None, *, one: float, zero: float
+) -> tuple[Tensor, Tensor, Tensor, torch.dtype]:
+    """Broadcast the coefficients to `[B, T, *S]` in the dtype of the arithmetic; also the dtype of the result."""
+    dtype = common_dtype(a, b, h0)
+    inner = compute_dtype(dtype)
+    batch, *core = h0.shape
+    steps = sequence_length(len(core), (a, b), length)
+    real = inner if a is not None and a.is_complex() else real_dtype(inner)
+    a = h0.new_full((), one, dtype=real) if a is None else a.to(real)
+    b = h0.new_full((), zero, dtype=inner) if b is None else b.to(inner)
+    return spread(a, batch, steps, core), spread(b, batch, steps, core), h0.to(inner), dtype
+
+
+# -- the two operators ------------------------------------------------------------------------------------------------
+#
+# Each exists twice with one set of formulas: as an operator of `torch.library`, which `torch.compile` and `torch.export` keep
+# as one node, and as an `autograd.Function`, which `torch.func` can differentiate.
+
+
+def _scan(a: Tensor, b: Tensor, h0: Tensor, ring: str) -> Tensor:
+    """All states; `a`, `b` are `[B, T, ...]` expanded to the state's shape (matrices for the ring "matrix")."""
+    return (scan_operator if torch.compiler.is_compiling() else _Scan.apply)(a, b, h0, ring)  # type: ignore[no-any-return]
+
+
+def _adjoint(a: Tensor, d: Tensor, ring: str) -> Tensor:
+    """`g_t = d_t + adjoint(a_{t+1}) g_{t+1}` with `g_T = d_T`; the first coefficient is not used."""
+    return (adjoint_operator if torch.compiler.is_compiling() else _Adjoint.apply)(a, d, ring)  # type: ignore[no-any-return]
+
+
+@torch.library.custom_op("rnnc::scan", mutates_args=())
+def scan_operator(a: Tensor, b: Tensor, h0: Tensor, ring: str) -> Tensor:
+    h = torch.empty(b.shape, dtype=b.dtype, device=b.device)
+    _run(RINGS[ring], _plain(a), _plain(b), _plain(h0), h, reverse=False)
+    return h
+
+
+@torch.library.custom_op("rnnc::scan_adjoint", mutates_args=())
+def adjoint_operator(a: Tensor, d: Tensor, ring: str) -> Tensor:
+    g = torch.empty(d.shape, dtype=d.dtype, device=d.device)
+    if d.shape[1]:
+        a, d = _plain(a.mH if ring == "matrix" else a.conj()), _plain(d)
+        g[:, -1] = d[:, -1]
+        _run(RINGS[ring], a[:, 1:], d[:, :-1], d[:, -1], g[:, :-1], reverse=True)
+    return g
+
+
+@scan_operator.register_fake
+def _(a: Tensor, b: Tensor, h0: Tensor, ring: str) -> Tensor:
+    return torch.empty(b.shape, dtype=b.dtype, device=b.device)
+
+
+@adjoint_operator.register_fake
+def _(a: Tensor, d: Tensor, ring: str) -> Tensor:
+    return torch.empty(d.shape, dtype=d.dtype, device=d.device)
+
+
+def _plain(x: Tensor) -> Tensor:
+    """`x` without lazy conjugation or negation, which every step would have to undo again."""
+    return x.resolve_conj().resolve_neg()
+
+
+def _shifted(h: Tensor, h0: Tensor) -> Tensor:
+    """The state before each step: h_0 .. h_{T-1}."""
+    return torch.cat((h0.unsqueeze(1), h[:, :-1]), 1)
+
+
+def _product(ring: str, a: Tensor, h: Tensor) -> Tensor:
+    return a @ h if ring == "matrix" else a * h
+
+
+def _branch_weights(a: Tensor, b: Tensor, before: Tensor, h: Tensor, ring: str) -> tuple[Tensor, Tensor]:
+    """The derivatives of h_t by `a_t + h_{t-1}` and by `b_t` for the two tropical rings."""
+    if ring == "max_plus":
+        left = a + before
+        weight = ((left > b).to(h.dtype) + (left >= b).to(h.dtype)) / 2
+        return weight, 1 - weight
+    empty = h == -math.inf  # no branch has any mass: both shares are zero
+    log_mass = torch.where(empty, 0.0, h)
+    shares = (torch.where(empty, 0.0, torch.exp(x - log_mass)) for x in (a + before, b))
+    return next(shares), next(shares)
+
+
+def _scan_setup(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, str], output: Tensor) -> None:
+    a, b, h0, ring = inputs
+    ctx.ring = ring
+    kept = (a, b if ring in ("max_plus", "log_plus") else None, h0, output)
+    ctx.save_for_backward(*kept)
+    ctx.save_for_forward(*kept)
+
+
+def _scan_backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    a, b, h0, h = ctx.saved_tensors
+    ring = ctx.ring
+    if h.shape[1] == 0:
+        return torch.zeros_like(a), torch.zeros_like(h), torch.zeros_like(h0), None
+    before = _shifted(h, h0)
+    if ring in ("max_plus", "log_plus"):
+        left, right = _branch_weights(a, b, before, h, ring)
+        g = _adjoint(left, d, "plus_times")
+        grad_a = left * g
+        return grad_a, right * g, grad_a[:, 0], None
+    g = _adjoint(a, d, ring)
+    if ring == "matrix":
+        return g @ before.mH, g, a[:, 0].mH @ g[:, 0], None
+    return g * before.conj(), g, a[:, 0].conj() * g[:, 0], None
+
+
+def _adjoint_setup(ctx: Any, inputs: tuple[Tensor, Tensor, str], output: Tensor) -> None:
+    a, _, ring = inputs
+    ctx.ring = ring
+    ctx.save_for_backward(a, output)
+    ctx.save_for_forward(a, output)
+
+
+def _adjoint_backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor, None]:
+    """The cotangent of `d` is L_t = d_t + a_t L_{t-1}, a forward scan from zero; that of `a_t` is L_{t-1} conj(g_t), transposed."""
+    a, g = ctx.saved_tensors
+    if g.shape[1] == 0:
+        return torch.zeros_like(a), torch.zeros_like(g), None
+    zero = torch.zeros_like(d[:, 0])
+    through = _scan(a, d, zero, ctx.ring)
+    before = _shifted(through, zero)
+    return g @ before.mH if ctx.ring == "matrix" else g * before.conj(), through, None
+
+
+scan_operator.register_autograd(_scan_backward, setup_context=_scan_setup)
+adjoint_operator.register_autograd(_adjoint_backward, setup_context=_adjoint_setup)
+
+
+def _fold(x: Tensor, dim: int | None, size: int) -> Tensor:
+    """Merge a vmapped axis into the batch axis."""
+    x = x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+    return x.reshape(size * x.shape[1], *x.shape[2:])
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(a: Tensor, b: Tensor, h0: Tensor, ring: str) -> Tensor:
+        return scan_operator(a, b, h0, ring)
+
+    setup_context = staticmethod(_scan_setup)
+    backward = staticmethod(_scan_backward)
+
+    @staticmethod
+    def jvp(ctx: Any, da: Tensor | None, db: Tensor | None, dh0: Tensor | None, _: None) -> Tensor:
+        """Forward mode is the same recurrence, with the coefficients' tangents as its input."""
+        a, b, h0, h = ctx.saved_tensors
+        before = _shifted(h, h0)
+        source = torch.zeros_like(h)
+        dh0 = torch.zeros_like(h0) if dh0 is None else dh0
+        if ctx.ring in ("max_plus", "log_plus"):
+            left, right = _branch_weights(a, b, before, h, ctx.ring)
+            source = source + (0 if da is None else left * da) + (0 if db is None else right * db)
+            return _scan(left, source, dh0, "plus_times")
+        source = source + (0 if da is None else _product(ctx.ring, da, before)) + (0 if db is None else db)
+        return _scan(a, source, dh0, ctx.ring)
+
+    @staticmethod
+    def vmap(info: Any, dims: Sequence[int | None], a: Tensor, b: Tensor, h0: Tensor, ring: str) -> tuple[Tensor, int]:
+        n = info.batch_size
+        folded = [_fold(x, dim, n) for x, dim in zip((a, b, h0), dims[:3], strict=True)]
+        return _scan(folded[0], folded[1], folded[2], ring).unflatten(0, (n, -1)), 0
+
+
+class _Adjoint(torch.autograd.Function):
+    @staticmethod
+    def forward(a: Tensor, d: Tensor, ring: str) -> Tensor:
+        return adjoint_operator(a, d, ring)
+
+    setup_context = staticmethod(_adjoint_setup)
+    backward = staticmethod(_adjoint_backward)
+
+    @staticmethod
+    def jvp(ctx: Any, da: Tensor | None, dd: Tensor | None, _: None) -> Tensor:
+        a, g = ctx.saved_tensors
+        source = torch.zeros_like(g) if dd is None else dd
+        if da is not None:
+            through = _product(ctx.ring, da.mH if ctx.ring == "matrix" else da.conj(), g)
+            source = source + torch.cat((through[:, 1:], torch.zeros_like(through[:, :1])), 1)
+        return _adjoint(a, source, ctx.ring)
+
+    @staticmethod
+    def vmap(info: Any, dims: Sequence[int | None], a: Tensor, d: Tensor, ring: str) -> tuple[Tensor, int]:
+        n = info.batch_size
+        return _adjoint(_fold(a, dims[0], n), _fold(d, dims[1], n), ring).unflatten(0, (n, -1)), 0
+
+
+for _operator, _function in ((scan_operator, _Scan), (adjoint_operator, _Adjoint)):
+    _operator.register_vmap(_function.vmap)
+
+
+# -- running a scan ---------------------------------------------------------------------------------------------------
+
+
+def _run(ring: Ring, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, *, reverse: bool) -> None:
+    """Write all states into `h`, in one pass or in two levels, whichever is faster for these sizes."""
+    steps = h.shape[1]
+    chunk = _chunk_length(steps, h0)
+    if chunk <= 1:
+        _sequential(ring, a, b, h0, h, reverse=reverse)
+        return
+    rest = steps % chunk
+    first, main = (slice(steps - rest, steps), slice(0, steps - rest)) if reverse else (slice(0, rest), slice(rest, steps))
+    if rest:
+        _sequential(ring, a[:, first], b[:, first], h0, h[:, first], reverse=reverse)
+        h0 = h[:, steps - rest if reverse else rest - 1]
+    if not _two_level(ring, a[:, main], b[:, main], h0, h[:, main], chunk, reverse=reverse):
+        _sequential(ring, a[:, main], b[:, main], h0, h[:, main], reverse=reverse)
+
+
+def _chunk_length(steps: int, h0: Tensor) -> int:
+    """Steps of a chunk; 1 means one pass.  Two levels cost 3 C + T / C operations, least at C = sqrt(T / 3)."""
+    if steps < 24 or h0.numel() >= SEQUENTIAL_FROM:
+        return 1
+    return round(math.sqrt(steps / 3))
+
+
+def _ordered(parts: Sequence[Tensor], reverse: bool) -> Sequence[Tensor]:
+    return parts[::-1] if reverse else parts
+
+
+def _sequential(ring: Ring, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, *, reverse: bool) -> None:
+    """One step after another, each written in place."""
+    previous = h0
+    for a_t, b_t, h_t in zip(*(_ordered(x.unbind(1), reverse) for x in (a, b, h)), strict=True):
+        ring.step(a_t, previous, b_t, h_t)
+        previous = h_t
+
+
+def _two_level(ring: Ring, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, chunk: int, *, reverse: bool) -> bool:
+    """Reduce every chunk to one step, scan the chunks, then run all chunks at once from their true initial states.
+
+    Returns False, with `h` not yet written, when a chunk's product leaves the floating-point range: a state that is zero
+    would meet an infinite coefficient.
+    """
+    a_steps, b_steps, h_steps = (_ordered(x.unflatten(1, (-1, chunk)).unbind(2), reverse) for x in (a, b, h))
+    product, reduced = a_steps[0].clone(), b_steps[0].clone()
+    for a_t, b_t in zip(a_steps[1:], b_steps[1:], strict=True):
+        ring.step(a_t, reduced, b_t, reduced)
+        product = ring.times(a_t, product)
+    if ring.checks_overflow and not bool(torch.isfinite(product).all() & torch.isfinite(reduced).all()):
+        return False
+    entry = torch.empty_like(reduced)  # the state before each chunk, [B, N, *S]
+    entries = _ordered(entry.unbind(1), reverse)
+    entries[0].copy_(h0)
+    carried = zip(*(_ordered(x.unbind(1), reverse)[:-1] for x in (product, reduced)), entries, entries[1:], strict=False)
+    for a_n, b_n, before, after in carried:
+        ring.step(a_n, before, b_n, after)
+    previous = entry
+    for a_t, b_t, h_t in zip(a_steps, b_steps, h_steps, strict=True):
+        ring.step(a_t, previous, b_t, h_t)
+        previous = h_t
+    return True
