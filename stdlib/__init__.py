@@ -1,8 +1,8 @@
 """The standard library of specs, one architecture a file.
 
-A file starts with a header of comment lines: `# Name: what it is`, then `# Paper: ...` and `# Update: ...`, each of which
-may go on in lines that start with `#   `.  `entries()` reads headers and the names of the cells without parsing a spec, so
-that `rnnc list` answers at once.
+A file starts with a header of comment lines: `# Name: what it is`, then `# Paper: ...` and `# Update: ...`, each of
+which may go on in lines that start with `#   `.  `entries()` reads headers and the names of the cells without parsing a
+spec, so that `rnnc list` answers at once.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def path_of(name: str) -> Path:
 
 
 def tagger_source(cell: str, spec: str | Path | None = None) -> str:
-    """The text of a model `Tagger` that labels every step of a token sequence with any cell from `real[d]` to `real[d]`.
+    """The text of a model `Tagger` that labels every step of a token sequence with a cell from `real[d]` to `real[d]`.
 
-    `cell` is a cell of the file `spec`, or of the standard library where `spec` is None; it is called as `cell(d)`.  The
-    result is a spec: embedding, `layers` residual blocks (the cell, then a small MLP), norm, logits per step.
+    `cell` is a cell of the file `spec`, or of the standard library where `spec` is None; it is called as `cell(d)`.
+    The result is a spec: embedding, `layers` residual blocks (the cell, then a small MLP), norm, logits per step.
     """
     path = Path(spec) if spec is not None else _file_with(cell)
     return _TAGGER.format(use=path.resolve().as_posix(), cell=cell)

@@ -25,9 +25,11 @@ def agree() -> Callable[..., None]:
     """agree(got, expected, bound, what): same shape, finite, nonzero, and close in relative norm."""
 
     def check(got: Tensor | None, expected: Tensor | None, bound: float, what: str = "") -> None:
-        assert got is not None and expected is not None, what
+        assert got is not None, what
+        assert expected is not None, what
         assert got.shape == expected.shape, f"{what}: {tuple(got.shape)} is not {tuple(expected.shape)}"
-        assert torch.isfinite(expected).all() and expected.norm() > 0, f"{what}: the expected value says nothing"
+        assert torch.isfinite(expected).all(), what
+        assert expected.norm() > 0, f"{what}: the expected value is zero, so it says nothing"
         error = relative_error(got, expected)
         assert error < bound, f"{what}: relative error {error:.2e}"
 
@@ -51,10 +53,10 @@ def stdlib_layer() -> Callable[..., torch.nn.Module]:
 
 @pytest.fixture
 def conform(agree: Callable[..., None]) -> Callable[..., None]:
-    """conform(layer, peer, weights, inputs, run_peer, bound): outputs and gradients, with the peer's weights copied over.
+    """conform(layer, peer, weights, inputs, run_peer, bound): outputs and gradients agree, weights copied over.
 
-    `weights(named)` maps the peer's tensors by name to ours by name; it is applied to the values and to the gradients, so it
-    only slices and reshapes.
+    `weights(named)` maps the peer's tensors by name to ours by name; it is applied to the values and to the gradients,
+    so it only slices and reshapes.
     """
 
     def check(

@@ -13,9 +13,13 @@ pytestmark = pytest.mark.conformance
 BATCH, TIME, D, N = 3, 75, 5, 6
 
 
-def gates(named: dict[str, Tensor], kind: str) -> tuple[Tensor, ...]:
-    """The blocks of n rows of torch.nn's stacked weights or biases."""
-    return named[f"{kind}_l0"].split(N)
+def by_gate(named: dict[str, Tensor], gates: str) -> dict[str, Tensor]:
+    """torch.nn stacks the gates' rows; ours have one map of x and one of h each."""
+    blocks = (named[f"{kind}_l0"].split(N) for kind in ("weight_ih", "bias_ih", "weight_hh"))
+    out = {}
+    for gate, w, b, u in zip(gates, *blocks, strict=True):
+        out |= {f"{gate}_linear_weight": w, f"{gate}_linear_bias": b, f"{gate}_linear_2_weight": u}
+    return out
 
 
 @pytest.mark.parametrize("rectified", [False, True])
@@ -40,18 +44,9 @@ def test_lstm(stdlib_layer: Any, conform: Any) -> None:
     torch.manual_seed(1)
     peer = torch.nn.LSTM(D, N, batch_first=True).double()
     peer.bias_hh_l0.data.zero_()
-
-    def weights(p: dict[str, Tensor]) -> dict[str, Tensor]:
-        out = {}
-        for gate, w, b, u in zip(
-            "ifgo", gates(p, "weight_ih"), gates(p, "bias_ih"), gates(p, "weight_hh"), strict=True
-        ):
-            out |= {f"{gate}_linear_weight": w, f"{gate}_linear_bias": b, f"{gate}_linear_2_weight": u}
-        return out
-
     layer = stdlib_layer("LSTM", d=D, n=N).double()
     x = torch.randn(BATCH, TIME, D, dtype=torch.float64)
-    conform(layer, peer, weights, (x,), lambda x: peer(x)[0], 1e-10)
+    conform(layer, peer, lambda p: by_gate(p, "ifgo"), (x,), lambda x: peer(x)[0], 1e-10)
 
 
 def test_gru(stdlib_layer: Any, conform: Any) -> None:
@@ -60,10 +55,7 @@ def test_gru(stdlib_layer: Any, conform: Any) -> None:
     peer.bias_hh_l0.data[: 2 * N].zero_()  # r and z have one bias here; the candidate keeps both
 
     def weights(p: dict[str, Tensor]) -> dict[str, Tensor]:
-        out = {"c_linear_2_bias": gates(p, "bias_hh")[2]}
-        for gate, w, b, u in zip("rzc", gates(p, "weight_ih"), gates(p, "bias_ih"), gates(p, "weight_hh"), strict=True):
-            out |= {f"{gate}_linear_weight": w, f"{gate}_linear_bias": b, f"{gate}_linear_2_weight": u}
-        return out
+        return by_gate(p, "rzc") | {"c_linear_2_bias": p["bias_hh_l0"][2 * N :]}
 
     layer = stdlib_layer("GRU", d=D, n=N).double()
     x = torch.randn(BATCH, TIME, D, dtype=torch.float64)

@@ -15,7 +15,8 @@ from rnnc.stdlib import FOLDER
 def automata() -> dict[str, ast.AutomatonDecl]:
     path = FOLDER / "std" / "languages.rnn"
     module, diagnostics = parse_text(path.read_text(encoding="utf-8"), str(path))
-    assert module is not None and not diagnostics.items
+    assert module is not None
+    assert not diagnostics.items
     return {item.name: item for item in module.items if isinstance(item, ast.AutomatonDecl)}
 
 
