@@ -52,11 +52,15 @@ class MicroStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """`node` = S^T key for a left-acting state (S key for a right-acting one): a [V] vector, of S before or after the step."""
+    """`node` = S^T key for a left-acting state (S key for a right-acting one): a [V] vector, of S before or after the step.
+
+    With `extra` (a state-free [V] node, such as RWKV's bonus (r . u*k) v), `node` = S^T key + extra.
+    """
 
     node: NodeId
     when: Literal["old", "new"]
     key: NodeId
+    extra: NodeId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,95 @@
+"""The logarithm of a coefficient that is positive by how it is computed, without a `log` of something that may underflow."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from rnnc.ir.builder import Builder
+from rnnc.ir.graph import Node, NodeId
+
+PASSES_THROUGH = frozenset({"lift", "expand", "broadcast", "reshape", "transpose", "slice", "merge", "split_per"})
+
+
+def log_of(b: Builder, node: NodeId) -> NodeId | None:
+    """A node for log(node), or None where positivity is not evident.
+
+    log(exp x) --> x; log(sigmoid x) --> logsigmoid x; log(1 - sigmoid x) --> logsigmoid(-x); log(p q) --> log p + log q;
+    log(p^y) --> y log p; views pass through; other values that are positive by construction get a `log` node.
+    """
+    n = b.nodes[node]
+    if n.type.dtype != "real":
+        return None
+    match n.op:
+        case "const":
+            return b.add("log", node) if _positive_const(n) else None
+        case "exp":
+            return n.args[0]
+        case "sigmoid":
+            return b.map("logsigmoid", n.args[0])
+        case "sub" if (inner := _one_minus_sigmoid(b, n)) is not None:
+            return b.map("logsigmoid", b.map("neg", inner))
+        case "mul" | "div":
+            logs = [log_of(b, a) for a in n.args]
+            if logs[0] is None or logs[1] is None:
+                return None
+            return b.map("add" if n.op == "mul" else "sub", logs[0], logs[1])
+        case "pow":
+            base = log_of(b, n.args[0])
+            return None if base is None else b.map("mul", n.args[1], base)
+        case "sqrt":
+            inner = log_of(b, n.args[0])
+            return None if inner is None else b.map("mul", b.const(Fraction(1, 2)), inner)
+        case op if op in PASSES_THROUGH:
+            inner = log_of(b, n.args[0])
+            if inner is None or b.is_free_scalar(inner):
+                return inner
+            return b.add(op, inner, **dict(n.attrs))
+        case _:
+            return b.map("log", node) if is_positive(b, node) else None
+
+
+def _one_minus_sigmoid(b: Builder, n: Node) -> NodeId | None:
+    one, gate = (_behind_views(b, a) for a in n.args)
+    if b.nodes[one].op != "const" or b.nodes[one].attr("value") != 1:
+        return None
+    return b.nodes[n.args[1]].args[0] if b.nodes[n.args[1]].op == "sigmoid" else None
+
+
+def _behind_views(b: Builder, node: NodeId) -> NodeId:
+    while b.nodes[node].op in PASSES_THROUGH:
+        node = b.nodes[node].args[0]
+    return node
+
+
+def _positive_const(n: Node) -> bool:
+    value = n.attr("value")
+    return value in ("pi", "e") or (isinstance(value, Fraction) and value > 0)
+
+
+def is_positive(b: Builder, node: NodeId) -> bool:
+    """Whether the value is above zero whatever the parameters and inputs are, by how it is computed."""
+    n = b.nodes[node]
+    if n.type.dtype != "real":
+        return False
+    match n.op:
+        case "const":
+            return _positive_const(n)
+        case "exp" | "sigmoid" | "softplus" | "softmax" | "dim":
+            return True
+        case "mul" | "div" | "add":
+            return all(is_positive(b, a) for a in n.args)
+        case "max":
+            return any(is_positive(b, a) for a in n.args)
+        case "min":
+            return all(is_positive(b, a) for a in n.args)
+        case "select":
+            return all(is_positive(b, a) for a in n.args[1:])
+        case "pow" | "sqrt":
+            return is_positive(b, n.args[0])
+        case "sub":
+            one, gate = (_behind_views(b, a) for a in n.args)
+            return b.nodes[one].attr("value") == 1 and b.nodes[one].op == "const" and b.nodes[gate].op == "sigmoid"
+        case "sum" | "mean":
+            return is_positive(b, n.args[0])
+        case op:
+            return op in PASSES_THROUGH and is_positive(b, n.args[0])

@@ -1,0 +1,321 @@
+"""The operator domain: values that depend on states as sums of monomials, state-free matrices by their structure.
+
+`Operators` answers for any node of a cell: how does it depend on given *atoms* (states, or values that stand for one)?
+- `Affine(terms)`: a sum of monomials, those without an atom being the state-free part;
+- `Opaque`: linear or affine, but no small sum of monomials;
+- `NonLinear`: with the node where it stops being linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TypeAlias
+
+from rnnc.analysis import label_rules as rules
+from rnnc.analysis.label_rules import VIEWS, Context
+from rnnc.analysis.monomials import (
+    Factor,
+    Labels,
+    Monomial,
+    NotRepresentable,
+    Sum,
+    collect,
+    labels_of,
+)
+from rnnc.ir.builder import Builder
+from rnnc.ir.dims import Dim
+from rnnc.ir.graph import Node, NodeId
+from rnnc.ir.ops import OPS
+
+SMALL_RANK = 8  # a low-rank product with a known rank up to this is taken apart
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    terms: Sum
+
+    @property
+    def atoms(self) -> frozenset[str]:
+        return frozenset(m.atom for m in self.terms if m.atom is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Affine (`offset`: possibly with a state-free part) without a representation; `why` and `node` say what stood in the way."""
+
+    offset: bool
+    why: str
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class NonLinear:
+    """`node` is not linear in `through`, its argument."""
+
+    node: NodeId
+    through: NodeId
+    why: str
+
+
+Value: TypeAlias = Affine | Opaque | NonLinear
+
+
+class Operators:
+    """Values of nodes over atoms: a mapping from node to the name of what it stands for."""
+
+    def __init__(self, builder: Builder, atoms: Mapping[NodeId, str], labels: Labels | None = None) -> None:
+        self.builder = builder
+        self.atoms = dict(atoms)
+        self.ctx = Context(builder, labels or Labels())
+        self._depends: dict[NodeId, bool] = {}
+        self._values: dict[NodeId, Value] = {}
+        self._structures: dict[NodeId, Sum] = {}
+
+    # ------------------------------------------------------------ dependence
+
+    def depends(self, node: NodeId) -> bool:
+        """Whether `node` is computed from an atom."""
+        known = self._depends.get(node)
+        if known is None:
+            known = node in self.atoms or any(self.depends(a) for a in self.builder.nodes[node].args)
+            self._depends[node] = known
+        return known
+
+    # ------------------------------------------------------------ state-free values
+
+    def structure(self, node: NodeId) -> Sum:
+        """A state-free node as a sum of monomials: taken apart where it has structure, one factor where it has none."""
+        if node not in self._structures:
+            try:
+                terms = self._structure(self.builder.nodes[node])
+            except NotRepresentable:
+                terms = self.leaf(node)
+            self._structures[node] = terms
+        return self._structures[node]
+
+    def leaf(self, node: NodeId) -> Sum:
+        """The node itself as one factor."""
+        axes = self.ctx.labels.axes(rules.full_shape(self.ctx.type(node)))
+        return (Monomial(Fraction(1), (Factor(node, axes),), None, (), axes),)
+
+    def _structure(self, n: Node) -> Sum:
+        ctx = self.ctx
+        if n.op == "const" and isinstance(value := n.attr("value"), Fraction):
+            axes = ctx.labels.axes(rules.full_shape(n.type))
+            return (Monomial(value, (), None, (), axes),) if value else ()
+        if n.op == "eye":
+            axis = ctx.labels.axis(n.type.shape[0])
+            return (Monomial(Fraction(1), (), None, (), (axis, axis)),)
+        if n.op in VIEWS or (n.op == "layout" and n.attr("kind") in ("diag", "blockdiag")):
+            terms = self.structure(n.args[0])
+            return rules.view(n, terms, ctx) if n.op in VIEWS else rules.layout(n, terms, ctx)
+        if n.op in ("add", "sub", "neg", "mul", "div", "select", "einsum", "sum", "mean"):
+            carriers = {"div": n.args[:1], "select": n.args[1:]}.get(n.op, n.args)
+            worth = any(has_structure(self.structure(a)) for a in carriers) or self._is_outer(n)
+            if worth:
+                return self._low_rank_sum(n) or self._linear_op(n, tuple(self.structure(a) for a in n.args))
+        return self.leaf(n.id)
+
+    def _is_outer(self, n: Node) -> bool:
+        """Whether a product brings in an axis from each of its operands that the other lacks."""
+        if n.op not in ("mul", "einsum"):
+            return False
+        a, b = (self.structure(x) for x in n.args)
+        if len(a) != 1 or len(b) != 1:
+            return False
+        if n.op == "mul":
+            left, right = (
+                {i for i in range(1, len(m.out) + 1) if labels_of((m.out[-i],)) & m.used} for m in (a[0], b[0])
+            )
+            return bool(left - right) and bool(right - left)
+        inputs, output = str(n.attr("spec")).split("->")
+        left_letters, right_letters = (set(x) for x in inputs.split(","))
+        gone = (left_letters | right_letters) - set(output)
+        outer = bool(left_letters & set(output) - right_letters) and bool(right_letters & set(output) - left_letters)
+        return outer and (not gone or self._rank_of(n) is not None)
+
+    def _rank_of(self, n: Node) -> int | None:
+        """The known small size of the one contracted index of a low-rank product."""
+        inputs, output = str(n.attr("spec")).split("->")
+        sizes = {
+            x: d for xs, a in zip(inputs.split(","), n.args, strict=True) for x, d in zip(xs, self.ctx.type(a).shape, strict=True)
+        }
+        gone = [x for x in sizes if x not in output]
+        if len(gone) != 1 or (size := sizes[gone[0]].constant) is None:
+            return None
+        return int(size) if size <= SMALL_RANK and all(sizes[x].constant is None or sizes[x].constant > size for x in output) else None
+
+    def _low_rank_sum(self, n: Node) -> Sum | None:
+        """sum_r u_r v_r^T from an einsum that contracts a small index of known size."""
+        if n.op != "einsum" or any(has_structure(self.structure(a)) for a in n.args):
+            return None
+        inputs, output = str(n.attr("spec")).split("->")
+        gone = (set(inputs) - {","}) - set(output)
+        rank = self._rank_of(n)
+        if not gone or rank is None:
+            return None
+        letter = gone.pop()
+        left, right = inputs.split(",")
+        terms: Sum = ()
+        for r in range(rank):
+            picked = [self._column(a, xs, letter, r) for a, xs in zip(n.args, (left, right), strict=True)]
+            spec = f"{left.replace(letter, '')},{right.replace(letter, '')}->{output}"
+            terms += rules.contract(spec, picked[0], picked[1], len(n.type.per), self.ctx)
+        return terms
+
+    def _column(self, node: NodeId, letters: str, letter: str, r: int) -> Sum:
+        if letter not in letters:
+            return self.structure(node)
+        at = letters.index(letter) - len(letters)
+        b = self.builder
+        part = b.add("slice", node, axis=at, start=Dim.of(r), stop=Dim.of(r + 1))
+        shape = tuple(d for i, d in enumerate(b.type(part).shape) if i != len(letters) + at)
+        return self.structure(b.add("reshape", part, shape=shape))
+
+    # ------------------------------------------------------------ values over atoms
+
+    def value(self, node: NodeId) -> Value:
+        """How `node` depends on the atoms."""
+        if node in self._values:
+            return self._values[node]
+        found: Value
+        n = self.builder.nodes[node]
+        if node in self.atoms:
+            axes = self.ctx.labels.axes(rules.full_shape(n.type))
+            found = Affine((Monomial(Fraction(1), (), self.atoms[node], axes, axes),))
+        elif not self.depends(node):
+            found = Affine(self.structure(node))
+        else:
+            found = self._apply(n, tuple(self.value(a) for a in n.args))
+        self._values[node] = found
+        return found
+
+    def _apply(self, n: Node, args: tuple[Value, ...]) -> Value:
+        for v in args:
+            if isinstance(v, NonLinear):
+                return v
+        stateful = [i for i, v in enumerate(args) if isinstance(v, Opaque) or (isinstance(v, Affine) and v.atoms)]
+        if not stateful:  # the state cancelled: what is left is state-free
+            stateful = [i for i, a in enumerate(n.args) if self.depends(a)]
+            if n.op not in rules_linear():
+                return NonLinear(n.id, n.args[stateful[0]], n.op)
+        blocked = self._nonlinear_in(n, args, stateful)
+        if blocked is not None:
+            return blocked
+        opaque = next((v for v in args if isinstance(v, Opaque)), None)
+        if opaque is None:
+            try:
+                return Affine(self._linear_op(n, tuple(v.terms for v in args if isinstance(v, Affine))))
+            except NotRepresentable as why:
+                opaque = Opaque(False, str(why), n.id)
+        return replace(opaque, offset=opaque.offset or self._has_offset(n, args))
+
+    def _has_offset(self, n: Node, args: tuple[Value, ...]) -> bool:
+        """Whether the result has a state-free part (in an affine op such as add any state-free argument is one)."""
+        multiplies = OPS[n.op].linear != "joint"
+        return any(
+            v.offset if isinstance(v, Opaque) else isinstance(v, Affine) and any(m.atom is None for m in v.terms) and bool(v.atoms or not multiplies)
+            for v in args
+        )
+
+    def _nonlinear_in(self, n: Node, args: tuple[Value, ...], stateful: list[int]) -> NonLinear | None:
+        """Decides by the op table whether the op is linear in its arguments that have states."""
+        op = OPS[n.op]
+        through = n.args[stateful[0]]
+        if op.linear == "none":
+            return NonLinear(n.id, through, n.op)
+        if op.linear == "multi" and len(stateful) > 1:
+            return NonLinear(n.id, n.args[stateful[1]], f"product of two values that both depend on the state (`{n.op}`)")
+        if isinstance(op.linear, tuple) and not set(stateful) <= set(op.linear):
+            bad = next(i for i in stateful if i not in op.linear)
+            return NonLinear(n.id, n.args[bad], n.op)
+        if op.over_reals:
+            if any(isinstance(args[i], Opaque) for i in stateful) or not self._atoms_are_real(args):
+                return NonLinear(n.id, through, f"`{n.op}` of a complex state")
+        return None
+
+    def _atoms_are_real(self, args: tuple[Value, ...]) -> bool:
+        names = {a for v in args if isinstance(v, Affine) for a in v.atoms}
+        return all(self.ctx.type(node).dtype == "real" for node, name in self.atoms.items() if name in names)
+
+    def _linear_op(self, n: Node, args: tuple[Sum, ...]) -> Sum:
+        """The result's terms; the caller knows that the op is linear in its arguments that have states."""
+        ctx, t = self.ctx, n.type
+        if n.op in VIEWS:
+            return rules.view(n, args[0], ctx)
+        match n.op:
+            case "add":
+                return rules.add(args[0], args[1], t, ctx)
+            case "sub":
+                return rules.add(args[0], rules.scale(args[1], Fraction(-1)), t, ctx)
+            case "neg":
+                return rules.scale(args[0], Fraction(-1))
+            case "mul":
+                return rules.multiply(args[0], args[1], t, ctx)
+            case "div":
+                return rules.multiply(args[0], self._reciprocal(n.args[1]), t, ctx)
+            case "select":
+                return self._select(n, args)
+            case "einsum":
+                return rules.contract(str(n.attr("spec")), args[0], args[1], len(t.per), ctx)
+            case "sum" | "mean":
+                return rules.reduce(n, args[0], ctx)
+            case "layout":
+                return rules.layout(n, args[0], ctx)
+            case "slice":
+                return rules.slice_(n, args[0], ctx)
+            case "concat":
+                return rules.concat(n, args, ctx)
+            case "complex":
+                unit = self.builder.add("complex", self.builder.const(0), self.builder.const(1))
+                imaginary = rules.multiply(args[1], self.leaf(unit), t, ctx)
+                return rules.add(args[0], imaginary, t, ctx)
+            case "re" | "im" | "conj":
+                return collect(x for m in args[0] for x in self._over_reals(n.op, m))
+        raise NotRepresentable(f"`{n.op}` of the state")
+
+    def _reciprocal(self, node: NodeId) -> Sum:
+        value = self.builder.nodes[node].attr("value")
+        if self.builder.nodes[node].op == "const" and isinstance(value, Fraction) and value:
+            return (Monomial(1 / value, (), None, (), self.ctx.labels.axes(rules.full_shape(self.ctx.type(node)))),)
+        return self.structure(self.builder.map("div", self.builder.const(1), node))
+
+    def _select(self, n: Node, args: tuple[Sum, ...]) -> Sum:
+        """a where c, else b, as [c] a + [not c] b."""
+        b, (c, _, _) = self.builder, n.args
+        one, zero = b.const(1), b.const(0)
+        taken = rules.multiply(args[1], self.leaf(b.add("select", c, one, zero)), n.type, self.ctx)
+        other = rules.multiply(args[2], self.leaf(b.add("select", c, zero, one)), n.type, self.ctx)
+        return rules.add(taken, other, n.type, self.ctx)
+
+    def _over_reals(self, op: str, m: Monomial) -> Sum:
+        """re, im, conj of a term with a real state: of its complex factor."""
+        complex_ = [i for i, f in enumerate(m.factors) if self.ctx.type(f.node).dtype == "complex"]
+        if not complex_:
+            return () if op == "im" else (m,)
+        if op != "conj" and len(complex_) > 1:
+            raise NotRepresentable(f"`{op}` of a product of complex factors")
+        factors = tuple(
+            Factor(self.builder.add(op, f.node), f.axes) if i in complex_ else f for i, f in enumerate(m.factors)
+        )
+        return (replace(m, factors=factors),)
+
+
+def rules_linear() -> frozenset[str]:
+    """Ops that `_linear_op` can apply to state-free sums."""
+    return frozenset({"add", "sub", "neg", "mul", "einsum", "sum", "mean", "select", "layout", "slice", "concat"}) | VIEWS
+
+
+def has_structure(terms: Sum) -> bool:
+    """Whether the value is more than one array: an identity, a diagonal, an outer product, blocks, or zero."""
+    if len(terms) != 1:
+        return True
+    m = terms[0]
+    flat = [x for axis in m.out for x in axis]
+    if len(flat) != len(set(flat)) or any(len(axis) > 1 for axis in m.out):
+        return True
+    carriers = [f.labels & set(flat) for f in m.factors]
+    whole = frozenset().union(*carriers)
+    return len(carriers) > 1 and not any(c == whole for c in carriers)

@@ -1,0 +1,209 @@
+"""Splits an update into micro-steps: reassociates products of structured matrices, finds cuts, merges what costs nothing.
+
+`(A @ B) @ S --> A @ (B @ S)`: a product of n Householder factors becomes n micro-steps instead of 2^n terms.  A *cut* is a node
+of the state's type through which every path from the state to its update leads; between two cuts lies one micro-step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rnnc.analysis.framed import Framed, frame
+from rnnc.analysis.monomials import NotRepresentable
+from rnnc.analysis.normal_forms import Micro, micro_step
+from rnnc.analysis.operator import Affine, Operators, has_structure
+from rnnc.analysis.realise import Realiser
+from rnnc.ir.builder import Builder
+from rnnc.ir.graph import Node, NodeId
+
+MAX_CUTS = 64
+MAX_SPAN = 8  # cut points that one micro-step may span
+
+
+def reassociate(b: Builder, update: NodeId, ops: Operators) -> NodeId:
+    """The update with every product of structured state-free matrices applied factor by factor (`ops`: over the state)."""
+    built: dict[NodeId, NodeId] = {}
+
+    def go(node: NodeId) -> NodeId:
+        if node in built:
+            return built[node]
+        n = b.nodes[node]
+        if node in ops.atoms or not ops.depends(node):
+            new = node
+        else:
+            args = tuple(go(a) for a in n.args)
+            new = _matrix_times_state(b, n, args, ops)
+            if new is None:
+                new = node if args == n.args else b.add(n.op, *args, **dict(n.attrs))
+        built[node] = new
+        return new
+
+    return go(update)
+
+
+def _matrix_times_state(b: Builder, n: Node, args: tuple[NodeId, ...], ops: Operators) -> NodeId | None:
+    """A node for `product @ x` applied factor by factor; None when `n` is something else."""
+    if n.op != "einsum" or sum(ops.depends(a) for a in n.args) != 1:
+        return None
+    which = 1 if ops.depends(n.args[1]) else 0
+    inputs, output = str(n.attr("spec")).split("->")
+    letters = inputs.split(",")
+    x_letters, m_letters = letters[which], letters[1 - which]
+    if len(m_letters) != 2:
+        return None
+    gone = [c for c in m_letters if c in x_letters and c not in output]
+    kept = [c for c in m_letters if c not in x_letters and c in output]
+    if len(gone) != 1 or len(kept) != 1 or sorted(x_letters.replace(gone[0], kept[0])) != sorted(output):
+        return None
+    transposed = m_letters[0] == gone[0]
+    axis = x_letters.index(gone[0])
+    matrix = args[1 - which]
+    if not _worth_splitting(b, matrix, ops):
+        return None
+    result = _apply(b, matrix, transposed, args[which], axis, ops)
+    moved = x_letters.replace(gone[0], kept[0])
+    return result if moved == output else b.add("transpose", result, perm=tuple(moved.index(c) for c in output))
+
+
+def _factors(b: Builder, matrix: NodeId) -> tuple[NodeId, NodeId] | None:
+    """A and B of a matrix product A @ B."""
+    n = b.nodes[matrix]
+    if n.op != "einsum" or any(b.type(a).rank != 2 for a in n.args):
+        return None
+    inputs, output = str(n.attr("spec")).split("->")
+    left, right = inputs.split(",")
+    if left[1] != right[0] or output != left[0] + right[1] or left[1] in output:
+        return None
+    return n.args[0], n.args[1]
+
+
+def _scalar_times(b: Builder, matrix: NodeId) -> tuple[NodeId, NodeId] | None:
+    """(s, M) of s * M with a scalar s, in the rank-0 form of s."""
+    n = b.nodes[matrix]
+    if n.op != "mul":
+        return None
+    for s, m in (n.args, n.args[::-1]):
+        inner = s
+        while b.nodes[inner].op == "expand":
+            inner = b.nodes[inner].args[0]
+        if b.type(inner).rank == 0 and b.type(m).rank == 2:
+            return inner, m
+    return None
+
+
+def _worth_splitting(b: Builder, matrix: NodeId, ops: Operators) -> bool:
+    """Whether the matrix is (a scaling or transpose of) a product with structure in a factor."""
+    n = b.nodes[matrix]
+    if (pair := _factors(b, matrix)) is not None:
+        return any(has_structure(ops.structure(a)) or _worth_splitting(b, a, ops) for a in pair)
+    if (scaled := _scalar_times(b, matrix)) is not None:
+        return _worth_splitting(b, scaled[1], ops)
+    return n.op == "transpose" and _worth_splitting(b, n.args[0], ops)
+
+
+def _apply(b: Builder, matrix: NodeId, transposed: bool, x: NodeId, axis: int, ops: Operators) -> NodeId:
+    """The matrix (or its transpose) applied to axis `axis` of x."""
+    if _worth_splitting(b, matrix, ops):
+        if (pair := _factors(b, matrix)) is not None:
+            first, last = pair if transposed else pair[::-1]
+            return _apply(b, last, transposed, _apply(b, first, transposed, x, axis, ops), axis, ops)
+        if (scaled := _scalar_times(b, matrix)) is not None:
+            return b.map("mul", scaled[0], _apply(b, scaled[1], transposed, x, axis, ops))
+        return _apply(b, b.nodes[matrix].args[0], not transposed, x, axis, ops)
+    letters = "abcdefgh"[: b.type(x).rank]
+    spec_m = f"{letters[axis]}z" if transposed else f"z{letters[axis]}"
+    return b.einsum(f"{spec_m},{letters}->{letters[:axis]}z{letters[axis + 1 :]}", matrix, x)
+
+
+def cuts(b: Builder, state: NodeId, update: NodeId, ops: Operators) -> list[NodeId]:
+    """From the state to the update: the nodes of the state's type that every path passes through, in order."""
+    order = _between(b, update, ops)
+    inside = set(order)
+    last_use: dict[NodeId, int] = {}
+    position = {n: i for i, n in enumerate(order)}
+    for n in order:
+        for a in b.nodes[n].args:
+            if a in inside:
+                last_use[a] = max(last_use.get(a, -1), position[n])
+    found: list[NodeId] = []
+    open_until = -1  # the last position at which a value from before this node is still read
+    for i, n in enumerate(order):
+        if open_until <= i and b.type(n) == b.type(state):
+            found.append(n)
+        open_until = max(open_until, last_use.get(n, -1))
+    return found if update in found else [*found, update]
+
+
+def _between(b: Builder, update: NodeId, ops: Operators) -> list[NodeId]:
+    """The state-dependent nodes the update is computed from, in topological order."""
+    order: list[NodeId] = []
+    seen: set[NodeId] = set()
+
+    def go(n: NodeId) -> None:
+        if n in seen or not ops.depends(n):
+            return
+        seen.add(n)
+        if n not in ops.atoms:
+            for a in b.nodes[n].args:
+                go(a)
+        order.append(n)
+
+    go(update)
+    return order
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The cheapest micro-steps of an update on one side."""
+
+    side: str
+    steps: tuple[Micro, ...]
+
+    @property
+    def rank(self) -> int:
+        return sum(s.rank for s in self.steps)
+
+
+def split(name: str, state: NodeId, points: list[NodeId], r: Realiser, side: str) -> Split | None:
+    """Segments between cut points such that each is a micro-step, with the least sum of squared ranks, then the fewest."""
+    if len(points) > MAX_CUTS:
+        return None
+    maps = _segment_maps(name, points, r)
+    micro: dict[tuple[int, int], Micro | None] = {}
+
+    def get(i: int, j: int) -> Micro | None:
+        if (i, j) not in micro:
+            f = maps(i, j)
+            micro[i, j] = None if f is None else micro_step(f, side, r)
+        return micro[i, j]
+
+    best: list[tuple[int, int, tuple[Micro, ...]] | None] = [(0, 0, ())] + [None] * (len(points) - 1)
+    for j in range(1, len(points)):
+        for i in range(j - 1, max(-1, j - 1 - MAX_SPAN), -1):
+            before = best[i]
+            if before is None or (step := get(i, j)) is None:
+                continue
+            candidate = (before[0] + step.rank**2, before[1] + 1, (*before[2], step))
+            if best[j] is None or candidate[:2] < best[j][:2]:  # type: ignore[index]
+                best[j] = candidate
+    final = best[-1]
+    return None if final is None else Split(side, final[2])
+
+
+def _segment_maps(name: str, points: list[NodeId], r: Realiser) -> Callable[[int, int], Framed | None]:
+    """The framed map from cut i to cut j."""
+    over: dict[int, Operators] = {}
+
+    def get(i: int, j: int) -> Framed | None:
+        if i not in over:
+            over[i] = Operators(r.b, {points[i]: name}, r.labels)
+        value = over[i].value(points[j])
+        if not isinstance(value, Affine):
+            return None
+        try:
+            return frame(value.terms, r.b.type(points[0]), r.b, r.labels)
+        except NotRepresentable:
+            return None
+
+    return get
