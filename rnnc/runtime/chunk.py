@@ -1,0 +1,378 @@
+"""Matrix-state recurrences chunk by chunk.
+
+    S <- D S + sum_r u_r (v_r + c_r S^T b_r)^T        one micro-step; all of its updates read the same S [K, V]
+
+Low rank terms a (b^T S) are updates with v = 0, writes u v^T are updates without b; the delta rule is one update with
+u = b = k.  Inside a chunk write w_r = v_r + c_r S^T b_r, and let G be the decay accumulated since the chunk's start.  Unrolling S,
+
+    w_t = v_t + c_t ( (G b)_t^T S_0 + sum over earlier columns s of M_bu[t, s] w_s ),     M_bu = weighted products of b and u,
+
+a unit lower triangular system.  Its solution is affine in the state at the chunk's start, W = W_v + W_k S_0, and so is the state
+at its end, S' = (diag(G_end) + U^T W_k) S_0 + U^T W_v, with U decayed to the end.  So all chunks are solved at once, the chunk
+states follow by a scan over T / C small matrix products, and the reads S^T q are three matrix products.  (The UT transform of
+Yang et al. 2024, "Parallelizing linear transformers with the delta rule over sequence length", for any rank and decay.)
+
+Nothing is divided by a decay, and no exponent of a decay is positive (see `_decay`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rnnc.runtime._decay import Decay, LogDecay, NoDecay, Rows, ValueDecay, scaled
+from rnnc.runtime.layout import common_dtype, compute_dtype, sequence_length, spread
+from rnnc.runtime.scan import block_scan, last_state, linear_scan
+
+__all__ = ["MicroStep", "Read", "Update", "matrix_scan", "matrix_states"]
+
+CHUNK = 64  # micro-steps of a chunk
+PAIRWISE = 4  # time steps of the blocks whose vector decays are done pair by pair
+
+
+class Update(NamedTuple):
+    """S += u (v + c S^T b)^T with u, b [K], v [V] ([] or None, which is one, for a vector state without b), c scalar (None: one).
+
+    Without b it is a plain write; with b and without v a low-rank term.
+    """
+
+    u: Tensor
+    v: Tensor | None = None
+    b: Tensor | None = None
+    c: Tensor | None = None
+
+
+class MicroStep(NamedTuple):
+    """S <- D S + sum a (b^T S) + sum u v^T + updates, every term reading the same S.
+
+    `log_decay` (preferred: exact near one) or `decay` (any sign, zero allowed) is scalar or [K] per step; both None is one.
+    `low_rank` holds pairs (a, b), `writes` pairs (u, v).
+    """
+
+    decay: Tensor | None = None
+    log_decay: Tensor | None = None
+    low_rank: tuple[tuple[Tensor, Tensor], ...] = ()
+    writes: tuple[tuple[Tensor, Tensor | None], ...] = ()
+    updates: tuple[Update, ...] = ()
+
+
+class Read(NamedTuple):
+    """S^T key, of the state before ("old") or after ("new") the whole time step."""
+
+    key: Tensor
+    when: Literal["old", "new"] = "new"
+
+
+def matrix_scan(
+    state: Tensor,
+    steps: Sequence[MicroStep],
+    reads: Sequence[Read],
+    *,
+    vector: bool = False,
+    length: int | None = None,
+    chunk: int | None = None,
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Run the recurrence over a sequence: the reads, each `[B, T, *P, V]`, and the final state.
+
+    `state` is `[B, *P, K, V]`, or `[B, *P, K]` with `vector=True` (reads are then `[B, T, *P]`).  Coefficients are sequences
+    `[B, T, *P, ...]`, broadcastable, or static `[*P, ...]`.  `length` is T where all are static; `chunk` the time steps of
+    a chunk (by default 64 micro-steps).  Computed in float32 at least; returned in the promoted dtype of the arguments.
+    """
+    frame = _frame(state, steps, reads, vector, length)
+    with torch.autocast(device_type=state.device.type, enabled=False):
+        outputs, final = _solve(frame, state, steps, reads, chunk)
+    if vector:
+        return tuple(o.squeeze(-1) for o in outputs), final.squeeze(-1)
+    return outputs, final
+
+
+def matrix_states(
+    state: Tensor,
+    steps: Sequence[MicroStep],
+    *,
+    vector: bool = False,
+    length: int | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    """The whole state after every time step, `[B, T, *P, K, V]` (`[B, T, *P, K]` with `vector=True`); see `matrix_scan`.
+
+    The values w_t of all updates are found chunk by chunk; given those the state is an elementwise scan.
+    """
+    frame = _frame(state, steps, (), vector, length)
+    with torch.autocast(device_type=state.device.type, enabled=False):
+        states = _whole(frame, state, steps, chunk)
+    return states.squeeze(-1) if vector else states
+
+
+# -- layout: [B, T, *P, n] arguments as [G, N, C, rows, n] ---------------------------------------------------------------
+
+
+class _Frame(NamedTuple):
+    """Sizes and dtypes of one problem; G = B * prod(P)."""
+
+    batch: int
+    length: int
+    per: tuple[int, ...]
+    keys: int
+    values: int
+    vector: bool
+    inner: torch.dtype
+    outer: torch.dtype
+
+
+def _frame(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vector: bool, length: int | None) -> _Frame:
+    """Read the sizes off the state, the number of steps off the first coefficient that is a sequence."""
+    batch, *core = state.shape if not vector else (*state.shape, 1)
+    per = tuple(core[:-2])
+    vectors = [r.key for r in reads]
+    scalars: list[Tensor] = []
+    decays: list[Tensor] = []
+    for step in steps:
+        decays += [x for x in (step.decay, step.log_decay) if x is not None]
+        for update in _updates(step):
+            vectors += [x for x in (update.u, update.b) if x is not None]
+            if update.v is not None:
+                (scalars if vector else vectors).append(update.v)
+            if update.c is not None:
+                scalars.append(update.c)
+    rank = len(per)
+    for x in decays:
+        (vectors if x.ndim in (rank + 1, rank + 3) else scalars).append(x)
+    if length is None and not any(x.ndim == rank + 3 for x in vectors):
+        length = sequence_length(rank, scalars, None)
+    else:
+        length = sequence_length(rank + 1, vectors, length)
+    outer = common_dtype(state, *vectors, *scalars)
+    return _Frame(batch, length, per, core[-2], core[-1], vector, compute_dtype(outer), outer)
+
+
+def _updates(step: MicroStep) -> list[Update]:
+    """All terms of a micro-step as updates, those that read the state first."""
+    low_rank = [Update(u=a, b=b) for a, b in step.low_rank]
+    reading = [x for x in step.updates if x.b is not None]
+    plain = [x for x in step.updates if x.b is None]
+    return [*low_rank, *reading, *(Update(u=u, v=v) for u, v in step.writes), *plain]
+
+
+def _rows(frame: _Frame, xs: Sequence[Tensor | None], size: int) -> Tensor:
+    """Stack vectors of a time step (None: zero): [G, T, len(xs), size]."""
+    full = []
+    for x in xs:
+        x = torch.zeros((), dtype=frame.inner) if x is None else x.to(frame.inner)
+        full.append(spread(x, frame.batch, frame.length, (*frame.per, size)).movedim(1, -2))
+    rows = full[0].unsqueeze(-2) if len(full) == 1 else torch.stack(full, -2)
+    return rows.flatten(0, -4) if frame.per else rows
+
+
+def _chunked(x: Tensor, chunk: int, fill: float = 0.0) -> Tensor:
+    """[G, T, n, size] -> [G, N, C, n, size], the last chunk padded with steps that change nothing."""
+    pad = -x.shape[1] % chunk
+    if pad:
+        x = torch.nn.functional.pad(x, (0, 0, 0, 0, 0, pad), value=fill)
+    return x.unflatten(1, (-1, chunk))
+
+
+def _unfold(frame: _Frame, x: Tensor) -> Tensor:
+    """[G, T, size] -> [B, T, *P, size] in the outer dtype."""
+    return x.unflatten(0, (frame.batch, *frame.per)).movedim(-2, 1).to(frame.outer)
+
+
+def _chunk_steps(frame: _Frame, micro_steps: int, chunk: int | None) -> int:
+    """Time steps of a chunk: a power of two, not far above T."""
+    if chunk is not None:
+        if chunk < 1 or chunk & (chunk - 1):
+            raise ValueError(f"chunk must be a power of two, not {chunk}")
+        return chunk
+    steps = 1 << max(0, (CHUNK // micro_steps).bit_length() - 1)
+    if not torch.compiler.is_compiling():  # there T may be symbolic
+        while steps // 2 >= frame.length and steps > 1:
+            steps //= 2
+    return steps
+
+
+def _decay(frame: _Frame, steps: Sequence[MicroStep], chunk: int) -> Decay:
+    """The decays of all micro-steps, as logarithms where all are given so, else as values."""
+    given = [x for s in steps for x in (s.log_decay, s.decay) if x is not None]
+    if not given:
+        return NoDecay(micro_steps=len(steps))
+    rank = len(frame.per)
+    vector = any(x.ndim in (rank + 1, rank + 3) and x.shape[-1] != 1 for x in given)
+    logarithmic = all(s.decay is None or s.log_decay is not None for s in steps)
+    entries = []
+    for s in steps:
+        x = s.log_decay if logarithmic or s.decay is None else s.decay
+        if x is None:
+            x = torch.zeros((), dtype=frame.inner, device=given[0].device)
+            x = x if logarithmic else x + 1
+        else:
+            x = x if x.ndim in (rank + 1, rank + 3) else x.unsqueeze(-1)
+            x = x if logarithmic or s.decay is not None else x.to(frame.inner).exp()
+        entries.append(x)
+    rows = _chunked(_rows(frame, entries, frame.keys if vector else 1), chunk, 0.0 if logarithmic else 1.0).flatten(2, 3)
+    if logarithmic:
+        return LogDecay(rows, micro_steps=len(steps), dtype=frame.inner, base=PAIRWISE)
+    return ValueDecay(rows, micro_steps=len(steps))
+
+
+class _Columns(NamedTuple):
+    """The updates of all micro-steps: those that read the state, and plain writes (None where there are none).
+
+    u, b [G, N, C, M * r, K]; v [G, N, C, M * r, V]; c [G, N, C, M * r, 1].
+    """
+
+    u: Rows
+    b: Rows | None
+    v: Tensor | None
+    c: Tensor | None
+
+
+def _columns(frame: _Frame, steps: Sequence[MicroStep], chunk: int, *, reading: bool) -> _Columns | None:
+    """Give every micro-step the same number of updates, by updates that do nothing."""
+    chosen = [[x for x in _updates(s) if (x.b is not None) == reading] for s in steps]
+    most = max(len(x) for x in chosen)
+    if most == 0:
+        return None
+    nothing = Update(u=torch.zeros((), device=next(x for xs in chosen for x in xs).u.device))
+    slots = [x for xs in chosen for x in (*xs, *[nothing] * (most - len(xs)))]
+    micro = tuple(j for j in range(len(steps)) for _ in range(most))
+
+    def stack(xs: Sequence[Tensor | None], size: int) -> Tensor:
+        return _chunked(_rows(frame, xs, size), chunk)
+
+    u = Rows(x=stack([x.u for x in slots], frame.keys), micro=micro)
+    values = [_value(frame, x) for x in slots]
+    v = None if all(x is None for x in values) else stack(values, frame.values)
+    if not reading:
+        return _Columns(u, None, v, None)
+    b = Rows(x=stack([x.b for x in slots], frame.keys), micro=micro)
+    scales = [x.c.unsqueeze(-1) if x.c is not None else x.u.new_ones(()) for x in slots]
+    c = None if all(x.c is None for x in slots) else stack(scales, 1)
+    return _Columns(u, b, v, c)
+
+
+def _value(frame: _Frame, update: Update) -> Tensor | None:
+    """v as a row; a plain write into a vector state has v = 1 when it is left out."""
+    if update.v is None:
+        return update.u.new_ones(()) if update.b is None and frame.vector else None
+    return update.v.unsqueeze(-1) if frame.vector else update.v
+
+
+# -- the chunkwise form ----------------------------------------------------------------------------------------------------
+
+
+class _Solved(NamedTuple):
+    """States at the chunks' starts [G, N, K, V], the final state [G, K, V], and the values w of all updates."""
+
+    entry: Tensor
+    final: Tensor
+    decay: Decay
+    columns: tuple[tuple[Rows, Tensor], ...]
+
+
+def _chunks(frame: _Frame, state: Tensor, steps: Sequence[MicroStep], chunk: int) -> _Solved:
+    """Solve all chunks for their updates' values, then scan over the chunks' states."""
+    decay = _decay(frame, steps, chunk)
+    reading, plain = (_columns(frame, steps, chunk, reading=r) for r in (True, False))
+    state = state.to(frame.inner).reshape(-1, frame.keys, frame.values)
+    columns: list[tuple[Rows, Tensor]] = []
+    source: Tensor | None = None
+    if plain is not None and plain.v is not None:
+        columns.append((plain.u, plain.v.flatten(2, 3)))
+        source = _ended(plain.u, decay).mT @ plain.v.flatten(2, 3)
+    total = decay.total()
+    if reading is None:
+        source = state.new_zeros(()) if source is None else source
+        count = -(-frame.length // chunk)
+        factor = None if total is None else total.unsqueeze(-1)
+        after = linear_scan(factor, source, state, length=count)
+        return _Solved(_entries(after, state), last_state(after, state), decay, tuple(columns))
+    value, gain = _triangular(reading, columns, decay, frame.values)  # w = value + gain @ S_0
+    ended = _ended(reading.u, decay).mT
+    source = ended @ value if source is None else source + ended @ value
+    step = ended @ gain
+    diagonal = step.new_ones(step.shape[-1]) if total is None else total.expand(*total.shape[:-1], step.shape[-1])
+    step = step + torch.diag_embed(diagonal)
+    after = block_scan(step, source, state)
+    entry = _entries(after, state)
+    columns.append((reading.u, torch.baddbmm(_flat(value), _flat(gain), _flat(entry)).view_as(value)))
+    return _Solved(entry, last_state(after, state), decay, tuple(columns))
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.flatten(0, 1)
+
+
+def _entries(after: Tensor, state: Tensor) -> Tensor:
+    return torch.cat((state.unsqueeze(1), after[:, :-1]), 1)
+
+
+def _ended(u: Rows, decay: Decay) -> Tensor:
+    """Columns decayed to the chunk's end, [G, N, C * n, K]."""
+    return scaled(u.x, decay.to_end(u)).flatten(2, 3)
+
+
+def _triangular(
+    reading: _Columns, known: Sequence[tuple[Rows, Tensor]], decay: Decay, value_size: int
+) -> tuple[Tensor, Tensor]:
+    """Solve (I - c M_bu) w = v + c M_bu' v' + c (G b)^T S_0: the constant part and the factor of S_0."""
+    assert reading.b is not None
+    scale = None if reading.c is None else reading.c.flatten(2, 3)
+    gain = scaled(scaled(reading.b.x, decay.from_start(reading.b)).flatten(2, 3), scale)
+    system = scaled(decay.gram(reading.b, reading.u), scale)
+    value = None if reading.v is None else reading.v.flatten(2, 3)
+    for u, v in known:
+        seen = scaled(decay.gram(reading.b, u) @ v, scale)
+        value = seen if value is None else value + seen
+    if value is None:  # pure low rank: the values are linear in the state
+        gain = torch.linalg.solve_triangular(-system, gain, upper=False, unitriangular=True)
+        return gain.new_zeros(*gain.shape[:-1], value_size), gain
+    both = torch.linalg.solve_triangular(-system, torch.cat((value, gain), -1), upper=False, unitriangular=True)
+    width = value.shape[-1]
+    return both[..., :width], both[..., width:]
+
+
+def _solve(
+    frame: _Frame, state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], chunk: int | None
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    if frame.length == 0:
+        shape = (frame.batch, 0, *frame.per, frame.values)
+        return tuple(state.new_zeros(shape, dtype=frame.outer) for _ in reads), state.reshape(*state.shape[: len(frame.per) + 2], -1)
+    size = _chunk_steps(frame, len(steps), chunk)
+    solved = _chunks(frame, state, steps, size)
+    outputs: dict[int, Tensor] = {}
+    for when in ("old", "new"):
+        chosen = [i for i, read in enumerate(reads) if read.when == when]
+        if not chosen:
+            continue
+        micro = 0 if when == "old" else len(steps) - 1
+        keys = _chunked(_rows(frame, [reads[i].key for i in chosen], frame.keys), size)
+        rows = Rows(x=keys, micro=(micro,) * len(chosen), inclusive=when == "new")
+        found = scaled(rows.x, solved.decay.from_start(rows)).flatten(2, 3) @ solved.entry
+        for u, w in solved.columns:
+            found = found + solved.decay.gram(rows, u) @ w
+        found = found.flatten(1, 2).unflatten(1, (-1, len(chosen)))[:, : frame.length]
+        outputs.update((i, _unfold(frame, o)) for i, o in zip(chosen, found.unbind(2), strict=True))
+    final = solved.final.reshape(frame.batch, *frame.per, frame.keys, frame.values).to(frame.outer)
+    return tuple(outputs[i] for i in range(len(reads))), final
+
+
+def _whole(frame: _Frame, state: Tensor, steps: Sequence[MicroStep], chunk: int | None) -> Tensor:
+    """Every state, by one elementwise scan: the time step's own micro-steps are a chunk of one step."""
+    if frame.length == 0:
+        return state.new_zeros((frame.batch, 0, *frame.per, frame.keys, frame.values), dtype=frame.outer)
+    size = _chunk_steps(frame, len(steps), chunk)
+    solved = _chunks(frame, state, steps, size)
+    single = _decay(frame, steps, 1)
+    source = state.new_zeros((), dtype=frame.inner)
+    for u, w in solved.columns:
+        # [G, N, C * n, .] as T chunks of one step; padded steps are cut off
+        rows = Rows(x=u.x.flatten(1, 2)[:, : frame.length].unsqueeze(2), micro=u.micro)
+        value = w.flatten(1, 2).unflatten(1, (-1, len(u.micro)))[:, : frame.length]
+        source = source + _ended(rows, single).mT @ value
+    total = single.total()
+    initial = state.to(frame.inner).reshape(-1, frame.keys, frame.values)
+    h = linear_scan(None if total is None else total.unsqueeze(-1), source, initial, length=frame.length)
+    return h.unflatten(0, (frame.batch, *frame.per)).movedim(-3, 1).to(frame.outer)
