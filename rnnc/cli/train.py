@@ -89,8 +89,12 @@ def run_session(session: Session, folder: Path, seeds: tuple[int, ...], resume: 
     from rnnc.cli.progress import training_progress
 
     steps = session.config.steps * len(seeds)
-    with training_progress(f"{session.label} on {session.task.name}", steps) as on_step:
-        return session.run(folder, on_step, resume, seeds)
+    try:
+        with training_progress(f"{session.label} on {session.task.name}", steps) as on_step:
+            return session.run(folder, on_step, resume, seeds)
+    except KeyboardInterrupt:
+        click.echo(f"checkpoints are in {folder}/; the same command with --resume goes on", err=True)
+        raise
 
 
 def report(record: Record, folder: Path) -> None:

@@ -60,7 +60,7 @@ class Run:
     checkpoint: Path | None = None
 
     def train(self, on_step: OnStep, resume: bool = False) -> SeedResult:
-        """Trains to the last step and tests; saves a checkpoint as it goes.  Ctrl-C saves one before it stops."""
+        """Trains to the last step and tests; saves a checkpoint as it goes, always between two steps."""
         config = self.config
         torch.set_flush_denormal(True)  # decayed states are full of denormal numbers, which are slow on a CPU
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -71,25 +71,17 @@ class Run:
         curve = list(done.curve)
         step, diverged = done.step, None
 
-        def save() -> None:
-            if self.checkpoint is not None:
+        while step < config.steps and diverged is None:
+            length, loss, accuracy = self._step(step, optimizer)
+            step += 1
+            if not math.isfinite(loss):
+                diverged = step
+            if step % config.log_every == 0 or step in (1, config.steps) or diverged:
+                curve.append((step, length, loss, accuracy))
+            on_step(step, length, loss, accuracy)
+            if self.checkpoint is not None and (step % config.save_every == 0 or step == config.steps):
                 state = Progress(step=step, seconds=time.perf_counter() - started, curve=tuple(curve))
                 save_checkpoint(self.checkpoint, self.model, optimizer, state, self.identity)
-
-        try:
-            while step < config.steps and diverged is None:
-                length, loss, accuracy = self._step(step, optimizer)
-                step += 1
-                if not math.isfinite(loss):
-                    diverged = step
-                if step % config.log_every == 0 or step in (1, config.steps) or diverged:
-                    curve.append((step, length, loss, accuracy))
-                on_step(step, length, loss, accuracy)
-                if step % config.save_every == 0 or step == config.steps:
-                    save()
-        except KeyboardInterrupt:
-            save()
-            raise
         progress = Progress(step=step, seconds=time.perf_counter() - started, curve=tuple(curve))
         return SeedResult(seed=config.seed, progress=progress, table=self.test(), diverged=diverged)
 
