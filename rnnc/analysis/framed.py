@@ -6,7 +6,7 @@ labels of its own that are summed over.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -21,7 +21,6 @@ from rnnc.analysis.monomials import (
     NotRepresentable,
     Sum,
     Unifier,
-    canonical,
     labels_of,
     renamed,
     rewrite,
@@ -52,10 +51,15 @@ class Framed:
         return self.out[self.n_per :]
 
 
-def frame(terms: Iterable[Monomial], type_: Type, builder: Builder, labels: Labels) -> Framed:
-    """Rename all terms' output labels to common ones.  Raises NotRepresentable where axes are split in different ways."""
+def frame(
+    terms: Iterable[Monomial], type_: Type, builder: Builder, labels: Labels, state_axis: Sequence[int] | None = None
+) -> Framed:
+    """Rename all terms' output labels to common ones.  Raises NotRepresentable where axes are split in different ways.
+
+    `state_axis[k]` is the state's axis that the result's axis k may share its label with; axis k itself by default.
+    """
     out = labels.axes(full_shape(type_))
-    own = [separated(renamed(m, labels), builder, labels) for m in terms]
+    own = [separated(renamed(m, labels), builder, labels, state_axis or range(len(out))) for m in terms]
     unifier = Unifier(labels)
     for m in own:
         if len(m.out) != len(out):
@@ -67,8 +71,8 @@ def frame(terms: Iterable[Monomial], type_: Type, builder: Builder, labels: Labe
     return Framed(type_, out, tuple(m for m in done if m.atom is not None), tuple(m for m in done if m.atom is None))
 
 
-def separated(m: Monomial, builder: Builder, labels: Labels) -> Monomial:
-    """Write coincidences of labels as identity factors, except those of the same axis of the result and the state.
+def separated(m: Monomial, builder: Builder, labels: Labels, state_axis: Sequence[int]) -> Monomial:
+    """Write coincidences of labels as identity factors, except those of an axis of the result and its axis of the state.
 
     out (x, x) --> out (x, y) with a factor eye[x, y];   S.T: out (i, j), state (j, i) --> state (p, q) with eye[i, q] eye[j, p].
     """
@@ -88,7 +92,7 @@ def separated(m: Monomial, builder: Builder, labels: Labels) -> Monomial:
     seen: set[Label] = set()
     atom_axes: list[Axis] = []
     for k, axis in enumerate(m.atom_axes):
-        own = set(out[k]) if k < len(out) else set()
+        own = {x for i, of_out in zip(state_axis, out, strict=True) if i == k for x in of_out}
         keep = [x not in seen and (x not in taken or x in own) for x in axis]
         atom_axes.append(tuple(x if ok else fresh(x) for x, ok in zip(axis, keep, strict=True)))
         seen |= set(axis)
@@ -117,12 +121,13 @@ def acts_only_on(f: Framed, k: int) -> bool:
     return True
 
 
-def parts(m: Monomial, left: Axis, right: Axis) -> tuple[Monomial, Monomial] | None:
+def parts(m: Monomial, left: Axis, right: Axis, per: Axes) -> tuple[Monomial, Monomial] | None:
     """Split a term's factors into those tied to `left` labels and those tied to `right` ones; None when some are tied to both.
 
-    Factors of neither (scalars), and the coefficient, go to the left.  The results are state-free terms without `out`.
+    Factors of neither (scalars, which may vary along `per`), and the coefficient, go to the left.  The results are state-free
+    terms whose `out` is the per axes and their side's axis.
     """
-    bound = {x for fac in m.factors for x in fac.labels} - labels_of(m.out) - set(left) - set(right)
+    bound = {x for fac in m.factors for x in fac.labels} - labels_of(per) - set(left) - set(right)
     groups: list[tuple[set[int], list[Factor]]] = []
     for fac in m.factors:
         links = set(fac.labels) & (bound | set(left) | set(right))
@@ -137,11 +142,6 @@ def parts(m: Monomial, left: Axis, right: Axis) -> tuple[Monomial, Monomial] | N
             return None
         (r_factors if on_right else l_factors).extend(facs)
     return (
-        Monomial(m.coeff, tuple(l_factors), None, (), (left,)),
-        Monomial(Fraction(1), tuple(r_factors), None, (), (right,)),
+        Monomial(m.coeff, tuple(l_factors), None, (), (*per, left)),
+        Monomial(Fraction(1), tuple(r_factors), None, (), (*per, right)),
     )
-
-
-def key_over(m: Monomial, axes: Axes) -> tuple[object, ...]:
-    """A key of a state-free part over free axes: equal keys mean equal parts up to the coefficient."""
-    return canonical(replace(m, out=axes))

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, MicroStep
-from rnnc.analysis.framed import Framed, acts_only_on, is_diagonal, key_over, parts
+from rnnc.analysis.framed import Framed, acts_only_on, is_diagonal, parts
 from rnnc.analysis.logs import log_of
-from rnnc.analysis.monomials import Axes, Axis, Factor, Monomial, Sum
+from rnnc.analysis.monomials import Axes, Axis, Factor, Monomial, Sum, canonical
 from rnnc.analysis.realise import Frame, Realiser
 from rnnc.ir.graph import NodeId
 
@@ -143,12 +143,11 @@ def _low_rank(terms: Sequence[Monomial], k: int, f: Framed) -> list[tuple[Part, 
     """(a, b) of sum a b^T, terms with one b put together."""
     found: dict[object, tuple[list[Monomial], Monomial]] = {}
     for m in terms:
-        split = parts(m, f.out[k], m.atom_axes[k])
+        split = parts(m, f.out[k], m.atom_axes[k], f.per)
         if split is None:
             return None
         a, b = split
-        b_key = key_over(b, (*f.per, m.atom_axes[k]))
-        found.setdefault(b_key, ([], b))[0].append(a)
+        found.setdefault(canonical(b), ([], b))[0].append(a)
     if len(found) > MAX_RANK:
         return None
     return [(tuple(a), (b,)) for a, b in found.values()]
@@ -161,14 +160,14 @@ def _writes(f: Framed, k: int) -> list[tuple[Part, Part | None]] | None:
         return [(f.offset, None)] if f.offset else []
     by_v: dict[object, tuple[list[Monomial], Monomial]] = {}
     for m in f.offset:
-        split = parts(m, f.out[k], rest[0])
+        split = parts(m, f.out[k], rest[0], f.per)
         if split is None:
             return None
         u, v = split
-        by_v.setdefault(key_over(v, (*f.per, rest[0])), ([], v))[0].append(u)
+        by_v.setdefault(canonical(v), ([], v))[0].append(u)
     by_u: dict[object, tuple[Part, list[Monomial]]] = {}
     for us, v in by_v.values():
-        u_key = tuple((m.coeff, key_over(m, (*f.per, f.out[k]))) for m in us)
+        u_key = tuple((m.coeff, canonical(m)) for m in us)
         by_u.setdefault(u_key, (tuple(us), []))[1].append(v)
     return [(u, tuple(vs)) for u, vs in by_u.values()] if len(by_u) <= MAX_RANK else None
 
@@ -177,8 +176,8 @@ def _parallel(a: Part, b: Part, out: Axis, per: Axes) -> bool:
     """Whether a is a scalar times b, by its factors."""
     if len(a) != 1 or len(b) != 1:
         return False
-    split = parts(a[0], (), out)
-    return split is not None and key_over(split[1], (*per, out)) == key_over(b[0], (*per, *b[0].out))
+    split = parts(a[0], (), out, per)
+    return split is not None and canonical(split[1]) == canonical(b[0])
 
 
 def _built(terms: Part, f: Framed, axis: Axis, r: Realiser, inputs: bool = False) -> NodeId:

@@ -62,7 +62,7 @@ def _contraction(cell: CellIR, state: NodeId, node: NodeId, side: str, ops: Oper
     if s_type.rank != 2 or full_shape(t) != (*s_type.per, s_type.shape[kept - n_per]):
         return None
     try:
-        f = frame(value.terms, t, r.b, r.labels)
+        f = frame(value.terms, t, r.b, r.labels, (*range(n_per), kept))
     except NotRepresentable:
         return None
     key_axis = r.labels.axis(s_type.shape[acted - n_per])

@@ -117,6 +117,8 @@ class _Analysis:
         if not splits:
             return None, None
         best = min(splits, key=lambda s: (s.rank, len(s.steps)))
+        if rank == 1 and best.rank == 0:
+            return None, None  # elementwise
         reads, whole = find_reads(self.cell, state.name, best.side, self.r) if rank == 2 else (None, self._whole_use(state))
         form = MatrixState(
             state=state.name,
