@@ -1,0 +1,58 @@
+"""What generated PyTorch modules import: scans, the chunkwise form, and small helpers.  torch only, no compiler."""
+
+from __future__ import annotations
+
+from rnnc.runtime.chunk import MicroStep, Read, Update, matrix_scan, matrix_states
+from rnnc.runtime.functional import causal_attention, causal_conv, delayed, l2norm, rmsnorm
+from rnnc.runtime.operators import (
+    block_diagonal,
+    block_diagonal_transpose,
+    cayley,
+    circulant,
+    circulant_transpose,
+    companion,
+    rotation_blocks,
+)
+from rnnc.runtime.scan import block_scan, last_state, linear_scan, log_plus_scan, max_plus_scan, min_plus_scan
+from rnnc.runtime.varlen import (
+    masked_step,
+    pack,
+    pad,
+    reverse_each,
+    run_packed,
+    sequence_lengths,
+    states_at,
+)
+
+__all__ = [
+    "MicroStep",
+    "Read",
+    "Update",
+    "block_diagonal",
+    "block_diagonal_transpose",
+    "block_scan",
+    "causal_attention",
+    "causal_conv",
+    "cayley",
+    "circulant",
+    "circulant_transpose",
+    "companion",
+    "delayed",
+    "l2norm",
+    "last_state",
+    "linear_scan",
+    "log_plus_scan",
+    "masked_step",
+    "matrix_scan",
+    "matrix_states",
+    "max_plus_scan",
+    "min_plus_scan",
+    "pack",
+    "pad",
+    "reverse_each",
+    "rmsnorm",
+    "rotation_blocks",
+    "run_packed",
+    "sequence_lengths",
+    "states_at",
+]

@@ -1,0 +1,58 @@
+"""Functions of one value or of a window of time that generated modules share: norms, causal convolution and attention."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["causal_attention", "causal_conv", "delayed", "l2norm", "rmsnorm"]
+
+
+def _squared(x: Tensor) -> Tensor:
+    return x.real.square() + x.imag.square() if x.is_complex() else x.square()
+
+
+def l2norm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / sqrt(sum |x|^2 + eps) over the last axis; real or complex."""
+    return x * torch.rsqrt(_squared(x).sum(-1, keepdim=True) + eps)
+
+
+def rmsnorm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / sqrt(mean |x|^2 + eps) over the last axis; real or complex."""
+    return x * torch.rsqrt(_squared(x).mean(-1, keepdim=True) + eps)
+
+
+def causal_conv(window: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Depthwise convolution in time: y_t = bias + sum_j weight[..., j] * window_{t + j}.
+
+    `window` is `[B, width - 1 + T, *S]`, the buffer of earlier values (oldest first) in front of the sequence; `weight`
+    `[*S, width]`, `bias` `[*S]`.  Returns `[B, T, *S]`.  The next buffer is `window[:, -(width - 1):]`.
+    """
+    width = weight.shape[-1]
+    steps = window.shape[1] - (width - 1)
+    if bias is None:
+        y = window[:, :steps] * weight[..., 0]
+    else:
+        y = torch.addcmul(bias, window[:, :steps], weight[..., 0])
+    for j in range(1, width):
+        y = torch.addcmul(y, window[:, j : j + steps], weight[..., j])
+    return y
+
+
+def delayed(x: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
+    """`x` from n steps ago, for x `[B, T, *S]` and the buffer of the n values before it `[B, n, *S]`; also the next buffer."""
+    window = torch.cat((buffer, x), 1)
+    return window[:, : x.shape[1]], window[:, x.shape[1] :]
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(dk)) v over the steps so far.
+
+    `k` `[B, Tk, *P, dk]` and `v` `[B, Tk, *P, dv]` end at the same step as `q` `[B, T, *P, dk]`: query i of T sees the keys up
+    to Tk - T + i.  Returns `[B, T, *P, dv]`.
+    """
+    steps, seen = q.shape[1], k.shape[1]
+    visible = torch.ones(steps, seen, dtype=torch.bool, device=q.device).tril(seen - steps)
+    q, k, v = (x.movedim(1, -2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible).movedim(-2, 1)

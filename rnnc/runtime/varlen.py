@@ -1,0 +1,139 @@
+"""Packed sequences of different lengths: `[1, L, ...]` with boundaries `cu_seqlens`, as in variable-length attention.
+
+`cu_seqlens` holds N + 1 integers 0 = c_0 <= c_1 <= ... <= c_N = L; sequence i is the steps c_i .. c_{i+1} - 1 and may be empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["masked_step", "pack", "pad", "reverse_each", "run_packed", "sequence_lengths", "states_at"]
+
+Layer = Callable[..., tuple[Any, dict[str, Tensor]]]
+
+
+def sequence_lengths(cu_seqlens: Tensor, total: int | None = None) -> list[int]:
+    """The N lengths.  Raises ValueError when `cu_seqlens` is no list of boundaries, or does not end at `total`."""
+    if cu_seqlens.ndim != 1 or cu_seqlens.numel() < 2:
+        raise ValueError(f"cu_seqlens must be a vector of at least 2 boundaries, not of shape {tuple(cu_seqlens.shape)}")
+    if cu_seqlens.is_floating_point() or cu_seqlens.is_complex() or cu_seqlens.dtype == torch.bool:
+        raise ValueError(f"cu_seqlens must hold integers, not {cu_seqlens.dtype}")
+    bounds: list[int] = cu_seqlens.tolist()
+    if bounds[0] != 0:
+        raise ValueError(f"cu_seqlens must start at 0, not at {bounds[0]}")
+    lengths = [after - before for before, after in zip(bounds, bounds[1:], strict=False)]
+    for i, n in enumerate(lengths):
+        if n < 0:
+            raise ValueError(f"cu_seqlens must not decrease: {bounds[i]} is followed by {bounds[i + 1]}")
+    if total is not None and bounds[-1] != total:
+        raise ValueError(f"cu_seqlens ends at {bounds[-1]}, but the packed sequence has {total} steps")
+    return lengths
+
+
+def _places(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """For every packed step, its sequence and its step in that sequence."""
+    n = torch.tensor(lengths, device=device)
+    sequence = torch.repeat_interleave(torch.arange(len(lengths), device=device), n)
+    step = torch.arange(int(n.sum()), device=device) - (n.cumsum(0) - n)[sequence]
+    return sequence, step
+
+
+def pad(x: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Packed `[1, L, ...]` -> `[N, T, ...]` with T the longest length, zeros behind shorter sequences."""
+    if x.shape[0] != 1:
+        raise ValueError(f"a packed sequence has batch size 1, not {x.shape[0]}")
+    padded = x.new_zeros(len(lengths), max(lengths), *x.shape[2:])
+    return padded.index_put(_places(lengths, x.device), x[0])
+
+
+def pack(x: Tensor, lengths: Sequence[int]) -> Tensor:
+    """`[N, T, ...]` -> packed `[1, L, ...]`: the steps inside each length, one sequence after another."""
+    return x[_places(lengths, x.device)].unsqueeze(0)
+
+
+def reverse_each(x: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Packed `[1, L, ...]` with every sequence turned back to front in its own place."""
+    n = torch.tensor(lengths, device=x.device)
+    sequence, step = _places(lengths, x.device)
+    start = (n.cumsum(0) - n)[sequence]
+    return x[:, start + n[sequence] - 1 - step]
+
+
+def masked_step(x: Tensor, lengths: Sequence[int], idle: float) -> Tensor:
+    """A padded coefficient `[N, T, ...]` with `idle` in the steps beyond each length.
+
+    `idle` is what makes such a step leave the state alone: decay 1 (log decay 0), low-rank factors and writes 0; over (max, +) and
+    (logaddexp, +) a = 0 and b = -inf.
+    """
+    inside = torch.arange(x.shape[1], device=x.device) < torch.tensor(lengths, device=x.device).unsqueeze(1)
+    return torch.where(inside.view(*inside.shape, *(1,) * (x.ndim - 2)), x, idle)
+
+
+def states_at(h: Tensor, h0: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The state after the last step of each sequence, `[N, *S]`, from all states `[N, T, *S]`; `h0` where it has no step."""
+    n = torch.tensor(lengths, device=h.device)
+    if h.shape[1] == 0:
+        return h0
+    last = h[torch.arange(len(lengths), device=h.device), (n - 1).clamp(min=0)]
+    return torch.where((n > 0).view(-1, *(1,) * (h0.ndim - 1)), last, h0)
+
+
+def run_packed(
+    layer: Layer,
+    inputs: Sequence[Tensor],
+    state: Mapping[str, Tensor] | None,
+    cu_seqlens: Tensor,
+    *,
+    reverse: bool = False,
+) -> tuple[Any, dict[str, Tensor]]:
+    """Run `layer(*inputs, state)` over packed sequences: outputs packed `[1, L, ...]`, states `[N, ...]` at each one's end.
+
+    `layer` needs `initial_state(batch)` and knows nothing of lengths.  Sequences are padded to the longest and run together
+    as far as the shortest goes; those that have ended drop out with their state, and the others run on from theirs.  So
+    no step beyond an end is computed and every state is exact, at the cost of one call for each distinct length.
+    """
+    lengths = sequence_lengths(cu_seqlens, inputs[0].shape[1])
+    if reverse:
+        inputs = [reverse_each(x, lengths) for x in inputs]
+    padded = [pad(x, lengths) for x in inputs]
+    if state is None:
+        state = layer.initial_state(len(lengths))  # type: ignore[attr-defined]
+    for name, value in state.items():
+        if value.shape[0] != len(lengths):
+            raise ValueError(f"state {name!r} has batch size {value.shape[0]}; cu_seqlens names {len(lengths)} sequences")
+    outputs, final = _run_ragged(layer, padded, dict(state), lengths)
+    if reverse:
+        outputs = [reverse_each(y, lengths) for y in outputs]
+    return (outputs[0] if len(outputs) == 1 else tuple(outputs)), final
+
+
+def _run_ragged(
+    layer: Layer, padded: Sequence[Tensor], state: dict[str, Tensor], lengths: Sequence[int]
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Run from each distinct length to the next; pack the outputs, collect the states in the sequences' order."""
+    running = list(range(len(lengths)))
+    ended: dict[int, dict[str, Tensor]] = {i: {k: v[i] for k, v in state.items()} for i in running if lengths[i] == 0}
+    pieces: list[list[Tensor]] = []  # of each stretch: its outputs [running, steps, ...]
+    owners: list[tuple[list[int], int, int]] = []
+    start = 0
+    for stop in sorted({n for n in lengths if n > 0} or {0}):
+        still = [i for i in running if lengths[i] > start or stop == 0]
+        kept = torch.tensor([running.index(i) for i in still], device=padded[0].device)
+        rows = torch.tensor(still, device=padded[0].device)
+        state = {k: v[kept] for k, v in state.items()}
+        y, state = layer(*(x[rows, start:stop] for x in padded), state)
+        pieces.append([y] if isinstance(y, Tensor) else list(y))
+        owners.append((still, start, stop))
+        running, start = still, stop
+        ended |= {i: {k: v[j] for k, v in state.items()} for j, i in enumerate(still) if lengths[i] == stop}
+    outputs = []
+    for values in zip(*pieces, strict=True):
+        full = values[0].new_zeros(len(lengths), max(lengths), *values[0].shape[2:])
+        for value, (rows_of, begin, end) in zip(values, owners, strict=True):
+            full[torch.tensor(rows_of, device=full.device), begin:end] = value
+        outputs.append(pack(full, lengths))
+    return outputs, {k: torch.stack([ended[i][k] for i in range(len(lengths))]) for k in state}
