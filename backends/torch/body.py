@@ -1,0 +1,164 @@
+"""Statements of one function (or of one loop inside it): which values get a variable, and under which name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from rnnc.backends.torch.context import Context, identifier
+from rnnc.backends.torch.expr import ATOM, Expr
+from rnnc.backends.torch.structure import TABLE
+from rnnc.backends.torch.timeops import TIME, Time
+from rnnc.ir.graph import CellIR, Node, NodeId
+
+LEAVES = frozenset({"param", "const", "dim", "eye", "arange"})
+VIEWS = frozenset({"lift", "expand", "merge", "split_per", "transpose", "broadcast", "re", "im"})
+LONG = 96  # characters of an expression beyond which a part of it gets a variable
+
+
+@dataclass(slots=True)
+class Names:
+    """The variables of one function: no two values share a name."""
+
+    taken: set[str] = field(default_factory=set)
+
+    def fresh(self, name: str) -> str:
+        name = identifier(name)
+        candidate, n = name, 2
+        while candidate in self.taken:
+            candidate, n = f"{name}_{n}", n + 1
+        self.taken.add(candidate)
+        return candidate
+
+
+@dataclass(slots=True)
+class Source:
+    """Lines of the spec, for comments."""
+
+    texts: Mapping[str, str]
+
+    def line(self, node: Node) -> str | None:
+        """The spec's line on which `node` stands, without its own comment."""
+        if node.span is None or node.span.file not in self.texts:
+            return None
+        lines = self.texts[node.span.file].split("\n")
+        if not 0 < node.span.line <= len(lines):
+            return None
+        text = lines[node.span.line - 1].split("#")[0].strip().rstrip("{").rstrip()
+        return text or None
+
+
+def owners(cell: CellIR, roots: Mapping[NodeId, str]) -> dict[NodeId, str]:
+    """For each node the spec's name nearest to it on the way to a result: what a variable for it is called after."""
+    found: dict[NodeId, str] = dict(roots)
+    for n in reversed(cell.nodes):
+        own = n.name if n.name and n.op not in LEAVES else found.get(n.id, "")
+        found[n.id] = own
+        for a in n.args:
+            if own and a not in found:
+                found[a] = own
+    return found
+
+
+@dataclass(slots=True, kw_only=True)
+class Body:
+    """Builds statements from nodes.
+
+    `env` holds the values that are known, `uses` how often each node is read in the whole function, `titles` names that
+    override the spec's (new states, outputs).
+    """
+
+    c: Context
+    names: Names
+    env: dict[NodeId, Expr]
+    uses: Mapping[NodeId, int]
+    titles: Mapping[NodeId, str]
+    owners: Mapping[NodeId, str]
+    source: Source
+    time: Time
+    suffix: str = ""
+    lines: list[str] = field(default_factory=list)
+    bound: dict[NodeId, str] = field(default_factory=dict)
+    last_comment: str | None = None
+
+    def build(self, nodes: Iterable[NodeId], forced: frozenset[NodeId] = frozenset()) -> None:
+        """Statements for `nodes` (ascending, arguments known or among them); those in `forced` get variables."""
+        for i in nodes:
+            if i not in self.env:
+                self._one(self.c.cell.nodes[i], forced)
+            elif i in forced and self._wants_variable(self.c.cell.nodes[i], self.env[i], True):
+                self._hold(self.c.cell.nodes[i])
+
+    def _one(self, node: Node, forced: frozenset[NodeId]) -> None:
+        e = self._expression(node)
+        while len(e.text) > LONG and self._bind_longest(node):
+            e = self._expression(node)
+        self.env[node.id] = e
+        if self._wants_variable(node, e, node.id in forced):
+            self._hold(node)
+
+    def _expression(self, node: Node) -> Expr:
+        args = [self.env[a] for a in node.args]
+        if node.op in TIME:
+            return self.time.value(self, node, args)
+        return TABLE[node.op](self.c, node, args)
+
+    def _bind_longest(self, node: Node) -> bool:
+        """Give the longest unnamed argument a variable; False when there is none worth it."""
+        best = max(node.args, key=lambda a: len(self.env[a].text) if self._unbound(a) else 0, default=None)
+        if best is None or not self._unbound(best) or len(self.env[best].text) < 30:
+            return False
+        self._hold(self.c.cell.nodes[best])
+        return True
+
+    def _unbound(self, node: NodeId) -> bool:
+        return node not in self.bound and self.env[node].prec != ATOM or "(" in self.env[node].text
+
+    def _wants_variable(self, node: Node, e: Expr, forced: bool) -> bool:
+        if node.op in LEAVES or e.number:
+            return False
+        if forced or node.id in self.titles or node.name:
+            return True
+        return self.uses.get(node.id, 0) > 1 and node.op not in VIEWS
+
+    def _hold(self, node: Node) -> None:
+        e = self.env[node.id]
+        if e.text.isidentifier():
+            self.bound[node.id] = e.text
+        elif node.id not in self.bound:
+            self.assign(node, e)
+
+    def title(self, node: Node) -> str:
+        """What the variable of a node is called."""
+        if node.id in self.titles:
+            return self.titles[node.id]
+        if node.name:
+            return node.name
+        owner = self.owners.get(node.id, "")
+        return f"{owner}_{node.op}" if owner else node.op
+
+    def assign(self, node: Node, e: Expr) -> str:
+        name = self.names.fresh(self.title(node) + self.suffix)
+        if node.name or node.id in self.titles:
+            self.comment(self.source.line(node))
+        self.lines.append(f"{name} = {e.text}")
+        self.bound[node.id] = name
+        self.env[node.id] = e.named(name)
+        return name
+
+    def comment(self, text: str | None) -> None:
+        if text and text != self.last_comment:
+            self.last_comment = text
+            self.lines.append(f"# {text}")
+
+    def statement(self, text: str) -> None:
+        self.lines.append(text)
+
+    def variable(self, node: NodeId, name: str, **known: object) -> None:
+        """`node` is held by the variable `name`."""
+        self.env[node] = replace(Expr(text=name), **known)  # type: ignore[arg-type]
+        self.bound[node] = name
+
+
+def indented(lines: Iterable[str], levels: int = 1) -> list[str]:
+    return ["    " * levels + line if line else line for line in lines]

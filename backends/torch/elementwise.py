@@ -1,0 +1,229 @@
+"""code(torch): elementwise operations as Python expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from rnnc.backends.torch.context import Context
+from rnnc.backends.torch.expr import ADD, ATOM, BIT_AND, BIT_OR, COMPARE, MUL, POWER, TERNARY, UNARY, Expr, call
+from rnnc.ir.dims import ONE
+from rnnc.ir.graph import Node, NodeId
+
+# op -> (on a tensor, on a Python number); {0} is the argument
+UNARY_CALLS: dict[str, tuple[str, str]] = {
+    "exp": ("torch.exp", "math.exp({0})"),
+    "log": ("torch.log", "math.log({0})"),
+    "sqrt": ("torch.sqrt", "math.sqrt({0})"),
+    "sin": ("torch.sin", "math.sin({0})"),
+    "cos": ("torch.cos", "math.cos({0})"),
+    "tanh": ("torch.tanh", "math.tanh({0})"),
+    "sign": ("torch.sign", "(({0} > 0) - ({0} < 0))"),
+    "sigmoid": ("torch.sigmoid", "(1 / (1 + math.exp(-({0}))))"),
+    "logsigmoid": ("F.logsigmoid", "(-math.log1p(math.exp(-({0}))))"),
+    "softplus": ("F.softplus", "math.log1p(math.exp({0}))"),
+    "relu": ("F.relu", "max({0}, 0)"),
+    "silu": ("F.silu", "(({0}) / (1 + math.exp(-({0}))))"),
+    "gelu": ("F.gelu", "(0.5 * ({0}) * (1 + math.erf(({0}) / math.sqrt(2))))"),
+    "erf": ("torch.erf", "math.erf({0})"),
+    "abs": ("torch.abs", "abs({0})"),
+}
+
+# op -> (operator, its precedence, the precedence its right operand needs)
+INFIX: dict[str, tuple[str, int, int]] = {
+    "add": ("+", ADD, MUL),
+    "sub": ("-", ADD, MUL),
+    "mul": ("*", MUL, UNARY),
+    "div": ("/", MUL, UNARY),
+    "lt": ("<", COMPARE, BIT_OR),
+    "le": ("<=", COMPARE, BIT_OR),
+    "eq": ("==", COMPARE, BIT_OR),
+    "ne": ("!=", COMPARE, BIT_OR),
+    "and": ("&", BIT_AND, COMPARE + 3),
+    "or": ("|", BIT_OR, BIT_AND),
+}
+
+
+def joined(c: Context, node: Node, args: list[Expr], text: str, prec: int) -> Expr:
+    """An elementwise result: where it broadcasts, where it is static, and its precision follow from the operands."""
+    tensors = [(e, c.type(a)) for e, a in zip(args, node.args) if not e.number]
+    if not tensors:
+        return Expr(text=text, prec=prec, number=True, static=True)
+    sizes = (*node.type.per, *node.type.shape)
+    small = set()
+    for axis in range(-len(sizes), 0):
+        if sizes[axis] != ONE and all(
+            axis in e.small or len(t.per) + t.rank < -axis or (*t.per, *t.shape)[axis] == ONE for e, t in tensors
+        ):
+            small.add(axis)
+    static = all(e.static for e, _ in tensors)
+    return Expr(
+        text=text,
+        prec=prec,
+        static=static,
+        small=frozenset(small),
+        absent=min(e.absent + len(sizes) - len(t.per) - t.rank for e, t in tensors) if static else 0,
+        low=all(e.low for e, _ in tensors),
+    )
+
+
+def unary(c: Context, node: Node, args: list[Expr]) -> Expr:
+    x = args[0]
+    torch_name, on_number = UNARY_CALLS[node.op]
+    if x.number:
+        c.use("math")
+        return joined(c, node, args, on_number.format(x.text), ATOM)
+    if torch_name.startswith("F."):
+        c.use("F")
+    return joined(c, node, args, call(torch_name, x.text), ATOM)
+
+
+def neg(c: Context, node: Node, args: list[Expr]) -> Expr:
+    return joined(c, node, args, f"-{args[0].at(UNARY)}", UNARY)
+
+
+def infix(c: Context, node: Node, args: list[Expr]) -> Expr:
+    sign, prec, right = INFIX[node.op]
+    a, b = args
+    left = prec if node.op not in ("lt", "le", "eq", "ne") else BIT_OR
+    return joined(c, node, args, f"{a.at(left)} {sign} {b.at(right)}", prec)
+
+
+def add(c: Context, node: Node, args: list[Expr]) -> Expr:
+    """`F.linear(x, W) + b` takes the bias inside."""
+    for product, bias in (args, args[::-1]):
+        fused = product.add_bias(bias) if product.add_bias and bias.static and not bias.number else None
+        if fused is not None:
+            return fused
+    a, b = args
+    if b.text.startswith("-") and b.prec == UNARY:
+        return joined(c, node, args, f"{a.at(ADD)} - {b.text[1:]}", ADD)
+    return infix(c, node, args)
+
+
+def power(c: Context, node: Node, args: list[Expr]) -> Expr:
+    a, b = args
+    return joined(c, node, args, f"{a.at(ATOM)} ** {b.at(POWER)}", POWER)
+
+
+def logical_not(c: Context, node: Node, args: list[Expr]) -> Expr:
+    if args[0].number:
+        return joined(c, node, args, f"(not {args[0].text})", ATOM)
+    return joined(c, node, args, f"~{args[0].at(UNARY)}", UNARY)
+
+
+def extremum(c: Context, node: Node, args: list[Expr]) -> Expr:
+    """max and min; with a number they are a clamp."""
+    a, b = args
+    if a.number and b.number:
+        return joined(c, node, args, call(node.op, a.text, b.text), ATOM)
+    if a.number or b.number:
+        number, tensor = (a, b) if a.number else (b, a)
+        bound = "min" if node.op == "max" else "max"
+        return joined(c, node, args, f"{tensor.atom}.clamp({bound}={number.text})", ATOM)
+    return joined(c, node, args, call(f"torch.{node.op}imum", a.text, b.text), ATOM)
+
+
+def as_tensors(c: Context, node: Node, args: list[Expr]) -> list[Expr]:
+    """Numbers among the operands as 0-dimensional tensors, for functions that take no numbers."""
+    if all(e.number for e in args):
+        return args
+    return [Expr(text=f"{c.like}.new_tensor({e.text})", static=True) if e.number else e for e in args]
+
+
+def one_field(c: Context, node: Node, ids: tuple[NodeId, ...], args: list[Expr]) -> list[Expr]:
+    """Real operands made complex where the result is, for functions that do not promote."""
+    if node.type.dtype != "complex":
+        return args
+    return [
+        e
+        if e.number or c.type(i).dtype == "complex"
+        else replace(e, text=f"{e.atom}.to({c.like}.dtype.to_complex())", prec=ATOM, unlifted=None, flipped=None, base="", index=())
+        for e, i in zip(args, ids)
+    ]
+
+
+def logaddexp(c: Context, node: Node, args: list[Expr]) -> Expr:
+    if all(e.number for e in args):
+        c.use("math")
+        a, b = (e.text for e in args)
+        return joined(c, node, args, f"math.log(math.exp({a}) + math.exp({b}))", ATOM)
+    texts = [e.text for e in as_tensors(c, node, args)]
+    return joined(c, node, args, call("torch.logaddexp", *texts), ATOM)
+
+
+def polar(c: Context, node: Node, args: list[Expr]) -> Expr:
+    r, theta = args
+    if r.number and theta.number:
+        c.use("cmath")
+        return joined(c, node, args, call("cmath.rect", r.text, theta.text), ATOM)
+    turn = f"1j * {theta.at(UNARY)}"  # torch.polar has the wrong derivative where r is negative
+    if theta.number:
+        c.use("cmath")
+    e = call("cmath.exp" if theta.number else "torch.exp", turn)
+    return joined(c, node, args, f"{r.at(MUL)} * {e}", MUL)
+
+
+def complex_(c: Context, node: Node, args: list[Expr]) -> Expr:
+    re, im = args
+    if re.number and im.number:
+        return joined(c, node, args, call("complex", re.text, im.text), ATOM)
+    if re.number or im.number:
+        return joined(c, node, args, f"{re.at(ADD)} + 1j * {im.at(UNARY)}", ADD)
+    return joined(c, node, args, call("torch.complex", re.text, im.text), ATOM)
+
+
+def part(c: Context, node: Node, args: list[Expr]) -> Expr:
+    """re, im and conj, also of what is real."""
+    z = args[0]
+    if c.type(node.args[0]).dtype != "complex":
+        if node.op == "im":
+            return joined(c, node, args, "0" if z.number else call("torch.zeros_like", z.text), ATOM)
+        return z
+    text = {"re": f"{z.atom}.real", "im": f"{z.atom}.imag"}.get(node.op)
+    return joined(c, node, args, text or (f"{z.atom}.conjugate()" if z.number else f"{z.atom}.conj()"), ATOM)
+
+
+def select(c: Context, node: Node, args: list[Expr]) -> Expr:
+    condition, a, b = args
+    if condition.number:
+        return joined(c, node, args, f"{a.at(TERNARY + 1)} if {condition.at(TERNARY + 1)} else {b.at(TERNARY)}", TERNARY)
+    if a.number and b.number:
+        a, b = as_tensors(c, node, [condition, a, b])[1:]
+    a, b = one_field(c, node, node.args[1:], [a, b])
+    return joined(c, node, args, call("torch.where", condition.text, a.text, b.text), ATOM)
+
+
+def step(c: Context, node: Node, args: list[Expr]) -> Expr:
+    if args[0].number:
+        return joined(c, node, args, f"float({args[0].at(BIT_OR)} > 0)", ATOM)
+    return joined(c, node, args, f"({args[0].at(BIT_OR)} > 0).to({c.like}.dtype)", ATOM)
+
+
+def to_real(c: Context, node: Node, args: list[Expr]) -> Expr:
+    if args[0].number:
+        return joined(c, node, args, f"float({args[0].text})", ATOM)
+    if c.type(node.args[0]).dtype == "real":
+        return args[0]
+    return joined(c, node, args, f"{args[0].atom}.to({c.like}.dtype)", ATOM)
+
+
+TABLE: dict[str, Callable[[Context, Node, list[Expr]], Expr]] = {
+    **dict.fromkeys(UNARY_CALLS, unary),
+    **dict.fromkeys(INFIX, infix),
+    "add": add,
+    "neg": neg,
+    "pow": power,
+    "not": logical_not,
+    "max": extremum,
+    "min": extremum,
+    "logaddexp": logaddexp,
+    "polar": polar,
+    "complex": complex_,
+    "re": part,
+    "im": part,
+    "conj": part,
+    "select": select,
+    "step": step,
+    "real": to_real,
+}

@@ -1,0 +1,320 @@
+"""From a planned cell to the source text of a standalone `nn.Module`."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from torch import nn
+
+from rnnc.backends.torch.body import Names, Source, indented
+from rnnc.backends.torch.context import identifier
+from rnnc.backends.torch.expr import dim_text
+from rnnc.backends.torch.functions import Choice, Forward, Writer, write_step
+from rnnc.backends.torch.needs import closure
+from rnnc.backends.torch.parameters import Buffer, Initialiser, initial_value, shape_text
+from rnnc.backends.torch.parameters import buffers as find_buffers
+from rnnc.backends.torch.timeops import TIME, buffer_length
+from rnnc.ir.dims import Dim
+from rnnc.ir.graph import CellIR, Node, NodeId
+
+RUNTIME_MODULES = ("math", "cmath", "F")
+
+
+@dataclass(slots=True, kw_only=True)
+class Module:
+    """One class of the emitted file, in the making."""
+
+    cell: CellIR
+    choices: tuple[Choice, ...]
+    source: Source
+    imports: set[str]
+    why: tuple[str, ...] = ()
+    writer: Writer = field(init=False)
+    buffers: list[Buffer] = field(init=False)
+    used: set[NodeId] = field(init=False)
+    attribute: dict[str, str] = field(default_factory=dict)  # of parameters
+
+    def __post_init__(self) -> None:
+        cell = self.cell
+        recurrent = [n for s in cell.states for n in (s.update, s.init)]
+        values = [p.init.node for p in cell.params if p.init.node is not None]
+        self.used = closure(cell, [*recurrent, *(o.node for o in cell.outputs), *values, *(p.node for p in cell.params)])
+        for choice in self.choices:
+            self.used |= closure(cell, choice_roots(choice))
+        names = Names(set(dir(nn.Module)) | {"step", "initial_state", "reset_parameters"} | {d.name for d in cell.dims})
+        self.attribute = {p.name: names.fresh(p.name) for p in cell.params}
+        attributes = {p.node: f"self.{self.attribute[p.name]}" for p in cell.params}
+        self.writer = Writer(cell=cell, attributes=attributes, source=self.source, like=None, imports=self.imports)
+        self.buffers = find_buffers(self.writer.context(0), self.used, names.taken)
+        attributes |= {b.node: f"self.{b.name}" for b in self.buffers}
+        self.writer.attributes = attributes
+        self.writer.like = self.reference()
+
+    def reference(self) -> str | None:
+        """A real tensor the module holds."""
+        held = [self.attribute[p.name] for p in self.cell.params if self.cell.nodes[p.node].type.dtype == "real"]
+        held += [b.name for b in self.buffers]
+        if not held and not any(self.cell.nodes[i.node].type.dtype == "real" for i in self.cell.inputs):
+            held = ["like"]  # an empty buffer, which remembers dtype and device
+        return f"self.{held[0]}" if held else None
+
+    @property
+    def time_nodes(self) -> list[Node]:
+        return [self.cell.nodes[i] for i in sorted(self.used) if self.cell.nodes[i].op in TIME]
+
+    # ------------------------------------------------------------ parts
+
+    def text(self) -> str:
+        parts = [self.constructor(), self.reset(), self.initial_state(), self.forward(), self.step(), self.extra_repr()]
+        body = "\n\n".join("\n".join(indented(p)) for p in parts if p)
+        doc = "\n".join(indented(self.docstring()))
+        return f"class {self.cell.name}(nn.Module):\n{doc}\n\n{body}\n"
+
+    def docstring(self) -> list[str]:
+        cell = self.cell
+        title = " ".join(cell.doc.split("\n")[:1]).strip() or f"{cell.name}, one layer"
+        lines = [f'"""{title.rstrip(".")}.', ""]
+        rest = [line.strip() for line in cell.doc.split("\n")[1:] if line.strip()]
+        lines += [*rest, ""] if rest else []
+        for i in cell.inputs:
+            lines.append(f"input {i.name}: {self.layout(i.node)}")
+        for o in cell.outputs:
+            lines.append(f"output {o.name}: {self.layout(o.node)}")
+        for s in cell.states:
+            lines.append(f"state {s.name}: {self.layout(s.node, time=False)}")
+        fixed = [f"{k} = {_plain(v)}" for k, v in cell.hyper]
+        if fixed:
+            lines += ["", f"Compiled for {', '.join(fixed)}."]
+        lines += ["", *(line for why in self.why for line in textwrap.wrap(why, 110))] if self.why else []
+        return [*lines, '"""']
+
+    def layout(self, node: NodeId, time: bool = True) -> str:
+        t = self.cell.nodes[node].type
+        sizes = ["batch", *(["time"] if time else []), *(dim_text(d, str) for d in (*t.per, *t.shape))]
+        return f"{'' if t.dtype == 'real' else t.dtype + ' '}[{', '.join(sizes)}]"
+
+    def constructor(self) -> list[str]:
+        cell = self.cell
+        dims = [
+            f"{d.name}: int" + (f" = {_default(d.default)}" if d.default is not None else "") for d in ordered_dims(cell)
+        ]
+        lines = [signature("__init__", ["self", *dims, "*", "device=None", "dtype=None"], "None")]
+        body = ["super().__init__()"]
+        for d in cell.dims:
+            if d.default is not None and d.default.names:
+                body += [f"if {d.name} is None:", f"    {d.name} = {dim_text(d.default, str)}"]
+        body += self.checks()
+        body += [f"self.{d.name} = {d.name}" for d in cell.dims]
+        c = self.writer.context(0)
+        c.dim_names = {d.name: d.name for d in cell.dims}
+        for p in cell.params:
+            t = cell.nodes[p.node].type
+            kind = "dtype=dtype" if t.dtype == "real" else "dtype=dtype.to_complex()"
+            body.append(
+                f"self.{self.attribute[p.name]} = nn.Parameter(torch.empty({shape_text(c, t)}, device=device, {kind}))"
+            )
+        for b in self.buffers:
+            t = cell.nodes[b.node].type
+            body.append(
+                f'self.register_buffer("{b.name}", torch.empty({shape_text(c, t)}, device=device, dtype=dtype), '
+                "persistent=False)"
+            )
+        if self.writer.like == "self.like":
+            body.append('self.register_buffer("like", torch.empty(0, device=device, dtype=dtype), persistent=False)')
+        if any(cell.nodes[p.node].type.dtype == "complex" for p in cell.params):
+            body.insert(1, "dtype = dtype or torch.get_default_dtype()")
+        if cell.params or self.buffers:
+            body.append("self.reset_parameters()")
+        return [*lines, *indented(body)]
+
+    def checks(self) -> list[str]:
+        """Sizes have to be positive, and quotients whole."""
+        found: dict[str, str] = {}
+        for i in sorted(self.used):
+            n = self.cell.nodes[i]
+            for d in (*n.type.per, *n.type.shape):
+                top, bottom = quotient(d)
+                if bottom != "1":
+                    found.setdefault(f"{top} % {bottom}", f"{top} has to be divisible by {bottom}")
+        lines = []
+        for test, message in found.items():
+            names = sorted({d.name for d in self.cell.dims if d.name in test.replace("(", " ").replace(")", " ").split()})
+            values = ", ".join(f"{n} = {{{n}}}" for n in names)
+            lines += [f"if {test}:", f'    raise ValueError(f"{message}, not {values}")']
+        return lines
+
+    def reset(self) -> list[str]:
+        cell = self.cell
+        if not (cell.params or self.buffers):
+            return []
+        init = Initialiser(self.writer.context(0), self.source)
+        lines = [f"self.{b.name}.copy_({b.text})" for b in self.buffers]
+        for p in cell.params:
+            lines += init.lines(p)
+        head = ["@torch.no_grad()", "def reset_parameters(self) -> None:", '    """Fresh parameters, as the spec declares them."""']
+        return [*head, *indented(lines)]
+
+    def initial_state(self) -> list[str]:
+        cell = self.cell
+        c = self.writer.context(0)
+        head = [
+            "def initial_state(self, batch: int, *, device=None, dtype=None) -> dict[str, Tensor]:",
+            '    """The state before the first step; every entry is [batch, ...]."""',
+        ]
+        lines, entries = [], {}
+        for s in cell.states:
+            before, text = initial_value(c, self.source, s.init, cell.nodes[s.node].type, "batch")
+            lines += before
+            entries[s.name] = text
+        for n in self.time_nodes:
+            entries |= self.buffer_entries(n)
+        zeros = any("dtype=" in v for v in entries.values())
+        if zeros and self.writer.like:
+            like = self.writer.like
+            lines = [f"device, dtype = device or {like}.device, dtype or {like}.dtype", *lines]
+        elif any("to_complex" in v for v in entries.values()):
+            lines = ["dtype = dtype or torch.get_default_dtype()", *lines]
+        one = "return {" + ", ".join(f'"{k}": {v}' for k, v in entries.items()) + "}"
+        if len(one) <= 100:
+            return [*head, *indented([*lines, one])]
+        return [*head, *indented([*lines, "return {", *(f'    "{k}": {v},' for k, v in entries.items()), "}"])]
+
+    def buffer_entries(self, node: Node) -> dict[str, str]:
+        """The past values that `prev`, `conv` or attention looks back at, before the first step."""
+        c, key = self.writer.context(0), str(node.attr("key"))
+        if node.op == "attention":
+            entries = {}
+            for part, arg in (("k", node.args[1]), ("v", node.args[2])):
+                t = self.cell.nodes[arg].type
+                sizes = ", ".join(["batch", "0", *(c.dim(d) for d in (*node.type.per, *t.shape))])
+                entries[f"{key}_{part}"] = f"torch.zeros({sizes}, device=device, dtype=dtype)"
+            return entries
+        length = buffer_length(node)
+        if length == 0:
+            return {}
+        t = node.type
+        init = node.args[1] if node.op == "delay" and len(node.args) > 1 else None
+        sizes = ["batch", str(length), *(c.dim(d) for d in (*t.per, *t.shape))]
+        if init is None:
+            kind = "dtype=dtype.to_complex()" if t.dtype == "complex" else "dtype=dtype"
+            if t.dtype in ("token", "bool"):
+                kind = f"dtype=torch.{'long' if t.dtype == 'token' else 'bool'}"
+            return {key: f"torch.zeros({', '.join(sizes)}, device=device, {kind})"}
+        _, text = initial_value(c, self.source, init, t, f"batch, {length}")
+        return {key: text}
+
+    def arguments(self) -> list[str]:
+        return [f"{identifier(i.name)}: Tensor" for i in self.cell.inputs]
+
+    def result_type(self) -> str:
+        n = len(self.cell.outputs)
+        values = "Tensor" if n == 1 else f"tuple[{', '.join(['Tensor'] * n)}]"
+        return f"tuple[{values}, dict[str, Tensor]]"
+
+    def fresh_state(self) -> list[str]:
+        """Without a state given, start from the initial one."""
+        first = self.cell.inputs[0]
+        x = identifier(first.name)
+        options = ""
+        if self.writer.like is None:
+            real = [identifier(i.name) for i in self.cell.inputs if self.cell.nodes[i.node].type.dtype == "real"]
+            options = f", device={x}.device" + (f", dtype={real[0]}.dtype" if real else "")
+        return ["if state is None:", f"    state = self.initial_state({x}.shape[0]{options})"]
+
+    def forward(self) -> list[str]:
+        names = [identifier(i.name) for i in self.cell.inputs]
+        written = Forward(w=self.writer, choices=self.choices).write()
+        head = signature(
+            "forward",
+            ["self", *self.arguments(), "state: dict[str, Tensor] | None = None", "*", "reverse: bool = False",
+             "cu_seqlens: Tensor | None = None"],
+            self.result_type(),
+        )
+        self.imports.add("run_packed")
+        packed = f"run_packed(self, {_tuple(names)}, state, cu_seqlens, reverse=reverse)"
+        lines = ["if cu_seqlens is not None:", f"    return {packed}", *self.fresh_state()]
+        lines += ["if reverse:", f"    {', '.join(names)} = {', '.join(f'{n}.flip(1)' for n in names)}"]
+        return [head, *indented([*lines, *written.lines, *written.ending(reverse=True)])]
+
+    def step(self) -> list[str]:
+        head = signature(
+            "step", ["self", *self.arguments(), "state: dict[str, Tensor] | None = None"], self.result_type()
+        )
+        doc = '"""One step: inputs are [batch, ...], without the time axis."""'
+        written = write_step(self.writer)
+        return [head, *indented([doc, *self.fresh_state(), *written.lines, *written.ending()])]
+
+    def extra_repr(self) -> list[str]:
+        if not self.cell.dims:
+            return []
+        text = ", ".join(f"{d.name}={{self.{d.name}}}" for d in self.cell.dims)
+        return ["def extra_repr(self) -> str:", f'    return f"{text}"']
+
+
+def choice_roots(choice: Choice) -> list[NodeId]:
+    return []
+
+
+def _tuple(items: list[str]) -> str:
+    return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
+
+
+def _plain(value: Fraction | int | bool) -> str:
+    return str(value)
+
+
+def _default(dim: Dim) -> str:
+    return str(dim.constant) if dim.constant is not None else "None"
+
+
+def ordered_dims(cell: CellIR):  # type: ignore[no-untyped-def]
+    """Dims without a default first, as Python needs; otherwise as declared."""
+    return [d for d in cell.dims if d.default is None] + [d for d in cell.dims if d.default is not None]
+
+
+def quotient(dim: Dim) -> tuple[str, str]:
+    text = dim_text(dim, str)
+    top, _, bottom = text.partition(" // ")
+    return top, bottom or "1"
+
+
+def signature(name: str, arguments: list[str], result: str) -> str:
+    one = f"def {name}({', '.join(arguments)}) -> {result}:"
+    if len(one) <= 116:
+        return one
+    return f"def {name}(\n        {', '.join(arguments)}\n    ) -> {result}:"
+
+
+HEADER = """\"\"\"{title}
+
+Generated by rnnc from {file}; it needs torch and rnnc.runtime only.
+\"\"\"
+
+from __future__ import annotations
+"""
+
+
+def file_text(modules: list[str], imports: set[str], title: str, file: str) -> str:
+    """A whole file: docstring, imports (only what is used), classes."""
+    lines = [HEADER.format(title=title, file=file)]
+    lines += [f"import {m}" for m in ("cmath", "math") if m in imports]
+    lines += [""] if imports & {"cmath", "math"} else []
+    lines.append("import torch")
+    if "F" in imports:
+        lines.append("import torch.nn.functional as F")
+    lines.append("from torch import Tensor, nn")
+    runtime = sorted(imports - set(RUNTIME_MODULES))
+    if runtime:
+        lines += ["", f"from rnnc.runtime import {', '.join(runtime)}"]
+    return "\n".join(lines) + "\n\n\n" + "\n\n".join(modules)
+
+
+def emit_cell(cell: CellIR, choices: tuple[Choice, ...], sources: Mapping[str, str], why: tuple[str, ...] = ()) -> str:
+    """The source text of one cell's module."""
+    imports: set[str] = set()
+    module = Module(cell=cell, choices=choices, source=Source(sources), imports=imports, why=why)
+    title = f"{cell.name}: " + (cell.doc.split("\n")[0].strip() or "a recurrent layer")
+    return file_text([module.text()], imports, title, cell.file or "a spec")

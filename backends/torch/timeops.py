@@ -1,0 +1,85 @@
+"""code(torch): what looks back in time without a recurrence: `prev` and `conv`.  Their buffers are in the state dict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from rnnc.backends.torch.expr import ATOM, Expr, call
+from rnnc.ir.dims import Dim
+from rnnc.ir.graph import Node
+
+if TYPE_CHECKING:
+    from rnnc.backends.torch.body import Body
+
+TIME = frozenset({"delay", "conv", "attention"})
+
+
+def buffer_length(node: Node) -> int:
+    """How many past values `prev` or `conv` keeps; they are [batch, length, *per, *shape], oldest first."""
+    if node.op == "delay":
+        return int(Fraction(node.attr("n", 1)))  # type: ignore[arg-type]
+    return int(Dim.of(node.attr("width")).constant or 0) - 1  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class Time:
+    """Prints time operations and remembers the new buffers: `final` maps a key of the state dict to its new value."""
+
+    step: bool
+    final: dict[str, str] = field(default_factory=dict)
+
+    def value(self, body: Body, node: Node, args: list[Expr]) -> Expr:
+        match node.op:
+            case "delay":
+                return self._delay(body, node, args)
+            case "conv":
+                return self._conv(body, node, args)
+            case _:
+                return self._attention(body, node, args)
+
+    def _window(self, body: Body, node: Node, x: Expr, length: int) -> str:
+        """The buffer with the new values behind it, in a variable."""
+        x = body.c.whole(x, body.c.type(node.args[0]), lead=True)
+        key = str(node.attr("key"))
+        now = f"{x.atom}.unsqueeze(1)" if self.step else x.text
+        name = body.names.fresh(f"{node.attr('key')}_window" if self.step else f"{key}_padded")
+        body.comment(body.source.line(node))
+        body.statement(f'{name} = torch.cat([state["{key}"], {now}], 1)')
+        return name
+
+    def _delay(self, body: Body, node: Node, args: list[Expr]) -> Expr:
+        n = buffer_length(node)
+        key = str(node.attr("key"))
+        window = self._window(body, node, args[0], n)
+        self.final[key] = f"{window}[:, 1:]" if self.step else f"{window}[:, -{n}:]"
+        return Expr(text=f"{window}[:, 0]" if self.step else f"{window}[:, :-{n}]", low=args[0].low)
+
+    def _conv(self, body: Body, node: Node, args: list[Expr]) -> Expr:
+        c, length = body.c, buffer_length(node)
+        weights = [c.whole(e, c.type(a)) for e, a in zip(args[1:], node.args[1:])]
+        if length == 0:
+            x = c.whole(args[0], c.type(node.args[0]))
+            window = x.atom + ".unsqueeze(1)" if self.step else x.text
+        else:
+            window = self._window(body, node, args[0], length)
+            key = str(node.attr("key"))
+            self.final[key] = f"{window}[:, 1:]" if self.step else f"{window}[:, -{length}:]"
+        text = call(c.use("causal_conv"), window, *(w.text for w in weights))
+        return Expr(text=f"{text}.squeeze(1)" if self.step else text, prec=ATOM)
+
+    def _attention(self, body: Body, node: Node, args: list[Expr]) -> Expr:
+        """Causal attention over all steps so far; the keys and values seen are kept in the state."""
+        c, key = body.c, str(node.attr("key"))
+        q, k, v = (c.whole(e, c.type(a), lead=True) for e, a in zip(args, node.args))
+        names = []
+        for part, e in (("k", k), ("v", v)):
+            now = f"{e.atom}.unsqueeze(1)" if self.step else e.text
+            name = body.names.fresh(f"{key}_{part}")
+            body.statement(f'{name} = torch.cat([state["{key}_{part}"], {now}], 1)')
+            self.final[f"{key}_{part}"] = name
+            names.append(name)
+        query = f"{q.atom}.unsqueeze(1)" if self.step else q.text
+        text = call(c.use("causal_attention"), query, *names)
+        return Expr(text=f"{text}.squeeze(1)" if self.step else text, low=True)
