@@ -38,7 +38,6 @@ _HOME = {
     "compile": "rnnc.compile",
     "load": "rnnc.spec",
     "parse": "rnnc.spec",
-    "stdlib": "rnnc.spec",
 }
 
 __all__ = [
@@ -56,6 +55,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "stdlib":  # a package that can be called
+        return import_module("rnnc.stdlib")
     if name not in _HOME:
         raise AttributeError(f"module 'rnnc' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
@@ -64,14 +65,11 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *__all__})
 
 
 class _Api(ModuleType):
-    """The package, whose public functions stay what they are when a submodule of the same name is imported.
-
-    Importing `rnnc.compile` or `rnnc.stdlib` would otherwise bind the submodule over `rnnc.compile(...)`.
-    """
+    """The package: `rnnc.compile` stays the function when the submodule of that name is imported."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in _HOME and isinstance(value, ModuleType):

@@ -8,8 +8,14 @@ spec, so that `rnnc list` answers at once.
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rnnc.spec import Spec
 
 FOLDER = Path(__file__).parent
 _DECLARATION = re.compile(r"^(?:cell|model)\s+(\w+)", re.MULTILINE)
@@ -104,3 +110,15 @@ model Tagger(vocab: dim, classes: dim, d: dim = 64, layers: int = 2) {{
   output logits: real[classes] = linear(rmsnorm(h, weight = true))
 }}
 """
+
+
+class _Library(ModuleType):
+    """This package: `rnnc.stdlib("gru")` loads a spec, and `rnnc.stdlib.entries()` is still its function."""
+
+    def __call__(self, name: str) -> Spec:
+        from rnnc.spec import stdlib
+
+        return stdlib(name)
+
+
+sys.modules[__name__].__class__ = _Library

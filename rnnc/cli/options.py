@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from difflib import get_close_matches
 from fractions import Fraction
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,13 +72,6 @@ def set_option(function: F) -> F:
     return option(function)
 
 
-@cache
-def stdlib_names() -> tuple[str, ...]:
-    """The specs of the standard library, by file name."""
-    folder = resources.files("rnnc.stdlib")
-    return tuple(sorted(f.name.removesuffix(".rnn") for f in folder.iterdir() if f.name.endswith(".rnn")))
-
-
 def find_spec(file: str) -> Path:
     """The path that FILE means: itself, or a spec of the standard library of that name.
 
@@ -91,14 +82,17 @@ def find_spec(file: str) -> Path:
         return path
     if path.is_dir():
         raise click.BadParameter(f"'{file}' is a folder, not a spec", param_hint="FILE")
-    names = stdlib_names()
-    if file in names:
-        return Path(str(resources.files("rnnc.stdlib") / f"{file}.rnn"))
-    close = get_close_matches(file.removesuffix(".rnn"), names, n=1)
-    hint = (
-        f"; did you mean '{close[0]}' of the standard library?" if close else " (`rnnc list` shows the library's specs)"
-    )
-    raise click.BadParameter(f"there is no file '{file}'{hint}", param_hint="FILE")
+    from rnnc.stdlib import FOLDER
+
+    known = {p.stem: p for p in FOLDER.glob("*.rnn")}
+    if file in known:
+        return known[file]
+    close = get_close_matches(file.removesuffix(".rnn"), known, n=1)
+    if close:
+        hint = f"did you mean '{close[0]}' of the standard library?"
+    else:
+        hint = "`rnnc list` shows the specs of the standard library"
+    raise click.BadParameter(f"there is no file '{file}'; {hint}", param_hint="FILE")
 
 
 def load_spec(file: str) -> Spec:
