@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rnnc.runtime.chunk import MicroStep, Read, Update, matrix_scan, matrix_states
+from rnnc.runtime.convolution import causal_convolution, power_kernel
 from rnnc.runtime.functional import causal_attention, causal_conv, delayed, l2norm, rmsnorm
 from rnnc.runtime.operators import (
     block_diagonal,
@@ -13,7 +14,15 @@ from rnnc.runtime.operators import (
     companion,
     rotation_blocks,
 )
-from rnnc.runtime.scan import block_scan, last_state, linear_scan, log_plus_scan, max_plus_scan, min_plus_scan
+from rnnc.runtime.scan import (
+    block_scan,
+    convolution_scan,
+    last_state,
+    linear_scan,
+    log_plus_scan,
+    max_plus_scan,
+    min_plus_scan,
+)
 from rnnc.runtime.varlen import (
     masked_step,
     pack,
@@ -33,10 +42,12 @@ __all__ = [
     "block_scan",
     "causal_attention",
     "causal_conv",
+    "causal_convolution",
     "cayley",
     "circulant",
     "circulant_transpose",
     "companion",
+    "convolution_scan",
     "delayed",
     "l2norm",
     "last_state",
@@ -49,6 +60,7 @@ __all__ = [
     "min_plus_scan",
     "pack",
     "pad",
+    "power_kernel",
     "reverse_each",
     "rmsnorm",
     "rotation_blocks",

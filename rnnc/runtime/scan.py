@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from rnnc.runtime._rings import RINGS, Ring
+from rnnc.runtime.convolution import convolve_powers, is_bounded
 from rnnc.runtime.layout import common_dtype, compute_dtype, real_dtype, sequence_length, spread
 
-__all__ = ["block_scan", "last_state", "linear_scan", "log_plus_scan", "max_plus_scan", "min_plus_scan"]
+__all__ = ["block_scan", "convolution_scan", "last_state", "linear_scan", "log_plus_scan", "max_plus_scan", "min_plus_scan"]
 
 SEQUENTIAL_FROM = 16384  # elements of one step from which one pass beats two: measured, see docs/performance.md
 
@@ -42,6 +43,19 @@ def linear_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int |
         real = linear_scan(a.unsqueeze(-1), torch.view_as_real(b), torch.view_as_real(h0), length=length)
         return torch.view_as_complex(real)
     return _scan(a, b, h0, "plus_times").to(dtype)
+
+
+def convolution_scan(a: Tensor, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
+    """`linear_scan` for a static coefficient `a` `[*S]`, as a convolution by FFT.
+
+    Where some |a| exceeds one the powers of `a` would drown the rest in rounding errors, and the scan runs instead.
+    """
+    if a.ndim >= h0.ndim:
+        raise ValueError(f"a convolution needs a static coefficient, not one of shape {tuple(a.shape)}")
+    if h0.is_complex() or (b is not None and b.is_complex()):
+        a = a.to(torch.promote_types(a.dtype, torch.complex64))
+    a, b, h0, dtype = _prepare(a, b, h0, length, one=1.0, zero=0.0)
+    return _scan(a, b, h0, "convolution").to(dtype)
 
 
 def max_plus_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
@@ -135,7 +149,7 @@ def _adjoint(a: Tensor, d: Tensor, ring: str) -> Tensor:
 @torch.library.custom_op("rnnc::scan", mutates_args=())
 def scan_operator(a: Tensor, b: Tensor, h0: Tensor, ring: str) -> Tensor:
     h = torch.empty(b.shape, dtype=b.dtype, device=b.device)
-    _run(RINGS[ring], _plain(a), _plain(b), _plain(h0), h, reverse=False)
+    _run(ring, _plain(a), _plain(b), _plain(h0), h, reverse=False)
     return h
 
 
@@ -145,7 +159,7 @@ def adjoint_operator(a: Tensor, d: Tensor, ring: str) -> Tensor:
     if d.shape[1]:
         a, d = _plain(a.mH if ring == "matrix" else a.conj()), _plain(d)
         g[:, -1] = d[:, -1]
-        _run(RINGS[ring], a[:, 1:], d[:, :-1], d[:, -1], g[:, :-1], reverse=True)
+        _run(ring, a[:, 1:], d[:, :-1], d[:, -1], g[:, :-1], reverse=True)
     return g
 
 
@@ -297,9 +311,16 @@ for _operator, _function in ((scan_operator, _Scan), (adjoint_operator, _Adjoint
 # -- running a scan ---------------------------------------------------------------------------------------------------
 
 
-def _run(ring: Ring, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, *, reverse: bool) -> None:
+def _run(name: str, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, *, reverse: bool) -> None:
     """Write all states into `h`, in one pass or in two levels, whichever is faster for these sizes."""
     steps = h.shape[1]
+    if name == "convolution":
+        if steps and h.numel() and is_bounded(a[0, 0]):
+            found = convolve_powers(a[0, 0], b.flip(1) if reverse else b, h0)
+            h.copy_(found.flip(1) if reverse else found)
+            return
+        name = "plus_times"
+    ring = RINGS[name]
     chunk = _chunk_length(steps, h0)
     if chunk <= 1:
         _sequential(ring, a, b, h0, h, reverse=reverse)

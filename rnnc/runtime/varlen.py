@@ -101,7 +101,7 @@ def run_packed(
         inputs = [reverse_each(x, lengths) for x in inputs]
     padded = [pad(x, lengths) for x in inputs]
     if state is None:
-        state = layer.initial_state(len(lengths))  # type: ignore[attr-defined]
+        state = _initial_state(layer, inputs, len(lengths))
     for name, value in state.items():
         if value.shape[0] != len(lengths):
             raise ValueError(f"state {name!r} has batch size {value.shape[0]}; cu_seqlens names {len(lengths)} sequences")
@@ -109,6 +109,14 @@ def run_packed(
     if reverse:
         outputs = [reverse_each(y, lengths) for y in outputs]
     return (outputs[0] if len(outputs) == 1 else tuple(outputs)), final
+
+
+def _initial_state(layer: Any, inputs: Sequence[Tensor], batch: int) -> dict[str, Tensor]:
+    """The layer's own initial state, in the dtype of its parameters or, where it has none, of its first floating input."""
+    if next(layer.parameters(), None) is not None:
+        return layer.initial_state(batch)  # type: ignore[no-any-return]
+    dtype = next((x.dtype for x in inputs if x.is_floating_point()), None)
+    return layer.initial_state(batch, device=inputs[0].device, dtype=dtype)  # type: ignore[no-any-return]
 
 
 def _run_ragged(
