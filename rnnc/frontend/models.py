@@ -1,0 +1,297 @@
+"""What only models have: cells applied to values, and `repeat`."""
+
+from __future__ import annotations
+
+import re
+
+from rnnc.frontend import ast
+from rnnc.frontend.bindings import declared_names, force
+from rnnc.frontend.calls import Bound, Function
+from rnnc.frontend.calls import bind as bind_arguments
+from rnnc.frontend.expressions import evaluate, known_number
+from rnnc.frontend.lowering import Lowering
+from rnnc.frontend.scope import Binding, Context, Scope, suggestion
+from rnnc.frontend.types import conform
+from rnnc.frontend.values import ERROR, Dim, ErrorValue, Identity, Pieces, Tensor, Value
+from rnnc.ir.dims import DimError
+from rnnc.ir.graph import CellIR, Input, NodeId, Output
+from rnnc.ir.types import Type
+
+# ---------------------------------------------------------------- a cell applied to its inputs
+
+
+def call_cell(c: Lowering, expr: ast.Call, head: ast.Call, context: Context) -> Value:
+    """`GatedDeltaNet(d, heads = 4)(x)`: the cell with these hyperparameters, run over the values."""
+    if not isinstance(head.callee, ast.Name):
+        return c.error("E0209", "a cell takes its hyperparameters, then its inputs", expr.span)
+    found = context.scope.lookup(head.callee.id)
+    if found is None or found.kind != "cell":
+        from rnnc.frontend.calls import known_function, unknown_function
+
+        if known_function(head.callee.id, context):
+            return c.error("E0204", "the value of a function cannot be called", expr.span)
+        return unknown_function(c, head.callee, context)
+    if c.keyword == "cell" or context.pure:
+        return c.error(
+            "E0204",
+            f"the cell `{head.callee.id}` has its own states: it is called in a `model`, not in a cell or function",
+            expr.span,
+            help="make the enclosing cell a `model`, or write the recurrence out",
+        )
+    if context.per:
+        return c.error("E0207", "a cell cannot be called inside a `per` block", expr.span, help="call it outside")
+    decl = found.decl
+    assert isinstance(decl, ast.CellDecl)
+    given = _head_arguments(c, decl, head, context)
+    if given is None:
+        return ERROR
+    kinds = {h.name: h.kind for h in decl.hyper}
+    known = {name: v for name, v in given.items() if kinds[name] != "dim"}
+    cell = c.library.lower_cell(found, known, c.diagnostics, head.span)
+    if cell is None:
+        return ERROR
+    env = _dims(c, cell, {n: v for n, v in given.items() if isinstance(v, Dim)}, head)
+    return ERROR if env is None else _apply(c, expr, cell, env, context)
+
+
+def _head_arguments(c: Lowering, decl: ast.CellDecl, head: ast.Call, context: Context) -> dict[str, Dim | bool] | None:
+    """The hyperparameters given in the first pair of parentheses."""
+    values: dict[str, Dim | bool] = {}
+    names = [h.name for h in decl.hyper]
+    kinds = {h.name: h.kind for h in decl.hyper}
+    fine = True
+    for position, argument in enumerate(head.args):
+        name = argument.name or (names[position] if position < len(names) else "")
+        value = evaluate(c, argument.value, context)
+        if not name:
+            c.error("E0209", f"`{decl.name}` has {len(names)} hyperparameters", argument.span)
+            fine = False
+        elif name not in names:
+            c.error(
+                "E0301", f"`{decl.name}` has no hyperparameter `{name}`", argument.span, help=suggestion(name, names)
+            )
+            fine = False
+        elif name in values:
+            c.error("E0209", f"`{name}` is given twice", argument.span)
+            fine = False
+        elif isinstance(value, (Dim, bool)):
+            if kinds[name] == "dim" and (isinstance(value, bool) or not _is_size(value)):
+                c.error(
+                    "E0302",
+                    f"the dim `{name}` is a positive whole number, not `{c.text_of(argument.value)}`",
+                    argument.span,
+                )
+                fine = False
+            values[name] = value
+        else:
+            fine = False
+            if not isinstance(value, ErrorValue):
+                c.error("E0305", f"the hyperparameter `{name}` must be known at compile time", argument.span)
+    return values if fine else None
+
+
+def _is_size(value: Dim) -> bool:
+    k = value.constant
+    return k is None or (k.denominator == 1 and k > 0)
+
+
+def _dims(c: Lowering, cell: CellIR, given: dict[str, Dim], head: ast.Call) -> dict[str, Dim] | None:
+    """Every dim of the called cell in terms of the caller's."""
+    env: dict[str, Dim] = {}
+    for p in cell.dims:
+        if p.name in given:
+            env[p.name] = given[p.name]
+        elif p.default is not None:
+            try:
+                env[p.name] = p.default.substitute(env)
+            except DimError as e:
+                c.error("E0302", f"the default of `{p.name}` does not work out: {e}", head.span)
+                return None
+        else:
+            c.error("E0303", f"`{cell.name}` needs a value for `{p.name}: dim`", head.span)
+            return None
+    return env
+
+
+def _apply(c: Lowering, expr: ast.Call, cell: CellIR, env: dict[str, Dim], context: Context) -> Value:
+    signature = Function(
+        name=cell.name, run=lambda c, b: ERROR, params=tuple(i.name for i in cell.inputs), required=len(cell.inputs)
+    )
+    bound = bind_arguments(c, signature, expr, context, None)
+    if bound is None:
+        return ERROR
+    args: list[NodeId] = []
+    for given in cell.inputs:
+        node = _argument(c, bound, given.name, outside(cell.nodes[given.node].type, env))
+        if node is not None:
+            args.append(node)
+    if len(args) < len(cell.inputs):
+        return ERROR
+    index = subcell_index(c, cell)
+    dims = tuple(sorted(env.items()))
+    key = c.unique(snake(cell.name))
+    results: list[Value] = []
+    for k, output in enumerate(cell.outputs):
+        type_ = outside(cell.nodes[output.node].type, env)
+        results.append(Tensor(c.b.add("call", *args, cell=index, dims=dims, output=k, key=key, type=type_)))  # type: ignore[arg-type]
+    return results[0] if len(results) == 1 else Pieces(tuple(results))
+
+
+def _argument(c: Lowering, bound: Bound, name: str, type_: Type) -> NodeId | None:
+    expr = bound[name]
+    value = evaluate(c, expr, bound.context, type_.shape)
+    value = conform(c, value, type_, expr, f"input `{name}` of `{bound.name}`")
+    return value.node if isinstance(value, Tensor) else None
+
+
+def outside(type_: Type, env: dict[str, Dim]) -> Type:
+    """A type of the called cell as its caller sees it: `per` axes in front of the shape, dims replaced."""
+    shape = tuple(d.substitute(env) for d in (*type_.per, *type_.shape))
+    vocab = None if type_.vocab is None else type_.vocab.substitute(env)
+    return Type(dtype=type_.dtype, shape=shape, vocab=vocab)
+
+
+def subcell_index(c: Lowering, cell: CellIR) -> int:
+    for i, other in enumerate(c.subcells):
+        if other is cell:
+            return i
+    c.subcells.append(cell)
+    return len(c.subcells) - 1
+
+
+def snake(name: str) -> str:
+    """`GatedDeltaNet` -> `gated_delta_net`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+# ---------------------------------------------------------------- repeat
+
+
+def capture(c: Lowering, binding: Binding, expr: ast.Name) -> Value:
+    """A value of the model around a `repeat`, as an input of the body."""
+    outer = c.outer
+    assert outer is not None, "a foreign name is read outside of a repeat body"
+    value = force(outer, binding, expr.span) if binding.owner is outer else capture(outer, binding, expr)
+    if isinstance(value, Identity):
+        if isinstance(value.scale, Dim):
+            return value
+        return c.error("E0205", "the size of `I` is unknown here", expr.span)
+    if isinstance(value, Pieces):
+        return c.error("E0204", f"`{expr.id}` holds several values", expr.span, help="name the one you need outside")
+    if not isinstance(value, Tensor):
+        return value
+    if value.node not in c.captured:
+        name = c.unique(binding.name)
+        node = c.b.leaf("input", name, outer.b.type(value.node))
+        c.inputs.append(Input(name=name, node=node))
+        c.captured[value.node] = node
+    return Tensor(c.captured[value.node])
+
+
+def repeat(c: Lowering, s: ast.Repeat, context: Context) -> Value:
+    """`repeat n as h from h0 { ... }`: the body, as a subcell, applied n times with its own parameters each time."""
+    count = known_number(c, s.count, context, "the number of rounds")
+    start = evaluate(c, s.start, context.named(s.name))
+    if context.per:
+        return c.error("E0207", "`repeat` cannot stand inside a `per` block", s.span)
+    k = None if count is None else count.constant
+    if count is not None and k is not None and (k.denominator != 1 or k < 1):
+        return c.error("E0302", f"a `repeat` runs a positive whole number of times, not `{count}`", s.count.span)
+    start_node = c.to_node(start, s.start.span)
+    if count is None or start_node is None:
+        return ERROR
+    type_ = c.b.type(start_node)
+    body = Lowering(
+        library=c.library, diagnostics=c.diagnostics, keyword="repeat", name=f"{c.name}_{s.name}", dims=c.dims, outer=c
+    )
+    node = body.b.leaf("input", s.name, type_)
+    body.names_used.add(s.name)
+    body.inputs.append(Input(name=s.name, node=node))
+    scope = Scope(context.scope)
+    running = Binding(s.name, "value", s.span, value=Tensor(node), status="done", owner=body)
+    scope.bindings[s.name] = running
+    _sequence(body, s, s.body, Context(scope=scope), running, type_)
+    if not isinstance(running.value, Tensor) or c.diagnostics.has_errors:
+        return ERROR
+    from rnnc.frontend.cells import finish
+
+    cell = finish(body, [Output(name=s.name, node=running.value.node)], s.span.file)
+    args = (start_node, *body.captured)
+    dims = tuple((p.name, Dim.of(p.name)) for p in c.dims)
+    times = count if k is None else int(k)
+    key = c.unique(f"{s.name}_layers")
+    made = c.b.add("repeat", *args, cell=subcell_index(c, cell), dims=dims, count=times, key=key, type=type_)  # type: ignore[arg-type]
+    c.name_node(made, s.name, s.span)
+    return Tensor(made)
+
+
+def _sequence(
+    c: Lowering, s: ast.Repeat, statements: tuple[ast.Statement, ...], context: Context, running: Binding, type_: Type
+) -> None:
+    """The statements of a repeat body, one after the other: each sees the running value as it is then."""
+    from rnnc.frontend.bindings import check_names
+    from rnnc.frontend.cells import _per_axis, declare_param, finish_param, fresh
+
+    for statement in statements:
+        match statement:
+            case ast.Assign():
+                if statement.target.id != s.name:
+                    c.error(
+                        "E0204",
+                        f"only the running value `{s.name}` is rebound in this `repeat`",
+                        statement.target.span,
+                        help=f"write `let {statement.target.id} = ...`",
+                    )
+                value = evaluate(c, statement.value, context.named(statement.target.id), type_.shape)
+                if context.per:
+                    c.error("E0207", f"`{s.name}` cannot be rebound inside a `per` block", statement.span)
+                elif statement.target.id == s.name:
+                    running.value = conform(c, value, type_, statement.value, f"`{s.name}`")
+            case ast.LetDecl(keyword="let" | "gate") | ast.ConstDecl():
+                if fresh(c, statement.name, statement, context):
+                    kind = "const" if isinstance(statement, ast.ConstDecl) else "let"
+                    binding = Binding(statement.name, kind, statement.span, decl=statement, context=context, owner=c)
+                    force(c, binding, statement.span)  # before it is bound: it cannot see itself
+                    context.scope.bindings[statement.name] = binding
+            case ast.ParamDecl():
+                value = declare_param(c, statement, context) if fresh(c, statement.name, statement, context) else ERROR
+                context.scope.bindings.setdefault(
+                    statement.name,
+                    Binding(
+                        statement.name, "param", statement.span, context=context, owner=c, value=value, status="done"
+                    ),
+                )
+                finish_param(c, statement, value, context.named(statement.name))
+            case ast.Per():
+                axis = _per_axis(c, statement, context)
+                if axis is not None:
+                    inner = Context(scope=context.scope, per=(*context.per, axis))
+                    _sequence(c, s, statement.body, inner, running, type_)
+            case ast.If():
+                condition = evaluate(c, statement.condition, context)
+                if isinstance(condition, bool):
+                    _sequence(c, s, statement.then if condition else statement.orelse, context, running, type_)
+                    check_names(c, statement.orelse if condition else statement.then, context)
+                elif not isinstance(condition, ErrorValue):
+                    c.error(
+                        "E0305", "the condition of `if { }` must be known at compile time", statement.condition.span
+                    )
+            case ast.Repeat():
+                binding = Binding(statement.name, "repeat", statement.span, decl=statement, context=context, owner=c)
+                force(c, binding, statement.span)
+                if statement.name == s.name:
+                    running.value = binding.value
+                else:
+                    context.scope.bindings[statement.name] = binding
+            case _:
+                word = type(statement).__name__.removesuffix("Decl").lower()
+                named = declared_names(statement)
+                c.error(
+                    "E0210",
+                    f"`{word}` cannot stand inside `repeat`",
+                    statement.span,
+                    help="move it out of the block" if named else "",
+                )
+
+
+__all__ = ["call_cell", "capture", "outside", "repeat"]

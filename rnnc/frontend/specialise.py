@@ -1,0 +1,145 @@
+"""One declaration, to a `CellIR` for given hyperparameters, with everything that is wrong with it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import rnnc.frontend.functions
+import rnnc.frontend.maps  # noqa: F401  (both fill the table of functions)
+from rnnc.diagnostics import Diagnostics, Span
+from rnnc.frontend import ast
+from rnnc.frontend.bindings import force
+from rnnc.frontend.cells import collect_future, finish, lower_body, outputs_of
+from rnnc.frontend.expressions import evaluate
+from rnnc.frontend.hyper import Known, bind_head
+from rnnc.frontend.lowering import Lowering, TooLarge
+from rnnc.frontend.modules import Library, LoadedModule
+from rnnc.frontend.scope import Binding, Context, Scope
+from rnnc.frontend.types import TYPE_KINDS, declared_type, resolve_type
+from rnnc.frontend.values import Dim, Tensor
+from rnnc.ir.graph import CellIR
+from rnnc.ir.types import Type
+
+DEPTH = 12_000  # Python frames; the parser bounds nesting, so this is reached by very long chains of names only
+
+
+@contextmanager
+def deep_recursion() -> Iterator[None]:
+    """Room for long chains of names (Python's own recursion uses no C stack)."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, DEPTH))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+@contextmanager
+def bounded(c: Lowering, span: Span) -> Iterator[None]:
+    """Report a passed bound as a diagnostic."""
+    try:
+        with deep_recursion():
+            yield
+    except TooLarge as e:
+        c.error("E0304", e.message, e.span)
+    except RecursionError:
+        c.error("E0304", f"`{c.name}` is nested too deeply", span)
+
+
+def lower_declaration(
+    library: Library,
+    module: LoadedModule,
+    decl: ast.CellDecl,
+    given: Mapping[str, Known],
+    at: Span,
+    *,
+    generic: bool = False,
+) -> tuple[CellIR | None, Diagnostics]:
+    """Lower a cell or model.  `generic`: hyperparameters without a value get a sample one.
+
+    Ensures: the cell is None exactly when the diagnostics hold an error.
+    """
+    found = Diagnostics()
+    c = Lowering(library=library, diagnostics=found, keyword=decl.keyword, name=decl.name)
+    library.lowering.append(decl.name)
+    try:
+        with bounded(c, decl.name_span):
+            scope = Scope(module.scope)
+            head = bind_head(c, decl, given, scope, at, generic=generic)
+            c.dims = head.dims
+            context = Context(scope=scope)
+            collect_future(c, decl.body)
+            lower_body(c, decl.body, context)
+            if not outputs_of(context) and not found.has_errors and not c.states:
+                c.error(
+                    "E0211", f"`{decl.name}` has no output and no state", decl.name_span, help="add `output y = ...`"
+                )
+            if not found.has_errors:
+                return finish(c, outputs_of(context), module.file, _comment_above(module, decl), head.hyper), found
+    finally:
+        library.lowering.pop()
+    return None, found
+
+
+def _comment_above(module: LoadedModule, decl: ast.CellDecl) -> str:
+    """The comment lines directly above a declaration."""
+    comments = dict(module.tree.comments)
+    lines: list[str] = []
+    line = decl.span.line - 1
+    while line in comments:
+        lines.append(comments[line].lstrip("#").strip())
+        line -= 1
+    return "\n".join(reversed(lines))
+
+
+def check_function(library: Library, module: LoadedModule, decl: ast.FnDecl) -> Diagnostics:
+    """What is wrong with a function in itself: its body for parameters of its declared types, dims left open.
+
+    A parameter without brackets takes any shape; the body is tried with scalars, then with vectors.
+    """
+    results = []
+    for shape in ((), (Dim.of("n"),)):
+        results.append(_try_function(library, module, decl, shape))
+        if not results[-1].has_errors:
+            return results[-1]
+    return results[0]
+
+
+def _try_function(library: Library, module: LoadedModule, decl: ast.FnDecl, shape: tuple[Dim, ...]) -> Diagnostics:
+    found = Diagnostics()
+    c = Lowering(library=library, diagnostics=found, keyword="cell", name=decl.name)
+    with bounded(c, decl.span):
+        scope = Scope(module.scope)
+        context = Context(scope=scope, pure=True)
+        types = [t for _, t, _ in decl.params] + ([decl.result] if decl.result else [])
+        for size in (s for t in types for s in t.shape):
+            if isinstance(size, ast.Name) and scope.lookup(size.id) is None:
+                scope.bindings[size.id] = Binding(size.id, "hyper", size.span, value=Dim.of(size.id), status="done")
+        for name, type_, default in decl.params:
+            if name in scope.bindings:
+                c.error("E0202", f"`{name}` is declared twice", type_.span)
+                continue
+            resolved, _ = resolve_type(c, type_, context)
+            if resolved is not None and not type_.shape and TYPE_KINDS[type_.kind] in ("real", "complex"):
+                resolved = Type(dtype=resolved.dtype, shape=shape)
+            if default is not None:
+                evaluate(c, default, context)
+            value = None if resolved is None else Tensor(c.b.leaf("input", name, resolved))
+            scope.bindings[name] = Binding(name, "value", type_.span, value=value, status="done")
+        for let in decl.body:
+            if let.name in scope.bindings:
+                c.error("E0202", f"`{let.name}` is declared twice", let.span)
+                continue
+            scope.bindings[let.name] = Binding(let.name, "let", let.span, decl=let, context=context, owner=c)
+        c.calls.append(decl.name)
+        for let in decl.body:
+            force(c, scope.bindings[let.name], let.span)
+        value = evaluate(c, decl.value, context)
+        type_, _, ok = declared_type(c, decl.result, context)
+        if ok and type_ is not None and decl.result is not None and decl.result.shape:
+            from rnnc.frontend.types import conform
+
+            conform(c, value, type_, decl.value, f"the result of `{decl.name}`", verb="is")
+    return found
