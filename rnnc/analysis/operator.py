@@ -113,10 +113,14 @@ class Operators:
             return rules.view(n, terms, ctx) if n.op in VIEWS else rules.layout(n, terms, ctx)
         if n.op in ("add", "sub", "neg", "mul", "div", "select", "einsum", "sum", "mean"):
             carriers = {"div": n.args[:1], "select": n.args[1:]}.get(n.op, n.args)
-            worth = any(has_structure(self.structure(a)) for a in carriers) or self._is_outer(n)
+            worth = any(has_structure(self.structure(a)) for a in carriers) or self._is_outer(n) or self._is_product(n)
             if worth:
                 return self._low_rank_sum(n) or self._linear_op(n, tuple(self.structure(a) for a in n.args))
         return self.leaf(n.id)
+
+    def _is_product(self, n: Node) -> bool:
+        """Whether the value is a product (or negation) of single terms: kept as factors, so that scalars can move between them."""
+        return n.op in ("mul", "neg") and all(len(self.structure(a)) == 1 for a in n.args)
 
     def _is_outer(self, n: Node) -> bool:
         """Whether a product brings in an axis from each of its operands that the other lacks."""

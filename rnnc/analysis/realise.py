@@ -142,7 +142,7 @@ class Realiser:
     def _multiply(self, coeff: Fraction, pieces: list[Piece], free: Sequence[Label], frame: Frame, merged: bool) -> NodeId:
         """The elementwise product of pieces in the order of the free labels, shaped as the frame."""
         total: NodeId | None = None if coeff == 1 and pieces else self.b.const(coeff)
-        for p in sorted(pieces, key=lambda p: (len(p.core), p.node)):
+        for p in sorted(pieces, key=lambda p: len(p.core)):  # as written, scalars first
             node = self._aligned(p, free)
             total = node if total is None else self.mul(total, node)
         assert total is not None
