@@ -30,23 +30,23 @@ def reference(cell: str, **sizes: object) -> Callable[[Reference], Reference]:
     return add
 
 
-def affine(p: Params, name: str, x: Tensor) -> Tensor:
-    """W x + b on the last axis; with a weight [heads, out, in], one map a head: [..., heads, out] (or [..., heads])."""
-    weight, bias = p[f"{name}_weight"], p.get(f"{name}_bias")
+def affine(p: Params, name: str, x: Tensor, suffix: str = "") -> Tensor:
+    """W x + b on the last axis; with a weight [heads, out, in], one map a head: [..., heads, out]."""
+    weight, bias = p[f"{name}_weight{suffix}"], p.get(f"{name}_bias{suffix}")
     y = torch.einsum("oi,...i->...o", weight, x) if weight.ndim == 2 else torch.einsum("hoi,...i->...ho", weight, x)
     return y if bias is None else y + bias
 
 
-def affine_scalar(p: Params, name: str, x: Tensor) -> Tensor:
+def affine_scalar(p: Params, name: str, x: Tensor, suffix: str = "") -> Tensor:
     """One number a head: weight [heads, in] -> [..., heads]."""
-    bias = p.get(f"{name}_bias")
-    y = torch.einsum("hi,...i->...h", p[f"{name}_weight"], x)
+    bias = p.get(f"{name}_bias{suffix}")
+    y = torch.einsum("hi,...i->...h", p[f"{name}_weight{suffix}"], x)
     return y if bias is None else y + bias
 
 
-def short_conv(p: Params, name: str, x: Tensor) -> Tensor:
+def short_conv(p: Params, name: str, x: Tensor, suffix: str = "") -> Tensor:
     """Causal depthwise convolution of x [batch, time, ...] with weights [..., width]."""
-    weight, bias = p[f"{name}_weight"], p.get(f"{name}_bias")
+    weight, bias = p[f"{name}_weight{suffix}"], p.get(f"{name}_bias{suffix}")
     width = weight.shape[-1]
     y = torch.zeros_like(x)
     for lag in range(width):
@@ -144,7 +144,7 @@ def retnet(p: Params, x: Tensor) -> Tensor:
     heads = q.shape[2]
     gamma = (1 - 2.0 ** (-5 - torch.arange(heads, dtype=x.dtype)))[:, None].expand(*x.shape[:2], heads, 1)
     o = centred(matrix_memory(gamma, k, v, q)).flatten(2)
-    return affine(p, "y_linear", F.silu(affine(p, "y_linear_2", x)) * o)
+    return affine(p, "y_linear", F.silu(affine(p, "swish_linear", x)) * o)
 
 
 @reference("GLA", d=8, heads=2, rank=3)
@@ -153,7 +153,7 @@ def gla(p: Params, x: Tensor) -> Tensor:
     q, k, v = (affine(p, f"{name}_linear", x) for name in "qkv")
     o = matrix_memory(alpha, k, v, q / q.shape[-1] ** 0.5)
     o = centred(o, p["o_layernorm_weight"], p["o_layernorm_bias"]).flatten(2)
-    return affine(p, "y_linear", F.silu(affine(p, "y_linear_2", x)) * o)
+    return affine(p, "y_linear", F.silu(affine(p, "swish_linear", x)) * o)
 
 
 @reference("HGRN", d=4, n=6)
@@ -161,7 +161,7 @@ def hgrn(p: Params, x: Tensor) -> Tensor:
     f = 0.5 + 0.5 * torch.sigmoid(affine(p, "f_linear", x))
     h = elementwise(f, (1 - f) * F.silu(affine(p, "c_linear", x)))
     h = centred(h, p["y_layernorm_weight"], p["y_layernorm_bias"])
-    return affine(p, "y_linear", h * F.silu(affine(p, "y_linear_2", x)))
+    return affine(p, "y_linear", h * F.silu(affine(p, "swish_linear", x)))
 
 
 @reference("HGRNComplex", d=4, n=6, floor=0.25)
@@ -171,7 +171,7 @@ def hgrn_complex(p: Params, x: Tensor) -> Tensor:
     turn = torch.complex(torch.cos(p["theta"]), torch.sin(p["theta"]))
     h = elementwise(f * turn, (1 - f) * c)
     h = centred(torch.cat([h.real, h.imag], -1), p["y_layernorm_weight"], p["y_layernorm_bias"])
-    return affine(p, "y_linear", h * F.silu(affine(p, "y_linear_2", x)))
+    return affine(p, "y_linear", h * F.silu(affine(p, "swish_linear", x)))
 
 
 @reference("HGRN2", d=8, heads=2)
@@ -186,9 +186,9 @@ def delta_steps(p: Params, x: Tensor, suffixes: tuple[str, ...], reach: float, a
     q = unit(F.silu(short_conv(p, "q_conv", affine(p, "q_linear", x))))
     micro = []
     for s in suffixes:
-        k = unit(F.silu(short_conv(p, f"k_conv{s}", affine(p, f"k_linear{s}", x))))
-        v = F.silu(short_conv(p, f"v_conv{s}", affine(p, f"v_linear{s}", x)))
-        micro.append((k, v, reach * torch.sigmoid(affine_scalar(p, f"beta_linear{s}", x))))
+        k = unit(F.silu(short_conv(p, "k_conv", affine(p, "k_linear", x, s), s)))
+        v = F.silu(short_conv(p, "v_conv", affine(p, "v_linear", x, s), s))
+        micro.append((k, v, reach * torch.sigmoid(affine_scalar(p, "beta_linear", x, s))))
     state, out = q.new_zeros(q.shape[0], *q.shape[2:], micro[0][1].shape[-1]), []
     for t in range(x.shape[1]):
         if alpha is not None:
