@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from rnnc.cli.options import Hyper, cell_option, load_spec, set_option, spec_argument
+from rnnc.cli.options import Hyper, cell_option, choose_cell, load_spec, set_option, spec_argument
 
 
 @click.command("analyze", epilog="Example: rnnc analyze deltanet --set d=64 --set reach=2")
@@ -20,7 +20,8 @@ def analyze_command(file: str, cell: str | None, hyper: Hyper, as_json: bool, ht
     """What a recurrence is: its groups of states, their transition, and the ways it can run, with reasons."""
     from rnnc.analysis.report import analyze
 
-    report = analyze(load_spec(file), cell, **hyper)
+    spec = load_spec(file)
+    report = analyze(spec, choose_cell(spec, cell), **hyper)
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(report.to_html(), encoding="utf-8")

@@ -9,17 +9,14 @@ import click
 
 from rnnc.cli.console import diagnostic_json, plural, print_diagnostics
 from rnnc.cli.options import find_spec
-from rnnc.diagnostics import Diagnostic, SpecError
+from rnnc.diagnostics import Diagnostic
 
 
 def check_file(path: Path) -> tuple[tuple[Diagnostic, ...], dict[str, str], tuple[str, ...]]:
     """All diagnostics of one file in source order, the sources they point into, and the cells of the file."""
     from rnnc.spec import load
 
-    try:
-        spec = load(path)
-    except SpecError as error:
-        return error.diagnostics, error.sources, ()
+    spec = load(path)
     return spec.check().sorted(), spec.sources, tuple(spec.cells)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rnnc.cli.options import Hyper, cell_option, load_spec, set_option, spec_argument
+from rnnc.cli.options import Hyper, cell_option, choose_cell, load_spec, set_option, spec_argument
 
 STRATEGIES = ("step", "sequential", "scan", "chunkwise", "block_scan", "convolution")
 
@@ -28,7 +28,8 @@ def compile_command(
     """Write a cell as a readable nn.Module that needs torch and rnnc.runtime only."""
     from rnnc.compile import emit
 
-    source = emit(load_spec(file), cell, backend=backend, strategy=strategy, **hyper)
+    spec = load_spec(file)
+    source = emit(spec, choose_cell(spec, cell), backend=backend, strategy=strategy, **hyper)
     if output is None:
         click.echo(source, nl=False)
     else:

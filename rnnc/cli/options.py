@@ -95,14 +95,22 @@ def find_spec(file: str) -> Path:
     raise click.BadParameter(f"there is no file '{file}'; {hint}", param_hint="FILE")
 
 
+def choose_cell(spec: Spec, cell: str | None) -> str | None:
+    """The cell that is meant: the one named, else the file's only model, else its first cell, with a word about it."""
+    if cell is not None or len(spec.cells) < 2 or len(spec.models) == 1:
+        return cell
+    first, *others = spec.cells
+    click.echo(f"using the first cell, {first} (--cell chooses; there is also {', '.join(others)})", err=True)
+    return first
+
+
 def load_spec(file: str) -> Spec:
     """The checked spec; raises SpecError with everything that is wrong in it."""
     from rnnc.diagnostics import SpecError
     from rnnc.spec import load
 
-    path = find_spec(file)
-    spec = load(path)
+    spec = load(find_spec(file))
     found = spec.check()
     if found.has_errors:
-        raise SpecError(found.sorted(), {str(path): path.read_text(encoding="utf-8")})
+        raise SpecError(found.sorted(), spec.sources)
     return spec

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnnc.cli.options import Hyper, cell_option, find_spec, load_spec, set_option, spec_argument
+from rnnc.cli.options import Hyper, cell_option, choose_cell, load_spec, set_option, spec_argument
 
 if TYPE_CHECKING:
     from rnnc.training.record import Record
@@ -77,7 +77,7 @@ def train_command(
     options["train_length"] = options.pop("length")
     options["test_lengths"] = options.pop("test_lengths") or ()
     config = TrainConfig(seed=seed, **options)
-    session = prepare(spec, cell, config, dict(hyper), find_spec(file).read_text(encoding="utf-8"))
+    session = prepare(spec, choose_cell(spec, cell), config, dict(hyper))
     folder = out or Path("out") / f"{session.cell.name}-{_as_file_name(session.task.name)}"
     record = run_session(session, folder, tuple(range(seed, seed + seeds)), resume)
     report(record, folder)

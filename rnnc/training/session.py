@@ -79,7 +79,7 @@ class Session:
         )
 
 
-def prepare(spec: Spec, cell: str | None, config: TrainConfig, hyper: Hyper, source: str, label: str = "") -> Session:
+def prepare(spec: Spec, cell: str | None, config: TrainConfig, hyper: Hyper, label: str = "") -> Session:
     """Everything short of training.  Raises SpecError: E0701 no such task, E0702 / E0703 the cell does not fit it."""
     from rnnc.compile import compile as compile_cell
 
@@ -103,7 +103,7 @@ def prepare(spec: Spec, cell: str | None, config: TrainConfig, hyper: Hyper, sou
         config=config,
         layer_class=layer_class,
         hyper=hyper,
-        source=source,
+        source=spec.text,
         label=label or ir.name,
     )
 

@@ -1,0 +1,78 @@
+"""`rnnc check`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rnnc.cli.app import main
+from rnnc.cli.console import coloured
+
+WRONG = """cell Wrong(d: dim, n: dim) {
+  input x: real[d]
+  state h: real[n] = 0
+  let z: real[n] = sigmoid(linear(x))
+  h <- z * x
+  output y: real[d] = linear(hh')
+}
+"""
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> Path:
+    path = tmp_path / "wrong.rnn"
+    path.write_text(WRONG, encoding="utf-8")
+    return path
+
+
+def test_right_files_by_name_and_by_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "mine.rnn"
+    mine.write_text(
+        "cell Sum(d: dim) {\n  input x: real[d]\n  state s: real[d] = 0\n  s <- s + x\n  output y = s'\n}\n"
+    )
+    assert main(["check", "deltanet", str(mine)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"deltanet: ok (DeltaNet, DeltaOp)\n{mine}: ok (Sum)\n"
+    assert captured.err == ""
+
+
+def test_every_error_of_a_wrong_file_with_its_place(wrong: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(wrong), "gru"]) == 2
+    captured = capsys.readouterr()
+    assert "gru: ok" in captured.out, "a wrong file must not hide a right one"
+    assert f"{wrong}:5:8" in captured.err
+    assert f"{wrong}:6:30" in captured.err
+    assert "^^^^^" in captured.err
+    assert f"{wrong}: 2 errors" in captured.err
+
+
+def test_json(wrong: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--json", str(wrong), "gru"]) == 2
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["ok"], second["ok"]) == (False, True)
+    assert second["cells"] == ["GRU"]
+    places = [(d["code"], d["line"], d["column"]) for d in first["diagnostics"]]
+    assert places == [("E0203", 5, 8), ("E0201", 6, 30)]
+    assert {d["severity"] for d in first["diagnostics"]} == {"error"}
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"cell", b"}" * 50, b"cell A() { let a = " + b"(" * 5000])
+def test_any_bytes_get_an_answer_without_a_traceback(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "odd.rnn"
+    path.write_bytes(content)
+    assert main(["check", str(path)]) in (0, 2)
+    captured = capsys.readouterr()
+    assert "internal error" not in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_colours_change_nothing_but_colours() -> None:
+    from click import unstyle
+
+    text = "error[E0203]: shapes\n --> a.rnn:3:8\n  |\n3 |   h <- z * x\n  |        ^^^^^ here\n  = help: project `x`"
+    assert unstyle(coloured(text)) == text
+    assert "\x1b[" in coloured(text)
