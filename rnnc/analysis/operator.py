@@ -119,8 +119,12 @@ class Operators:
         return self.leaf(n.id)
 
     def _is_product(self, n: Node) -> bool:
-        """Whether the value is a product (or negation) of single terms: kept as factors, so that scalars can move between them."""
-        return n.op in ("mul", "neg") and all(len(self.structure(a)) == 1 for a in n.args)
+        """Whether the value is a scalar times an array, or a negation: kept as factors, so that scalars can move between them."""
+        if n.op not in ("mul", "neg") or any(len(self.structure(a)) != 1 for a in n.args):
+            return False
+        per = len(n.type.per)
+        carries = [any(labels_of(m.out[per:]) & m.used for m in self.structure(a)) for a in n.args]
+        return n.op == "neg" or sorted(carries) == [False, True]
 
     def _is_outer(self, n: Node) -> bool:
         """Whether a product brings in an axis from each of its operands that the other lacks."""

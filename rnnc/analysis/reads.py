@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rnnc.analysis.forms import Read
 from rnnc.analysis.framed import frame
 from rnnc.analysis.label_rules import full_shape
-from rnnc.analysis.monomials import Monomial, NotRepresentable
+from rnnc.analysis.monomials import Axis, NotRepresentable, Sum, Unifier, rewrite
 from rnnc.analysis.operator import Affine, Operators
 from rnnc.analysis.realise import Frame, Realiser
 from rnnc.ir.graph import CellIR, NodeId, ancestors
@@ -66,13 +64,15 @@ def _contraction(cell: CellIR, state: NodeId, node: NodeId, side: str, ops: Oper
     except NotRepresentable:
         return None
     key_axis = r.labels.axis(s_type.shape[acted - n_per])
-    terms = []
     for m in f.linear:
         if m.atom_axes[:n_per] != f.out[:n_per] or m.atom_axes[kept] != f.out[n_per]:
             return None
-        if any(fac.labels & set(f.out[n_per]) for fac in m.factors) or len(m.atom_axes[acted]) != len(key_axis):
+        if any(fac.labels & set(f.out[n_per]) for fac in m.factors):
             return None
-        terms.append(_rename_axis(m, acted, key_axis))
+    try:
+        terms, key_axis = _with_axis(f.linear, acted, key_axis, r)
+    except NotRepresentable:
+        return None
     key = r.sum(terms, Frame(f.per, (key_axis,)))
     if key is None:
         return None
@@ -83,11 +83,9 @@ def _contraction(cell: CellIR, state: NodeId, node: NodeId, side: str, ops: Oper
     return Read(node=node, when="old" if value.atoms == {"old"} else "new", key=key, extra=extra)
 
 
-def _rename_axis(m: Monomial, k: int, axis: tuple[int, ...]) -> Monomial:
-    swap = dict(zip(m.atom_axes[k], axis, strict=True))
-    factors = tuple(
-        replace(f, axes=tuple(tuple(swap.get(x, x) for x in a) for a in f.axes)) for f in m.factors
-    )
-    return replace(m, factors=factors, atom_axes=tuple(tuple(swap.get(x, x) for x in a) for a in m.atom_axes))
-
-
+def _with_axis(terms: Sum, k: int, axis: Axis, r: Realiser) -> tuple[Sum, Axis]:
+    """The terms with their state's axis k named alike (split in blocks where one of them has it so)."""
+    unifier = Unifier(r.labels)
+    for m in terms:
+        unifier.equate(m.atom_axes[k], axis)
+    return tuple(rewrite(m, unifier.of_label) for m in terms), unifier.resolve(axis)

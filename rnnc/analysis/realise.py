@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from rnnc.analysis.monomials import Axis, Factor, Label, Labels, Monomial
 from rnnc.ir.builder import Builder
-from rnnc.ir.dims import Dim
+from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.graph import NodeId
 
 LETTERS = "ijklmnopqrstuvwxyzabcdefgh"
@@ -170,14 +170,19 @@ class Realiser:
         t = self.b.type(node)
         if t.rank == 0 and not merged:
             return node if self.b.is_free_scalar(node) else self.b.expand_to_rank(node, len(frame.core))
-        sizes = tuple(self.labels.sizes[x] for x in free)
-        if t.rank == 0:
-            node = self.b.expand_to_rank(node, len(free))
+        if self.b.is_free_scalar(node):
+            node = self.b.broadcast_to(node, (ONE,) * len(free))
+        node = self.b.expand_to_rank(node, len(free))
         axes = (frame.per if merged else ()) + frame.core
-        target = tuple(self.labels.size(axis) for axis in axes)
-        if self.b.type(node).shape != target or self.b.is_free_scalar(node):
-            node = self.b.broadcast_to(node, sizes)
-            node = self.b.add("reshape", node, shape=target) if target != sizes else node
+        have = dict(zip(free, self.b.type(node).shape, strict=True))
+        sizes, target = [], []
+        for i, axis in enumerate(axes):
+            varies = any(have[x] != ONE for x in axis) or (merged and i < len(frame.per))
+            sizes += [self.labels.sizes[x] if varies else ONE for x in axis]
+            target.append(self.labels.size(axis) if varies else ONE)
+        node = self.b.broadcast_to(node, tuple(sizes))
+        if sizes != target:
+            node = self.b.add("reshape", node, shape=tuple(target))
         return self.b.add("split_per", node, n=len(frame.per)) if merged and frame.per else node
 
     # ------------------------------------------------------------ arithmetic with the obvious simplifications
