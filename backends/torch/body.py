@@ -9,11 +9,12 @@ from rnnc.backends.torch.context import Context, identifier
 from rnnc.backends.torch.expr import ATOM, Expr
 from rnnc.backends.torch.structure import TABLE
 from rnnc.backends.torch.timeops import TIME, Time
-from rnnc.ir.graph import CellIR, Node, NodeId
+from rnnc.ir.graph import CellIR, Node, NodeId, State
 
 LEAVES = frozenset({"param", "const", "dim", "eye", "arange"})
 VIEWS = frozenset({"lift", "expand", "merge", "split_per", "transpose", "broadcast", "re", "im"})
-LONG = 96  # characters of an expression beyond which a part of it gets a variable
+WORDS = {"einsum": "product", "mul": "product", "add": "sum", "sub": "difference", "div": "ratio", "take": "row"}
+LONG = 100  # characters of an expression beyond which a part of it gets a variable
 
 
 @dataclass(slots=True)
@@ -80,6 +81,8 @@ class Body:
     lines: list[str] = field(default_factory=list)
     bound: dict[NodeId, str] = field(default_factory=dict)
     last_comment: str | None = None
+    finish: dict[NodeId, tuple[State, str]] = field(default_factory=dict)  # new states, and what holds the old value
+    loop_inputs: frozenset[NodeId] = frozenset()
 
     def build(self, nodes: Iterable[NodeId], forced: frozenset[NodeId] = frozenset()) -> None:
         """Statements for `nodes` (ascending, arguments known or among them); those in `forced` get variables."""
@@ -105,14 +108,12 @@ class Body:
 
     def _bind_longest(self, node: Node) -> bool:
         """Give the longest unnamed argument a variable; False when there is none worth it."""
-        best = max(node.args, key=lambda a: len(self.env[a].text) if self._unbound(a) else 0, default=None)
-        if best is None or not self._unbound(best) or len(self.env[best].text) < 30:
+        takes_bias = [a for a in node.args if node.op == "add" and self.env[a].add_bias is not None]
+        open_ = [a for a in node.args if a not in self.bound and a not in takes_bias and len(self.env[a].text) >= 30]
+        if not open_:
             return False
-        self._hold(self.c.cell.nodes[best])
+        self._hold(self.c.cell.nodes[max(open_, key=lambda a: len(self.env[a].text))])
         return True
-
-    def _unbound(self, node: NodeId) -> bool:
-        return node not in self.bound and self.env[node].prec != ATOM or "(" in self.env[node].text
 
     def _wants_variable(self, node: Node, e: Expr, forced: bool) -> bool:
         if node.op in LEAVES or e.number:
@@ -134,11 +135,16 @@ class Body:
             return self.titles[node.id]
         if node.name:
             return node.name
-        owner = self.owners.get(node.id, "")
-        return f"{owner}_{node.op}" if owner else node.op
+        owner = self.owners.get(node.id, "").removesuffix("_new")
+        if owner and node.id in self.loop_inputs:
+            return f"{owner}_in"
+        word = WORDS.get(node.op, node.op)
+        return f"{owner}_{word}" if owner else word
 
     def assign(self, node: Node, e: Expr) -> str:
-        name = self.names.fresh(self.title(node) + self.suffix)
+        if node.id in self.finish:
+            e = state_value(self, *self.finish[node.id])
+        name = self.names.fresh(self.title(node) + ("" if node.id in self.finish else self.suffix))
         if node.name or node.id in self.titles:
             self.comment(self.source.line(node))
         self.lines.append(f"{name} = {e.text}")
@@ -158,6 +164,16 @@ class Body:
         """`node` is held by the variable `name`."""
         self.env[node] = replace(Expr(text=name), **known)  # type: ignore[arg-type]
         self.bound[node] = name
+
+
+def state_value(body: Body, state: State, old: str) -> Expr:
+    """A state's new value: of its whole shape, and of the old value's dtype."""
+    c = body.c
+    t = c.type(state.update)
+    e = c.whole(body.env[state.update], t, lead=True)
+    if e.number or e.low or t.dtype != c.type(state.node).dtype:
+        e = replace(e, text=f"{e.atom}.to({old}.dtype)", prec=ATOM, low=False)
+    return e
 
 
 def indented(lines: Iterable[str], levels: int = 1) -> list[str]:

@@ -99,7 +99,7 @@ def number_text(value: Fraction) -> tuple[str, bool]:
         return str(value.numerator), False
     as_float = float(value)
     if Fraction(repr(as_float)) == value:
-        return repr(as_float), False
+        return repr(as_float).replace("e-0", "e-"), False
     if abs(value.numerator) < 10**6 and value.denominator < 10**6:
         return f"{value.numerator} / {value.denominator}", True
     return repr(as_float), False

@@ -12,13 +12,14 @@ from torch import nn
 from rnnc.backends.torch.body import Names, Source, indented
 from rnnc.backends.torch.context import identifier
 from rnnc.backends.torch.expr import dim_text
-from rnnc.backends.torch.functions import Choice, Forward, Writer, write_step
+from rnnc.backends.torch.functions import Forward, Writer, write_step
 from rnnc.backends.torch.needs import closure
 from rnnc.backends.torch.parameters import Buffer, Initialiser, initial_value, shape_text
 from rnnc.backends.torch.parameters import buffers as find_buffers
+from rnnc.backends.torch.strategies import Choice, coefficients
 from rnnc.backends.torch.timeops import TIME, buffer_length
 from rnnc.ir.dims import Dim
-from rnnc.ir.graph import CellIR, Node, NodeId
+from rnnc.ir.graph import CellIR, DimParam, Node, NodeId
 
 RUNTIME_MODULES = ("math", "cmath", "F")
 
@@ -43,7 +44,7 @@ class Module:
         values = [p.init.node for p in cell.params if p.init.node is not None]
         self.used = closure(cell, [*recurrent, *(o.node for o in cell.outputs), *values, *(p.node for p in cell.params)])
         for choice in self.choices:
-            self.used |= closure(cell, choice_roots(choice))
+            self.used |= closure(cell, [] if choice.form is None else coefficients(cell, choice.form))
         names = Names(set(dir(nn.Module)) | {"step", "initial_state", "reset_parameters"} | {d.name for d in cell.dims})
         self.attribute = {p.name: names.fresh(p.name) for p in cell.params}
         attributes = {p.node: f"self.{self.attribute[p.name]}" for p in cell.params}
@@ -98,9 +99,7 @@ class Module:
 
     def constructor(self) -> list[str]:
         cell = self.cell
-        dims = [
-            f"{d.name}: int" + (f" = {_default(d.default)}" if d.default is not None else "") for d in ordered_dims(cell)
-        ]
+        dims = [_argument(d) for d in ordered_dims(cell)]
         lines = [signature("__init__", ["self", *dims, "*", "device=None", "dtype=None"], "None")]
         body = ["super().__init__()"]
         for d in cell.dims:
@@ -254,10 +253,6 @@ class Module:
         return ["def extra_repr(self) -> str:", f'    return f"{text}"']
 
 
-def choice_roots(choice: Choice) -> list[NodeId]:
-    return []
-
-
 def _tuple(items: list[str]) -> str:
     return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
 
@@ -266,11 +261,14 @@ def _plain(value: Fraction | int | bool) -> str:
     return str(value)
 
 
-def _default(dim: Dim) -> str:
-    return str(dim.constant) if dim.constant is not None else "None"
+def _argument(d: DimParam) -> str:
+    if d.default is None:
+        return f"{d.name}: int"
+    known = d.default.constant
+    return f"{d.name}: int | None = None" if known is None else f"{d.name}: int = {known}"
 
 
-def ordered_dims(cell: CellIR):  # type: ignore[no-untyped-def]
+def ordered_dims(cell: CellIR) -> list[DimParam]:
     """Dims without a default first, as Python needs; otherwise as declared."""
     return [d for d in cell.dims if d.default is None] + [d for d in cell.dims if d.default is not None]
 

@@ -6,22 +6,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from rnnc.analysis.forms import Form, Group
-from rnnc.backends.torch.body import VIEWS, Body, Names, Source, indented, owners
+from rnnc.analysis.forms import MatrixState
+from rnnc.backends.torch.body import VIEWS, Body, Names, Source, indented, owners, state_value
 from rnnc.backends.torch.context import Context, identifier, static_nodes
 from rnnc.backends.torch.expr import Expr
 from rnnc.backends.torch.needs import closure, count_uses, state_dependence
+from rnnc.backends.torch.strategies import WRITERS, Choice, coefficients
 from rnnc.backends.torch.timeops import TIME, Time, buffer_length
 from rnnc.ir.graph import CellIR, Node, NodeId, State
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """How one group runs."""
-
-    group: Group
-    strategy: str
-    form: Form | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,16 +64,6 @@ class Writer:
         found |= {s.update: f"{s.name}_new" for s in self.cell.states}
         moving = {n.id for n in self.cell.nodes if n.op in ("input", "state", "param")}
         return {k: v for k, v in found.items() if k not in moving}
-
-
-def new_state(body: Body, state: State, old: str) -> str:
-    """The expression of a state's new value: of its whole shape, and of the old value's dtype."""
-    c = body.c
-    t = c.type(state.update)
-    e = c.whole(body.env[state.update], t, lead=True)
-    if e.number or e.low or t.dtype != c.type(state.node).dtype:
-        e = replace(e, text=f"{e.atom}.to({old}.dtype)")
-    return e.text
 
 
 def settle(lines: list[str], moves: list[tuple[str, str]]) -> list[str]:
@@ -150,10 +132,11 @@ def write_step(w: Writer) -> Written:
             name = body.names.fresh(s.name)
             body.variable(s.node, name)
             body.statement(f'{name} = state["{s.name}"]')
+    old = {s.name: body.env[s.node].text if s.node in nodes else f'state["{s.name}"]' for s in cell.states}
+    body.finish = {s.update: (s, old[s.name]) for s in cell.states}
     body.build(sorted(nodes))
     for s in cell.states:
-        old = body.env[s.node].text if s.node in nodes else f'state["{s.name}"]'
-        finals[s.name] = new_state(body, s, old)
+        finals[s.name] = state_value(body, s, old[s.name]).text
     finals |= body.time.final
     return Written(lines=body.lines, outputs=output_texts(body, cell), finals=finals)
 
@@ -168,20 +151,37 @@ class Forward:
     loop_reads: dict[int, set[NodeId]] = field(default_factory=dict)
     body: Body = None  # type: ignore[assignment]
     finals: dict[str, str] = field(default_factory=dict)
-    outside: set[NodeId] = field(default_factory=set)  # nodes needed for all steps, outside the loops
+    outside: set[NodeId] = field(default_factory=set)  # what is read for all steps, outside the loops
 
     @property
     def cell(self) -> CellIR:
         return self.w.cell
 
+    @property
+    def first_input(self) -> str:
+        return identifier(self.cell.inputs[0].name)
+
     def provided(self, choice: Choice) -> set[NodeId]:
         """Nodes whose values for all steps a group's strategy gives."""
         states = [self.cell.state(n) for n in choice.group.states]
-        return {s.node for s in states} | {s.update for s in states} | self.loop_reads.get(choice.group.index, set())
+        found = {s.node for s in states} | {s.update for s in states} | self.loop_reads.get(choice.group.index, set())
+        if isinstance(choice.form, MatrixState) and choice.form.reads is not None:
+            found |= {r.node for r in choice.form.reads}
+        return found
 
     def roots(self, choice: Choice) -> list[NodeId]:
         """Nodes a group's strategy reads."""
+        if choice.form is not None:
+            return coefficients(self.cell, choice.form)
         return [self.cell.state(n).update for n in choice.group.states]
+
+    def provide_all(self, s: State, name: str) -> None:
+        """A state's values after each step are in the variable `name`; those before it are these, moved by one step."""
+        self.body.variable(s.update, name)
+        if s.node in self.outside:
+            before = self.body.names.fresh(f"{s.name}_before")
+            self.body.statement(f'{before} = torch.cat([state["{s.name}"].unsqueeze(1), {name}[:, :-1]], 1)')
+            self.body.variable(s.node, before)
 
     def write(self) -> Written:
         cell = self.cell
@@ -191,13 +191,21 @@ class Forward:
         everything: set[NodeId] = set()
         for choice in self.choices:
             roots = {*self.roots(choice), *self.loop_reads.get(choice.group.index, ())}
-            everything |= closure(cell, roots, known)
+            part = closure(cell, roots, known)
+            everything |= part
+            self.outside |= part if not choice.in_loop else set()
             known |= self.provided(choice)
         final_roots = [o.node for o in cell.outputs]
-        everything |= closure(cell, final_roots, known)
+        last = closure(cell, final_roots, known - {s.node for s in cell.states})
+        everything |= last
+        self.outside |= last
         self.body = self.w.body(2, count_uses(cell, everything, final_roots), self.w.titles())
         for choice in self.choices:
-            sequential(self, choice)
+            if choice.form is None:
+                sequential(self, choice)
+                continue
+            self.body.build(sorted(closure(cell, self.roots(choice), self.body.env)))
+            WRITERS[choice.strategy, type(choice.form)](self, choice)
         self.body.build(sorted(closure(cell, final_roots, self.body.env)))
         self.finals |= self.body.time.final
         order = {s.name: i for i, s in enumerate(cell.states)}
@@ -212,7 +220,7 @@ class Forward:
         inner = {c.group.index: closure(cell, self.roots(c), ()) for c in self.choices}
         needed = closure(cell, [o.node for o in cell.outputs], ()).union(*inner.values())
         for choice in self.choices:
-            if choice.strategy not in ("step", "sequential"):
+            if not choice.in_loop:
                 continue
             reads: set[NodeId] = set()
             for name in choice.group.states:
@@ -223,7 +231,6 @@ class Forward:
                 if found is not None:
                     reads |= found
             self.loop_reads[choice.group.index] = reads
-        self.outside = needed
 
     def _readers(self, of: set[NodeId], among: set[NodeId], ends: set[NodeId]) -> set[NodeId] | None:
         """The contractions of a state among the nodes outside its update; None when some node needs the state whole."""
@@ -259,11 +266,13 @@ def sequential(f: Forward, choice: Choice) -> None:
     views = {i for i in closure(cell, inner, {*moving, *still, *body.env}) if i not in inner and i not in still} - {
         s.node for s in states
     } - moving
+    body.loop_inputs = frozenset(moving)
     body.build(sorted(closure(cell, moving | still, body.env)), frozenset(moving | hoisted(cell, still)))
     loop = loop_body(f, states, moving, still)
     for s in states:
         name = loop.env[s.node].text
         body.statement(f'{name} = state["{s.name}"]')
+    loop.finish = {s.update: (s, loop.env[s.node].text) for s in states}
     loop.build(sorted((inner | views) - set(loop.env)))
     write_loop(f, loop, states, inner, moving, reads)
 
@@ -325,7 +334,7 @@ def write_loop(
     moves = []
     for s in states:
         old = loop.env[s.node].text
-        new = new_state(loop, s, old)
+        new = state_value(loop, s, old).text
         if not new.isidentifier() or new in {m[0] for m in moves}:
             name = loop.names.fresh(f"{s.name}_new")
             loop.statement(f"{name} = {new}")
@@ -375,10 +384,9 @@ def later_needs(f: Forward, states: list[State], inner: set[NodeId], reads: set[
     for choice in f.choices[index + 1 :]:
         targets += [*f.roots(choice), *f.loop_reads.get(choice.group.index, ())]
     done = set(f.body.env) | own
+    wanted |= set(targets) & own
     for i in closure(cell, targets, done):
-        if i in own:
-            wanted.add(i)
-        wanted |= {a for a in cell.nodes[i].args if a in own and i not in own}
+        wanted |= {a for a in cell.nodes[i].args if a in own}
     if any(s.node in wanted for s in states):
         wanted |= {s.update for s in states if s.node in wanted}
     return wanted

@@ -18,10 +18,10 @@ def state_dependence(cell: CellIR) -> list[frozenset[str]]:
 
 
 def closure(cell: CellIR, roots: Iterable[NodeId], known: Iterable[NodeId] = ()) -> set[NodeId]:
-    """`roots` and what they are computed from, without what is in `known` (unless a root) and what only it needs."""
+    """`roots` and what they are computed from, without what is in `known` and what only it needs."""
     stop = set(known)
     seen: set[NodeId] = set()
-    work = list(roots)
+    work = [r for r in roots if r not in stop]
     while work:
         i = work.pop()
         if i in seen:

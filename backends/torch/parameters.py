@@ -84,6 +84,10 @@ class Initialiser:
     def _number(self, x: Fraction | Dim | object) -> str:
         if isinstance(x, Dim):
             return self.c.dim(x)
+        if isinstance(x, tuple):
+            coefficient, base, power = x
+            scale = "" if coefficient == 1 else f"{float(coefficient)!r} * "
+            return f"{scale}({self.c.dim(base)}) ** {float(power)!r}"
         return number_text(Fraction(x))[0]  # type: ignore[arg-type]
 
     def _fill(self, init: Init, name: str, type_: Type) -> list[str]:

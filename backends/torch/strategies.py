@@ -1,0 +1,296 @@
+"""How each strategy of a group is written for all steps at once: the calls of `rnnc.runtime`, with named coefficients.
+
+Every strategy has two parts: the nodes it reads (`coefficients`) and the statements it becomes (`WRITERS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, assert_never
+
+from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState, MicroStep
+from rnnc.backends.torch.expr import UNARY, Expr, call
+from rnnc.backends.torch.updates import fused_updates
+from rnnc.ir.dims import Dim
+from rnnc.ir.graph import CellIR, NodeId
+
+if TYPE_CHECKING:
+    from rnnc.backends.torch.functions import Forward
+
+SCANS = {
+    "plus_times": "linear_scan",
+    "max_plus": "max_plus_scan",
+    "min_plus": "min_plus_scan",
+    "log_plus": "log_plus_scan",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How one group runs: by a strategy, in one of its normal forms (None where the strategy needs none)."""
+
+    group: Group
+    strategy: str
+    form: Form | None = None
+
+    @property
+    def in_loop(self) -> bool:
+        return self.strategy in ("step", "sequential")
+
+
+def coefficients(cell: CellIR, form: Form) -> list[NodeId]:
+    """The nodes that a form's strategies read."""
+    match form:
+        case Elementwise():
+            found: Iterable[NodeId | None] = (form.a, form.b)
+        case Coupled():
+            found = (*(n for row in form.a for n in row), *form.b)
+        case MatrixState():
+            found = [n for step in form.steps for n in micro_step_nodes(cell, step)]
+            for read in form.reads or ():
+                found = [*found, read.key, read.extra]
+        case BlockLinear():
+            found = (form.blocks, form.b)
+        case Dense():
+            found = (form.a, form.b)
+        case _:
+            assert_never(form)
+    return [n for n in found if n is not None]
+
+
+def micro_step_nodes(cell: CellIR, step: MicroStep) -> list[NodeId | None]:
+    fused, low_rank, writes = fused_updates(cell, step)
+    decay = step.log_decay if step.log_decay is not None else step.decay
+    updates = [n for u in fused for n in (u.u, u.v, u.b, *u.factors)]
+    return [decay, *updates, *(n for pair in (*low_rank, *writes) for n in pair)]
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def tensor(f: Forward, node: NodeId | None, state: str, core: tuple[Dim, ...] | None = None) -> str:
+    """A coefficient as an argument: "None" where it is absent, a 0-dimensional tensor for a number.
+
+    With `core` the core axes get their real sizes.
+    """
+    if node is None:
+        return "None"
+    c, e = f.body.c, f.body.env[node]
+    t = c.type(node)
+    if core is not None:
+        e = c.whole(e, replace(t, shape=core) if e.number else t, frozenset(range(-len(core), 0)))
+    return f'state["{state}"].new_tensor({e.text})' if e.number else e.text
+
+
+def length_argument(f: Forward, nodes: Iterable[NodeId | None]) -> list[str]:
+    """`length=` where no coefficient has a time axis."""
+    c = f.body.c
+    if any(n is not None and not f.body.env[n].static for n in nodes):
+        return []
+    return [f"length={f.first_input}.shape[1]"]
+
+
+def whole_state(f: Forward, name: str, text: str) -> str:
+    """All values of a state in a variable; also provides the values before each step, and the last."""
+    s = f.cell.state(name)
+    variable = f.body.names.fresh(f"{name}_all")
+    f.body.comment(f.body.source.line(f.cell.nodes[s.update]))
+    f.body.statement(f"{variable} = {text}")
+    f.provide_all(s, variable)
+    f.finals[name] = f"{variable}[:, -1]"
+    return variable
+
+
+# ---------------------------------------------------------------- strategies
+
+
+def scan(f: Forward, choice: Choice) -> None:
+    """h' = a (x) h (+) b, elementwise."""
+    form = choice.form
+    assert isinstance(form, Elementwise)
+    function = f.body.c.use(SCANS[choice.group.semiring])
+    if choice.strategy == "convolution":
+        function = f.body.c.use("convolution_scan")
+    a, b = (tensor(f, n, form.state) for n in (form.a, form.b))
+    whole_state(f, form.state, call(function, a, b, f'state["{form.state}"]', *length_argument(f, (form.a, form.b))))
+
+
+def coupled_scan(f: Forward, choice: Choice) -> None:
+    """K states of one shape: a scan over K x K matrices at every position."""
+    form = choice.form
+    assert isinstance(form, Coupled)
+    c, body = f.body.c, f.body
+    t = c.type(f.cell.state(form.states[0]).node)
+    zero = Expr(text="0", number=True, static=True)
+
+    def stacked(nodes: Iterable[NodeId | None], axis: int) -> str:
+        parts = [zero if n is None else body.env[n] for n in nodes]
+        whole = [c.whole(e, t, lead=True) for e in parts]
+        return f"torch.stack([{', '.join(e.text for e in whole)}], {axis})"
+
+    prefix = "_".join(form.states)
+    rows = [body.names.fresh(f"{prefix}_row{i or ''}") for i in range(len(form.states))]
+    for row, nodes in zip(rows, form.a):
+        body.statement(f"{row} = {stacked(nodes, -1)}")
+    a = body.names.fresh(f"{prefix}_transition")
+    body.statement(f"{a} = torch.stack([{', '.join(rows)}], -2)")
+    b = stacked(form.b, -1) if any(n is not None for n in form.b) else "None"
+    start = ", ".join(f'state["{n}"]' for n in form.states)
+    everything = body.names.fresh(f"{prefix}_all")
+    function = c.use("block_scan")
+    body.statement(f"{everything} = {call(function, a, b, f'torch.stack([{start}], -1)')}")
+    names = [body.names.fresh(f"{n}_all") for n in form.states]
+    body.statement(f"{', '.join(names)} = {everything}.unbind(-1)")
+    for state, name in zip(form.states, names):
+        f.provide_all(f.cell.state(state), name)
+        f.finals[state] = f"{name}[:, -1]"
+
+
+def block_scan(f: Forward, choice: Choice) -> None:
+    """h' = blockdiag(blocks) h + b, or a dense transition."""
+    form = choice.form
+    c, body = f.body.c, f.body
+    function = c.use("block_scan")
+    if isinstance(form, Dense):
+        dense_scan(f, form, function)
+        return
+    assert isinstance(form, BlockLinear)
+    s = f.cell.state(form.state)
+    t, blocks = c.type(s.node), c.type(form.blocks)
+    p, n = blocks.shape[0], blocks.shape[1]
+    axis = -t.rank  # the axis of size p * n
+    split = f".unflatten({axis}, ({c.dim(p)}, {c.dim(n)}))"
+    joined = f".flatten({axis - 1}, {axis})"
+    b = "None"
+    if form.b is not None:
+        e = c.whole(body.env[form.b], replace(c.type(form.b), shape=t.shape), frozenset({axis}))
+        b = f"{Expr(text=e.text, prec=e.prec).atom}{split}"
+    a = tensor(f, form.blocks, form.state, blocks.shape)
+    arguments = [a, b, f'state["{form.state}"]{split}', *length_argument(f, (form.blocks, form.b))]
+    whole_state(f, form.state, f"{call(function, *arguments)}{joined}")
+
+
+def dense_scan(f: Forward, form: Dense, function: str) -> None:
+    c, body = f.body.c, f.body
+    s = f.cell.state(form.state)
+    t, n = c.type(s.node), c.type(form.a).shape
+    a = body.env[form.a]
+    a_text = tensor(f, form.a, form.state, n)
+    turn = form.side == "right" and t.rank == 2
+    if form.side == "right":
+        a_text = f"{Expr(text=a_text, prec=a.prec).atom}.mT"
+    b = "None"
+    if form.b is not None:
+        e = c.whole(body.env[form.b], replace(c.type(form.b), shape=t.shape))
+        b = f"{e.atom}.mT" if turn else e.text
+    start = f'state["{form.state}"]{".mT" if turn else ""}'
+    text = call(function, a_text, b, start, *length_argument(f, (form.a, form.b)))
+    whole_state(f, form.state, text + (".mT" if turn else ""))
+
+
+# ---------------------------------------------------------------- matrix states
+
+
+def chunkwise(f: Forward, choice: Choice) -> None:
+    """S under products of diagonal-plus-low-rank micro-steps, chunk by chunk."""
+    form = choice.form
+    assert isinstance(form, MatrixState)
+    body, c = f.body, f.body.c
+    s = f.cell.state(form.state)
+    t = c.type(s.node)
+    right, vector = form.side == "right", t.rank == 1
+    keys = (t.shape[-1] if right else t.shape[0],)
+    values = () if vector else (t.shape[0] if right else t.shape[-1],)
+    steps = [micro_step(f, step, form.state, keys, values) for step in form.steps]
+    start = f'state["{form.state}"]{".mT" if right else ""}'
+    length = length_argument(f, [n for n in coefficients(f.cell, form) if n in body.env])
+    tail = (["vector=True"] if vector else []) + length
+    body.comment(body.source.line(f.cell.nodes[s.update]))
+    wanted = [r for r in form.reads or () if r.node in f.outside]
+    if form.reads is None:
+        function = c.use("matrix_states")
+        whole_state(f, form.state, call(function, start, listed(steps), *tail) + (".mT" if right else ""))
+        return
+    reads = []
+    for r in wanted:
+        key = tensor(f, r.key, form.state, keys)
+        reads.append(call(c.use("Read"), key, *(['"old"'] if r.when == "old" else [])))
+    names = [body.names.fresh(body.title(f.cell.nodes[r.node])) for r in wanted]
+    final = body.names.fresh(form.state)
+    targets = f"({', '.join(names)}{',' if len(names) == 1 else ''})" if names else "_"
+    long_call(body.lines, f"{targets}, {final} = ", c.use("matrix_scan"), [start, listed(steps), listed(reads), *tail])
+    f.finals[form.state] = f"{final}.mT" if right else final
+    for r, name in zip(wanted, names):
+        body.variable(r.node, name)
+        if r.extra is not None:
+            extra = body.env[r.extra]
+            body.statement(f"{name} = {name} + {extra.at(0)}")
+
+
+def micro_step(f: Forward, step: MicroStep, state: str, keys: tuple[Dim, ...], values: tuple[Dim, ...]) -> str:
+    c = f.body.c
+    parts = []
+    decay = step.log_decay if step.log_decay is not None else step.decay
+    if decay is not None:
+        label = "log_decay" if step.log_decay is not None else "decay"
+        core = keys if c.type(decay).rank else None
+        parts.append(f"{label}={tensor(f, decay, state, core)}")
+    fused, low_rank, writes = fused_updates(c.cell, step)
+    if fused:
+        inner = []
+        for u in fused:
+            arguments = [
+                tensor(f, u.u, state, keys),
+                "None" if u.v is None else tensor(f, u.v, state, values),
+                tensor(f, u.b, state, keys),
+                scale_text(f, u.factors, u.negative),
+            ]
+            inner.append(call(c.use("Update"), *(a for i, a in enumerate(arguments) if a is not None or i < 3)))
+        parts.append(f"updates={tupled(inner)}")
+    if low_rank:
+        pairs = [f"({tensor(f, a, state, keys)}, {tensor(f, b, state, keys)})" for a, b in low_rank]
+        parts.append(f"low_rank={tupled(pairs)}")
+    if writes:
+        pairs = [
+            f"({tensor(f, u, state, keys)}, {tensor(f, v, state, values) if v is not None else 'None'})" for u, v in writes
+        ]
+        parts.append(f"writes={tupled(pairs)}")
+    return call(c.use("MicroStep"), *parts)
+
+
+def scale_text(f: Forward, factors: tuple[NodeId, ...], negative: bool) -> str | None:
+    """The scalar of an update: minus a product of gates, say."""
+    if not factors and not negative:
+        return None
+    if not factors:
+        return f"{f.body.c.like}.new_tensor(-1.0)"
+    texts = [f.body.env[n].at(UNARY) for n in factors]
+    return ("-" if negative else "") + " * ".join(texts)
+
+
+def listed(items: list[str]) -> str:
+    return f"[{', '.join(items)}]"
+
+
+def tupled(items: list[str]) -> str:
+    return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
+
+
+def long_call(lines: list[str], target: str, function: str, arguments: list[str]) -> None:
+    """A call on one line, or one argument a line."""
+    one = f"{target}{function}({', '.join(arguments)})"
+    if len(one) <= 110:
+        lines.append(one)
+        return
+    lines += [f"{target}{function}(", *(f"    {a}," for a in arguments), ")"]
+
+
+WRITERS: dict[tuple[str, type], Callable[[Forward, Choice], None]] = {
+    ("scan", Elementwise): scan,
+    ("convolution", Elementwise): scan,
+    ("block_scan", Coupled): coupled_scan,
+    ("block_scan", BlockLinear): block_scan,
+    ("block_scan", Dense): block_scan,
+    ("chunkwise", MatrixState): chunkwise,
+}
