@@ -11,18 +11,30 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
-STARTS = (
-    "module use fn_head cell_head automaton_head language task_head input_decl param_decl const_decl let_decl state_decl "
-    "update assign output_decl per_head substep_head if_head repeat_head claim row start_line accept_line setting expr"
-).split()
+STARTS = [
+    *("module", "use", "fn_head", "cell_head", "automaton_head", "language", "task_head"),
+    *("input_decl", "param_decl", "const_decl", "let_decl", "state_decl", "update", "assign", "output_decl"),
+    *(
+        "per_head",
+        "substep_head",
+        "if_head",
+        "repeat_head",
+        "claim",
+        "row",
+        "start_line",
+        "accept_line",
+        "setting",
+        "expr",
+    ),
+]
 
 
 def build_table(grammar: str) -> dict[str, Any]:
     """The table as plain data.
 
     `states[s]` maps a terminal or rule name to `t >= 0` (go to state t) or `-r - 1` (reduce by rule r); `rules[r]` is
-    `[origin, action, length, kept, unwrap]`: `action` names the builder's method, `kept` are the positions of the children
-    it is given (punctuation is dropped) and `unwrap` says that a single child stands for itself (lark's `?rule`).
+    `[origin, action, length, kept, unwrap]`: `action` names the builder's method, `kept` are the positions of the
+    children it is given (punctuation is dropped), `unwrap` says that a single child stands for itself (lark's `?rule`).
     """
     from lark import Lark
     from lark.lexer import Lexer
@@ -35,19 +47,19 @@ def build_table(grammar: str) -> dict[str, Any]:
         def lex(self, *args: object) -> Any:
             raise NotImplementedError("tokens come from rnnc.frontend.tokens")
 
-    lark = Lark(grammar, parser="lalr", lexer=NoLexer, start=STARTS)
+    lark = Lark(grammar, parser="lalr", lexer=NoLexer, start=STARTS, strict=True)  # strict: no conflicts
     table = lark.parser.parser._parse_table  # type: ignore[union-attr]
-    rules = sorted(
-        {id(r): r for s in table.states.values() for a, r in s.values() if a is not Shift}.values(), key=repr
-    )
-    number = {id(rule): i for i, rule in enumerate(rules)}
-    order = {state: i for i, state in enumerate(sorted(table.states))}
-    states: list[dict[str, int]] = [{} for _ in order]
-    for state, actions in table.states.items():
-        states[order[state]] = {
-            name: order[arg] if action is Shift else -number[id(arg)] - 1
-            for name, (action, arg) in sorted(actions.items())
+    reduced = {arg for actions in table.states.values() for action, arg in actions.values() if action is not Shift}
+    rules = sorted(reduced, key=repr)
+    number = {rule: i for i, rule in enumerate(rules)}
+    order = _order(table, Shift)
+    states = [
+        {
+            name: order[arg] if action is Shift else -number[arg] - 1
+            for name, (action, arg) in sorted(table.states[state].items())
         }
+        for state in order
+    ]
     return {
         "grammar": digest(grammar),
         "literals": {t.pattern.value: t.name for t in lark.terminals if t.pattern.type == "str"},
@@ -55,6 +67,18 @@ def build_table(grammar: str) -> dict[str, Any]:
         "rules": [_rule(r) for r in rules],
         "states": states,
     }
+
+
+def _order(table: Any, shift: object) -> dict[int, int]:
+    """Numbers the states breadth first from the start symbols: lark's own numbers differ from run to run."""
+    queue = [table.start_states[name] for name in STARTS]
+    for state in queue:
+        actions = table.states[state]
+        for name in sorted(actions):
+            action, arg = actions[name]
+            if action is shift and arg not in queue:
+                queue.append(arg)
+    return {state: i for i, state in enumerate(queue)}
 
 
 def _rule(rule: Any) -> list[Any]:

@@ -59,8 +59,8 @@ def _table_path() -> Any:
 def run(start: str, tokens: Sequence[Token], actions: Callable[[str], Action | None]) -> Any | Unexpected:
     """Parses `tokens` from the start symbol `start`.
 
-    `actions(name)` gives what to call for a rule: `action(children, first, last)` with the indices of its first and last
-    token (`last < first` for an empty rule).  A rule without an action gives the list of its children.
+    `actions(name)` gives what to call for a rule: `action(children, first, last)` with the indices of its first and
+    last token (`last < first` for an empty rule).  A rule without an action gives the list of its children.
     """
     grammar = table()
     literals, states, rules = grammar.literals, grammar.states, grammar.rules

@@ -21,7 +21,8 @@ BLOCK_WORDS = frozenset(
 )
 DECLARATION_WORDS = frozenset({"input", "param", "const", "let", "gate", "state", "transition", "output"})
 CLAIM_WORDS = frozenset(
-    "linear affine time_invariant eigenvalues norm stable contractive parallel recognizes tracks not".split()
+    {"linear", "affine", "time_invariant", "eigenvalues", "norm", "stable", "contractive", "parallel"}
+    | {"recognizes", "tracks", "not"}
 )
 _OPEN = {"(": ")", "[": "]", "{": "}"}
 # A line that ends in one of these goes on ...
@@ -70,6 +71,7 @@ class Outliner:
         self.top: list[Statement] = []
         self.frames: list[_Frame] = []
         self.balanced = True
+        self.outside = False  # has a `}` too many ended the item?
 
     # ------------------------------------------------------------ blocks
 
@@ -79,7 +81,7 @@ class Outliner:
             if self.i >= self.stop:
                 break
             token = self.tokens[self.i]
-            if self.by_indent and token.first:
+            if self.by_indent and token.first and self._begins_statement(token):
                 self._close_by_indent(token)
             if token.word == "}" and token.type == "LITERAL":
                 self._close(token)
@@ -114,8 +116,11 @@ class Outliner:
     def _close(self, brace: Token) -> None:
         self.i += 1
         if not self.frames:
-            self.balanced = False
-            self._error("E0103", "this `}` closes nothing", brace, brace, help_="remove it, or open the block it ends")
+            if not self.outside:  # more of them follow from the first
+                self._error(
+                    "E0103", "this `}` closes nothing", brace, brace, help_="remove it, or open the block it ends"
+                )
+            self.balanced, self.outside = False, True
             return
         frame = self.frames[-1]
         if self.by_indent and brace.first and frame.indented and brace.indent > frame.indent:
@@ -156,6 +161,8 @@ class Outliner:
                     break
                 if brackets and self._begins_statement(self._after_newlines()):
                     break
+                if brackets and taken[0].word == "automaton" and self._after_newlines().indent > taken[0].indent:
+                    break  # the body begins: an alphabet stands on one line
                 self.i += 1
                 continue
             if word == ";" or (word == "}" and not any(b.word == "{" for b in brackets)):
@@ -183,7 +190,7 @@ class Outliner:
             elif word in (")", "]", "}") and token.type == "LITERAL":
                 self._match(statement, brackets, token)
         self._unclosed(statement, brackets)
-        if not statement.broken and taken[0].word in BLOCK_WORDS and self._is_keyword(taken):
+        if taken[0].word in BLOCK_WORDS and self._is_keyword(taken):
             self._no_block(statement)
         return statement
 
@@ -203,7 +210,8 @@ class Outliner:
             return
         end = span_of(self.file, last, last)
         point = Token("", "", end.end, end.end, end.end_line, end.end_column, False, 0)
-        self._error("E0103", f"`{{` is expected after the head of `{head.word}`", point, point)
+        if not statement.broken:
+            self._error("E0103", f"`{{` is expected after the head of `{head.word}`", point, point)
         if following.indent > head.indent and following.type != "EOF" and following.first:
             statement.block = Block(last, last)
         else:
@@ -213,6 +221,8 @@ class Outliner:
         if not taken or any(b.word == "{" for b in brackets):
             return False
         word = taken[0].word
+        if word == "automaton" and self.tokens[self.i + 2].word in (",", "}"):
+            return False  # an alphabet whose `over` is missing
         if word in BLOCK_WORDS and self._is_keyword(taken):
             return True
         if word in ("use", "language") or word in DECLARATION_WORDS or brackets:
@@ -258,7 +268,7 @@ class Outliner:
         if token.type in ("NAME", "PRIMED") and following.word == "<-" and following.type == "LITERAL":
             return True
         if token.type != "NAME":
-            return token.word == "}" and not token.type == "STRING"
+            return token.word == "}" and token.type != "STRING"
         if token.word in DECLARATION_WORDS or token.word in ("per", "substep", "repeat"):
             return following.type == "NAME"
         if self.frames and self.frames[-1].head.word == "expect":
@@ -303,9 +313,12 @@ class Outliner:
     def _too_many_brackets(self, statement: Statement, token: Token) -> None:
         self._error("E0312", f"brackets are nested more than {MAX_BRACKETS} levels deep", token, token)
         statement.broken = True
-        while self.i < self.stop and not (
-            self.tokens[self.i].type == "_NL" and self._begins_statement(self._after_newlines())
-        ):
+        braces = 0
+        while self.i < self.stop:
+            skipped = self.tokens[self.i]
+            braces += (skipped.word == "{") - (skipped.word == "}")
+            if braces < 0 or (skipped.type == "_NL" and self._begins_statement(self._after_newlines())):
+                return
             self.i += 1
 
     def _skip_separators(self) -> None:

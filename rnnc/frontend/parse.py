@@ -13,7 +13,16 @@ from rnnc.frontend import ast
 from rnnc.frontend.build import Parts, nearest
 from rnnc.frontend.build_statements import StatementBuilder
 from rnnc.frontend.lalr import Unexpected, run
-from rnnc.frontend.outline import BLOCK_WORDS, CLAIM_WORDS, DECLARATION_WORDS, ITEM_WORDS, Block, Statement, outline
+from rnnc.frontend.outline import (
+    BLOCK_WORDS,
+    CLAIM_WORDS,
+    DECLARATION_WORDS,
+    ITEM_WORDS,
+    MAX_BLOCKS,
+    Block,
+    Statement,
+    outline,
+)
 from rnnc.frontend.syntax_errors import describe_unexpected
 from rnnc.frontend.tokens import MAX_CHARACTERS, Lexer, Token, span_of
 
@@ -75,8 +84,8 @@ def parse_text(text: str, file: str) -> tuple[ast.Module | None, Diagnostics]:
     """Parses a whole spec.
 
     The module holds whatever could be parsed; statements with errors are left out of it, and the names they would have
-    given a meaning to are in `broken_names`, so that later passes need not report them as unknown.  It is None only for a
-    text beyond the bounds on size.
+    given a meaning to are in `broken_names`, so that later passes need not report them as unknown.  It is None only
+    for a text beyond the bounds on size.
     """
     diagnostics = Diagnostics()
     if len(text) > MAX_CHARACTERS:
@@ -104,6 +113,7 @@ class _Parser:
     def __init__(self, file: str, diagnostics: Diagnostics) -> None:
         self.file, self.diagnostics = file, diagnostics
         self.broken_names: set[str] = set()
+        self.alternatives = 0  # of the `if` chains around the current statement
 
     # ------------------------------------------------------------ items
 
@@ -132,8 +142,10 @@ class _Parser:
                 message = f"`{word}` does not begin a declaration"
                 help_ = nearest(word, sorted(ITEM_WORDS)) or f"a file holds {', '.join(sorted(ITEM_WORDS))}"
             self._error("E0108", message, statement.tokens[0], help_)
-        if statement.block is not None:
-            self._body(statement.block, "cell")
+        if word == "expect" and statement.block is not None:
+            self._expect(statement)
+        elif statement.block is not None:
+            self._body(statement.block, "cell" if word in _BODY_WORDS else "unknown")
 
     def _item(self, statement: Statement) -> ast.TopLevel | None:
         head = self._parse(_STARTS[statement.word], statement)
@@ -162,7 +174,7 @@ class _Parser:
         complete = True
         statements = self._leaves(block, "a statement of a function")
         for i, statement in enumerate(statements):
-            keyword = statement.word in _BODY_WORDS and not self._is_plain(statement)
+            keyword = statement.word in _BODY_WORDS and not self._is_plain(statement, "fn")
             if keyword and statement.word != "let":
                 self._error("E0108", f"`{statement.word}` cannot stand in a function", statement.tokens[0])
                 complete = False
@@ -235,7 +247,7 @@ class _Parser:
         made: list[ast.Statement] = []
         chain: list[Statement] = []  # an `if` with its `else`s
         for statement in [*block.statements, None]:
-            if statement is not None and statement.word == "else" and not self._is_plain(statement):
+            if statement is not None and statement.word == "else" and not self._is_plain(statement, context):
                 if not chain:
                     self._error("E0108", "this `else` belongs to no `if`", statement.tokens[0])
                 chain.append(statement)
@@ -255,15 +267,24 @@ class _Parser:
 
     def _conditional(self, chain: list[Statement], context: str) -> list[ast.If]:
         """`if a { } else if b { } else { }` --> If(a, .., If(b, .., ..))."""
+        if self.alternatives + len(chain) > MAX_BLOCKS:
+            self._error("E0312", f"more than {MAX_BLOCKS} alternatives are nested", chain[0].tokens[0])
+            return []
+        self.alternatives += len(chain)
+        made = self._alternatives(chain, context)
+        self.alternatives -= len(chain)
+        return made
+
+    def _alternatives(self, chain: list[Statement], context: str) -> list[ast.If]:
         orelse: tuple[Any, ...] = ()
         last = chain[-1].block.last if chain[-1].block else chain[-1].tokens[-1]
         for position, part in reversed(list(enumerate(chain))):
             block = part.block
             body = self._body(block, context) if block is not None else ()
-            tokens = part.tokens[1:] if part.word == "else" and position > 0 else part.tokens
+            tokens = part.tokens[1:] if part.word == "else" else part.tokens
             if not tokens:
                 if position < len(chain) - 1:
-                    self._error("E0108", "a further `else` follows this one", part.tokens[0])
+                    self._error("E0108", "nothing can follow the last `else`", chain[position + 1].tokens[0])
                 orelse = body
                 continue
             if tokens[0].word != "if":
@@ -275,13 +296,16 @@ class _Parser:
                 orelse = (ast.If(span=span, then=body, orelse=orelse, **head.fields),)
         return list(orelse) if chain[0].word == "if" else []
 
-    def _is_plain(self, statement: Statement) -> bool:
-        """Whether a statement that begins with a keyword's spelling is an update or assignment of that name."""
-        return len(statement.tokens) > 1 and statement.tokens[1].word in ("<-", "=")
+    def _is_plain(self, statement: Statement, context: str) -> bool:
+        """Whether a statement is an update or an assignment: of something called `gate`, perhaps."""
+        if len(statement.tokens) < 2 or statement.tokens[1].type != "LITERAL":
+            return False
+        sign = statement.tokens[1].word
+        return sign == "<-" or (sign == "=" and (context == "repeat" or statement.word not in _BODY_WORDS))
 
     def _statement(self, statement: Statement, context: str) -> Any:
         tokens, word, block = statement.tokens, statement.word, statement.block
-        plain = self._is_plain(statement)
+        plain = self._is_plain(statement, context)
         if plain or word not in _BODY_WORDS or tokens[0].type != "NAME":
             return self._plain(statement, context)
         if word == "expect":
@@ -300,8 +324,8 @@ class _Parser:
     def _plain(self, statement: Statement, context: str) -> Any:
         """`S <- e`, `h = e`, or something that is no statement."""
         tokens = statement.tokens
-        if statement.block is not None or not self._is_plain(statement):
-            self._no_statement(statement)
+        if statement.block is not None or not self._is_plain(statement, context):
+            self._no_statement(statement, context)
             return None
         if tokens[0].type == "PRIMED":
             self._note_broken(statement)
@@ -310,16 +334,16 @@ class _Parser:
         if tokens[1].word == "<-":
             return self._parse("update", statement)
         made = self._parse("assign", statement)
-        if made is not None and context != "repeat":
+        if made is not None and context not in ("repeat", "unknown"):
             self.broken_names.add(tokens[0].word)
             help_ = f"write `let {tokens[0].word} = ...` for a value, `{tokens[0].word} <- ...` for a state"
             return self._error("E0108", "`=` alone sets only the running value of a `repeat`", tokens[1], help_)
         return made
 
-    def _no_statement(self, statement: Statement) -> None:
+    def _no_statement(self, statement: Statement, context: str) -> None:
         self._note_broken(statement)
         word = statement.word
-        if not statement.broken:
+        if not statement.broken and context != "unknown":
             if word in CLAIM_WORDS and len(statement.tokens) > 1 and statement.tokens[1].type == "NAME":
                 help_ = "claims stand in `expect { }`"
             else:
@@ -327,7 +351,7 @@ class _Parser:
                 help_ = nearest(word, known) or f"a statement begins with {', '.join(known)}, or is an update `S <- e`"
             self._error("E0108", f"`{word}` does not begin a statement", statement.tokens[0], help_)
         if statement.block is not None:
-            self._body(statement.block, "cell")
+            self._body(statement.block, "unknown")  # what may stand in it is not known
 
     def _expect(self, statement: Statement) -> ast.Expect | None:
         block = statement.block
@@ -349,8 +373,8 @@ class _Parser:
             return None
         builder = StatementBuilder(self.file, tokens, self.diagnostics)
         result = run(start, tokens, builder.action)
-        if isinstance(result, Unexpected):
-            message, where, help_ = describe_unexpected(start, tokens, result)
+        if isinstance(result, Unexpected) and not builder.failed:
+            message, where, help_ = describe_unexpected(start, statement, result)
             self.diagnostics.error("E0102", message, span_of(self.file, where, where), help=help_)
         if isinstance(result, Unexpected) or builder.failed:
             self._note_broken(statement)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rnnc.frontend.lalr import Unexpected, table
+from rnnc.frontend.outline import Statement
 from rnnc.frontend.tokens import RESERVED, Token
 
 _EXPRESSION = frozenset({"NUMBER", "LPAR", "LSQB", "FOLD"})
@@ -12,9 +13,12 @@ _NAMES = {"NAME": "a name", "STRING": "a string", "NUMBER": "a number", "$END": 
 _OPERATORS = frozenset({"ADDOP", "MULOP", "COMPARE", "CIRCUMFLEX", "AND", "OR", "IF", "DOT", "LPAR", "LSQB"})
 
 
-def describe_unexpected(start: str, tokens: Sequence[Token], found: Unexpected) -> tuple[str, Token, str]:
+def describe_unexpected(start: str, statement: Statement, found: Unexpected) -> tuple[str, Token, str]:
     """Message, place (a token, or the point after the last) and help."""
-    if found.index >= len(tokens):
+    tokens, block = statement.tokens, statement.block
+    if found.index >= len(tokens) and block is not None and block.open.word == "{":
+        where, what = block.open, "unexpected `{`"
+    elif found.index >= len(tokens):
         last = tokens[-1]
         column = last.column + last.end - last.start
         where = Token("", "", last.end, last.end, last.line, column, False, 0)
@@ -39,9 +43,11 @@ def _spelling(token: Token) -> str:
 
 def _expected(terminals: frozenset[str]) -> str:
     """The terminals as words; an empty string when the list would be too long to help."""
-    if _EXPRESSION <= terminals:
+    if terminals >= _EXPRESSION:
         return "an expression"
     spelled = {name: f"`{literal}`" for literal, name in table().literals.items()}
+    if "$END" in terminals:
+        terminals -= {"RBRACE"}  # ends a statement, as `$END` does
     after_value = terminals & _OPERATORS
     kept = terminals - _OPERATORS if len(after_value) > 4 else terminals
     words = sorted({_NAMES.get(name, spelled.get(name, "")) for name in kept} - {""})

@@ -19,9 +19,9 @@ RESERVED = frozenset({"if", "else", "and", "or", "not", "in", "true", "false"})
 
 @dataclass(slots=True)
 class Token:
-    """`type` is a terminal of the grammar, or `_NL`, `ERROR` (text that is no token) or `EOF`; `word` its text, normalised.
+    """`type`: a terminal of the grammar, `_NL`, `ERROR` (text that is no token) or `EOF`; `word` is its text, in NFKC.
 
-    `first` says that it is the first token of its line, `indent` is the width of the white space that line begins with.
+    `first`: it is the first token of its line; `indent`: the width of the white space that line begins with.
     """
 
     type: str
