@@ -16,6 +16,7 @@ boundary), each a product of decays and never an inverse; only the smallest bloc
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -186,7 +187,7 @@ class LogDecay:
 
 def _masked_exp(x: Tensor, mask: Tensor) -> Tensor:
     """exp where visible, else zero; the hidden entries may be large, so they are masked before the exponential."""
-    return torch.where(mask, torch.where(mask, x, 0.0).exp(), 0.0)
+    return torch.where(mask, x, -math.inf).exp()
 
 
 class ValueDecay:

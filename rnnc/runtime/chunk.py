@@ -23,9 +23,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from rnnc.runtime._chain import chain
 from rnnc.runtime._decay import Decay, LogDecay, NoDecay, Rows, ValueDecay, scaled
 from rnnc.runtime.layout import common_dtype, compute_dtype, sequence_length, spread
-from rnnc.runtime.scan import block_scan, last_state, linear_scan
+from rnnc.runtime.scan import last_state, linear_scan
 
 __all__ = ["MicroStep", "Read", "Update", "matrix_scan", "matrix_states"]
 
@@ -220,13 +221,12 @@ def _decay(frame: _Frame, steps: Sequence[MicroStep], chunk: int) -> Decay:
 class _Columns(NamedTuple):
     """The updates of all micro-steps: those that read the state, and plain writes (None where there are none).
 
-    u, b [G, N, C, M * r, K]; v [G, N, C, M * r, V]; c [G, N, C, M * r, 1].
+    u, -c b [G, N, C, M * r, K]; v [G, N, C, M * r, V].
     """
 
     u: Rows
     b: Rows | None
     v: Tensor | None
-    c: Tensor | None
 
 
 def _columns(frame: _Frame, steps: Sequence[MicroStep], chunk: int, *, reading: bool) -> _Columns | None:
@@ -246,11 +246,16 @@ def _columns(frame: _Frame, steps: Sequence[MicroStep], chunk: int, *, reading: 
     values = [_value(frame, x) for x in slots]
     v = None if all(x is None for x in values) else stack(values, frame.values)
     if not reading:
-        return _Columns(u, None, v, None)
-    b = Rows(x=stack([x.b for x in slots], frame.keys), micro=micro)
-    scales = [x.c.unsqueeze(-1) if x.c is not None else x.u.new_ones(()) for x in slots]
-    c = None if all(x.c is None for x in slots) else stack(scales, 1)
-    return _Columns(u, b, v, c)
+        return _Columns(u, None, v)
+    b = Rows(x=stack([_row(x) for x in slots], frame.keys), micro=micro)
+    return _Columns(u, b, v)
+
+
+def _row(update: Update) -> Tensor | None:
+    """-c b: the triangular system is then the identity plus the products of these rows with the columns."""
+    if update.b is None:
+        return None
+    return -update.b if update.c is None else update.b * -update.c.unsqueeze(-1)
 
 
 def _value(frame: _Frame, update: Update) -> Tensor | None:
@@ -290,19 +295,9 @@ def _chunks(frame: _Frame, state: Tensor, steps: Sequence[MicroStep], chunk: int
         after = linear_scan(factor, source, state, length=count)
         return _Solved(_entries(after, state), last_state(after, state), decay, tuple(columns))
     value, gain = _triangular(reading, columns, decay, frame.values)  # w = value + gain @ S_0
-    ended = _ended(reading.u, decay).mT
-    source = ended @ value if source is None else source + ended @ value
-    step = ended @ gain
-    diagonal = step.new_ones(step.shape[-1]) if total is None else total.expand(*total.shape[:-1], step.shape[-1])
-    step = step + torch.diag_embed(diagonal)
-    after = block_scan(step, source, state)
-    entry = _entries(after, state)
-    columns.append((reading.u, torch.baddbmm(_flat(value), _flat(gain), _flat(entry)).view_as(value)))
-    return _Solved(entry, last_state(after, state), decay, tuple(columns))
-
-
-def _flat(x: Tensor) -> Tensor:
-    return x.flatten(0, 1)
+    entry, w, final = chain(total, _ended(reading.u, decay), gain, value, source, state)
+    columns.append((reading.u, w))
+    return _Solved(entry, final, decay, tuple(columns))
 
 
 def _entries(after: Tensor, state: Tensor) -> Tensor:
@@ -317,21 +312,26 @@ def _ended(u: Rows, decay: Decay) -> Tensor:
 def _triangular(
     reading: _Columns, known: Sequence[tuple[Rows, Tensor]], decay: Decay, value_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Solve (I - c M_bu) w = v + c M_bu' v' + c (G b)^T S_0: the constant part and the factor of S_0."""
+    """Solve (I - M_bu) w = v + M_bu' v' + (G b)^T S_0 for w = value + gain S_0; the rows given are -b."""
     assert reading.b is not None
-    scale = None if reading.c is None else reading.c.flatten(2, 3)
-    gain = scaled(scaled(reading.b.x, decay.from_start(reading.b)).flatten(2, 3), scale)
-    system = scaled(decay.gram(reading.b, reading.u), scale)
+    weight = decay.from_start(reading.b)
+    gain = (-reading.b.x if weight is None else reading.b.x * -weight).flatten(2, 3)
+    system = decay.gram(reading.b, reading.u)
     value = None if reading.v is None else reading.v.flatten(2, 3)
     for u, v in known:
-        seen = scaled(decay.gram(reading.b, u) @ v, scale)
-        value = seen if value is None else value + seen
+        seen = decay.gram(reading.b, u) @ v
+        value = -seen if value is None else value - seen
     if value is None:  # pure low rank: the values are linear in the state
-        gain = torch.linalg.solve_triangular(-system, gain, upper=False, unitriangular=True)
+        gain = torch.linalg.solve_triangular(system, gain, upper=False, unitriangular=True)
         return gain.new_zeros(*gain.shape[:-1], value_size), gain
-    both = torch.linalg.solve_triangular(-system, torch.cat((value, gain), -1), upper=False, unitriangular=True)
-    width = value.shape[-1]
-    return both[..., :width], both[..., width:]
+    both = torch.linalg.solve_triangular(system, torch.cat((value, gain), -1), upper=False, unitriangular=True)
+    value, gain = both.split([value_size, gain.shape[-1]], -1)
+    return value, gain
+
+
+def _add_product(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """x + a @ b in one pass."""
+    return torch.baddbmm(x.flatten(0, 1), a.flatten(0, 1), b.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def _solve(
@@ -352,7 +352,7 @@ def _solve(
         rows = Rows(x=keys, micro=(micro,) * len(chosen), inclusive=when == "new")
         found = scaled(rows.x, solved.decay.from_start(rows)).flatten(2, 3) @ solved.entry
         for u, w in solved.columns:
-            found = found + solved.decay.gram(rows, u) @ w
+            found = _add_product(found, solved.decay.gram(rows, u), w)
         found = found.flatten(1, 2).unflatten(1, (-1, len(chosen)))[:, : frame.length]
         outputs.update((i, _unfold(frame, o)) for i, o in zip(chosen, found.unbind(2), strict=True))
     final = solved.final.reshape(frame.batch, *frame.per, frame.keys, frame.values).to(frame.outer)
