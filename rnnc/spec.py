@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 from rnnc.diagnostics import Diagnostics, Span, SpecError
 from rnnc.frontend import ast
@@ -96,14 +97,15 @@ class Spec:
     def lower(self, cell: str | None = None, **hyper: object) -> CellIR:
         """The graph of one cell, specialised on its int, real and bool hyperparameters.
 
-        Dims may be given too: they are checked (`d/heads` must be whole) and stay symbolic.  Raises SpecError with every
-        error of the cell; of the file, when it could not be parsed.
+        Dims may be given too: they are checked (`d/heads` must be whole) and stay symbolic.  Raises SpecError
+        with every error of the cell; of the file, when it could not be parsed.
         """
         if self._library.diagnostics.has_errors or self._module is None:
             self._raise(self._library.diagnostics)
         binding = self._find(cell)
         decl, module = binding.decl, binding.module
-        assert isinstance(decl, ast.CellDecl) and module is not None
+        assert isinstance(decl, ast.CellDecl)
+        assert module is not None
         found = Diagnostics()
         c = Lowering(library=self._library, diagnostics=found, keyword=decl.keyword, name=decl.name)
         known, dims = read_given(c, decl, hyper, decl.name_span)
@@ -135,12 +137,12 @@ class Spec:
             self._fail("E0306", f"this spec has no cell `{cell}`", None, suggestion(cell, names) or _listed(names))
         return binding
 
-    def _fail(self, code: str, message: str, span: Span | None, help_: str) -> None:
+    def _fail(self, code: str, message: str, span: Span | None, help_: str) -> NoReturn:
         found = Diagnostics()
         found.error(code, message, span, help=help_)
         self._raise(found)
 
-    def _raise(self, found: Diagnostics) -> None:
+    def _raise(self, found: Diagnostics) -> NoReturn:
         raise SpecError(found.sorted(), dict(self.sources))
 
     def __repr__(self) -> str:
@@ -157,7 +159,7 @@ def _extend(into: Diagnostics, more: Diagnostics) -> None:
 
 
 def parse(text: str, file: str = "<string>", *, folder: str | Path | None = None) -> Spec:
-    """A spec from text.  Errors are kept for `check()`.  `folder`: what `use "./x.rnn"` is relative to (None: std only)."""
+    """A spec from text.  Errors are kept for `check()`.  `use "./x.rnn"` is relative to `folder` (None: std only)."""
     library = Library()
     module = library.add_text(text, file, None if folder is None else str(folder))
     return Spec(text, file, library, module)

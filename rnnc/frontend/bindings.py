@@ -30,6 +30,8 @@ def constant(c: Lowering, name: str) -> Value:
 def unknown_name(c: Lowering, expr: ast.Name, context: Context) -> ErrorValue:
     from rnnc.frontend.calls import FUNCTIONS
 
+    if expr.id in c.library.broken:
+        return ERROR
     if expr.id in FUNCTIONS:
         return c.error("E0204", f"`{expr.id}` is a function", expr.span, help=f"call it: `{expr.id}(...)`")
     names = {n for n in context.scope.names() if not n.endswith("'")} | set(CONSTANTS)

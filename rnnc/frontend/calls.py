@@ -76,6 +76,8 @@ def known_function(name: str, context: Context) -> bool:
 
 
 def unknown_function(c: Lowering, callee: ast.Name, context: Context) -> ErrorValue:
+    if callee.id in c.library.broken:
+        return ERROR
     names = set(FUNCTIONS)
     for scope in context.scope.chain():
         names |= {n for n, b in scope.bindings.items() if b.kind in ("fn", "cell")}
@@ -200,7 +202,8 @@ def call_needs_shape(c: Lowering, expr: ast.Call, context: Context) -> bool:
 def inline(c: Lowering, user: Binding, expr: ast.Call, context: Context, want: Shape | None) -> Value:
     """A call of a `fn`: its body with the arguments in place of its parameters; dims follow from the arguments."""
     fn = user.decl
-    assert isinstance(fn, ast.FnDecl) and user.module is not None
+    assert isinstance(fn, ast.FnDecl)
+    assert user.module is not None
     if fn.name in c.calls:
         chain = " -> ".join(f"`{n}`" for n in [*c.calls[c.calls.index(fn.name) :], fn.name])
         return c.error("E0206", f"the function `{fn.name}` calls itself", expr.span, label=chain)

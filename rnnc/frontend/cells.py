@@ -1,6 +1,6 @@
 """The statements of a cell, to `CellIR`.
 
-Declarations are collected first, then everything is evaluated on demand, so that the order of statements does not matter.
+Declarations are collected first, then everything is evaluated on demand: the order of statements does not matter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from rnnc.frontend.lowering import Lowering, StateInfo
 from rnnc.frontend.params import declare_param, finish_param
 from rnnc.frontend.scope import Binding, BindingKind, Context, suggestion
 from rnnc.frontend.types import conform, resolve_type
-from rnnc.frontend.values import ERROR, Dim, ErrorValue, Tensor, Value
+from rnnc.frontend.values import ERROR, ErrorValue, Tensor, Value
+from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR, Init, Input, Output, Param, State
 
 Hyper: TypeAlias = "tuple[tuple[str, Fraction | int | bool], ...]"
@@ -98,7 +99,7 @@ def collect_one(c: Lowering, s: ast.Statement, context: Context, frame: Frame) -
         case ast.Substep():
             _collect_substep(c, s, context, frame)
         case ast.Per():
-            axis = _per_axis(c, s, context)
+            axis = per_axis(c, s, context)
             if axis is not None:
                 collect(c, s.body, replace(context, per=(*context.per, axis)), frame)
         case ast.If():
@@ -201,7 +202,7 @@ def _state(c: Lowering, s: ast.StateDecl, context: Context) -> None:
         c.states[s.name] = StateInfo(name=s.name, binding=binding, type=full, node=node, domain=domain, span=s.span)
 
 
-def _per_axis(c: Lowering, s: ast.Per, context: Context) -> Dim | None:
+def per_axis(c: Lowering, s: ast.Per, context: Context) -> Dim | None:
     value = evaluate(c, s.axis, context)
     if isinstance(value, Dim):
         k = value.constant
@@ -254,6 +255,8 @@ def _is_state(c: Lowering, target: ast.Name, context: Context) -> bool:
         return True
     if target.id in c.future_states:
         return True
+    if target.id in c.library.broken:
+        return False
     if binding is None and target.id not in c.future_names:
         hint = suggestion(target.id, c.future_states)
         c.error(
@@ -355,6 +358,8 @@ def _finish_states(c: Lowering, context: Context) -> None:
         _state_init(c, state, decl, where.named(state.name))
         update = where.scope.bindings.get(state.name + "'")
         if update is None:
+            if state.name in c.library.broken:
+                continue
             c.error(
                 "E0208",
                 f"state `{state.name}` is never updated",
@@ -423,7 +428,7 @@ def _known(node: int | None) -> int:
 def prune(cell: CellIR, declared: set[int]) -> CellIR:
     """The cell without nodes that nothing depends on.
 
-    cell with dead nodes --> cell.nodes[i].id == i, every node reachable from an input, parameter, state, output or claim
+    cell with dead nodes --> cell.nodes[i].id == i, every node is needed by a root
     """
     roots = [i.node for i in cell.inputs] + [o.node for o in cell.outputs] + [r.node for r in cell.ranges]
     roots += [n for s in cell.states for n in (s.node, s.init, s.update)] + [n for _, n in cell.transitions]

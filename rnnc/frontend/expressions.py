@@ -1,7 +1,7 @@
 """Expressions to graph nodes: operators, conditions, subscripts, folds, and the flow of expected shapes.
 
-`evaluate(c, expr, context, want)` lowers one expression.  `want` is the core shape its surroundings expect, if known: it
-flows down through shape-preserving functions and elementwise operators to learned maps, whose output size it gives.
+`evaluate(c, expr, context, want)` lowers one expression.  `want` is the core shape its surroundings expect, if known:
+it flows down through shape-preserving functions and elementwise operators to learned maps, whose output size it gives.
 """
 
 from __future__ import annotations

@@ -26,7 +26,26 @@ from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.graph import Init, NodeId
 from rnnc.ir.types import Type
 
-UNARY = "exp log sqrt abs sign sin cos tanh sigmoid logsigmoid softplus relu silu gelu step re im conj".split()
+UNARY = [
+    "exp",
+    "log",
+    "sqrt",
+    "abs",
+    "sign",
+    "sin",
+    "cos",
+    "tanh",
+    "sigmoid",
+    "logsigmoid",
+    "softplus",
+    "relu",
+    "silu",
+    "gelu",
+    "step",
+    "re",
+    "im",
+    "conj",
+]
 
 
 def argument_node(c: Lowering, bound: Bound, name: str, want: Shape | None = None) -> NodeId | None:

@@ -12,11 +12,13 @@ from rnnc.frontend import ast
 from rnnc.frontend.expressions import evaluate
 from rnnc.frontend.lowering import Lowering
 from rnnc.frontend.scope import Binding, Context, Scope, suggestion
-from rnnc.frontend.values import ERROR, Dim, ErrorValue, Value
+from rnnc.frontend.values import ERROR, ErrorValue, Value
+from rnnc.ir.dims import Dim, DimError
 from rnnc.ir.graph import CellIR, DimParam
 
 KINDS = ("dim", "int", "real", "bool")
 SAMPLES: dict[str, Dim | bool] = {"int": Dim.of(2), "real": Dim.of(1), "bool": False}  # for a check without values
+EXAMPLES = {"int": "2", "real": "1", "bool": "false"}
 Known: TypeAlias = "Dim | bool"
 HyperValues: TypeAlias = "tuple[tuple[str, Fraction | int | bool], ...]"
 
@@ -62,7 +64,8 @@ def bind_head(
 def _plain(kind: str, value: Value) -> Fraction | int | bool:
     if isinstance(value, bool):
         return value
-    assert isinstance(value, Dim) and value.constant is not None
+    assert isinstance(value, Dim)
+    assert value.constant is not None
     return int(value.constant) if kind == "int" else value.constant
 
 
@@ -93,7 +96,7 @@ def _known_value(
             "E0303",
             f"`{c.name}` needs a value for `{h.name}: {h.kind}`",
             span,
-            help=f"give it when compiling, for example `{h.name} = {2 if h.kind == 'int' else 'false' if h.kind == 'bool' else 1}`",
+            help=f"give it when compiling, for example `{h.name} = {EXAMPLES[h.kind]}`",
         )
     if isinstance(default, ErrorValue) or h.default is None:
         return ERROR
@@ -167,8 +170,6 @@ def _number(value: object) -> Known | None:
 
 def check_sizes(c: Lowering, cell: CellIR, dims: Mapping[str, int], span: Span) -> None:
     """Whether every size of the cell is a positive whole number for these dims (and not a huge one)."""
-    from rnnc.ir.dims import DimError
-
     try:
         env = cell.dim_values(dims)
     except DimError as e:
@@ -200,7 +201,9 @@ def check_sizes(c: Lowering, cell: CellIR, dims: Mapping[str, int], span: Span) 
 def _outside(cell: CellIR, node: int, env: Mapping[str, int]) -> bool:
     n = cell.nodes[node]
     axis, start, stop = n.attr("axis"), n.attr("start"), n.attr("stop")
-    assert isinstance(axis, int) and isinstance(start, Dim) and isinstance(stop, Dim)
+    assert isinstance(axis, int)
+    assert isinstance(start, Dim)
+    assert isinstance(stop, Dim)
     size = cell.nodes[n.args[0]].type.shape[axis]
     if not (size - stop).names | start.names <= env.keys():
         return False

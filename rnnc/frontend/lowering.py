@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from rnnc.diagnostics import Diagnostics, Span
 from rnnc.frontend import ast
 from rnnc.frontend.scope import Binding, Context
-from rnnc.frontend.values import ERROR, Dim, ErrorValue, Identity, Pieces, Shape, Tensor, Value, type_text
+from rnnc.frontend.values import ERROR, ErrorValue, Identity, Pieces, Shape, Tensor, Value, type_text
 from rnnc.ir.builder import Builder
+from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR, DimParam, Init, Input, NodeId, Output, Param, RangeClaim
 from rnnc.ir.ops import OpTypeError
 from rnnc.ir.types import Domain, Type, UnitNorm

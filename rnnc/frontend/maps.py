@@ -1,7 +1,7 @@
 """Learned maps and time: `linear`, `embedding`, `conv`, `prev`, attention.
 
-`linear(x)` is `W x + b` as plain nodes.  `conv` and `prev` are operations over time when their argument depends on no state;
-otherwise they become explicit hidden states that hold the last values.
+`linear(x)` is `W x + b` as plain nodes.  `conv` and `prev` are operations over time when their argument depends on no
+state; otherwise they become explicit hidden states that hold the last values.
 """
 
 from __future__ import annotations
@@ -84,13 +84,13 @@ def _contract(c: Lowering, weight: NodeId, x: NodeId, out_rank: int) -> NodeId:
 
 def _embedding(c: Lowering, bound: Bound) -> Value:
     token = c.to_node(evaluate(c, bound["t"], bound.context), bound["t"].span)
+    shape: Shape | None = None
     if bound.get("size") is not None:
         size = resolve_size(c, bound["size"], bound.context)
         shape = None if size is None else (size,)
     elif bound.want is not None:
         shape = bound.want
     else:
-        shape = None
         c.error("E0205", "the size of this `embedding` is unknown", bound.call.span, help="write `embedding(t, d)`")
     init = init_of(c, bound.get("init"), bound.context)
     if token is None or shape is None:

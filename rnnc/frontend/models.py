@@ -10,10 +10,10 @@ from rnnc.frontend.calls import Bound, Function
 from rnnc.frontend.calls import bind as bind_arguments
 from rnnc.frontend.expressions import evaluate, known_number
 from rnnc.frontend.lowering import Lowering
-from rnnc.frontend.scope import Binding, Context, Scope, suggestion
+from rnnc.frontend.scope import Binding, BindingKind, Context, Scope, suggestion
 from rnnc.frontend.types import conform
-from rnnc.frontend.values import ERROR, Dim, ErrorValue, Identity, Pieces, Tensor, Value
-from rnnc.ir.dims import DimError
+from rnnc.frontend.values import ERROR, ErrorValue, Identity, Pieces, Tensor, Value
+from rnnc.ir.dims import Dim, DimError
 from rnnc.ir.graph import CellIR, Input, NodeId, Output
 from rnnc.ir.types import Type
 
@@ -230,7 +230,8 @@ def _sequence(
 ) -> None:
     """The statements of a repeat body, one after the other: each sees the running value as it is then."""
     from rnnc.frontend.bindings import check_names
-    from rnnc.frontend.cells import _per_axis, declare_param, finish_param, fresh
+    from rnnc.frontend.cells import fresh, per_axis
+    from rnnc.frontend.params import declare_param, finish_param
 
     for statement in statements:
         match statement:
@@ -249,7 +250,7 @@ def _sequence(
                     running.value = conform(c, value, type_, statement.value, f"`{s.name}`")
             case ast.LetDecl(keyword="let" | "gate") | ast.ConstDecl():
                 if fresh(c, statement.name, statement, context):
-                    kind = "const" if isinstance(statement, ast.ConstDecl) else "let"
+                    kind: BindingKind = "const" if isinstance(statement, ast.ConstDecl) else "let"
                     binding = Binding(statement.name, kind, statement.span, decl=statement, context=context, owner=c)
                     force(c, binding, statement.span)  # before it is bound: it cannot see itself
                     context.scope.bindings[statement.name] = binding
@@ -263,7 +264,7 @@ def _sequence(
                 )
                 finish_param(c, statement, value, context.named(statement.name))
             case ast.Per():
-                axis = _per_axis(c, statement, context)
+                axis = per_axis(c, statement, context)
                 if axis is not None:
                     inner = Context(scope=context.scope, per=(*context.per, axis))
                     _sequence(c, s, statement.body, inner, running, type_)

@@ -14,7 +14,8 @@ from pathlib import Path
 from rnnc.diagnostics import Diagnostics, Span
 from rnnc.frontend import ast
 from rnnc.frontend.scope import Binding, BindingKind, Scope, suggestion
-from rnnc.frontend.values import ERROR, Dim
+from rnnc.frontend.values import ERROR
+from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR
 
 MAX_FILES = 64
@@ -38,6 +39,7 @@ class Library:
 
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     sources: dict[str, str] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)  # names that statements with syntax errors would have bound
     modules: dict[str, LoadedModule | None] = field(default_factory=dict)
     loading: list[str] = field(default_factory=list)
     lowered: dict[tuple[object, ...], tuple[CellIR | None, Diagnostics]] = field(default_factory=dict)
@@ -47,12 +49,14 @@ class Library:
         """Parse one file and what it imports; None when nothing could be parsed."""
         from rnnc.frontend.parse import parse_text
 
+        text = text.replace("\r\n", "\n").replace("\r", "\n")  # as the parser counts positions
         self.sources[file] = text
         tree, found = parse_text(text, file)
         for d in found.items:
             self.diagnostics.add(d)
         if tree is None:
             return None
+        self.broken |= tree.broken_names
         module = LoadedModule(file, tree, Scope(), not found.has_errors, folder)
         self.loading.append(file)
         for item in tree.items:
@@ -151,7 +155,7 @@ class Library:
         binding = module.scope.bindings.get(name.id)
         if binding is not None:
             return binding
-        if module.sound:
+        if module.sound or name.id not in module.tree.broken_names:
             self.diagnostics.error(
                 "E0403",
                 f"`{use.path}` has no `{name.id}`",
@@ -193,7 +197,8 @@ class Library:
         """The cell of a binding, specialised on `given`; its errors go `into` the caller's."""
         from rnnc.frontend.specialise import lower_declaration
 
-        assert isinstance(binding.decl, ast.CellDecl) and binding.module is not None
+        assert isinstance(binding.decl, ast.CellDecl)
+        assert binding.module is not None
         name = binding.decl.name
         if name in self.lowering:
             chain = " -> ".join(f"`{n}`" for n in [*self.lowering[self.lowering.index(name) :], name])

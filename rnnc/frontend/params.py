@@ -11,12 +11,14 @@ from __future__ import annotations
 from fractions import Fraction
 
 from rnnc.frontend import ast
-from rnnc.frontend.expressions import evaluate, known_number
+from rnnc.frontend.expressions import evaluate
 from rnnc.frontend.lowering import Lowering
+from rnnc.frontend.numbers import power_form, power_form_of_dim
 from rnnc.frontend.scope import Context, suggestion
 from rnnc.frontend.types import conform, resolve_type
-from rnnc.frontend.values import ERROR, Dim, ErrorValue, Tensor, Value
-from rnnc.ir.graph import Init, NodeId, Param
+from rnnc.frontend.values import ERROR, ErrorValue, Tensor, Value
+from rnnc.ir.dims import Dim
+from rnnc.ir.graph import Init, InitNumber, NodeId, Param
 from rnnc.ir.types import Disk, Domain, HalfPlane, Interval, Type, UnitNorm
 
 # name -> (least, most) numbers it takes, and the kind of `Init`
@@ -139,9 +141,9 @@ def _fill(c: Lowering, value: Value, target: Type, expr: ast.Expr) -> Value:
     if node is None:
         return ERROR
     found = c.b.type(node)
-    if found.shape != target.shape and len(found.shape) <= len(target.shape) and not found.per:
-        if found.shape == target.shape[len(target.shape) - len(found.shape) :] or not found.shape:
-            node = c.b.broadcast_to(node, target.shape)
+    fits = not found.shape or found.shape == target.shape[len(target.shape) - len(found.shape) :]
+    if found.shape != target.shape and len(found.shape) <= len(target.shape) and not found.per and fits:
+        node = c.b.broadcast_to(node, target.shape)
     value = conform(c, Tensor(node), Type(dtype=target.dtype, shape=target.shape), expr, "the parameter")
     if isinstance(value, Tensor) and target.per:
         return Tensor(c.b.broadcast_to(value.node, target.shape, target.per))
@@ -163,12 +165,12 @@ def _distribution_name(expr: ast.Expr) -> str | None:
 def _distribution(c: Lowering, name: str, expr: ast.Expr, context: Context) -> Init | None:
     least, most = DISTRIBUTIONS[name]
     given = expr.args if isinstance(expr, ast.Call) else ()
-    values: list[Fraction | Dim] = []
+    values: list[InitNumber] = []
     for a in given:
-        value = known_number(c, a.value, context, f"an argument of `{name}`")
+        value = _init_number(c, a.value, context, name)
         if value is None:
             return None
-        values.append(value if value.constant is None else value.constant)
+        values.append(value)
     if not least <= len(values) <= most:
         count = f"{least}" if least == most else f"{least} to {most}"
         c.error("E0209", f"`{name}` takes {count} numbers, not {len(values)}", expr.span)
@@ -178,15 +180,39 @@ def _distribution(c: Lowering, name: str, expr: ast.Expr, context: Context) -> I
     return Init(kind=name, args=tuple(values))
 
 
+def _init_number(c: Lowering, expr: ast.Expr, context: Context, name: str) -> InitNumber | None:
+    """A parameter of a distribution: a number, a dim, or `c * dim^p` such as `(2 * d)^-0.5`."""
+    value = evaluate(c, expr, context)
+    if isinstance(value, ErrorValue):
+        return None
+    found = None
+    if isinstance(value, Dim):
+        found = power_form_of_dim(value)
+    elif isinstance(value, Tensor):
+        found = power_form(c.b.nodes, value.node)
+    if found is None:
+        c.error(
+            "E0305",
+            f"an argument of `{name}` must be a number, or a power of a dim such as `n^-0.5`",
+            expr.span,
+            label=f"`{c.type_text(value)}`",
+        )
+        return None
+    coefficient, base, power = found
+    if base == Dim.of(1):
+        return coefficient
+    return base if coefficient == 1 and power == 1 else found
+
+
 def _check_inside(c: Lowering, decl: ast.ParamDecl, init: Init, domain: Domain | None) -> None:
     """A constant start must lie inside an open interval: only such values have a raw counterpart."""
     if not isinstance(domain, Interval) or decl.init is None:
         return
-    values = {"zeros": (Fraction(0),), "ones": (Fraction(1),)}.get(init.kind)
-    if values is None and init.kind in ("constant", "uniform"):
-        values = tuple(v for v in init.args if isinstance(v, Fraction))
+    values = {"zeros": [Fraction(0)], "ones": [Fraction(1)]}.get(init.kind, [])
+    if init.kind in ("constant", "uniform"):
+        values = [v for v in init.args if isinstance(v, Fraction)]
     inclusive = init.kind == "uniform"
-    for v in values or ():
+    for v in values:
         low = domain.lo is not None and (v < domain.lo or (v == domain.lo and not inclusive))
         high = domain.hi is not None and (v > domain.hi or (v == domain.hi and not inclusive))
         if low or high:

@@ -17,8 +17,9 @@ from rnnc.frontend.hyper import Known, bind_head
 from rnnc.frontend.lowering import Lowering, TooLarge
 from rnnc.frontend.modules import Library, LoadedModule
 from rnnc.frontend.scope import Binding, Context, Scope
-from rnnc.frontend.types import TYPE_KINDS, declared_type, resolve_type
-from rnnc.frontend.values import Dim, Tensor
+from rnnc.frontend.types import TYPE_KINDS, conform, declared_type, resolve_type
+from rnnc.frontend.values import ERROR, Tensor
+from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR
 from rnnc.ir.types import Type
 
@@ -72,7 +73,8 @@ def lower_declaration(
             context = Context(scope=scope)
             collect_future(c, decl.body)
             lower_body(c, decl.body, context)
-            if not outputs_of(context) and not found.has_errors and not c.states:
+            nothing = not outputs_of(context) and not c.states
+            if nothing and not (found.has_errors or library.diagnostics.has_errors):
                 c.error(
                     "E0211", f"`{decl.name}` has no output and no state", decl.name_span, help="add `output y = ...`"
                 )
@@ -113,8 +115,8 @@ def _try_function(library: Library, module: LoadedModule, decl: ast.FnDecl, shap
     with bounded(c, decl.span):
         scope = Scope(module.scope)
         context = Context(scope=scope, pure=True)
-        types = [t for _, t, _ in decl.params] + ([decl.result] if decl.result else [])
-        for size in (s for t in types for s in t.shape):
+        annotations = [t for _, t, _ in decl.params] + ([decl.result] if decl.result else [])
+        for size in (s for t in annotations for s in t.shape):
             if isinstance(size, ast.Name) and scope.lookup(size.id) is None:
                 scope.bindings[size.id] = Binding(size.id, "hyper", size.span, value=Dim.of(size.id), status="done")
         for name, type_, default in decl.params:
@@ -126,8 +128,8 @@ def _try_function(library: Library, module: LoadedModule, decl: ast.FnDecl, shap
                 resolved = Type(dtype=resolved.dtype, shape=shape)
             if default is not None:
                 evaluate(c, default, context)
-            value = None if resolved is None else Tensor(c.b.leaf("input", name, resolved))
-            scope.bindings[name] = Binding(name, "value", type_.span, value=value, status="done")
+            leaf = ERROR if resolved is None else Tensor(c.b.leaf("input", name, resolved))
+            scope.bindings[name] = Binding(name, "value", type_.span, value=leaf, status="done")
         for let in decl.body:
             if let.name in scope.bindings:
                 c.error("E0202", f"`{let.name}` is declared twice", let.span)
@@ -137,9 +139,7 @@ def _try_function(library: Library, module: LoadedModule, decl: ast.FnDecl, shap
         for let in decl.body:
             force(c, scope.bindings[let.name], let.span)
         value = evaluate(c, decl.value, context)
-        type_, _, ok = declared_type(c, decl.result, context)
-        if ok and type_ is not None and decl.result is not None and decl.result.shape:
-            from rnnc.frontend.types import conform
-
-            conform(c, value, type_, decl.value, f"the result of `{decl.name}`", verb="is")
+        result, _, ok = declared_type(c, decl.result, context)
+        if ok and decl.result is not None and decl.result.shape:
+            conform(c, value, result, decl.value, f"the result of `{decl.name}`", verb="is")
     return found

@@ -8,7 +8,8 @@ from rnnc.frontend import ast
 from rnnc.frontend.expressions import known_number
 from rnnc.frontend.lowering import Lowering
 from rnnc.frontend.scope import Context, suggestion
-from rnnc.frontend.values import ERROR, Dim, ErrorValue, Pieces, Shape, Tensor, Value, type_text
+from rnnc.frontend.values import ERROR, ErrorValue, Pieces, Shape, Tensor, Value, type_text
+from rnnc.ir.dims import Dim
 from rnnc.ir.graph import NodeId
 from rnnc.ir.ops import OPS
 from rnnc.ir.types import Disk, Domain, DType, HalfPlane, Interval, Type, UnitNorm
@@ -84,7 +85,8 @@ def resolve_domain(c: Lowering, expr: ast.Domain, context: Context) -> Domain | 
             hi = _end(c, expr.hi, context)
             if lo is ERROR or hi is ERROR:
                 return None
-            assert not isinstance(lo, ErrorValue) and not isinstance(hi, ErrorValue)
+            assert not isinstance(lo, ErrorValue)
+            assert not isinstance(hi, ErrorValue)
             if lo is not None and hi is not None and (lo > hi or (lo == hi and (expr.lo_open or expr.hi_open))):
                 c.error("E0204", "no number lies in this domain", expr.span)
                 return None

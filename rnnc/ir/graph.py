@@ -17,6 +17,7 @@ from rnnc.ir.types import Domain, Type
 
 NodeId: TypeAlias = int
 Exact: TypeAlias = "Fraction | tuple[Exact, ...]"
+InitNumber: TypeAlias = "Fraction | Dim | tuple[Fraction, Dim, Fraction]"  # the last is coefficient * dim ^ power
 Attr: TypeAlias = "str | int | bool | Fraction | Dim | tuple[Attr, ...]"
 
 
@@ -65,7 +66,7 @@ class Init:
     """
 
     kind: str = "default"
-    args: tuple[Fraction | Dim, ...] = ()
+    args: tuple[InitNumber, ...] = ()
     node: NodeId | None = None
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from rnnc.ir.autodiff import Backward, backward
 from rnnc.ir.domains.concrete import Array, Concrete, resolve
 from rnnc.ir.evaluate import evaluate
-from rnnc.ir.graph import CellIR, Node, NodeId, Param, ancestors
+from rnnc.ir.graph import CellIR, InitNumber, Node, NodeId, Param, ancestors
 from rnnc.ir.unfold import inline_calls, unfold_time
 
 Arrays = Mapping[str, Array]
@@ -297,10 +297,17 @@ def init_params(cell: CellIR, dims: Mapping[str, int], rng: np.random.Generator)
     return {p.name: _initial(flat, env, p, rng) for p in flat.params}
 
 
+def _init_number(value: InitNumber, dims: Mapping[str, int]) -> float:
+    if isinstance(value, tuple):
+        coefficient, base, power = value
+        return float(coefficient) * float(base.evaluate(dims)) ** float(power)
+    return float(resolve(value, dims))
+
+
 def _initial(cell: CellIR, dims: Mapping[str, int], p: Param, rng: np.random.Generator) -> Array:
     t = cell.nodes[p.node].type
     shape = resolve((*t.per, *t.shape), dims)
-    args = resolve(p.init.args, dims)
+    args = [_init_number(a, dims) for a in p.init.args]
     size = shape[-1] if t.rank else 1
     match p.init.kind if p.constrained is None else "raw":
         case "zeros":
