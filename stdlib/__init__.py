@@ -46,14 +46,14 @@ def path_of(name: str) -> Path:
     return path
 
 
-def tagger_source(cell: str, spec: str | Path | None = None) -> str:
+def tagger_source(cell: str, use: str = "") -> str:
     """The text of a model `Tagger` that labels every step of a token sequence with a cell from `real[d]` to `real[d]`.
 
-    `cell` is a cell of the file `spec`, or of the standard library where `spec` is None; it is called as `cell(d)`.
-    The result is a spec: embedding, `layers` residual blocks (the cell, then a small MLP), norm, logits per step.
+    `use` is where the cell comes from, as in a spec: `std.gru`, or `"./mine.rnn"` with its quotes; without it, the file
+    of the standard library that has the cell (KeyError if none has).  The cell is called as `cell(d)`.  The result is a
+    spec: embedding, `layers` residual blocks (the cell, then a small MLP), norm, logits per step.
     """
-    path = Path(spec) if spec is not None else _file_with(cell)
-    return _TAGGER.format(use=path.resolve().as_posix(), cell=cell)
+    return _TAGGER.format(use=use or f"std.{_file_with(cell).stem}", cell=cell)
 
 
 def _names() -> list[str]:
@@ -98,7 +98,7 @@ def _header(text: str) -> dict[str, str]:
 
 
 _TAGGER = """\
-use "{use}" {{ {cell} }}
+use {use} {{ {cell} }}
 
 model Tagger(vocab: dim, classes: dim, d: dim = 64, layers: int = 2) {{
   input t: token[vocab]
