@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from rnnc.analysis import intervals
+from rnnc.analysis.ranges import Ranges
 from rnnc.ir.builder import Builder
 from rnnc.ir.graph import Node, NodeId
 
@@ -49,7 +51,7 @@ def log_of(b: Builder, node: NodeId) -> NodeId | None:
 
 
 def _one_minus_sigmoid(b: Builder, n: Node) -> NodeId | None:
-    one, gate = (_behind_views(b, a) for a in n.args)
+    one = _behind_views(b, n.args[0])
     if b.nodes[one].op != "const" or b.nodes[one].attr("value") != 1:
         return None
     return b.nodes[n.args[1]].args[0] if b.nodes[n.args[1]].op == "sigmoid" else None
@@ -67,29 +69,6 @@ def _positive_const(n: Node) -> bool:
 
 
 def is_positive(b: Builder, node: NodeId) -> bool:
-    """Whether the value is above zero whatever the parameters and inputs are, by how it is computed."""
-    n = b.nodes[node]
-    if n.type.dtype != "real":
-        return False
-    match n.op:
-        case "const":
-            return _positive_const(n)
-        case "exp" | "sigmoid" | "softplus" | "softmax" | "dim":
-            return True
-        case "mul" | "div" | "add":
-            return all(is_positive(b, a) for a in n.args)
-        case "max":
-            return any(is_positive(b, a) for a in n.args)
-        case "min":
-            return all(is_positive(b, a) for a in n.args)
-        case "select":
-            return all(is_positive(b, a) for a in n.args[1:])
-        case "pow" | "sqrt":
-            return is_positive(b, n.args[0])
-        case "sub":
-            one, gate = (_behind_views(b, a) for a in n.args)
-            return b.nodes[one].attr("value") == 1 and b.nodes[one].op == "const" and b.nodes[gate].op == "sigmoid"
-        case "sum" | "mean":
-            return is_positive(b, n.args[0])
-        case op:
-            return op in PASSES_THROUGH and is_positive(b, n.args[0])
+    """Whether the value is above zero whatever the parameters and inputs are (declared domains of inputs are not trusted:
+    a logarithm of a negative number would be silent)."""
+    return intervals.is_positive(Ranges(b.nodes, {}).real(node)) and b.nodes[node].type.dtype == "real"
