@@ -17,7 +17,7 @@ Hyper = dict[str, int | bool | Fraction]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class HyperParameter(click.ParamType):
+class HyperParameter(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
     """`name=value`, the value an int, a real (kept exact: `0.5`, `1/3`), or `true` / `false`."""
 
     name = "name=value"

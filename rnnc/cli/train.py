@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rnnc.training.session import Session
 
 
-class Lengths(click.ParamType):
+class Lengths(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
     """`40,80,160`."""
 
     name = "N,N,..."

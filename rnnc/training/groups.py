@@ -86,7 +86,8 @@ def _table(elements: NDArray[np.int64]) -> NDArray[np.int64]:
         keys = elements @ radix
         order = np.argsort(keys)
         rows = [np.searchsorted(keys, a[elements] @ radix, sorter=order) for a in elements]
-        return order[np.stack(rows)].astype(np.int64)
+        table: NDArray[np.int64] = order[np.stack(rows)].astype(np.int64)
+        return table
     index = {row.tobytes(): i for i, row in enumerate(elements)}
     return np.array([[index[row.tobytes()] for row in a[elements]] for a in elements], dtype=np.int64)
 

@@ -28,20 +28,18 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """h [B, T, width] -> [B, T, width]."""
-        x = (
-            self.into(self.norm(h)).unflatten(-1, self.input_shape)
-            if self.input_shape
-            else self.into(self.norm(h))[..., 0]
-        )
+        x: Tensor = self.into(self.norm(h))
+        x = x.unflatten(-1, self.input_shape) if self.input_shape else x[..., 0]
         y = first_output(self.layer(x))
-        y = y.flatten(2) if self.output_shape else y[..., None]
-        return h + self.out_of(y)
+        change: Tensor = self.out_of(y.flatten(2) if self.output_shape else y[..., None])
+        return h + change
 
 
 def first_output(returned: Any) -> Tensor:
     """A layer returns (y, state), or ((y1, y2, ...), state): the first output is what is trained."""
     y = returned[0]
-    return y[0] if isinstance(y, tuple) else y
+    first: Tensor = y[0] if isinstance(y, tuple) else y
+    return first
 
 
 class LayerModel(nn.Module):
