@@ -127,8 +127,10 @@ def _buffer(b: Builder, key: str, length: int, value: NodeId, init: NodeId | Non
     type_ = Type(dtype=t.dtype, shape=(Dim.of(length), *t.shape), per=t.per, vocab=t.vocab)
     node = b.leaf("state", key, type_)
     newest = b.add("expand", b.broadcast_to(value, t.shape, t.per), axes=(-t.rank - 1,))
-    kept = b.add("slice", node, axis=-t.rank - 1, start=Dim.of(1), stop=Dim.of(length))
-    update = b.add("concat", kept, newest, axis=-t.rank - 1) if length > 1 else newest
+    update = newest
+    if length > 1:
+        kept = b.add("slice", node, axis=-t.rank - 1, start=Dim.of(1), stop=Dim.of(length))
+        update = b.add("concat", kept, newest, axis=-t.rank - 1)
     if init is None:
         first = b.const(Fraction(0), type_)
     else:

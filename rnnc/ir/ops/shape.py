@@ -84,7 +84,10 @@ def _transpose(attrs: Attrs, types: tuple[Type, ...]) -> Type:
 def _slice(attrs: Attrs, types: tuple[Type, ...]) -> Type:
     """attrs: axis (negative), start, stop (Dims)."""
     shape = list(types[0].shape)
-    shape[attrs["axis"]] = Dim.of(attrs["stop"]) - Dim.of(attrs["start"])
+    size = Dim.of(attrs["stop"]) - Dim.of(attrs["start"])
+    if size.constant is not None and size.constant <= 0:
+        raise OpTypeError(f"an empty slice of `{types[0]}`")
+    shape[attrs["axis"]] = size
     return replace(types[0], shape=tuple(shape))
 
 
@@ -92,6 +95,8 @@ def _concat(attrs: Attrs, types: tuple[Type, ...]) -> Type:
     """attrs: axis (negative); the other axes are equal."""
     axis = attrs["axis"]
     shape = list(types[0].shape)
+    if not -len(shape) <= axis < 0:
+        raise OpTypeError(f"cannot join numbers such as `{types[0]}`: a vector is needed")
     for t in types[1:]:
         if t.rank != len(shape) or any(
             a != b for i, (a, b) in enumerate(zip(shape, t.shape, strict=True)) if i != len(shape) + axis

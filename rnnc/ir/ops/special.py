@@ -42,6 +42,7 @@ def _layout(attrs: Attrs, types: tuple[Type, ...]) -> Type:
     companion: c[n] -> ones on the first subdiagonal and c as the last column.
     """
     t, kind = types[0], attrs["kind"]
+    joint_dtype(types)
     if kind == "blockdiag":
         if t.rank != 3 or t.shape[1] != t.shape[2]:
             raise OpTypeError(f"`blockdiag` needs square blocks [b, n, n], not `{t}`")

@@ -1,0 +1,240 @@
+"""Soundness of the abstract domains: every op, with each subset of its arguments made states, against concrete perturbation."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_examples import EXAMPLES, LEAVES, Example
+
+from rnnc.ir.builder import Builder
+from rnnc.ir.domains.concrete import Concrete, resolve
+from rnnc.ir.domains.cost import total
+from rnnc.ir.domains.degree import Degree, degrees
+from rnnc.ir.domains.dependence import dependences
+from rnnc.ir.domains.jacobian import jacobian
+from rnnc.ir.domains.sparsity import Sparsity, full_shape
+from rnnc.ir.evaluate import evaluate
+from rnnc.ir.graph import CellIR, Node, State
+from rnnc.ir.ops import OPS
+from rnnc.ir.types import Type
+
+PLAIN = [e for e in EXAMPLES if OPS[e.op].category not in ("time", "model")]
+
+
+@dataclass(frozen=True)
+class WithStates:
+    """An example's cell with some arguments turned into states (which keep their values where they stand)."""
+
+    e: Example
+    chosen: tuple[int, ...]
+    cell: CellIR
+
+    def __str__(self) -> str:
+        return f"{self.e} in {self.chosen}"
+
+    def value(self, arrays: dict[str, Any]) -> Any:
+        nodes = {leaf.name: leaf.node for leaf in (*self.e.cell.inputs, *self.e.cell.params)}
+        domain = Concrete(self.cell, self.e.dims, {nodes[k]: v for k, v in arrays.items()})
+        with np.errstate(all="ignore"):
+            return evaluate(self.cell, domain, [self.e.node])[self.e.node]
+
+
+def with_states(e: Example, chosen: tuple[int, ...]) -> WithStates:
+    """Turns the arguments `chosen` into state leaves."""
+    nodes = list(e.cell.nodes)
+    states = []
+    for k in chosen:
+        old = next(n for n in nodes if n.name == f"x{k}")
+        nodes[old.id] = replace(old, op="state")
+        states.append(State(name=f"x{k}", node=old.id, init=old.id, update=old.id))
+    inputs = tuple(i for i in e.cell.inputs if nodes[i.node].op == "input")
+    params = tuple(p for p in e.cell.params if nodes[p.node].op == "param")
+    return WithStates(e, chosen, replace(e.cell, nodes=tuple(nodes), states=tuple(states), inputs=inputs, params=params))
+
+
+CASES = [
+    with_states(e, chosen)
+    for e in PLAIN
+    for n in range(1, len(e.args) + 1)
+    for chosen in itertools.combinations(range(len(e.args)), n)
+    if all(e.args[k].type.dtype in ("real", "complex") for k in chosen)
+]
+
+
+@pytest.mark.parametrize("c", CASES, ids=str)
+def test_degree_is_an_upper_bound(c: WithStates) -> None:
+    """Along a line s + t v a value of degree k is a polynomial of degree k in t: its differences of order k + 1 vanish.
+
+    Linear: f(t s) = t f(s).  `over_reals` false: for complex t as well.
+    """
+    found = degrees(c.cell)[c.e.node]
+    rng = np.random.default_rng(7)
+    arrays, along = c.e.sample(rng, ()), c.e.sample(rng, ())
+    names = {f"x{k}" for k in c.chosen}
+    complex_state = any(c.e.args[k].type.dtype == "complex" for k in c.chosen)
+    scale = (0.7 + 0.4j) if complex_state and not found.over_reals else 0.7
+
+    def at(t: Any) -> Any:
+        return c.value({k: x + t * along[k] if k in names else x for k, x in arrays.items()})
+
+    if found.most is not None:
+        points = [at(i * scale) for i in range(found.most + 2)]
+        rest = np.diff(np.stack(points).astype(complex), n=found.most + 1, axis=0)
+        assert np.abs(rest).max() <= 1e-9 * (1 + max(np.abs(p).max() for p in points))
+    if found.linear:
+        grown = c.value({k: scale * x if k in names else x for k, x in arrays.items()})
+        np.testing.assert_allclose(grown, scale * c.value(arrays), rtol=1e-11, atol=1e-12)
+
+
+TROPICAL = {"max_plus": ("max", "amax"), "min_plus": ("min", "amin"), "log_plus": ("logaddexp",)}
+
+
+@pytest.mark.parametrize("semiring", TROPICAL)
+@pytest.mark.parametrize("c", [c for c in CASES if all(a.type.dtype == "real" for a in c.e.args)], ids=str)
+def test_degree_over_a_semiring(c: WithStates, semiring: Any) -> None:
+    """Homogeneous of degree k: adding a number to the states adds k times it to the value.  Affine: at most that, and monotone."""
+    found = degrees(c.cell, semiring=semiring)[c.e.node]
+    if found.most is None:
+        return
+    arrays = c.e.sample(np.random.default_rng(8), ())
+    names = {f"x{k}" for k in c.chosen}
+    low = c.value(arrays)
+    up = c.value({k: x + 0.75 if k in names else x for k, x in arrays.items()})
+    if found.least == found.most:
+        np.testing.assert_allclose(up, low + 0.75 * found.most, rtol=1e-12)
+    else:
+        assert (up >= low - 1e-12).all()
+        assert (up <= low + 0.75 * found.most + 1e-12).all()
+
+
+def test_degrees_by_hand() -> None:
+    b = Builder()
+    t = Type(shape=(Type().shape))
+    x, s, m = b.leaf("input", "x", t), b.leaf("state", "s", t), b.leaf("state", "m", t)
+    affine = b.map("add", b.map("mul", x, s), x)
+    square = b.map("pow", affine, b.const(2))
+    both = b.map("mul", s, m)
+    stabiliser = b.map("max", b.map("add", x, m), x)
+    scaled = b.map("div", s, b.map("exp", x))
+    inverse = b.map("div", x, s)
+    chosen = b.map("select", b.map("lt", x, b.const(0)), s, x)
+    wrong = b.map("select", b.map("lt", s, b.const(0)), x, x)
+    states = tuple(State(name=n, node=i, init=x, update=i) for n, i in (("s", s), ("m", m)))
+    cell = CellIR(name="C", nodes=tuple(b.nodes), states=states)
+    d = degrees(cell)
+    assert d[affine] == Degree(most=1, least=0, each=(("s", 1),))
+    assert (d[square].most, d[square].least) == (2, 0)
+    assert (d[both].most, d[both].of("s"), d[both].of("m")) == (2, 1, 1)
+    assert d[scaled].linear
+    assert d[inverse].most is None
+    assert d[chosen].affine
+    assert not d[chosen].linear
+    assert d[wrong].most is None
+    assert d[stabiliser].most is None
+    assert degrees(cell, semiring="max_plus")[stabiliser].affine
+    assert degrees(cell, semiring="min_plus")[stabiliser].most is None
+    assert degrees(cell, states=["m"])[both].linear
+
+
+@pytest.mark.parametrize("c", CASES, ids=str)
+def test_dependence_names_what_matters(c: WithStates) -> None:
+    found = dependences(c.cell)[c.e.node]
+    assert found.states == {f"x{k}" for k in c.chosen}
+    assert {name for name, _ in found.inputs} == {i.name for i in c.cell.inputs}
+    assert found.params == {p.name for p in c.cell.params}
+    assert found.state_free is False
+
+
+def test_dependence_over_time() -> None:
+    reads = {}
+    for e in EXAMPLES:
+        if OPS[e.op].category in ("time", "model"):
+            found = dependences(e.cell)[e.node]
+            reads[e.op, e.cell.nodes[e.node].attr("width")] = (found.inputs[0][1].least, found.inputs[0][1].most, found.hidden)
+    assert reads == {
+        ("delay", None): (3, 3, False),
+        ("conv", 4): (0, 3, False),
+        ("conv", 1): (0, 0, False),
+        ("attention", None): (0, None, True),
+        ("call", None): (0, None, True),
+        ("repeat", None): (0, None, True),
+    }
+
+
+# ---------------------------------------------------------------- sparsity
+
+
+def numerical_jacobian(c: WithStates, arrays: dict[str, Any], name: str) -> Any:
+    """[entries of y, entries of the state]: real derivative along the real and along the imaginary direction, sizes added."""
+    x = arrays[name]
+    columns = []
+    for i in np.ndindex(*x.shape):
+        change = 0.0
+        for unit in (1e-5, 1e-5j) if np.iscomplexobj(x) else (1e-5,):
+            moved = x.copy()
+            moved[i] += unit
+            change = change + np.abs(c.value({**arrays, name: moved}).astype(complex) - c.value(arrays))
+        columns.append(np.asarray(change).reshape(-1))
+    return np.stack(columns, axis=-1)
+
+
+def check_tied(term: Any, shape: tuple[int, ...], state_shape: tuple[int, ...], dims: dict[str, int]) -> Any:
+    """The entries [y, state] that the term allows."""
+    y = np.indices(shape).reshape(len(shape), -1) if shape else np.zeros((0, 1), dtype=int)
+    s = np.indices(state_shape).reshape(len(state_shape), -1) if state_shape else np.zeros((0, 1), dtype=int)
+    allowed = np.ones((y.shape[1], s.shape[1]), dtype=bool)
+    for i, axis in enumerate(term.axes):
+        stride = 1
+        for slot in reversed(axis):
+            size = resolve(slot.size, dims)
+            if slot.digit is not None:
+                mine = (y[i] // stride) % size
+                theirs = (s[slot.digit.axis] // resolve(slot.digit.stride, dims)) % size
+                allowed &= mine[:, None] == theirs[None, :]
+            stride *= size
+    return allowed
+
+
+@pytest.mark.parametrize("c", CASES, ids=str)
+def test_sparsity_is_an_upper_bound(c: WithStates) -> None:
+    """No entry outside the union of the terms' patterns moves."""
+    pattern = evaluate(c.cell, Sparsity(c.cell))[c.e.node]
+    arrays = c.e.sample(np.random.default_rng(9), ())
+    shape = resolve(full_shape(c.cell.nodes[c.e.node].type), c.e.dims)
+    for k in c.chosen:
+        name = f"x{k}"
+        moved = numerical_jacobian(c, arrays, name) > 1e-12
+        allowed = np.zeros_like(moved)
+        for term in pattern:
+            if term.state == name:
+                allowed |= check_tied(term, shape, arrays[name].shape, c.e.dims)
+        assert not (moved & ~allowed).any()
+
+
+def test_every_op_is_covered() -> None:
+    """Each op that takes numbers is walked with a state in it; the rest are leaves, of truth values, or over time."""
+    walked = {c.e.op for c in CASES}
+    rest = {n for n, op in OPS.items() if n not in walked}
+    no_numbers = {"and", "or", "not", "real", "one_hot"}
+    assert rest == LEAVES | no_numbers | {n for n, op in OPS.items() if op.arity == 0 or op.category in ("time", "model")}
+
+
+@pytest.mark.parametrize("e", EXAMPLES, ids=str)
+def test_cost_is_finite_and_not_negative(e: Example) -> None:
+    cost = total(e.cell)
+    for part in (cost.flops, cost.special, cost.bytes):
+        assert part.evaluate(e.dims) >= 0
+    if OPS[e.op].special and e.op != "call":
+        assert cost.special.evaluate(e.dims) > 0
+
+
+def test_cost_of_a_matrix_product() -> None:
+    e = next(e for e in EXAMPLES if e.op == "einsum" and e.cell.nodes[e.node].attr("spec") == "ij,j->i")
+    assert total(e.cell).flops.evaluate(e.dims) == 2 * 3 * 4
+    assert total(e.cell).bytes.evaluate(e.dims) == 4 * (12 + 4 + 3)
