@@ -92,7 +92,7 @@ class Spec:
         ]
         for _, problems in lowered:
             _extend(found, problems)
-        check_claims(decl, self._module.scope, found)
+        check_claims(decl, self._module.scope, found, self._library.broken)
 
     def lower(self, cell: str | None = None, **hyper: object) -> CellIR:
         """The graph of one cell, specialised on its int, real and bool hyperparameters.

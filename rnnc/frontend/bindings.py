@@ -10,9 +10,10 @@ from rnnc.frontend import ast
 from rnnc.frontend.expressions import CONSTANTS, evaluate
 from rnnc.frontend.lowering import Lowering
 from rnnc.frontend.scope import Binding, Context, Scope, suggestion
-from rnnc.frontend.types import conform, declared_type
+from rnnc.frontend.types import conform, declared_type, impossible_unit
 from rnnc.frontend.values import ERROR, ErrorValue, Identity, Shape, Tensor, Value
 from rnnc.ir.dims import Dim
+from rnnc.ir.types import UnitNorm
 
 KIND_WORDS = {
     "fn": "a function",
@@ -137,6 +138,14 @@ def _let(c: Lowering, decl: ast.LetDecl, context: Context, want: Shape | None) -
         node = c.to_node(value, decl.value.span)
         if node is not None:
             value = Tensor(node)
+            problem = impossible_unit(c, node) if isinstance(domain, UnitNorm) else ""
+            if problem:
+                return c.error(
+                    "E0204",
+                    f"`{decl.name}` is declared `unit`, and {problem}",
+                    decl.value.span,
+                    help=f"normalise it: `l2norm({c.text_of(decl.value)})`",
+                )
             c.claim_range(node, domain, decl.type.span if decl.type else decl.span)
     if isinstance(value, Tensor):
         c.name_node(value.node, decl.name, decl.span)

@@ -96,13 +96,12 @@ def needs_shape(c: Lowering, expr: ast.Expr, context: Context) -> bool:
                 or not isinstance(binding.decl, (ast.LetDecl, ast.OutputDecl))
             ):
                 return False
-            if binding.decl.type is not None or binding.context is None or binding in c.active:
+            if binding.decl.type is not None or binding.context is None:
                 return False
-            c.active.append(binding)  # a cycle ends here; it is reported when the value is needed
-            try:
-                return needs_shape(c, binding.decl.value, binding.context)
-            finally:
-                c.active.pop()
+            if binding.needs_shape is None:
+                binding.needs_shape = False  # a cycle ends here; it is reported when the value is needed
+                binding.needs_shape = needs_shape(c, binding.decl.value, binding.context)
+            return binding.needs_shape
         case _:
             return False
 

@@ -38,6 +38,7 @@ class Binding:
     value: Value | None = None
     status: Literal["todo", "active", "done"] = "todo"
     node: NodeId | None = None  # of a state: the node that reads it
+    needs_shape: bool | None = None  # whether its shape may come from its use, once that is known
 
 
 @dataclass(slots=True, eq=False)
