@@ -2,7 +2,7 @@
 
     w_n = v_n + b_n S_n,    S_{n+1} = total_n S_n + u_n^T w_n + e_n,    n = 1..N,
 
-for states S [G, K, V], and of every chunk u, b [G, N, R, K], v [G, N, R, V], e [G, N, K, V] or None, total [G, N, K or 1] or None
+for states S [G, K, V], and of every chunk u, b [N, G, R, K], v [N, G, R, V], e [N, G, K, V] or None, total [N, G, K or 1] or None
 (one).  With L_n the total derivative by S_n, and D the direct derivatives by the states S_n and the values w_n,
 
     dv_n = D w_n + u_n L_{n+1},    L_n = total_n L_{n+1} + b_n^T dv_n + D S_n,
@@ -27,7 +27,7 @@ Chained = tuple[Tensor, Tensor, Tensor]
 def chain(
     total: Tensor | None, u: Tensor, b: Tensor, v: Tensor, e: Tensor | None, state: Tensor, reverse: bool = False
 ) -> Chained:
-    """States before each chunk [G, N, K, V], values w [G, N, R, V], and the state after the last chunk [G, K, V].
+    """States before each chunk [N, G, K, V], values w [N, G, R, V], and the state after the last chunk [G, K, V].
 
     With `reverse` the last chunk comes first, and `state` is the one after it.
     """
@@ -40,29 +40,29 @@ def chain_operator(
     total: Tensor | None, u: Tensor, b: Tensor, v: Tensor, e: Tensor | None, state: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     entry, w, final = _empty(u, v, state)
-    steps = range(u.shape[1])
+    steps = range(u.shape[0])
     order = [*reversed(steps)] if reverse else [*steps]
     if not order:
         return entry, w, final.copy_(state)
     columns = u.mT.resolve_conj()
     rows = b.resolve_conj()
     factor = None if total is None else total.resolve_conj().unsqueeze(-1)
-    entry[:, order[0]] = state
+    entry[order[0]] = state
     for n, following in zip(order, [*order[1:], None], strict=True):
-        before = entry[:, n]
-        after = final if following is None else entry[:, following]
-        torch.baddbmm(v[:, n], rows[:, n], before, out=w[:, n])
-        base = before if factor is None else torch.mul(before, factor[:, n], out=after)
-        torch.baddbmm(base, columns[:, n], w[:, n], out=after)
+        before = entry[n]
+        after = final if following is None else entry[following]
+        torch.baddbmm(v[n], rows[n], before, out=w[n])
+        base = before if factor is None else torch.mul(before, factor[n], out=after)
+        torch.baddbmm(base, columns[n], w[n], out=after)
         if e is not None:
-            after += e[:, n]
+            after += e[n]
     return entry, w, final
 
 
 def _empty(u: Tensor, v: Tensor, state: Tensor) -> Chained:
-    size, chunks, _, keys = u.shape
+    chunks, size, _, keys = u.shape
     values = v.shape[-1]
-    return state.new_empty(size, chunks, keys, values), torch.empty_like(v, memory_format=torch.contiguous_format), (
+    return state.new_empty(chunks, size, keys, values), torch.empty_like(v, memory_format=torch.contiguous_format), (
         state.new_empty(size, keys, values)
     )
 
@@ -130,7 +130,7 @@ class _Chain(torch.autograd.Function):
             extra = extra + d_u.mT @ w
         if d_total is not None:
             extra = extra + d_total.unsqueeze(-1) * entry
-        start = torch.zeros_like(entry[:, 0]) if d_state is None else d_state
+        start = torch.zeros_like(w.new_empty(entry.shape[1:])) if d_state is None else d_state
         return chain(total, u, b, source, extra, start, ctx.reverse)
 
     @staticmethod
@@ -138,13 +138,14 @@ class _Chain(torch.autograd.Function):
         n = info.batch_size
         *tensors, reverse = args
         folded = []
-        for x, dim in zip(tensors, dims[:-1], strict=True):
+        for x, dim in zip(tensors, dims[:-1], strict=True):  # the vmapped axis joins G, the second axis (of state the first)
             if x is not None:
-                x = x.expand(n, *x.shape) if dim is None else x.movedim(dim, 0)
-                x = x.reshape(n * x.shape[1], *x.shape[2:])
+                at = 0 if x is tensors[-1] else 1
+                x = x.expand(n, *x.shape).movedim(0, at) if dim is None else x.movedim(dim, at)
+                x = x.flatten(at, at + 1)
             folded.append(x)
         entry, w, final = chain(*folded, reverse)
-        return (entry.unflatten(0, (n, -1)), w.unflatten(0, (n, -1)), final.unflatten(0, (n, -1))), (0, 0, 0)
+        return (entry.unflatten(1, (n, -1)), w.unflatten(1, (n, -1)), final.unflatten(0, (n, -1))), (1, 1, 0)
 
 
 chain_operator.register_vmap(_Chain.vmap)

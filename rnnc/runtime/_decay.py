@@ -29,7 +29,7 @@ LOG_ZERO = -750.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """Vectors x [G, N, C, n, K] of n rows in each time step, row i standing at micro-step `micro[i]`."""
+    """Vectors x [N, G, C, n, K] of n rows in each time step, row i standing at micro-step `micro[i]`."""
 
     x: Tensor
     micro: tuple[int, ...]
@@ -40,16 +40,16 @@ class Decay(Protocol):
     """Weights of one chunk layout; Kd is 1 (one decay for all of K) or K.  `None` results mean one."""
 
     def from_start(self, rows: Rows) -> Tensor | None:
-        """Decay from the chunk's start to each row, [G, N, C, n, Kd]."""
+        """Decay from the chunk's start to each row, [N, G, C, n, Kd]."""
 
     def to_end(self, columns: Rows) -> Tensor | None:
-        """Decay from after each column to the chunk's end, [G, N, C, n, Kd]."""
+        """Decay from after each column to the chunk's end, [N, G, C, n, Kd]."""
 
     def total(self) -> Tensor | None:
-        """Decay of the whole chunk, [G, N, Kd]."""
+        """Decay of the whole chunk, [N, G, Kd]."""
 
     def gram(self, rows: Rows, columns: Rows) -> Tensor:
-        """Weighted products [G, N, C * rows, C * columns], in time-major order."""
+        """Weighted products [N, G, C * rows, C * columns], in time-major order."""
 
 
 def visible(rows: Rows, columns: Rows, steps: int, micro_steps: int) -> Tensor:
@@ -92,7 +92,7 @@ class NoDecay:
 
 
 def _pick(g: Tensor, micro: tuple[int, ...], micro_steps: int) -> Tensor:
-    """Entries of g [G, N, C * M, Kd] at the rows' micro-steps: [G, N, C, n (or 1 where M = 1), Kd]."""
+    """Entries of g [N, G, C * M, Kd] at the rows' micro-steps: [N, G, C, n (or 1 where M = 1), Kd]."""
     g = g.unflatten(2, (-1, micro_steps))
     if micro == tuple(range(micro_steps)) or micro_steps == 1:
         return g
@@ -100,7 +100,7 @@ def _pick(g: Tensor, micro: tuple[int, ...], micro_steps: int) -> Tensor:
 
 
 def _blocks(x: Tensor, size: int) -> Tensor:
-    """[G, N, C, n, K] -> [G, N, C / size, size, n, K]."""
+    """[N, G, C, n, K] -> [N, G, C / size, size, n, K]."""
     return x.unflatten(2, (-1, size))
 
 
@@ -117,7 +117,7 @@ def _merge(diagonal: Tensor, cross: Tensor) -> Tensor:
 
 
 class LogDecay:
-    """Decays given by logarithms `log_decay` [G, N, C * M, Kd], accumulated in float64; weights in `dtype`."""
+    """Decays given by logarithms `log_decay` [N, G, C * M, Kd], accumulated in float64; weights in `dtype`."""
 
     def __init__(self, log_decay: Tensor, *, micro_steps: int, dtype: torch.dtype, base: int) -> None:
         wide = torch.complex128 if log_decay.is_complex() else torch.float64
@@ -165,7 +165,7 @@ class LogDecay:
         return result.squeeze(2)
 
     def _scalar_weights(self, rows: Rows, columns: Rows) -> Tensor:
-        """Segment sums by float64 differences, [G, N, C * rows, C * columns]; shared between equal layouts."""
+        """Segment sums by float64 differences, [N, G, C * rows, C * columns]; shared between equal layouts."""
         key = (rows.micro, rows.inclusive, columns.micro)
         if key not in self._weights:
             row = _widen(self._row_gate(rows), len(rows.micro)).flatten(2)
@@ -176,7 +176,7 @@ class LogDecay:
         return self._weights[key]
 
     def _pairwise(self, rows: Rows, columns: Rows, size: int, row_gate: Tensor, column_gate: Tensor) -> Tensor:
-        """Diagonal blocks of `size` steps, pair by pair: [G, N, C / size, size * rows, size * columns]."""
+        """Diagonal blocks of `size` steps, pair by pair: [N, G, C / size, size * rows, size * columns]."""
         mask = visible(rows, columns, size, self.micro_steps)
         x, y = (_blocks(r.x, size).flatten(3, 4) for r in (rows, columns))
         row = _blocks(_widen(row_gate, len(rows.micro)), size).flatten(3, 4)
@@ -191,7 +191,7 @@ def _masked_exp(x: Tensor, mask: Tensor) -> Tensor:
 
 
 class ValueDecay:
-    """Decays given by values [G, N, C * M, Kd] of any sign, zero included, or complex: products only."""
+    """Decays given by values [N, G, C * M, Kd] of any sign, zero included, or complex: products only."""
 
     def __init__(self, decay: Tensor, *, micro_steps: int) -> None:
         self.decay = decay
@@ -200,8 +200,8 @@ class ValueDecay:
         self._levels = self._accumulate()
 
     def _accumulate(self) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
-        """For every block size: products from the block's start up to before each micro-step [G, N, C/size, size*M, Kd], from
-        after it to the block's end, and of the whole block [G, N, C/size, 1, Kd]."""
+        """For every block size: products from the block's start up to before each micro-step [N, G, C/size, size*M, Kd], from
+        after it to the block's end, and of the whole block [N, G, C/size, 1, Kd]."""
         parts = self.decay.unflatten(2, (-1, self.micro_steps)).unbind(3)
         one = torch.ones_like(parts[0])
         before, after = [one], [one]
@@ -223,7 +223,7 @@ class ValueDecay:
         return levels
 
     def _row_weight(self, rows: Rows, size: int) -> Tensor:
-        """Decay from the start of the row's block of `size` steps to the row, [G, N, C, n, Kd]."""
+        """Decay from the start of the row's block of `size` steps to the row, [N, G, C, n, Kd]."""
         prefix = self._levels[size][0].flatten(2, 3)
         return _pick(prefix * self.decay if rows.inclusive else prefix, rows.micro, self.micro_steps)
 
@@ -256,7 +256,7 @@ class ValueDecay:
         return result.squeeze(2)
 
     def _one_step(self, rows: Rows, columns: Rows) -> Tensor:
-        """Rows and columns of the same time step, [G, N, C, rows, columns]: segment products over its micro-steps."""
+        """Rows and columns of the same time step, [N, G, C, rows, columns]: segment products over its micro-steps."""
         d = self.decay.unflatten(2, (-1, self.micro_steps)).unbind(3)
         lines = []
         for i, row in enumerate(rows.micro):

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from rnnc.runtime._chain import chain
 from rnnc.runtime._decay import Decay, LogDecay, NoDecay, Rows, ValueDecay, scaled
+from rnnc.runtime._inverse import unit_lower_inverse
 from rnnc.runtime.layout import common_dtype, compute_dtype, sequence_length, spread
 from rnnc.runtime.scan import last_state, linear_scan
 
@@ -108,7 +109,7 @@ def matrix_states(
     return states.squeeze(-1) if vector else states
 
 
-# -- layout: [B, T, *P, n] arguments as [G, N, C, rows, n] ---------------------------------------------------------------
+# -- layout: [B, T, *P, n] arguments as [N, G, C, rows, n] ---------------------------------------------------------------
 
 
 class _Frame(NamedTuple):
@@ -158,27 +159,29 @@ def _updates(step: MicroStep) -> list[Update]:
     return [*low_rank, *reading, *(Update(u=u, v=v) for u, v in step.writes), *plain]
 
 
-def _rows(frame: _Frame, xs: Sequence[Tensor | None], size: int) -> Tensor:
-    """Stack vectors of a time step (None: zero): [G, T, len(xs), size]."""
-    full = []
-    for x in xs:
-        x = torch.zeros((), dtype=frame.inner) if x is None else x.to(frame.inner)
-        full.append(spread(x, frame.batch, frame.length, (*frame.per, size)).movedim(1, -2))
+def _rows(frame: _Frame, xs: Sequence[Tensor | None], size: int, chunk: int, fill: float = 0.0) -> Tensor:
+    """Stack vectors of a time step (None: zero), cut into chunks: [N, G, C, len(xs), size].
+
+    The last chunk is padded with `fill`: with steps that change nothing.
+    """
+    full = [_chunked(frame, x if x is not None else torch.zeros(()), size, chunk, fill) for x in xs]
     rows = full[0].unsqueeze(-2) if len(full) == 1 else torch.stack(full, -2)
-    return rows.flatten(0, -4) if frame.per else rows
+    return rows.flatten(1, -4) if frame.per else rows
 
 
-def _chunked(x: Tensor, chunk: int, fill: float = 0.0) -> Tensor:
-    """[G, T, n, size] -> [G, N, C, n, size], the last chunk padded with steps that change nothing."""
-    pad = -x.shape[1] % chunk
+def _chunked(frame: _Frame, x: Tensor, size: int, chunk: int, fill: float) -> Tensor:
+    """[B, T, *P, size] -> [N, B, *P, C, size], a view where T is a multiple of C."""
+    x = spread(x.to(frame.inner), frame.batch, frame.length, (*frame.per, size))
+    pad = -frame.length % chunk
     if pad:
-        x = torch.nn.functional.pad(x, (0, 0, 0, 0, 0, pad), value=fill)
-    return x.unflatten(1, (-1, chunk))
+        x = torch.nn.functional.pad(x, (0, 0) * (x.ndim - 2) + (0, pad), value=fill)
+    return x.unflatten(1, (-1, chunk)).movedim(1, 0).movedim(2, -2)
 
 
 def _unfold(frame: _Frame, x: Tensor) -> Tensor:
-    """[G, T, size] -> [B, T, *P, size] in the outer dtype."""
-    return x.unflatten(0, (frame.batch, *frame.per)).movedim(-2, 1).to(frame.outer)
+    """[N, G, C, size] -> [B, T, *P, size] in the outer dtype."""
+    x = x.unflatten(1, (frame.batch, *frame.per)).movedim(-2, 2).movedim(0, 1).flatten(1, 2)
+    return x[:, : frame.length].to(frame.outer)
 
 
 def _chunk_steps(frame: _Frame, micro_steps: int, chunk: int | None) -> int:
@@ -212,7 +215,7 @@ def _decay(frame: _Frame, steps: Sequence[MicroStep], chunk: int) -> Decay:
             x = x if x.ndim in (rank + 1, rank + 3) else x.unsqueeze(-1)
             x = x if logarithmic or s.decay is not None else x.to(frame.inner).exp()
         entries.append(x)
-    rows = _chunked(_rows(frame, entries, frame.keys if vector else 1), chunk, 0.0 if logarithmic else 1.0).flatten(2, 3)
+    rows = _rows(frame, entries, frame.keys if vector else 1, chunk, 0.0 if logarithmic else 1.0).flatten(2, 3)
     if logarithmic:
         return LogDecay(rows, micro_steps=len(steps), dtype=frame.inner, base=PAIRWISE)
     return ValueDecay(rows, micro_steps=len(steps))
@@ -221,7 +224,7 @@ def _decay(frame: _Frame, steps: Sequence[MicroStep], chunk: int) -> Decay:
 class _Columns(NamedTuple):
     """The updates of all micro-steps: those that read the state, and plain writes (None where there are none).
 
-    u, -c b [G, N, C, M * r, K]; v [G, N, C, M * r, V].
+    u, -c b [N, G, C, M * r, K]; v [N, G, C, M * r, V].
     """
 
     u: Rows
@@ -240,7 +243,7 @@ def _columns(frame: _Frame, steps: Sequence[MicroStep], chunk: int, *, reading: 
     micro = tuple(j for j in range(len(steps)) for _ in range(most))
 
     def stack(xs: Sequence[Tensor | None], size: int) -> Tensor:
-        return _chunked(_rows(frame, xs, size), chunk)
+        return _rows(frame, xs, size, chunk)
 
     u = Rows(x=stack([x.u for x in slots], frame.keys), micro=micro)
     values = [_value(frame, x) for x in slots]
@@ -269,7 +272,7 @@ def _value(frame: _Frame, update: Update) -> Tensor | None:
 
 
 class _Solved(NamedTuple):
-    """States at the chunks' starts [G, N, K, V], the final state [G, K, V], and the values w of all updates."""
+    """States at the chunks' starts [N, G, K, V], the final state [G, K, V], and the values w of all updates."""
 
     entry: Tensor
     final: Tensor
@@ -291,17 +294,14 @@ def _chunks(frame: _Frame, state: Tensor, steps: Sequence[MicroStep], chunk: int
     if reading is None:
         source = state.new_zeros(()) if source is None else source
         count = -(-frame.length // chunk)
-        factor = None if total is None else total.unsqueeze(-1)
-        after = linear_scan(factor, source, state, length=count)
-        return _Solved(_entries(after, state), last_state(after, state), decay, tuple(columns))
+        factor = None if total is None else total.unsqueeze(-1).transpose(0, 1)
+        after = linear_scan(factor, source.transpose(0, 1) if source.ndim else source, state, length=count)
+        entry = torch.cat((state.unsqueeze(0), after[:, :-1].transpose(0, 1)))
+        return _Solved(entry, last_state(after, state), decay, tuple(columns))
     value, gain = _triangular(reading, columns, decay, frame.values)  # w = value + gain @ S_0
     entry, w, final = chain(total, _ended(reading.u, decay), gain, value, source, state)
     columns.append((reading.u, w))
     return _Solved(entry, final, decay, tuple(columns))
-
-
-def _entries(after: Tensor, state: Tensor) -> Tensor:
-    return torch.cat((state.unsqueeze(1), after[:, :-1]), 1)
 
 
 def _ended(u: Rows, decay: Decay) -> Tensor:
@@ -321,12 +321,10 @@ def _triangular(
     for u, v in known:
         seen = decay.gram(reading.b, u) @ v
         value = -seen if value is None else value - seen
+    inverse = unit_lower_inverse(system)
     if value is None:  # pure low rank: the values are linear in the state
-        gain = torch.linalg.solve_triangular(system, gain, upper=False, unitriangular=True)
-        return gain.new_zeros(*gain.shape[:-1], value_size), gain
-    both = torch.linalg.solve_triangular(system, torch.cat((value, gain), -1), upper=False, unitriangular=True)
-    value, gain = both.split([value_size, gain.shape[-1]], -1)
-    return value, gain
+        return gain.new_zeros(*gain.shape[:-1], value_size), inverse @ gain
+    return inverse @ value, inverse @ gain
 
 
 def _add_product(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -348,13 +346,13 @@ def _solve(
         if not chosen:
             continue
         micro = 0 if when == "old" else len(steps) - 1
-        keys = _chunked(_rows(frame, [reads[i].key for i in chosen], frame.keys), size)
+        keys = _rows(frame, [reads[i].key for i in chosen], frame.keys, size)
         rows = Rows(x=keys, micro=(micro,) * len(chosen), inclusive=when == "new")
         found = scaled(rows.x, solved.decay.from_start(rows)).flatten(2, 3) @ solved.entry
         for u, w in solved.columns:
             found = _add_product(found, solved.decay.gram(rows, u), w)
-        found = found.flatten(1, 2).unflatten(1, (-1, len(chosen)))[:, : frame.length]
-        outputs.update((i, _unfold(frame, o)) for i, o in zip(chosen, found.unbind(2), strict=True))
+        found = found.unflatten(2, (-1, len(chosen)))
+        outputs.update((i, _unfold(frame, o)) for i, o in zip(chosen, found.unbind(3), strict=True))
     final = solved.final.reshape(frame.batch, *frame.per, frame.keys, frame.values).to(frame.outer)
     return tuple(outputs[i] for i in range(len(reads))), final
 
@@ -365,14 +363,18 @@ def _whole(frame: _Frame, state: Tensor, steps: Sequence[MicroStep], chunk: int 
         return state.new_zeros((frame.batch, 0, *frame.per, frame.keys, frame.values), dtype=frame.outer)
     size = _chunk_steps(frame, len(steps), chunk)
     solved = _chunks(frame, state, steps, size)
-    single = _decay(frame, steps, 1)
+    single = _decay(frame, steps, 1)  # [T, G, M, Kd]
     source = state.new_zeros((), dtype=frame.inner)
     for u, w in solved.columns:
-        # [G, N, C * n, .] as T chunks of one step; padded steps are cut off
-        rows = Rows(x=u.x.flatten(1, 2)[:, : frame.length].unsqueeze(2), micro=u.micro)
-        value = w.flatten(1, 2).unflatten(1, (-1, len(u.micro)))[:, : frame.length]
-        source = source + _ended(rows, single).mT @ value
+        rows = Rows(x=_single(frame, u.x), micro=u.micro)
+        source = source + _ended(rows, single).mT @ _single(frame, w.unflatten(2, (size, -1))).flatten(2, 3)
     total = single.total()
     initial = state.to(frame.inner).reshape(-1, frame.keys, frame.values)
-    h = linear_scan(None if total is None else total.unsqueeze(-1), source, initial, length=frame.length)
+    factor = None if total is None else total.unsqueeze(-1).transpose(0, 1)
+    h = linear_scan(factor, source.transpose(0, 1) if source.ndim else source, initial, length=frame.length)
     return h.unflatten(0, (frame.batch, *frame.per)).movedim(-3, 1).to(frame.outer)
+
+
+def _single(frame: _Frame, x: Tensor) -> Tensor:
+    """[N, G, C, n, size] -> [T, G, 1, n, size]: each step a chunk of its own, the padded steps cut off."""
+    return x.movedim(2, 1).flatten(0, 1)[: frame.length].unsqueeze(2)

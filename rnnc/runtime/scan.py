@@ -148,14 +148,14 @@ def _adjoint(a: Tensor, d: Tensor, ring: str) -> Tensor:
 
 @torch.library.custom_op("rnnc::scan", mutates_args=())
 def scan_operator(a: Tensor, b: Tensor, h0: Tensor, ring: str) -> Tensor:
-    h = torch.empty(b.shape, dtype=b.dtype, device=b.device)
+    h = torch.empty_like(b)
     _run(ring, _plain(a), _plain(b), _plain(h0), h, reverse=False)
     return h
 
 
 @torch.library.custom_op("rnnc::scan_adjoint", mutates_args=())
 def adjoint_operator(a: Tensor, d: Tensor, ring: str) -> Tensor:
-    g = torch.empty(d.shape, dtype=d.dtype, device=d.device)
+    g = torch.empty_like(d)
     if d.shape[1]:
         a, d = _plain(a.mH if ring == "matrix" else a.conj()), _plain(d)
         g[:, -1] = d[:, -1]
@@ -165,12 +165,12 @@ def adjoint_operator(a: Tensor, d: Tensor, ring: str) -> Tensor:
 
 @scan_operator.register_fake
 def _(a: Tensor, b: Tensor, h0: Tensor, ring: str) -> Tensor:
-    return torch.empty(b.shape, dtype=b.dtype, device=b.device)
+    return torch.empty_like(b)
 
 
 @adjoint_operator.register_fake
 def _(a: Tensor, d: Tensor, ring: str) -> Tensor:
-    return torch.empty(d.shape, dtype=d.dtype, device=d.device)
+    return torch.empty_like(d)
 
 
 def _plain(x: Tensor) -> Tensor:
