@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 SOURCES := rnnc backends grammar stdlib tests examples benchmarks setup.py
 SETTINGS := pyproject.toml setup.py constraints.txt Makefile
 
