@@ -1,1 +1,40 @@
-"""The backends: each turns a planned cell into source text and a loaded module."""
+"""The backends: each turns a planned cell into source text.
+
+A backend is reached by name through `BACKENDS`, so that none is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    from rnnc.ir.graph import CellIR
+
+
+
+class Backend(Protocol):
+    """What the module of a backend has to offer."""
+
+    def emit(
+        self,
+        cell: CellIR,
+        *,
+        dims: Mapping[str, int] | None,
+        strategy: str | Mapping[str, str] | None,
+        sources: Mapping[str, str],
+    ) -> str:
+        """The source text of a standalone module for `cell`; SpecError (E06xx) when it cannot be compiled as asked."""
+        ...
+
+
+BACKENDS = {"torch": "rnnc.backends.torch.backend"}
+
+
+def load_backend(name: str) -> Backend:
+    """The backend called `name`; "auto" is the best one there is.  Raises KeyError for an unknown name."""
+    return cast("Backend", import_module(BACKENDS["torch" if name == "auto" else name]))
+
+
+__all__ = ["BACKENDS", "Backend", "load_backend"]

@@ -193,12 +193,13 @@ class Forward:
             roots = {*self.roots(choice), *self.loop_reads.get(choice.group.index, ())}
             part = closure(cell, roots, known)
             everything |= part
-            self.outside |= part if not choice.in_loop else set()
+            if not choice.in_loop:
+                self.outside |= self._touched(part, roots)
             known |= self.provided(choice)
         final_roots = [o.node for o in cell.outputs]
-        last = closure(cell, final_roots, known - {s.node for s in cell.states})
+        last = closure(cell, final_roots, known)
         everything |= last
-        self.outside |= last
+        self.outside |= self._touched(last, final_roots)
         self.body = self.w.body(2, count_uses(cell, everything, final_roots), self.w.titles())
         for choice in self.choices:
             if choice.form is None:
@@ -211,6 +212,10 @@ class Forward:
         order = {s.name: i for i, s in enumerate(cell.states)}
         finals = dict(sorted(self.finals.items(), key=lambda kv: order.get(kv[0], len(order))))
         return Written(lines=self.body.lines, outputs=output_texts(self.body, cell), finals=finals)
+
+    def _touched(self, part: set[NodeId], roots: Iterable[NodeId]) -> set[NodeId]:
+        """The nodes that computing `part` needs: itself, what it reads, and the roots that are known already."""
+        return part | {a for i in part for a in self.cell.nodes[i].args} | set(roots)
 
     def _plan(self) -> None:
         """Find the values outside the recurrence that a loop should compute as it goes: reads of large states."""

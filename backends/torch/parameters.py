@@ -76,7 +76,7 @@ class Initialiser:
         if p.init.kind == "value":
             return self._value(p, name)
         text = self._fill(p.init, name, type_)
-        if p.constrained is None or p.constrained == p.node:
+        if p.constrained is None or p.constrained == p.node or p.init.kind == "default":
             return text
         raw = self._raw(p, name)
         return text if raw == name else [*text, f"{name}.copy_({raw})"]

@@ -1,0 +1,195 @@
+"""From a spec to an `nn.Module` subclass: emit the source, load it under a name made of its content, wrap the class."""
+
+from __future__ import annotations
+
+import builtins
+import copyreg
+import hashlib
+import linecache
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from rnnc.diagnostics import Diagnostic, SpecError
+from rnnc.ir.dims import Dim
+
+if TYPE_CHECKING:
+    from rnnc.analysis.forms import Recurrence
+    from rnnc.analysis.report import Report
+    from rnnc.ir.graph import CellIR
+    from rnnc.spec import Spec
+
+__all__ = ["CompiledLayer", "compile", "emit", "emit_source"]
+
+
+def compile(  # noqa: A001
+    spec: Spec,
+    cell: str | None = None,
+    backend: str = "auto",
+    strategy: str | Mapping[str, str] | None = None,
+    **hyper: object,
+) -> type[Any]:
+    """Compile one cell or model to an `nn.Module` subclass.
+
+    `cell` may be left out where the spec has one.  `hyper` fixes hyperparameters: dims become the constructor's defaults;
+    int, real and bool ones are compiled in, and a constructor call with other values of them compiles and returns the matching
+    specialisation.  `strategy` overrides the planner's choice: a name for all groups, or a mapping from state names.
+
+    The class has the attributes `source` (the emitted text), `recurrence` and `report`; it and its instances can be pickled
+    and copied.  Raises SpecError where the spec is wrong (E01xx-E05xx) or the strategy is not legal (E06xx).
+    """
+    request = Request(spec=spec, cell=cell, backend=backend, strategy=_frozen(strategy), hyper=dict(hyper))
+    return _build(request, request.emit())
+
+
+def emit_source(
+    spec: Spec,
+    cell: str | None = None,
+    backend: str = "auto",
+    strategy: str | Mapping[str, str] | None = None,
+    **hyper: object,
+) -> str:
+    """The source text that `compile` would load: a standalone file that imports torch and rnnc.runtime only."""
+    return Request(spec=spec, cell=cell, backend=backend, strategy=_frozen(strategy), hyper=dict(hyper)).emit()
+
+
+emit = emit_source
+
+
+def _frozen(strategy: str | Mapping[str, str] | None) -> str | dict[str, str] | None:
+    return dict(strategy) if isinstance(strategy, Mapping) else strategy
+
+
+def error(code: str, message: str, help: str = "") -> SpecError:  # noqa: A002
+    """An error of the compilation itself, which stands at no place of a spec."""
+    return SpecError((Diagnostic(code=code, message=message, span=None, help=help),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked for: enough to compile it again, or a specialisation of it."""
+
+    spec: Spec
+    cell: str | None
+    backend: str
+    strategy: str | dict[str, str] | None
+    hyper: dict[str, object] = field(default_factory=dict)
+
+    def lower(self) -> CellIR:
+        """The graph, with the given dims as defaults."""
+        cell = self.spec.lower(self.cell, **self.hyper)
+        sizes = {d.name: self.hyper[d.name] for d in cell.dims if d.name in self.hyper}
+        dims = tuple(replace(d, default=Dim.of(int(str(sizes[d.name])))) if d.name in sizes else d for d in cell.dims)
+        return replace(cell, dims=dims)
+
+    def emit(self) -> str:
+        from rnnc.backends import BACKENDS, load_backend
+
+        if self.backend != "auto" and self.backend not in BACKENDS:
+            known = ", ".join(f"`{b}`" for b in BACKENDS)
+            raise error("E0601", f"there is no backend `{self.backend}`", f"known backends: {known}, and `auto`")
+        cell = self.lower()
+        dims = {d.name: int(str(self.hyper[d.name])) for d in cell.dims if d.name in self.hyper}
+        backend = load_backend(self.backend)
+        return backend.emit(cell, dims=dims or None, strategy=self.strategy, sources=self.spec.sources)
+
+
+# ---------------------------------------------------------------- loading
+
+
+def load_source(source: str, title: str) -> ModuleType:
+    """The module of an emitted text, under a name made of the text; tracebacks show its lines."""
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    name = f"rnnc_compiled_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    file = f"<rnnc {title} {digest}>"
+    module = ModuleType(name)
+    module.__file__ = file
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    sys.modules[name] = module
+    exec(builtins.compile(source, file, "exec"), module.__dict__)
+    return module
+
+
+class CompiledLayer(type):
+    """The class of compiled classes: it knows the request and the source, and pickles by them."""
+
+    source: str
+    request: Request
+    compiled: dict[str, object]
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """An instance; hyperparameters that are compiled in may be given, and choose the specialisation."""
+        given = {name: kwargs.pop(name) for name in cls.compiled if name in kwargs}
+        if all(cls.compiled[name] == _value(value) for name, value in given.items()):
+            return super().__call__(*args, **kwargs)
+        other = cls.specialise(given)
+        return type.__call__(other, *args, **kwargs)
+
+    def specialise(cls, hyper: Mapping[str, object]) -> CompiledLayer:
+        """The class of the same cell with other int, real and bool hyperparameters."""
+        request = replace(cls.request, hyper={**cls.request.hyper, **hyper})
+        return _build(request, request.emit())
+
+    @property
+    def family(cls) -> tuple[str, str]:
+        """The same for all specialisations of one cell of one spec."""
+        return cls.request.spec.text, cls.__name__
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        kind = type(instance)
+        return type.__instancecheck__(cls, instance) or (isinstance(kind, CompiledLayer) and kind.family == cls.family)
+
+    @property
+    def recurrence(cls) -> Recurrence:
+        """The groups of states and their normal forms."""
+        from rnnc.analysis.recurrence import analyse_recurrence
+
+        return analyse_recurrence(cls.request.lower())
+
+    @property
+    def report(cls) -> Report:
+        """What the analysis says of this cell."""
+        from rnnc.analysis.report import analyze
+
+        return analyze(cls.request.spec, cls.request.cell, **cls.request.hyper)
+
+
+def _value(value: object) -> object:
+    """Numbers compare exactly: 0.5 is 1/2, and True is not 1."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return Fraction(str(value))
+    return Fraction(value) if isinstance(value, int) else value
+
+
+def _build(request: Request, source: str) -> CompiledLayer:
+    cell = request.lower()
+    module = load_source(source, cell.name)
+    made = module.__dict__.setdefault("__rnnc_classes__", {})
+    key = (request.spec.text, repr(request.strategy), repr(sorted(request.hyper.items())))
+    if key not in made:
+        base = module.__dict__[cell.name]
+        body = {
+            "__module__": module.__name__,
+            "__qualname__": cell.name,
+            "__doc__": base.__doc__,
+            "source": source,
+            "request": request,
+            "compiled": {name: _value(value) for name, value in cell.hyper},
+        }
+        made[key] = CompiledLayer(cell.name, (base,), body)
+    found: CompiledLayer = made[key]
+    return found
+
+
+def _reduce(cls: CompiledLayer) -> tuple[Any, ...]:
+    return _build, (cls.request, cls.source)
+
+
+copyreg.pickle(CompiledLayer, _reduce)  # type: ignore[arg-type]
