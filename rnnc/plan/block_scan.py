@@ -1,0 +1,46 @@
+"""Block scan: transitions stay small matrices under products, so they are scanned like numbers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Form
+from rnnc.ir.dims import Dim
+from rnnc.plan.cost import NUMBER, STEPS, Cost, Problem, per_step, root
+from rnnc.plan.strategy import Strategy, names, not_linear
+
+
+class BlockScan(Strategy):
+    name: ClassVar[str] = "block_scan"
+
+    def form(self, problem: Problem) -> Form | str | None:
+        found = next((f for f in problem.group.forms if isinstance(f, (BlockLinear, Coupled, Dense))), None)
+        if found is not None:
+            return found
+        return not_linear(problem) or f"the transition of {names(problem)} is {problem.group.structure}, not made of blocks"
+
+    def _block(self, problem: Problem, form: Form | None) -> tuple[Dim, Dim]:
+        """The side of a block, and the number of entries of the states per row of a block."""
+        match form:
+            case Coupled():
+                n = Dim.of(len(form.states))
+            case BlockLinear():
+                n = problem.cell.nodes[form.blocks].type.shape[-1]
+            case Dense():
+                n = problem.cell.nodes[form.a].type.shape[-1]
+            case _:
+                raise AssertionError(form)
+        return n, problem.state_size
+
+    def cost(self, problem: Problem, form: Form | None) -> Cost:
+        n, size = self._block(problem, form)
+        return Cost(
+            depth=f"log {STEPS}",
+            flops=per_step(size * n * n * 4),
+            bytes=per_step(size * n * (4 * NUMBER)),
+            launches=8 * root(problem.number(Dim.of(STEPS))),
+        )
+
+    def why(self, problem: Problem, form: Form | None) -> str:
+        n, _ = self._block(problem, form)
+        return f"{names(problem)} is linear with {n} by {n} blocks, whose products stay {n} by {n}"

@@ -1,0 +1,169 @@
+"""Legal strategies of every group, and the choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rnnc.analysis.forms import Form, Group, Recurrence
+from rnnc.diagnostics import Diagnostic, SpecError
+from rnnc.plan.block_scan import BlockScan
+from rnnc.plan.chunkwise import Chunkwise
+from rnnc.plan.convolution import Convolution
+from rnnc.plan.cost import DEVICES, Problem, evaluated, seconds
+from rnnc.plan.scan import Scan
+from rnnc.plan.sequential import Sequential
+from rnnc.plan.step import Step
+from rnnc.plan.strategy import Strategy
+
+STRATEGIES: tuple[Strategy, ...] = (Step(), Sequential(), Scan(), Chunkwise(), BlockScan(), Convolution())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One strategy for one group.  `flops` and `bytes` are expressions in B, T and the cell's dims ("" where illegal), and
+    numbers where all of these are known; `seconds` is the model's estimate that ranks the legal ones."""
+
+    name: str
+    legal: bool
+    why: str
+    depth: str = ""
+    flops: str = ""
+    bytes: str = ""
+    flops_number: int | None = None
+    bytes_number: int | None = None
+    seconds: float | None = None
+    form: Form | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPlan:
+    """The options of one group, in a fixed order, and the chosen one."""
+
+    group: Group
+    options: tuple[Option, ...]
+    chosen: Option
+
+    @property
+    def strategy(self) -> str:
+        return self.chosen.name
+
+    @property
+    def form(self) -> Form | None:
+        return self.chosen.form
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a recurrence is run: one strategy a group, groups in topological order."""
+
+    recurrence: Recurrence
+    groups: tuple[GroupPlan, ...]
+    device: str
+
+
+def plan(
+    recurrence: Recurrence,
+    dims: Mapping[str, int] | None = None,
+    strategy: str | Mapping[str, str] | None = None,
+    device: str = "cpu",
+) -> Plan:
+    """Choose a strategy for every group.
+
+    `dims` gives sizes (and `B`, `T`, where known); those missing are taken as usual ones for the ranking.  `strategy` overrides:
+    one name runs every group that it is legal for (the others keep their best); a mapping from state names is strict.
+    `device` is "cpu" or "cuda".  Raises SpecError: E0601 for an override that is illegal, E0602 for an unknown name.
+    """
+    groups = tuple(_group_plan(recurrence, g, dims or {}, device) for g in recurrence.groups)
+    if strategy is not None:
+        groups = _overridden(recurrence, groups, strategy)
+    return Plan(recurrence=recurrence, groups=groups, device=device)
+
+
+def _group_plan(recurrence: Recurrence, group: Group, dims: Mapping[str, int], device: str) -> GroupPlan:
+    given = {p.name for p in recurrence.cell.dims} | {"B", "T"}
+    problem = Problem(
+        cell=recurrence.cell,
+        group=group,
+        dims={k: v for k, v in recurrence.cell.dim_values(dims).items() if k in given},
+    )
+    options = tuple(_option(s, problem, device) for s in STRATEGIES)
+    automatic = {s.name for s in STRATEGIES if s.automatic}
+    candidates = [o for o in options if o.legal and o.name in automatic]
+    chosen = min(candidates, key=lambda o: o.seconds if o.seconds is not None else float("inf"))
+    return GroupPlan(group=group, options=options, chosen=chosen)
+
+
+def _option(s: Strategy, problem: Problem, device: str) -> Option:
+    form = s.form(problem)
+    if isinstance(form, str):
+        return Option(name=s.name, legal=False, why=form)
+    cost = s.cost(problem, form)
+    return Option(
+        name=s.name,
+        legal=True,
+        why=s.why(problem, form),
+        depth=cost.depth,
+        flops=str(cost.flops),
+        bytes=str(cost.bytes),
+        flops_number=evaluated(cost.flops, problem),
+        bytes_number=evaluated(cost.bytes, problem),
+        seconds=seconds(cost, problem, DEVICES[device]),
+        form=form,
+    )
+
+
+# ---------------------------------------------------------------- overrides
+
+
+def _overridden(
+    recurrence: Recurrence, groups: tuple[GroupPlan, ...], strategy: str | Mapping[str, str]
+) -> tuple[GroupPlan, ...]:
+    if isinstance(strategy, str):
+        _check_name(strategy)
+        replaced = [_with(g, strategy) for g in groups]
+        if groups and all(r is None for r in replaced):
+            raise _illegal(recurrence, groups, strategy)
+        return tuple(r or g for r, g in zip(replaced, groups, strict=True))
+    by_state = {name: g for g in groups for name in g.group.states}
+    changed = {g.group.index: g for g in groups}
+    for state, name in strategy.items():
+        _check_name(name)
+        if state not in by_state:
+            known = ", ".join(f"`{s}`" for s in by_state)
+            raise _error("E0602", f"a strategy is given for `{state}`, which is no state of `{recurrence.cell.name}`", f"its states are {known}")
+        found = _with(by_state[state], name)
+        if found is None:
+            raise _illegal(recurrence, (by_state[state],), name)
+        changed[found.group.index] = found
+    return tuple(changed[g.group.index] for g in groups)
+
+
+def _with(g: GroupPlan, name: str) -> GroupPlan | None:
+    """The plan with another strategy, or None where that is illegal."""
+    option = next(o for o in g.options if o.name == name)
+    return GroupPlan(group=g.group, options=g.options, chosen=option) if option.legal else None
+
+
+def _check_name(name: str) -> None:
+    known = [s.name for s in STRATEGIES]
+    if name not in known:
+        raise _error("E0602", f"there is no strategy `{name}`", f"the strategies are {', '.join(known)}")
+
+
+def _illegal(recurrence: Recurrence, groups: tuple[GroupPlan, ...], name: str) -> SpecError:
+    reasons = tuple(next(o.why for o in g.options if o.name == name) for g in groups)
+    legal = sorted({o.name for g in groups for o in g.options if o.legal})
+    state = recurrence.cell.state(groups[0].group.states[0])
+    diagnostic = Diagnostic(
+        code="E0601",
+        message=f"`{recurrence.cell.name}` cannot run by `{name}`",
+        span=state.span,
+        notes=tuple(dict.fromkeys(reasons)),
+        help=f"legal here: {', '.join(legal)}",
+    )
+    return SpecError((diagnostic,))
+
+
+def _error(code: str, message: str, help: str) -> SpecError:
+    return SpecError((Diagnostic(code=code, message=message, span=None, help=help),))

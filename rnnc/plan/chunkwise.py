@@ -1,0 +1,64 @@
+"""Chunkwise: inside a chunk all steps at once by matrix products, from chunk to chunk only the state."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rnnc.analysis.forms import Form, MatrixState
+from rnnc.ir.dims import ONE, Dim
+from rnnc.plan.cost import NUMBER, STEPS, Cost, Problem, per_step
+from rnnc.plan.strategy import Strategy, names, not_linear
+
+CHUNK = 64  # micro-steps
+
+
+class Chunkwise(Strategy):
+    name: ClassVar[str] = "chunkwise"
+
+    def form(self, problem: Problem) -> Form | str | None:
+        found = next((f for f in problem.group.forms if isinstance(f, MatrixState)), None)
+        if found is None:
+            why = not_linear(problem) or f"the transition is {problem.group.structure}"
+            return why if not_linear(problem) else f"{names(problem)} is no matrix state with rank-one writes ({why})"
+        if problem.group.field == "complex":
+            return "the chunkwise form is written for real states"
+        return found
+
+    def _sizes(self, problem: Problem, form: MatrixState) -> tuple[Dim, Dim, Dim]:
+        """Heads, K and V."""
+        t = problem.cell.nodes[problem.cell.state(form.state).node].type
+        heads = ONE
+        for d in t.per:
+            heads = heads * d
+        if t.rank == 1:
+            return heads, t.shape[0], ONE
+        return (heads, t.shape[0], t.shape[1]) if form.side == "left" else (heads, t.shape[1], t.shape[0])
+
+    def cost(self, problem: Problem, form: Form | None) -> Cost:
+        assert isinstance(form, MatrixState)
+        heads, k, v = self._sizes(problem, form)
+        rank = sum(len(s.low_rank) for s in form.steps)
+        rows = max(1, sum(max(len(s.low_rank), len(s.writes)) for s in form.steps))
+        inside = (k + v) * (4 * rows * CHUNK) + k * v * (4 * rows)  # products within the chunk, and with its state
+        solve = (k + v) * (2 * rows * CHUNK) if rank else Dim.of(0)
+        moved = (k + v) * (8 * rows) + k * v * Dim.of(1) / (CHUNK // 4)
+        if form.reads is None:  # every state is formed
+            moved = moved + k * v * 6
+            inside = inside + k * v * 4
+        steps = problem.number(Dim.of(STEPS))
+        chunks = steps * len(form.steps) / CHUNK
+        whole = 6 * steps**0.5 if form.reads is None else 0.0
+        return Cost(
+            depth=f"{STEPS}/C",
+            flops=per_step(heads, inside + solve),
+            bytes=per_step(heads, moved * NUMBER),
+            launches=80 + 3 * chunks + whole,
+        )
+
+    def why(self, problem: Problem, form: Form | None) -> str:
+        assert isinstance(form, MatrixState)
+        rank = sum(len(s.low_rank) for s in form.steps)
+        structure = problem.group.structure.replace("_", " ")
+        kind = f"a {structure} of rank {rank}" if rank else f"a {structure} decay"
+        reads = "only vectors are read from it" if form.reads is not None else "it is read as a whole, so every state is formed"
+        return f"{names(problem)} moves under {kind}; {reads}"

@@ -1,0 +1,143 @@
+"""The cost model: a strategy's work as symbolic counts, and the time a device would take for it.
+
+seconds = launches * overhead + flops / rate + bytes / bandwidth
+
+The counts are of one forward pass over B sequences of T steps, 4 bytes a number (complex: two).  The model only has to rank
+strategies: it ignores caches, and that a backward pass costs two to three times as much for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isqrt
+
+from rnnc.analysis.forms import Group
+from rnnc.ir.dims import ONE, Dim, DimError
+from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
+from rnnc.ir.ops import OPS
+from rnnc.ir.types import Type
+
+BATCH, STEPS = "B", "T"  # names in the symbolic counts
+USUAL = {BATCH: 8, STEPS: 1024}
+USUAL_DIM = 64  # for dims without a value when strategies are ranked
+NUMBER = 4  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """`overhead` seconds for one framework operation, `flops` and `bandwidth` a second that such operations reach."""
+
+    name: str
+    overhead: float
+    flops: float
+    bandwidth: float
+
+
+DEVICES = {
+    "cpu": Device(name="cpu", overhead=1e-5, flops=4e10, bandwidth=1e10),  # two cores, PyTorch
+    "cuda": Device(name="cuda", overhead=8e-6, flops=2e13, bandwidth=3e12),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """`depth` is the longest chain of dependent steps, as text; `launches` counts framework operations at `USUAL` sizes."""
+
+    depth: str
+    flops: Dim
+    bytes: Dim
+    launches: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What a strategy is asked about: one group of a cell, with values for the dims that have one."""
+
+    cell: CellIR
+    group: Group
+    dims: Mapping[str, int]
+
+    def number(self, count: Dim) -> float:
+        """The count at the given dims and the usual sizes of everything else."""
+        env = {name: USUAL.get(name, USUAL_DIM) for name in count.names} | {
+            name: value for name, value in self.dims.items() if name in count.names
+        }
+        total = 0.0
+        for monomial, c in count.terms:
+            term = float(c)
+            for name, power in monomial:
+                term *= float(env[name]) ** power
+            total += term
+        return total
+
+    def size(self, node: NodeId) -> Dim:
+        return size_of(self.cell.nodes[node].type)
+
+    @property
+    def state_size(self) -> Dim:
+        total = Dim.of(0)
+        for name in self.group.states:
+            total = total + self.size(self.cell.state(name).node)
+        return total
+
+    @property
+    def dependent(self) -> list[Node]:
+        """The nodes computed from the group's states that its updates need."""
+        atoms = {self.cell.state(n).node for n in self.group.states}
+        cone = ancestors(self.cell, [self.cell.state(n).update for n in self.group.states])
+        found: set[NodeId] = set(atoms)
+        nodes = []
+        for i in sorted(cone):
+            if i not in atoms and found & set(self.cell.nodes[i].args):
+                found.add(i)
+                nodes.append(self.cell.nodes[i])
+        return nodes
+
+
+def size_of(t: Type) -> Dim:
+    total = ONE
+    for d in (*t.per, *t.shape):
+        total = total * d
+    return total * (2 if t.dtype == "complex" else 1)
+
+
+def per_step(*factors: Dim | int) -> Dim:
+    """A count per sequence and step, over the whole input."""
+    total = Dim.of(BATCH) * Dim.of(STEPS)
+    for f in factors:
+        total = total * f
+    return total
+
+
+def node_flops(cell: CellIR, n: Node) -> Dim:
+    """Multiplications and additions of one node."""
+    if n.op == "einsum":
+        inputs = str(n.attr("spec")).split("->")[0].split(",")
+        sizes = {x: d for xs, a in zip(inputs, n.args, strict=True) for x, d in zip(xs, cell.nodes[a].type.shape, strict=True)}
+        total = Dim.of(2)
+        for d in (*sizes.values(), *n.type.per):
+            total = total * d
+        return total
+    of = n if OPS[n.op].category != "reduction" else cell.nodes[n.args[0]]
+    return size_of(of.type) * OPS[n.op].flops
+
+
+def seconds(cost: Cost, problem: Problem, device: Device) -> float:
+    return (
+        cost.launches * device.overhead
+        + problem.number(cost.flops) / device.flops
+        + problem.number(cost.bytes) / device.bandwidth
+    )
+
+
+def evaluated(count: Dim, problem: Problem) -> int | None:
+    """The count as a number where all its dims (and B, T, if given) are known."""
+    try:
+        return count.evaluate(problem.dims)
+    except DimError:
+        return None
+
+
+def root(x: float) -> float:
+    return float(isqrt(max(int(x), 0)))
