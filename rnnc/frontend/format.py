@@ -176,9 +176,9 @@ def _ends_value(tokens: Sequence[Token], i: int) -> bool:
     token = tokens[i]
     if token.type in ("NUMBER", "PRIMED", "STRING") or token.word in (")", "]", "}"):
         return True
-    if token.type != "NAME" or token.word in RESERVED or i == 0:
-        return token.type == "NAME" and token.word not in RESERVED and i + 1 < len(tokens) and tokens[i + 1].word == "("
-    words = {"param": {"init"}, "repeat": {"as", "from"}}.get(tokens[0].word, set())
+    if token.type != "NAME" or token.word in RESERVED:
+        return False
+    words = {"param": {"init"}, "repeat": {"repeat", "as", "from"}}.get(tokens[0].word, set())
     return token.word not in words
 
 

@@ -34,6 +34,22 @@ def test_formatting_does_not_depend_on_white_space() -> None:
     assert format_source(spaced, "f") == format_source(EVERYTHING, "f")
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("floor+(1-floor)*x", "floor + (1 - floor) * x"),
+        ("-(a)+-(b)", "-(a) + -(b)"),
+        ("f (x)[ 0 ]", "f(x)[0]"),
+        ("(a)-b", "(a) - b"),
+        ("[a ,b][ 0 ]-1", "[a, b][0] - 1"),
+        ("a^-(b)if not(c)else(d)", "a^-(b) if not (c) else (d)"),
+        ("product j in 1 .. (n) {(j)}@ M . T", "product j in 1..(n) { (j) } @ M.T"),
+    ],
+)
+def test_spaces(line: str, expected: str) -> None:
+    assert format_source(f"fn f(x: real) {{\n{line}\n}}", "f").split("\n")[1] == "  " + expected
+
+
 def test_canonical_layout() -> None:
     messy = """
 
