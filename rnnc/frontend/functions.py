@@ -417,7 +417,7 @@ def _layout(kind: str) -> Run:
 def _householder(c: Lowering, bound: Bound) -> Value:
     """householder(k, beta) = I - beta k k^T."""
     k = argument_node(c, bound, "k")
-    beta = argument_node(c, bound, "beta") if bound.get("beta") is not None else c.b.const(2)
+    beta = argument_node(c, bound, "beta", ()) if bound.get("beta") is not None else c.b.const(2)
     if k is None or beta is None or not vector(c, bound, "k", k):
         return ERROR
     if c.b.type(beta).rank != 0:

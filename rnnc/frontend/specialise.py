@@ -11,6 +11,7 @@ import rnnc.frontend.maps  # noqa: F401  (both fill the table of functions)
 from rnnc.diagnostics import Diagnostics, Span
 from rnnc.frontend import ast
 from rnnc.frontend.bindings import force
+from rnnc.frontend.calls import NUMBER_KINDS
 from rnnc.frontend.cells import collect_future, finish, lower_body, outputs_of
 from rnnc.frontend.expressions import evaluate
 from rnnc.frontend.hyper import Known, bind_head
@@ -60,7 +61,7 @@ def lower_declaration(
 ) -> tuple[CellIR | None, Diagnostics]:
     """Lower a cell or model.  `generic`: hyperparameters without a value get a sample one.
 
-    Ensures: the cell is None exactly when the diagnostics hold an error.
+    Ensures: the cell is None exactly when there is an error, here or in reading the files.
     """
     found = Diagnostics()
     c = Lowering(library=library, diagnostics=found, keyword=decl.keyword, name=decl.name)
@@ -78,7 +79,7 @@ def lower_declaration(
                 c.error(
                     "E0211", f"`{decl.name}` has no output and no state", decl.name_span, help="add `output y = ...`"
                 )
-            if not found.has_errors:
+            if not (found.has_errors or library.diagnostics.has_errors):
                 return finish(c, outputs_of(context), module.file, _comment_above(module, decl), head.hyper), found
     finally:
         library.lowering.pop()
@@ -122,6 +123,10 @@ def _try_function(library: Library, module: LoadedModule, decl: ast.FnDecl, shap
         for name, type_, default in decl.params:
             if name in scope.bindings:
                 c.error("E0202", f"`{name}` is declared twice", type_.span)
+                continue
+            if type_.kind in NUMBER_KINDS and not type_.shape:
+                number = {"dim": Dim.of(name), "int": Dim.of(2), "bool": False}[type_.kind]
+                scope.bindings[name] = Binding(name, "hyper", type_.span, value=number, status="done")
                 continue
             resolved, _ = resolve_type(c, type_, context)
             if resolved is not None and not type_.shape and TYPE_KINDS[type_.kind] in ("real", "complex"):
