@@ -87,8 +87,7 @@ def prepare(spec: Spec, cell: str | None, config: TrainConfig, hyper: Hyper, lab
         task = make_task(config.task, config.text)
     except TaskError as error:
         raise training_error("E0701", str(error)) from None
-    lengths = (config.train_length, *config.lengths(task.fixed_length))
-    if min(lengths) < task.min_length:
+    if task.fixed_length is None and min(config.train_length, *config.lengths(None)) < task.min_length:
         raise training_error("E0701", f"{task.name} needs sequences of at least {task.min_length} steps")
     ir = spec.lower(cell, **hyper)
     known = {p.name for p in ir.dims}

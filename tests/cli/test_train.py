@@ -25,7 +25,7 @@ def test_writes_a_record_a_plot_and_checkpoints(tmp_path: Path, capsys: pytest.C
         "checkpoint-seed1.safetensors",
     }
     record = json.loads((out / "record.json").read_text(encoding="utf-8"))
-    assert record["task"] == "s3"
+    assert record["task"] == "S(3)"
     assert record["run"]["dims"]["d"] == 8
     assert [row["length"] for row in record["seeds"][0]["table"]] == [6, 12]
 

@@ -40,7 +40,8 @@ def test_resume_after_sigkill(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
     checkpoint = parts / "checkpoint.safetensors"
-    victim = subprocess.Popen(train(tmp_path, "--out", str(parts)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    silent = subprocess.DEVNULL
+    victim = subprocess.Popen(train(tmp_path, "--out", str(parts)), stdout=silent, stderr=silent)
     deadline = time.monotonic() + 60
     while not checkpoint.exists():
         assert victim.poll() is None, "it ended before it was killed"
