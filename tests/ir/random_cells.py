@@ -29,8 +29,16 @@ def _leaves(b: Builder, per: tuple[Dim, ...]) -> dict[str, dict[str, int]]:
 
     return {
         "input": {"x": leaf("input", "x", N), "u": leaf("input", "u", M), "g": leaf("input", "g")},
-        "param": {"W": leaf("param", "W", N, N), "U": leaf("param", "U", M, N), "c": leaf("param", "c", N, dtype="complex")},
-        "state": {"S": leaf("state", "S", N, M), "h": leaf("state", "h", N), "z": leaf("state", "z", N, dtype="complex")},
+        "param": {
+            "W": leaf("param", "W", N, N),
+            "U": leaf("param", "U", M, N),
+            "c": leaf("param", "c", N, dtype="complex"),
+        },
+        "state": {
+            "S": leaf("state", "S", N, M),
+            "h": leaf("state", "h", N),
+            "z": leaf("state", "z", N, dtype="complex"),
+        },
     }
 
 

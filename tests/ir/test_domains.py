@@ -55,7 +55,9 @@ def with_states(e: Example, chosen: tuple[int, ...]) -> WithStates:
         states.append(State(name=f"x{k}", node=old.id, init=old.id, update=old.id))
     inputs = tuple(i for i in e.cell.inputs if nodes[i.node].op == "input")
     params = tuple(p for p in e.cell.params if nodes[p.node].op == "param")
-    return WithStates(e, chosen, replace(e.cell, nodes=tuple(nodes), states=tuple(states), inputs=inputs, params=params))
+    return WithStates(
+        e, chosen, replace(e.cell, nodes=tuple(nodes), states=tuple(states), inputs=inputs, params=params)
+    )
 
 
 CASES = [
@@ -156,7 +158,11 @@ def test_dependence_over_time() -> None:
     for e in EXAMPLES:
         if OPS[e.op].category in ("time", "model"):
             found = dependences(e.cell)[e.node]
-            reads[e.op, e.cell.nodes[e.node].attr("width")] = (found.inputs[0][1].least, found.inputs[0][1].most, found.hidden)
+            reads[e.op, e.cell.nodes[e.node].attr("width")] = (
+                found.inputs[0][1].least,
+                found.inputs[0][1].most,
+                found.hidden,
+            )
     assert reads == {
         ("delay", None): (3, 3, False),
         ("conv", 4): (0, 3, False),
@@ -222,7 +228,9 @@ def test_every_op_is_covered() -> None:
     walked = {c.e.op for c in CASES}
     rest = {n for n, op in OPS.items() if n not in walked}
     no_numbers = {"and", "or", "not", "real", "one_hot"}
-    assert rest == LEAVES | no_numbers | {n for n, op in OPS.items() if op.arity == 0 or op.category in ("time", "model")}
+    assert rest == LEAVES | no_numbers | {
+        n for n, op in OPS.items() if op.arity == 0 or op.category in ("time", "model")
+    }
 
 
 @pytest.mark.parametrize("e", EXAMPLES, ids=str)

@@ -162,7 +162,10 @@ def _is_zero(value: object) -> bool:
 
 
 def degrees(
-    cell: CellIR, states: Iterable[str] | None = None, semiring: Semiring = "plus_times", nodes: Iterable[NodeId] | None = None
+    cell: CellIR,
+    states: Iterable[str] | None = None,
+    semiring: Semiring = "plus_times",
+    nodes: Iterable[NodeId] | None = None,
 ) -> dict[NodeId, Degree]:
     """Degrees of `nodes` (all when None) in the states named (all when None)."""
     return evaluate(cell, Degrees(cell, states, semiring), nodes)

@@ -116,7 +116,9 @@ class Dependences:
                 hidden=True,
             )
         elif OPS[node.op].category == "time" and first.static:
-            first = Dependence(params=first.params, hidden=True)  # a constant's past is not the constant before the start
+            first = Dependence(
+                params=first.params, hidden=True
+            )  # a constant's past is not the constant before the start
         return self._mark(node, first)
 
     def _mark(self, node: Node, found: Dependence) -> Dependence:
