@@ -7,7 +7,7 @@ from typing import ClassVar
 from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Form
 from rnnc.ir.dims import Dim
 from rnnc.plan.cost import NUMBER, STEPS, Cost, Problem, per_step, root
-from rnnc.plan.strategy import Strategy, names, not_linear
+from rnnc.plan.strategy import Strategy, names, not_linear, structure
 
 
 class BlockScan(Strategy):
@@ -17,7 +17,7 @@ class BlockScan(Strategy):
         found = next((f for f in problem.group.forms if isinstance(f, (BlockLinear, Coupled, Dense))), None)
         if found is not None:
             return found
-        return not_linear(problem) or f"the transition of {names(problem)} is {problem.group.structure}, not made of blocks"
+        return not_linear(problem) or f"the transition of {names(problem)} is {structure(problem)}, not made of blocks"
 
     def _block(self, problem: Problem, form: Form | None) -> tuple[Dim, Dim]:
         """The side of a block, and the number of entries of the states per row of a block."""

@@ -10,7 +10,7 @@ from rnnc.diagnostics import Diagnostic, SpecError
 from rnnc.plan.block_scan import BlockScan
 from rnnc.plan.chunkwise import Chunkwise
 from rnnc.plan.convolution import Convolution
-from rnnc.plan.cost import DEVICES, Problem, evaluated, seconds
+from rnnc.plan.cost import DEVICES, Problem, evaluated, per_token, seconds
 from rnnc.plan.scan import Scan
 from rnnc.plan.sequential import Sequential
 from rnnc.plan.step import Step
@@ -21,8 +21,11 @@ STRATEGIES: tuple[Strategy, ...] = (Step(), Sequential(), Scan(), Chunkwise(), B
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One strategy for one group.  `flops` and `bytes` are expressions in B, T and the cell's dims ("" where illegal), and
-    numbers where all of these are known; `seconds` is the model's estimate that ranks the legal ones."""
+    """One strategy for one group.
+
+    `flops` and `bytes` are expressions in B, T and the cell's dims ("" where illegal), `..._number` their values where all of
+    these are known, `..._per_token` those for one sequence and step.  `seconds` is the estimate that ranks the legal ones.
+    """
 
     name: str
     legal: bool
@@ -32,6 +35,8 @@ class Option:
     bytes: str = ""
     flops_number: int | None = None
     bytes_number: int | None = None
+    flops_per_token: str = ""
+    bytes_per_token: str = ""
     seconds: float | None = None
     form: Form | None = None
 
@@ -72,7 +77,7 @@ def plan(
 
     `dims` gives sizes (and `B`, `T`, where known); those missing are taken as usual ones for the ranking.  `strategy` overrides:
     one name runs every group that it is legal for (the others keep their best); a mapping from state names is strict.
-    `device` is "cpu" or "cuda".  Raises SpecError: E0601 for an override that is illegal, E0602 for an unknown name.
+    `device` is "cpu" or "cuda".  Raises SpecError: E0602 for an override that is illegal, E0603 for an unknown name.
     """
     groups = tuple(_group_plan(recurrence, g, dims or {}, device) for g in recurrence.groups)
     if strategy is not None:
@@ -108,6 +113,8 @@ def _option(s: Strategy, problem: Problem, device: str) -> Option:
         bytes=str(cost.bytes),
         flops_number=evaluated(cost.flops, problem),
         bytes_number=evaluated(cost.bytes, problem),
+        flops_per_token=per_token(cost.flops, problem),
+        bytes_per_token=per_token(cost.bytes, problem),
         seconds=seconds(cost, problem, DEVICES[device]),
         form=form,
     )
@@ -131,7 +138,7 @@ def _overridden(
         _check_name(name)
         if state not in by_state:
             known = ", ".join(f"`{s}`" for s in by_state)
-            raise _error("E0602", f"a strategy is given for `{state}`, which is no state of `{recurrence.cell.name}`", f"its states are {known}")
+            raise _error("E0603", f"a strategy is given for `{state}`, which is no state of `{recurrence.cell.name}`", f"its states are {known}")
         found = _with(by_state[state], name)
         if found is None:
             raise _illegal(recurrence, (by_state[state],), name)
@@ -148,7 +155,7 @@ def _with(g: GroupPlan, name: str) -> GroupPlan | None:
 def _check_name(name: str) -> None:
     known = [s.name for s in STRATEGIES]
     if name not in known:
-        raise _error("E0602", f"there is no strategy `{name}`", f"the strategies are {', '.join(known)}")
+        raise _error("E0603", f"there is no strategy `{name}`", f"the strategies are {', '.join(known)}")
 
 
 def _illegal(recurrence: Recurrence, groups: tuple[GroupPlan, ...], name: str) -> SpecError:
@@ -156,7 +163,7 @@ def _illegal(recurrence: Recurrence, groups: tuple[GroupPlan, ...], name: str) -
     legal = sorted({o.name for g in groups for o in g.options if o.legal})
     state = recurrence.cell.state(groups[0].group.states[0])
     diagnostic = Diagnostic(
-        code="E0601",
+        code="E0602",
         message=f"`{recurrence.cell.name}` cannot run by `{name}`",
         span=state.span,
         notes=tuple(dict.fromkeys(reasons)),

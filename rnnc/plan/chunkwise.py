@@ -7,7 +7,7 @@ from typing import ClassVar
 from rnnc.analysis.forms import Form, MatrixState
 from rnnc.ir.dims import ONE, Dim
 from rnnc.plan.cost import NUMBER, STEPS, Cost, Problem, per_step
-from rnnc.plan.strategy import Strategy, names, not_linear
+from rnnc.plan.strategy import Strategy, names, not_linear, structure
 
 CHUNK = 64  # micro-steps
 
@@ -18,8 +18,9 @@ class Chunkwise(Strategy):
     def form(self, problem: Problem) -> Form | str | None:
         found = next((f for f in problem.group.forms if isinstance(f, MatrixState)), None)
         if found is None:
-            why = not_linear(problem) or f"the transition is {problem.group.structure}"
-            return why if not_linear(problem) else f"{names(problem)} is no matrix state with rank-one writes ({why})"
+            return not_linear(problem) or (
+                f"{names(problem)} is no state with a diagonal plus low-rank transition and rank-one writes"
+            )
         if problem.group.field == "complex":
             return "the chunkwise form is written for real states"
         return found
@@ -58,7 +59,6 @@ class Chunkwise(Strategy):
     def why(self, problem: Problem, form: Form | None) -> str:
         assert isinstance(form, MatrixState)
         rank = sum(len(s.low_rank) for s in form.steps)
-        structure = problem.group.structure.replace("_", " ")
-        kind = f"a {structure} of rank {rank}" if rank else f"a {structure} decay"
+        kind = f"a {structure(problem)} of rank {rank}" if rank else f"a {structure(problem)} decay"
         reads = "only vectors are read from it" if form.reads is not None else "it is read as a whole, so every state is formed"
         return f"{names(problem)} moves under {kind}; {reads}"

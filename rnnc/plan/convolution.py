@@ -8,7 +8,7 @@ from typing import ClassVar
 from rnnc.analysis.forms import Elementwise, Form
 from rnnc.ir.dims import Dim
 from rnnc.plan.cost import NUMBER, STEPS, Cost, Problem, per_step
-from rnnc.plan.strategy import Strategy, names, not_linear
+from rnnc.plan.strategy import Strategy, names, not_linear, structure
 
 
 class Convolution(Strategy):
@@ -18,7 +18,7 @@ class Convolution(Strategy):
         group = problem.group
         found = next((f for f in group.forms if isinstance(f, Elementwise)), None)
         if found is None:
-            return not_linear(problem) or f"the transition of {names(problem)} is {group.structure}, not elementwise"
+            return not_linear(problem) or f"the transition of {names(problem)} is {structure(problem)}, not elementwise"
         if group.semiring != "plus_times":
             return f"{names(problem)} is linear over {group.semiring}, which has no Fourier transform"
         if not group.transition_static or found.a is None:

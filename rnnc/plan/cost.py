@@ -139,5 +139,19 @@ def evaluated(count: Dim, problem: Problem) -> int | None:
         return None
 
 
+def per_token(count: Dim, problem: Problem) -> str:
+    """The count for one sequence and one step, with the known dims put in: "82k", or an expression in those that are open."""
+    rest = count.substitute({BATCH: 1, STEPS: 1} | {k: v for k, v in problem.dims.items() if k in count.names})
+    known = rest.constant
+    return str(rest) if known is None else _short(float(known))
+
+
+def _short(x: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if x >= size:
+            return f"{x / size:.3g}{unit}"
+    return f"{x:.3g}"
+
+
 def root(x: float) -> float:
     return float(isqrt(max(int(x), 0)))

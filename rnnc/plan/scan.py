@@ -7,7 +7,7 @@ from typing import ClassVar
 from rnnc.analysis.forms import Elementwise, Form
 from rnnc.ir.dims import Dim
 from rnnc.plan.cost import NUMBER, STEPS, Cost, Problem, per_step, root
-from rnnc.plan.strategy import Strategy, names, not_linear
+from rnnc.plan.strategy import Strategy, names, not_linear, structure
 
 SEMIRING = {
     "plus_times": "elementwise linear",
@@ -24,7 +24,7 @@ class Scan(Strategy):
         found = next((f for f in problem.group.forms if isinstance(f, Elementwise)), None)
         if found is not None:
             return found
-        return not_linear(problem) or f"the transition of {names(problem)} is {problem.group.structure}, not elementwise"
+        return not_linear(problem) or f"the transition of {names(problem)} is {structure(problem)}, not elementwise"
 
     def cost(self, problem: Problem, form: Form | None) -> Cost:
         size = problem.state_size

@@ -38,3 +38,7 @@ def not_linear(problem: Problem) -> str | None:
     if group.kind == "nonlinear":
         return f"not linear: {group.because[0][0]}" if group.because else "not linear"
     return group.because[0][0] if not group.forms and group.because else None
+
+
+def structure(problem: Problem) -> str:
+    return problem.group.structure.replace("_", " ")
