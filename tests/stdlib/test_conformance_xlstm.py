@@ -100,4 +100,8 @@ def test_slstm(stdlib_layer: Any, agree: Any) -> None:
     agree((state["c"] / state["n"]).flatten(1), last[1] / last[2], 1e-10, "c / n")  # c and n themselves carry exp(-m)
     agree(ours.grad, theirs.grad, 1e-10, "gradient of x")
     for name, value in layer.named_parameters():
-        agree(value.grad, copies[name].grad, 1e-10, f"gradient of {name}")
+        if name == "i_linear_bias":  # h = o c / n does not change when all input gates grow by one factor
+            assert value.grad.abs().max() < 1e-12
+            assert copies[name].grad.abs().max() < 1e-12
+        else:
+            agree(value.grad, copies[name].grad, 1e-10, f"gradient of {name}")
