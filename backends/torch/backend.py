@@ -4,41 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState
+from rnnc.analysis.forms import Recurrence
 from rnnc.analysis.recurrence import analyse_recurrence
-from rnnc.backends.torch.emit import emit_cell
+from rnnc.backends.torch.emit import emit_file
 from rnnc.backends.torch.strategies import Choice
+from rnnc.diagnostics import SpecError
 from rnnc.ir.graph import CellIR
+from rnnc.plan.choose import Plan, plan
 
-NATURAL: dict[type, str] = {
-    Elementwise: "scan",
-    Coupled: "block_scan",
-    MatrixState: "chunkwise",
-    BlockLinear: "block_scan",
-    Dense: "block_scan",
-}
+Strategies = str | Mapping[str, str] | None
 
 
-def emit(
-    cell: CellIR,
-    *,
-    dims: Mapping[str, int] | None,
-    strategy: str | Mapping[str, str] | None,
-    sources: Mapping[str, str],
-) -> str:
+def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, sources: Mapping[str, str]) -> str:
     """The source text of a standalone module; see `rnnc.backends.Backend`."""
-    recurrence = analyse_recurrence(cell)
-    choices = tuple(choose(g, strategy) for g in recurrence.groups)
-    return emit_cell(recurrence.cell, choices, sources)
+    plans = plan_all(cell, dims, strategy)
+    made = {}
+    for c, p in plans.items():
+        choices = tuple(Choice(group=g.group, strategy=g.strategy, form=g.form) for g in p.groups)
+        made[c] = (p.recurrence.cell, choices, tuple(explanation(p)))
+    return emit_file(cell, made, sources)
 
 
-def choose(group: Group, strategy: str | Mapping[str, str] | None) -> Choice:
-    wanted = strategy if isinstance(strategy, str) or strategy is None else next(
-        (strategy[s] for s in group.states if s in strategy), None
-    )
-    if wanted in ("step", "sequential") or not group.forms:
-        return Choice(group=group, strategy="sequential")
-    form: Form = next((f for f in group.forms if isinstance(f, MatrixState)), group.forms[0])
-    if wanted is not None:
-        form = next((f for f in group.forms if NATURAL[type(f)] == wanted), form)
-    return Choice(group=group, strategy=wanted or NATURAL[type(form)], form=form)
+def explanation(p: Plan) -> list[str]:
+    """One sentence a group: what was chosen, and why."""
+    return [f"{' and '.join(g.group.states)}: {g.strategy}; {g.chosen.why}" for g in p.groups]
+
+
+def plan_all(cell: CellIR, dims: Mapping[str, int] | None, strategy: Strategies) -> dict[CellIR, Plan]:
+    """Plans of a cell and of all the cells it calls, called ones first.
+
+    A strategy given by name runs every cell it is legal for; it is an error when that is none.  One given by state reaches the
+    cells that have the state.
+    """
+    cells: dict[CellIR, None] = {}
+
+    def visit(c: CellIR) -> None:
+        for sub in c.subcells:
+            visit(sub)
+        cells.setdefault(c)
+
+    visit(cell)
+    found: dict[CellIR, Plan] = {}
+    refused: list[SpecError] = []
+    accepted = not any(c.states for c in cells)
+    for c in cells:
+        recurrence = analyse_recurrence(c) if c.states else Recurrence(cell=c, groups=())
+        sizes = dims if c == cell else None
+        override = for_cell(c, cell, strategy)
+        if override is None or not c.states:
+            found[c] = plan(recurrence, sizes)
+            continue
+        try:
+            found[c] = plan(recurrence, sizes, override)
+            accepted = True
+        except SpecError as problem:
+            if isinstance(override, Mapping) or len(cells) == 1:
+                raise
+            refused.append(problem)
+            found[c] = plan(recurrence, sizes)
+    if refused and not accepted:
+        raise refused[0]
+    return found
+
+
+def for_cell(c: CellIR, root: CellIR, strategy: Strategies) -> Strategies:
+    """The part of a strategy by state that concerns one cell; all of it for the root, so that unknown names are errors."""
+    if not isinstance(strategy, Mapping) or (c == root and not root.subcells):
+        return strategy
+    own = {s.name for s in c.states}
+    return {k: v for k, v in strategy.items() if k in own} or None

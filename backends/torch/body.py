@@ -74,6 +74,7 @@ class Body:
     env: dict[NodeId, Expr]
     uses: Mapping[NodeId, int]
     titles: Mapping[NodeId, str]
+    results: frozenset[NodeId]  # new states and outputs, which always get a variable
     owners: Mapping[NodeId, str]
     source: Source
     time: Time
@@ -118,7 +119,9 @@ class Body:
     def _wants_variable(self, node: Node, e: Expr, forced: bool) -> bool:
         if node.op in LEAVES or e.number:
             return False
-        if forced or node.id in self.titles or node.name:
+        if forced or node.id in self.results or node.name:
+            return True
+        if node.id in self.titles and len(e.text) > 30:
             return True
         return self.uses.get(node.id, 0) > 1 and node.op not in VIEWS
 
@@ -128,6 +131,12 @@ class Body:
             self.bound[node.id] = e.text
         elif node.id not in self.bound:
             self.assign(node, e)
+
+    def held(self, node: NodeId) -> Expr:
+        """The value of `node`, in a variable from here on."""
+        if not self.env[node].number and self.c.cell.nodes[node].op not in LEAVES:
+            self._hold(self.c.cell.nodes[node])
+        return self.env[node]
 
     def title(self, node: Node) -> str:
         """What the variable of a node is called."""

@@ -39,7 +39,7 @@ class Context:
     static: frozenset[NodeId]
     like: str  # a real tensor whose dtype and device fresh tensors take
     lead_text: str = ""  # the sizes of the lead axes, as arguments of `expand`
-    attributes: dict[NodeId, str] = field(default_factory=dict)  # parameters and buffers: self.NAME
+    attributes: dict[NodeId | str, str] = field(default_factory=dict)  # parameters, buffers, submodules (by key): self.NAME
     dim_names: dict[str, str] = field(default_factory=dict)  # how a dim is written
     imports: set[str] = field(default_factory=set)  # of rnnc.runtime and modules ("math", "F"): what was used
 

@@ -82,7 +82,20 @@ def neg(c: Context, node: Node, args: list[Expr]) -> Expr:
     return joined(c, node, args, f"-{args[0].at(UNARY)}", UNARY)
 
 
+def without_neutral(c: Context, node: Node, args: list[Expr]) -> Expr | None:
+    """`1 * x`, `x / 1`, `x + 0` as x, where x has the result's type."""
+    neutral = "1" if node.op in ("mul", "div") else "0" if node.op in ("add", "sub") else None
+    for i in (1, 0) if node.op in ("mul", "add") else (1,):
+        same = c.type(node.args[1 - i]).dtype == node.type.dtype
+        if args[i].number and args[i].text == neutral and not args[1 - i].number and same:
+            return args[1 - i]
+    return None
+
+
 def infix(c: Context, node: Node, args: list[Expr]) -> Expr:
+    plain = without_neutral(c, node, args)
+    if plain is not None:
+        return plain
     sign, prec, right = INFIX[node.op]
     a, b = args
     left = prec if node.op not in ("lt", "le", "eq", "ne") else BIT_OR

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import PurePath
 
 from torch import nn
 
@@ -17,7 +18,7 @@ from rnnc.backends.torch.needs import closure
 from rnnc.backends.torch.parameters import Buffer, Initialiser, initial_value, shape_text
 from rnnc.backends.torch.parameters import buffers as find_buffers
 from rnnc.backends.torch.strategies import Choice, coefficients
-from rnnc.backends.torch.timeops import TIME, buffer_length
+from rnnc.backends.torch.timeops import buffer_length
 from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR, DimParam, Node, NodeId
 
@@ -32,11 +33,14 @@ class Module:
     choices: tuple[Choice, ...]
     source: Source
     imports: set[str]
+    name: str
     why: tuple[str, ...] = ()
     writer: Writer = field(init=False)
     buffers: list[Buffer] = field(init=False)
     used: set[NodeId] = field(init=False)
     attribute: dict[str, str] = field(default_factory=dict)  # of parameters
+    submodules: dict[str, Node] = field(default_factory=dict)  # by key: a call or repeat
+    class_names: Mapping[CellIR, str] = field(default_factory=dict)  # of the subcells
 
     def __post_init__(self) -> None:
         cell = self.cell
@@ -47,7 +51,9 @@ class Module:
             self.used |= closure(cell, [] if choice.form is None else coefficients(cell, choice.form))
         names = Names(set(dir(nn.Module)) | {"step", "initial_state", "reset_parameters"} | {d.name for d in cell.dims})
         self.attribute = {p.name: names.fresh(p.name) for p in cell.params}
-        attributes = {p.node: f"self.{self.attribute[p.name]}" for p in cell.params}
+        attributes: dict[NodeId | str, str] = {p.node: f"self.{self.attribute[p.name]}" for p in cell.params}
+        self.submodules = {str(n.attr("key")): n for n in self.nodes_of("call", "repeat")}
+        attributes |= {key: f"self.{names.fresh(key)}" for key in self.submodules}
         self.writer = Writer(cell=cell, attributes=attributes, source=self.source, like=None, imports=self.imports)
         self.buffers = find_buffers(self.writer.context(0), self.used, names.taken)
         attributes |= {b.node: f"self.{b.name}" for b in self.buffers}
@@ -62,9 +68,8 @@ class Module:
             held = ["like"]  # an empty buffer, which remembers dtype and device
         return f"self.{held[0]}" if held else None
 
-    @property
-    def time_nodes(self) -> list[Node]:
-        return [self.cell.nodes[i] for i in sorted(self.used) if self.cell.nodes[i].op in TIME]
+    def nodes_of(self, *ops: str) -> list[Node]:
+        return [self.cell.nodes[i] for i in sorted(self.used) if self.cell.nodes[i].op in ops]
 
     # ------------------------------------------------------------ parts
 
@@ -72,7 +77,7 @@ class Module:
         parts = [self.constructor(), self.reset(), self.initial_state(), self.forward(), self.step(), self.extra_repr()]
         body = "\n\n".join("\n".join(indented(p)) for p in parts if p)
         doc = "\n".join(indented(self.docstring()))
-        return f"class {self.cell.name}(nn.Module):\n{doc}\n\n{body}\n"
+        return f"class {self.name}(nn.Module):\n{doc}\n\n{body}\n"
 
     def docstring(self) -> list[str]:
         cell = self.cell
@@ -125,6 +130,7 @@ class Module:
             body.append('self.register_buffer("like", torch.empty(0, device=device, dtype=dtype), persistent=False)')
         if any(cell.nodes[p.node].type.dtype == "complex" for p in cell.params):
             body.insert(1, "dtype = dtype or torch.get_default_dtype()")
+        body += [self.submodule(key, node) for key, node in self.submodules.items()]
         if cell.params or self.buffers:
             body.append("self.reset_parameters()")
         return [*lines, *indented(body)]
@@ -160,7 +166,7 @@ class Module:
         cell = self.cell
         c = self.writer.context(0)
         head = [
-            "def initial_state(self, batch: int, *, device=None, dtype=None) -> dict[str, Tensor]:",
+            "def initial_state(self, batch: int, *, device=None, dtype=None) -> State:",
             '    """The state before the first step; every entry is [batch, ...]."""',
         ]
         lines, entries = [], {}
@@ -168,8 +174,10 @@ class Module:
             before, text = initial_value(c, self.source, s.init, cell.nodes[s.node].type, "batch")
             lines += before
             entries[s.name] = text
-        for n in self.time_nodes:
+        for n in self.nodes_of("delay", "conv", "attention"):
             entries |= self.buffer_entries(n)
+        for key, n in self.submodules.items():
+            entries[key] = self.initial_of(key, n)
         zeros = any("dtype=" in v for v in entries.values())
         if zeros and self.writer.like:
             like = self.writer.like
@@ -180,6 +188,24 @@ class Module:
         if len(one) <= 100:
             return [*head, *indented([*lines, one])]
         return [*head, *indented([*lines, "return {", *(f'    "{k}": {v},' for k, v in entries.items()), "}"])]
+
+    def initial_of(self, key: str, node: Node) -> str:
+        module = self.writer.attributes[key]
+        if node.op == "call":
+            return f"{module}.initial_state(batch, device=device, dtype=dtype)"
+        return f"[layer.initial_state(batch, device=device, dtype=dtype) for layer in {module}]"
+
+    def submodule(self, key: str, node: Node) -> str:
+        """The statement of the constructor that makes a submodule, or a list of them."""
+        sub = self.cell.subcells[int(str(node.attr("cell")))]
+        c = self.writer.context(0)
+        c.dim_names = {d.name: d.name for d in self.cell.dims}
+        known = {d.name for d in sub.dims}
+        sizes = [f"{name}={c.dim(Dim.of(size))}" for name, size in node.attr("dims") if name in known]  # type: ignore[union-attr, misc]
+        made = f"{self.class_names[sub]}({', '.join([*sizes, 'device=device', 'dtype=dtype'])})"
+        if node.op == "repeat":
+            made = f"nn.ModuleList({made} for _ in range({node.attr('count')}))"
+        return f"{self.writer.attributes[key]} = {made}"
 
     def buffer_entries(self, node: Node) -> dict[str, str]:
         """The past values that `prev`, `conv` or attention looks back at, before the first step."""
@@ -211,7 +237,7 @@ class Module:
     def result_type(self) -> str:
         n = len(self.cell.outputs)
         values = "Tensor" if n == 1 else f"tuple[{', '.join(['Tensor'] * n)}]"
-        return f"tuple[{values}, dict[str, Tensor]]"
+        return f"tuple[{values}, State]"
 
     def fresh_state(self) -> list[str]:
         """Without a state given, start from the initial one."""
@@ -228,7 +254,7 @@ class Module:
         written = Forward(w=self.writer, choices=self.choices).write()
         head = signature(
             "forward",
-            ["self", *self.arguments(), "state: dict[str, Tensor] | None = None", "*", "reverse: bool = False",
+            ["self", *self.arguments(), "state: State | None = None", "*", "reverse: bool = False",
              "cu_seqlens: Tensor | None = None"],
             self.result_type(),
         )
@@ -240,7 +266,7 @@ class Module:
 
     def step(self) -> list[str]:
         head = signature(
-            "step", ["self", *self.arguments(), "state: dict[str, Tensor] | None = None"], self.result_type()
+            "step", ["self", *self.arguments(), "state: State | None = None"], self.result_type()
         )
         doc = '"""One step: inputs are [batch, ...], without the time axis."""'
         written = write_step(self.writer)
@@ -299,7 +325,7 @@ def file_text(modules: list[str], imports: set[str], title: str, file: str) -> s
     """A whole file: docstring, imports (only what is used), classes."""
     lines = [HEADER.format(title=title, file=file)]
     lines += [f"import {m}" for m in ("cmath", "math") if m in imports]
-    lines += [""] if imports & {"cmath", "math"} else []
+    lines += ["from typing import Any", ""]
     lines.append("import torch")
     if "F" in imports:
         lines.append("import torch.nn.functional as F")
@@ -307,12 +333,31 @@ def file_text(modules: list[str], imports: set[str], title: str, file: str) -> s
     runtime = sorted(imports - set(RUNTIME_MODULES))
     if runtime:
         lines += ["", f"from rnnc.runtime import {', '.join(runtime)}"]
-    return "\n".join(lines) + "\n\n\n" + "\n\n".join(modules)
+    return "\n".join(lines) + "\n\nState = dict[str, Any]  # by name: [batch, ...], or the state of a submodule\n\n\n" + "\n\n".join(modules)
+
+
+def emit_file(
+    root: CellIR, plans: Mapping[CellIR, tuple[CellIR, tuple[Choice, ...], tuple[str, ...]]], sources: Mapping[str, str]
+) -> str:
+    """The source text of a cell's module and of the modules it calls, those first.
+
+    `plans` gives for every cell its graph with coefficient nodes, the choices, and what to say of them.
+    """
+    imports: set[str] = set()
+    taken = Names()
+    order = [cell for cell in plans if cell != root]
+    names = {root: taken.fresh(root.name)} | {cell: taken.fresh(cell.name) for cell in order}
+    texts = []
+    for cell in (*order, root):
+        graph, choices, why = plans[cell]
+        module = Module(
+            cell=graph, choices=choices, source=Source(sources), imports=imports, why=why, name=names[cell], class_names=names
+        )
+        texts.append(module.text())
+    title = f"{root.name}: " + (root.doc.split("\n")[0].strip() or "a recurrent layer")
+    return file_text(texts, imports, title, PurePath(root.file).name or "a spec")
 
 
 def emit_cell(cell: CellIR, choices: tuple[Choice, ...], sources: Mapping[str, str], why: tuple[str, ...] = ()) -> str:
-    """The source text of one cell's module."""
-    imports: set[str] = set()
-    module = Module(cell=cell, choices=choices, source=Source(sources), imports=imports, why=why)
-    title = f"{cell.name}: " + (cell.doc.split("\n")[0].strip() or "a recurrent layer")
-    return file_text([module.text()], imports, title, cell.file or "a spec")
+    """The source text of one cell that calls no other."""
+    return emit_file(cell, {cell: (cell, choices, why)}, sources)

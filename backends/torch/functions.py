@@ -11,7 +11,7 @@ from rnnc.backends.torch.body import VIEWS, Body, Names, Source, indented, owner
 from rnnc.backends.torch.context import Context, identifier, static_nodes
 from rnnc.backends.torch.expr import Expr
 from rnnc.backends.torch.needs import closure, count_uses, state_dependence
-from rnnc.backends.torch.strategies import WRITERS, Choice, coefficients
+from rnnc.backends.torch.strategies import WRITERS, Choice, coefficient_titles, coefficients
 from rnnc.backends.torch.timeops import TIME, Time, buffer_length
 from rnnc.ir.graph import CellIR, Node, NodeId, State
 
@@ -21,11 +21,10 @@ class Writer:
     """What the functions of one module share."""
 
     cell: CellIR
-    attributes: Mapping[NodeId, str]
+    attributes: Mapping[NodeId | str, str]
     source: Source
     like: str | None  # a real parameter or buffer of the module, if there is one
     imports: set[str] = field(default_factory=set)
-    calls: object = None
 
     def context(self, lead: int) -> Context:
         names = [identifier(i.name) for i in self.cell.inputs]
@@ -50,6 +49,7 @@ class Writer:
             env={},
             uses=uses,
             titles=titles,
+            results=frozenset(self.titles()),
             owners=owners(self.cell, titles),
             source=self.source,
             time=Time(step=lead == 1),
@@ -193,14 +193,15 @@ class Forward:
             roots = {*self.roots(choice), *self.loop_reads.get(choice.group.index, ())}
             part = closure(cell, roots, known)
             everything |= part
-            if not choice.in_loop:
-                self.outside |= self._touched(part, roots)
+            touched = self._touched(part, roots)
+            self.outside |= touched & known if choice.in_loop else touched
             known |= self.provided(choice)
         final_roots = [o.node for o in cell.outputs]
         last = closure(cell, final_roots, known)
         everything |= last
         self.outside |= self._touched(last, final_roots)
-        self.body = self.w.body(2, count_uses(cell, everything, final_roots), self.w.titles())
+        reads = [r for choice in self.choices for r in self.roots(choice) if choice.form is not None]
+        self.body = self.w.body(2, count_uses(cell, everything, [*final_roots, *reads]), self.titles())
         for choice in self.choices:
             if choice.form is None:
                 sequential(self, choice)
@@ -212,6 +213,16 @@ class Forward:
         order = {s.name: i for i, s in enumerate(cell.states)}
         finals = dict(sorted(self.finals.items(), key=lambda kv: order.get(kv[0], len(order))))
         return Written(lines=self.body.lines, outputs=output_texts(self.body, cell), finals=finals)
+
+    def titles(self) -> dict[NodeId, str]:
+        """Names of results, and of the coefficients that a strategy reads."""
+        found = self.w.titles()
+        for choice in self.choices:
+            if choice.form is not None:
+                for node, title in coefficient_titles(self.cell, choice.form):
+                    if node not in found and not self.cell.nodes[node].name:
+                        found[node] = title
+        return found
 
     def _touched(self, part: set[NodeId], roots: Iterable[NodeId]) -> set[NodeId]:
         """The nodes that computing `part` needs: itself, what it reads, and the roots that are known already."""
@@ -267,7 +278,7 @@ def sequential(f: Forward, choice: Choice) -> None:
     inner = {
         i for i in closure(cell, [*(s.update for s in states), *reads], body.env) if f.depends[i] & own
     } - {s.node for s in states}
-    moving, still = boundary(cell, inner, {s.node for s in states}, body.c.static)
+    moving, still = boundary(cell, inner, states, body.c.static)
     views = {i for i in closure(cell, inner, {*moving, *still, *body.env}) if i not in inner and i not in still} - {
         s.node for s in states
     } - moving
@@ -283,7 +294,7 @@ def sequential(f: Forward, choice: Choice) -> None:
 
 
 def boundary(
-    cell: CellIR, inner: set[NodeId], states: set[NodeId], static: frozenset[NodeId]
+    cell: CellIR, inner: set[NodeId], group: list[State], static: frozenset[NodeId]
 ) -> tuple[set[NodeId], set[NodeId]]:
     """What a loop reads from outside: sequences (taken apart step by step) and static values.
 
@@ -291,7 +302,8 @@ def boundary(
     """
     moving: set[NodeId] = set()
     still: set[NodeId] = set()
-    work = [a for i in inner for a in cell.nodes[i].args]
+    states = {s.node for s in group}
+    work = [a for i in inner for a in cell.nodes[i].args] + [s.update for s in group]
     seen: set[NodeId] = set()
     while work:
         a = work.pop()
@@ -336,6 +348,7 @@ def write_loop(
     f: Forward, loop: Body, states: list[State], inner: set[NodeId], moving: set[NodeId], reads: set[NodeId]
 ) -> None:
     cell, body = f.cell, f.body
+    head = loop_head(f, loop, moving)
     moves = []
     for s in states:
         old = loop.env[s.node].text
@@ -358,7 +371,7 @@ def write_loop(
     lines += [f"{steps}.append({loop.c.whole(loop.env[i], cell.nodes[i].type, lead=True).text})" for i, steps, _ in kept]
     lines = settle(lines, moves)
     body.lines += [f"{steps} = []" for _, steps, _ in kept]
-    body.lines += [loop_head(f, loop, moving), *indented(lines)]
+    body.lines += [head, *indented(lines)]
     for i, steps, name in kept:
         body.statement(f"{name} = torch.stack({steps}, 1)")
         body.variable(i, name)

@@ -192,7 +192,7 @@ class Initialiser:
 def static_body(c: Context, source: Source) -> Body:
     """For expressions of parameters and constants alone."""
     return Body(
-        c=c, names=Names(), env={}, uses={}, titles={}, owners={}, source=Source({}), time=Time(step=True)
+        c=c, names=Names(), env={}, uses={}, titles={}, results=frozenset(), owners={}, source=Source({}), time=Time(step=True)
     )
 
 

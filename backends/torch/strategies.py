@@ -66,6 +66,32 @@ def micro_step_nodes(cell: CellIR, step: MicroStep) -> list[NodeId | None]:
     return [decay, *updates, *(n for pair in (*low_rank, *writes) for n in pair)]
 
 
+def coefficient_titles(cell: CellIR, form: Form) -> list[tuple[NodeId, str]]:
+    """What the variable of a coefficient without a name is called."""
+    match form:
+        case Elementwise():
+            pairs: list[tuple[NodeId | None, str]] = [(form.a, f"{form.state}_decay"), (form.b, f"{form.state}_in")]
+        case BlockLinear():
+            pairs = [(form.blocks, f"{form.state}_blocks"), (form.b, f"{form.state}_in")]
+        case Dense():
+            pairs = [(form.a, f"{form.state}_transition"), (form.b, f"{form.state}_in")]
+        case MatrixState():
+            pairs = [(r.key, f"{form.state}_key") for r in form.reads or ()]
+            for step in form.steps:
+                decay = "log_decay" if step.log_decay is not None else "decay"
+                pairs.append((step.log_decay if step.log_decay is not None else step.decay, f"{form.state}_{decay}"))
+                fused, low_rank, writes = fused_updates(cell, step)
+                for u, v in (*((x.u, x.v) for x in fused), *writes):
+                    pairs += [(u, f"{form.state}_write"), (v, f"{form.state}_value")]
+                for a, b in low_rank:
+                    pairs += [(a, f"{form.state}_left"), (b, f"{form.state}_right")]
+        case Coupled():
+            pairs = []
+        case _:
+            assert_never(form)
+    return [(node, title) for node, title in pairs if node is not None]
+
+
 # ---------------------------------------------------------------- arguments
 
 

@@ -13,7 +13,7 @@ from rnnc.ir.graph import Node
 if TYPE_CHECKING:
     from rnnc.backends.torch.body import Body
 
-TIME = frozenset({"delay", "conv", "attention"})
+TIME = frozenset({"delay", "conv", "attention", "call", "repeat"})
 
 
 def buffer_length(node: Node) -> int:
@@ -29,6 +29,7 @@ class Time:
 
     step: bool
     final: dict[str, str] = field(default_factory=dict)
+    results: dict[str, list[str]] = field(default_factory=dict)  # of calls, by key: the variables of the outputs
 
     def value(self, body: Body, node: Node, args: list[Expr]) -> Expr:
         match node.op:
@@ -36,11 +37,57 @@ class Time:
                 return self._delay(body, node, args)
             case "conv":
                 return self._conv(body, node, args)
-            case _:
+            case "attention":
                 return self._attention(body, node, args)
+            case "call":
+                return self._call(body, node, args)
+            case _:
+                return self._repeat(body, node, args)
+
+    def _call(self, body: Body, node: Node, args: list[Expr]) -> Expr:
+        """A submodule: one call for all of its outputs."""
+        key, index = str(node.attr("key")), int(node.attr("output", 0))  # type: ignore[call-overload]
+        if key not in self.results:
+            sub = body.c.cell.subcells[int(node.attr("cell"))]  # type: ignore[call-overload]
+            read = {int(n.attr("output", 0)): n for n in body.c.cell.nodes if n.op == "call" and n.attr("key") == key}  # type: ignore[call-overload]
+            names = [body.names.fresh(body.title(read[i]) if i in read else "_") for i in range(len(sub.outputs))]
+            state = body.names.fresh(f"{key}_state")
+            targets = names[0] if len(names) == 1 else f"({', '.join(names)})"
+            given = ", ".join([*self._given(body, node, args), f'state["{key}"]'])
+            body.comment(body.source.line(node))
+            body.statement(f"{targets}, {state} = {self.method(body.c.attributes[key])}({given})")
+            self.final[key], self.results[key] = state, names
+        return Expr(text=self.results[key][index], low=True)
+
+    def _repeat(self, body: Body, node: Node, args: list[Expr]) -> Expr:
+        """The same submodule class again and again, each time with its own parameters and state."""
+        key = str(node.attr("key"))
+        running, *outer = self._given(body, node, args)
+        name, states = body.names.fresh(body.title(node)), body.names.fresh(f"{key}_state")
+        layer, before = body.names.fresh("layer"), body.names.fresh("layer_state")
+        given = ", ".join([name, *outer, before])
+        body.comment(body.source.line(node))
+        body.lines += [
+            f"{name} = {running}",
+            f"{states} = []",
+            f'for {layer}, {before} in zip({body.c.attributes[key]}, state["{key}"]):',
+            f"    {name}, {before} = {self.method(layer)}({given})",
+            f"    {states}.append({before})",
+        ]
+        self.final[key] = states
+        return Expr(text=name, low=True)
+
+    def method(self, module: str) -> str:
+        return f"{module}.step" if self.step else module
+
+    def _given(self, body: Body, node: Node, args: list[Expr]) -> list[str]:
+        """Arguments of a submodule, which have batch and time axes and all their sizes."""
+        return [body.c.whole(e, body.c.type(a), lead=True).text for e, a in zip(args, node.args)]
 
     def _window(self, body: Body, node: Node, x: Expr, length: int) -> str:
         """The buffer with the new values behind it, in a variable."""
+        if len(x.text) > 40:
+            x = body.held(node.args[0])
         x = body.c.whole(x, body.c.type(node.args[0]), lead=True)
         key = str(node.attr("key"))
         now = f"{x.atom}.unsqueeze(1)" if self.step else x.text
