@@ -90,7 +90,7 @@ class Request:
 
         if self.backend != "auto" and self.backend not in BACKENDS:
             known = ", ".join(f"`{b}`" for b in BACKENDS)
-            raise error("E0603", f"there is no backend `{self.backend}`", f"known backends: {known}, and `auto`")
+            raise error("E0601", f"there is no backend `{self.backend}`", f"known backends: {known}, and `auto`")
         cell = self.lower()
         dims = {d.name: int(str(self.hyper[d.name])) for d in cell.dims if d.name in self.hyper}
         backend = load_backend(self.backend)
