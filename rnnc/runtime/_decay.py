@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -52,15 +52,16 @@ class Decay(Protocol):
         """Weighted products [N, G, C * rows, C * columns], in time-major order."""
 
 
+def micro_indices(rows: Rows, steps: int, micro_steps: int) -> Tensor:
+    """The micro-step t M + j of every row, in time-major order."""
+    time = torch.arange(steps, device=rows.x.device).unsqueeze(-1) * micro_steps
+    return (time + torch.tensor(rows.micro, device=rows.x.device)).flatten()
+
+
 def visible(rows: Rows, columns: Rows, steps: int, micro_steps: int) -> Tensor:
     """Which columns a row sees: bool [C * rows, C * columns]."""
-
-    def index(r: Rows) -> Tensor:
-        time = torch.arange(steps, device=r.x.device).unsqueeze(-1) * micro_steps
-        return (time + torch.tensor(r.micro, device=r.x.device)).flatten()
-
-    row, column = index(rows).unsqueeze(-1), index(columns)
-    return row >= column if rows.inclusive else row > column
+    row, column = (micro_indices(r, steps, micro_steps) for r in (rows, columns))
+    return row.unsqueeze(-1) >= column if rows.inclusive else row.unsqueeze(-1) > column
 
 
 def plain_gram(rows: Rows, columns: Rows) -> Tensor:
@@ -127,7 +128,7 @@ class LogDecay:
         self.micro_steps = micro_steps
         self.dtype = dtype
         self.base = base
-        self._weights: dict[tuple[object, ...], Tensor] = {}
+        self._tables: tuple[Tensor, Tensor] | None = None
 
     def _exp(self, x: Tensor) -> Tensor:
         return x.to(self.dtype).exp()
@@ -165,15 +166,14 @@ class LogDecay:
         return result.squeeze(2)
 
     def _scalar_weights(self, rows: Rows, columns: Rows) -> Tensor:
-        """Segment sums by float64 differences, [N, G, C * rows, C * columns]; shared between equal layouts."""
-        key = (rows.micro, rows.inclusive, columns.micro)
-        if key not in self._weights:
-            row = _widen(self._row_gate(rows), len(rows.micro)).flatten(2)
-            column = _widen(self._column_gate(columns), len(columns.micro)).flatten(2)
-            mask = visible(rows, columns, rows.x.shape[2], self.micro_steps)
-            difference = (row.unsqueeze(-1) - column.unsqueeze(-2)).to(self.dtype)
-            self._weights[key] = _masked_exp(difference, mask)
-        return self._weights[key]
+        """The weights [N, G, C * rows, C * columns]: one table, rows and columns picked by their micro-steps."""
+        if self._tables is None:
+            self._tables = segment_weights(self.after.squeeze(-1), self.dtype)
+        table = self._tables[int(rows.inclusive)]
+        if self.micro_steps == 1 and len(rows.micro) == len(columns.micro) == 1:
+            return table
+        row, column = (micro_indices(r, rows.x.shape[2], self.micro_steps) for r in (rows, columns))
+        return table[:, :, row][..., column]
 
     def _pairwise(self, rows: Rows, columns: Rows, size: int, row_gate: Tensor, column_gate: Tensor) -> Tensor:
         """Diagonal blocks of `size` steps, pair by pair: [N, G, C / size, size * rows, size * columns]."""
@@ -188,6 +188,54 @@ class LogDecay:
 def _masked_exp(x: Tensor, mask: Tensor) -> Tensor:
     """exp where visible, else zero; the hidden entries may be large, so they are masked before the exponential."""
     return torch.where(mask, x, -math.inf).exp()
+
+
+def segment_weights(after: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What a reader before and what a reader after micro-step i sees of a write at j, both [.., n, n].
+
+    exp(after_{i-1} - after_j) for j < i, and exp(after_i - after_j) for j <= i, else zero: one table, shifted by a row.
+    """
+    if torch.compiler.is_compiling():
+        return _segment_weights(after, dtype)
+    return _SegmentWeights.apply(after, dtype)  # type: ignore[no-any-return]
+
+
+def _segment_weights(after: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    n = after.shape[-1]
+    hidden = torch.ones(n, n, dtype=torch.bool, device=after.device).triu(1)
+    difference = (after.unsqueeze(-1) - after.unsqueeze(-2)).to(dtype)
+    table = torch.nn.functional.pad(difference.masked_fill(hidden, -math.inf).exp(), (0, 0, 1, 0))
+    return table[..., :-1, :], table[..., 1:, :]
+
+
+class _SegmentWeights(torch.autograd.Function):
+    """`_segment_weights` with one product per table in its backward, where autograd makes many passes, half in float64."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(after: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return _segment_weights(after, dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, torch.dtype], output: tuple[Tensor, Tensor]) -> None:
+        ctx.wide = inputs[0].dtype
+        ctx.save_for_backward(*output)
+        ctx.save_for_forward(*output)
+
+    @staticmethod
+    def backward(ctx: Any, d_before: Tensor, d_after: Tensor) -> tuple[Tensor, None]:
+        before, after = (d * w.conj() for d, w in zip((d_before, d_after), ctx.saved_tensors, strict=True))
+        # row i of `before` depends on after_{i-1}; its row 0 is zero
+        shifted = torch.nn.functional.pad(before.sum(-1)[..., 1:], (0, 1))
+        return (after.sum(-1) + shifted - after.sum(-2) - before.sum(-2)).to(ctx.wide), None
+
+    @staticmethod
+    def jvp(ctx: Any, d: Tensor, _: None) -> tuple[Tensor, Tensor]:
+        before, after = ctx.saved_tensors
+        tangent = (d.unsqueeze(-1) - d.unsqueeze(-2)).to(after.dtype)
+        shifted = torch.nn.functional.pad(tangent[..., :-1, :], (0, 0, 1, 0))
+        return before * shifted, after * tangent
 
 
 class ValueDecay:

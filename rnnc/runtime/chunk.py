@@ -327,9 +327,8 @@ def _triangular(
     return inverse @ value, inverse @ gain
 
 
-def _add_product(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """x + a @ b in one pass."""
-    return torch.baddbmm(x.flatten(0, 1), a.flatten(0, 1), b.flatten(0, 1)).unflatten(0, x.shape[:2])
+def _batched(x: Tensor) -> Tensor:
+    return x.flatten(0, 1)
 
 
 def _solve(
@@ -348,10 +347,10 @@ def _solve(
         micro = 0 if when == "old" else len(steps) - 1
         keys = _rows(frame, [reads[i].key for i in chosen], frame.keys, size)
         rows = Rows(x=keys, micro=(micro,) * len(chosen), inclusive=when == "new")
-        found = scaled(rows.x, solved.decay.from_start(rows)).flatten(2, 3) @ solved.entry
+        found = torch.bmm(_batched(scaled(rows.x, solved.decay.from_start(rows)).flatten(2, 3)), _batched(solved.entry))
         for u, w in solved.columns:
-            found = _add_product(found, solved.decay.gram(rows, u), w)
-        found = found.unflatten(2, (-1, len(chosen)))
+            found.baddbmm_(_batched(solved.decay.gram(rows, u)), _batched(w))
+        found = found.view(*solved.entry.shape[:2], size, len(chosen), -1)
         outputs.update((i, _unfold(frame, o)) for i, o in zip(chosen, found.unbind(3), strict=True))
     final = solved.final.reshape(frame.batch, *frame.per, frame.keys, frame.values).to(frame.outer)
     return tuple(outputs[i] for i in range(len(reads))), final
