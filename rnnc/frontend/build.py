@@ -15,7 +15,6 @@ from rnnc.frontend.tokens import Token, span_of
 MAX_DEPTH = 100  # of an expression's tree; later passes may recurse over it
 
 TYPE_KINDS = ("real", "complex", "unit", "token", "bool")
-FN_KINDS = (*TYPE_KINDS, "dim", "int")
 HYPER_KINDS = ("dim", "int", "real", "bool")
 PRECISIONS = ("exact", "finite_precision", "log_precision")
 PARALLEL = ("scan", "chunk", "convolution", "newton")
@@ -215,23 +214,20 @@ class Builder:
                 shape = part.fields["shape"]
             else:
                 domain = part
-        if kind.word not in FN_KINDS:
-            help_ = nearest(kind.word, TYPE_KINDS) or f"types are {', '.join(TYPE_KINDS)}"
-            self.error("E0105", f"there is no type `{kind.word}`", self.token_span(kind), help_=help_)
+        if kind.word not in TYPE_KINDS:
+            hyper = kind.word in HYPER_KINDS
+            what = (
+                f"`{kind.word}` is a kind of hyperparameter, not a type" if hyper else f"there is no type `{kind.word}`"
+            )
+            help_ = (not hyper and nearest(kind.word, TYPE_KINDS)) or f"types are {', '.join(TYPE_KINDS)}"
+            self.error("E0105", what, self.token_span(kind), help_=help_)
         return ast.TypeExpr(span=self.span(i, j), kind=kind.word, shape=shape, domain=domain)
 
     def on_shape(self, c: list[Any], i: int, j: int) -> Any:
         return Parts({"shape": tuple(c)})
 
     def on_annotation(self, c: list[Any], i: int, j: int) -> Any:
-        return self.value_type(c[0])
-
-    def value_type(self, made: ast.TypeExpr) -> ast.TypeExpr:
-        """`dim` and `int` are types of hyperparameters and of a function's parameters only."""
-        if made.kind in ("dim", "int"):
-            message = f"`{made.kind}` is a type of hyperparameters, not of values"
-            self.error("E0105", message, made.span, help_=f"types of values are {', '.join(TYPE_KINDS)}")
-        return made
+        return c[0]
 
     def _interval(self, lo_open: bool, hi_open: bool) -> Callable[[list[Any], int, int], Any]:
         def build(c: list[Any], i: int, j: int) -> Any:

@@ -38,7 +38,7 @@ class StatementBuilder(Builder):
         return Parts({"name": c[0].word, "params": tuple(params), "result": result})
 
     def on_result(self, c: list[Any], i: int, j: int) -> Any:
-        return Parts({"result": self.value_type(c[0])})
+        return Parts({"result": c[0]})
 
     def on_default(self, c: list[Any], i: int, j: int) -> Any:
         return c[0]
@@ -128,14 +128,14 @@ class StatementBuilder(Builder):
     # ------------------------------------------------------------ statements
 
     def on_input_decl(self, c: list[Any], i: int, j: int) -> Any:
-        return ast.InputDecl(span=self.span(i, j), name=c[0].word, type=self.value_type(c[1]))
+        return ast.InputDecl(span=self.span(i, j), name=c[0].word, type=c[1])
 
     def on_init(self, c: list[Any], i: int, j: int) -> Any:
         return c[0]
 
     def on_param_decl(self, c: list[Any], i: int, j: int) -> Any:
         init = c[2] if len(c) > 2 else None
-        return ast.ParamDecl(span=self.span(i, j), name=c[0].word, type=self.value_type(c[1]), init=init)
+        return ast.ParamDecl(span=self.span(i, j), name=c[0].word, type=c[1], init=init)
 
     def _typed(self, c: list[Any]) -> dict[str, Any]:
         return {"name": c[0].word, "type": c[1] if len(c) > 2 else None, "value": c[-1]}
@@ -153,7 +153,7 @@ class StatementBuilder(Builder):
         return ast.LetDecl(span=self.span(i, j), keyword="transition", **self._typed(c))
 
     def on_state_decl(self, c: list[Any], i: int, j: int) -> Any:
-        return ast.StateDecl(span=self.span(i, j), name=c[0].word, type=self.value_type(c[1]), init=c[2])
+        return ast.StateDecl(span=self.span(i, j), name=c[0].word, type=c[1], init=c[2])
 
     def on_update(self, c: list[Any], i: int, j: int) -> Any:
         return ast.Update(span=self.span(i, j), target=self.name(c[0]), value=c[1])
