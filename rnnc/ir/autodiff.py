@@ -1,7 +1,7 @@
 """Reverse mode on the graph: forward and backward of one step as one graph.
 
-The rules stand in the op table (`Op.vjp`).  Batch and time are no axes of the graph, so the gradient of a static node (a
-parameter) comes out per batch element and step: whoever runs the graph sums over those axes.
+The rules stand in the op table (`Op.vjp`).  Batch and time are no axes of the graph, so the gradient of a static node
+(a parameter) comes out per batch element and step: whoever runs the graph sums over those axes.
 """
 
 from __future__ import annotations

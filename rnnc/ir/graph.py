@@ -72,7 +72,9 @@ class Init:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Param:
-    """A learned tensor: `node` has op "param".  With a domain, `constrained` is the node that maps it into the domain."""
+    """A learned tensor: `node` has op "param".  With a domain, `constrained` is the node that maps it into the
+    domain.
+    """
 
     name: str
     node: NodeId

@@ -1,7 +1,8 @@
-"""The reference interpreter: the semantics of the language in float64 / complex128, one step at a time, as simple as it can be.
+"""The reference interpreter: the semantics of the language in float64 / complex128, one step at a time, as simple as
+it can be.
 
-Arrays: inputs [B, T, *per, *shape]; params as in a module's state dict [*per, *shape]; states [B, *per, *shape], keyed by name,
-and by key the buffers of `prev` and `conv` [B, n, *per, *shape], oldest first, and of attention.
+Arrays: inputs [B, T, *per, *shape]; params as in a module's state dict [*per, *shape]; states [B, *per, *shape],
+keyed by name, and by key the buffers of `prev` and `conv` [B, n, *per, *shape], oldest first, and of attention.
 """
 
 from __future__ import annotations
@@ -194,7 +195,8 @@ def gradients(
     batch: int | None = None,
     steps: int | None = None,
 ) -> Gradients:
-    """Backpropagation through time of a loss with gradients `d_outputs` (by output; missing is zero) and `d_final` (by state key).
+    """Backpropagation through time of a loss with gradients `d_outputs` (by output; missing is zero) and `d_final`
+    (by state key).
 
     The initial states' gradients are given for every state; those of states not passed in also flow into the parameters
     their declared initial values are made of.  Token inputs have none.  Cells with attention raise ValueError.
@@ -224,7 +226,7 @@ def gradients(
 def _read_backwards(flat: CellIR, rule: Backward) -> list[NodeId]:
     """The nodes of the step itself whose values its backward pass reads, and its updates."""
     first = len(flat.nodes)
-    used = ancestors(rule.cell, rule.grads.values(), range(first))
+    used = ancestors(rule.cell, rule.grads.values(), frozenset(range(first)))
     return [i for i in used if i < first] + [s.update for s in flat.states]
 
 
@@ -247,7 +249,9 @@ def _backward(
     d_inputs: dict[NodeId, Array],
     d_state: dict[str, Array],
 ) -> None:
-    """The steps in reverse; adds to `d_params`, fills `d_inputs`, and leaves the initial states' gradients in `d_state`."""
+    """The steps in reverse; adds to `d_params`, fills `d_inputs`, and leaves the initial states' gradients in
+    `d_state`.
+    """
     domain = Concrete(rule.cell, m.domain.dims, {})
     for t in reversed(range(m.steps)):
         seeds: dict[NodeId, Array] = {}
@@ -291,7 +295,9 @@ def _into_initial(m: _Machine, d_state: Arrays, d_params: dict[NodeId, Array]) -
 
 
 def init_params(cell: CellIR, dims: Mapping[str, int], rng: np.random.Generator) -> dict[str, Array]:
-    """Random raw parameters by name, of the size their declared initialisation has: for tests and for looking at a cell."""
+    """Random raw parameters by name, of the size their declared initialisation has: for tests and for looking at a
+    cell.
+    """
     flat = inline_calls(cell)
     env = flat.dim_values(dims)
     return {p.name: _initial(flat, env, p, rng) for p in flat.params}
@@ -300,7 +306,7 @@ def init_params(cell: CellIR, dims: Mapping[str, int], rng: np.random.Generator)
 def _init_number(value: InitNumber, dims: Mapping[str, int]) -> float:
     if isinstance(value, tuple):
         coefficient, base, power = value
-        return float(coefficient) * float(base.evaluate(dims)) ** float(power)
+        return float(float(coefficient) * float(base.evaluate(dims)) ** float(power))
     return float(resolve(value, dims))
 
 

@@ -17,7 +17,7 @@ from rnnc.ir.ops import OPS
 from rnnc.ir.rewrite import copy_node, rebuild
 
 Rule: TypeAlias = Callable[[Builder, Node], "NodeId | None"]
-MOST_ROUNDS = 8
+MOST_ROUNDS = 50
 LARGEST_POWER = 64
 
 
@@ -30,7 +30,7 @@ def simplify(cell: CellIR) -> CellIR:
     for _ in range(MOST_ROUNDS):
         before = cell
         cell = rebuild(_reassociated(cell), _apply)[0]
-        if cell.nodes == before.nodes:
+        if cell == before:
             break
     return cell
 
@@ -217,7 +217,8 @@ RULES: tuple[Rule, ...] = (
 
 
 def _reassociated(cell: CellIR) -> CellIR:
-    """(A @ B) @ h --> A @ (B @ h) for a vector h that depends on a state, and outer(u, v) @ S --> outer(u, v @ S) for a matrix.
+    """(A @ B) @ h --> A @ (B @ h) for a vector h that depends on a state, and outer(u, v) @ S --> outer(u, v @ S) for
+    a matrix.
 
     Requires: A @ B (the outer product) is read nowhere else.  Ensures: only matrix-vector products meet the state.
     """

@@ -13,8 +13,9 @@ cell "Ema" {
   output "y" %4
 }
 ```
-An attribute is a string, `true`, a whole number `3`, a fraction `3/1`, a dimension `<2*d>`, a type `real[d]`, or a tuple of them.  The
-attribute `type` is left out where it is the node's type.  Spans, documentation and claims are not part of the text.
+An attribute is a string, `true`, a whole number `3`, a fraction `3/1`, a dimension `<2*d>`, a type `real[d]`, or a
+tuple of them.  The attribute `type` is left out where it is the node's type.  Spans, documentation and claims are not
+part of the text.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ DType = Literal["real", "complex", "bool", "token"]
 class Type:
     """The per-step type of a value.
 
-    `shape` is the core shape.  `per` lists the axes of the enclosing `per` blocks, outermost first; they lie in front of
-    the core shape.  A value that varies with time has [batch, time] (a whole sequence) or [batch] (one step) in front of
-    both; a static one (made of parameters and constants only) has neither, so NumPy's alignment from the right broadcasts
-    static against time-varying values.
+    `shape` is the core shape.  `per` lists the axes of the enclosing `per` blocks, outermost first; they lie in front
+    of the core shape.  A value that varies with time has [batch, time] (a whole sequence) or [batch] (one step) in
+    front of both; a static one (made of parameters and constants only) has neither, so NumPy's alignment from the right
+    broadcasts static against time-varying values.
     """
 
     dtype: DType = "real"
@@ -51,7 +51,9 @@ class Interval:
     def __str__(self) -> str:
         lo = "-inf" if self.lo is None else str(self.lo)
         hi = "inf" if self.hi is None else str(self.hi)
-        return f"{'(' if self.lo_open or self.lo is None else '['}{lo}, {hi}{')' if self.hi_open or self.hi is None else ']'}"
+        left = "(" if self.lo_open or self.lo is None else "["
+        right = ")" if self.hi_open or self.hi is None else "]"
+        return f"{left}{lo}, {hi}{right}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

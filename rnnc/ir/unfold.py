@@ -1,7 +1,7 @@
 """Rewrites that leave only plain nodes and states: calls of subcells are inlined, time operations become states.
 
-Both keep what the cell computes.  Names: a call with key K gives its parameters and states the names `K.<name>`, the i-th
-round of a repeat `K.<i>.<name>`.
+Both keep what the cell computes.  Names: a call with key K gives its parameters and states the names `K.<name>`, the
+i-th round of a repeat `K.<i>.<name>`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def inline_calls(cell: CellIR) -> CellIR:
     """`call` and `repeat` nodes replaced by the nodes of their subcells.
 
     Requires: nothing.  Ensures: no `call` or `repeat`, no subcells.
-    before: y = call(x, cell=0, key="mix")      -->  after: the nodes of subcell 0 with x for its input; its parameter W is "mix.W"
+    before: y = call(x, cell=0, key="mix")      -->  after: the nodes of subcell 0 with x for its input; its parameter
+    W is "mix.W"
     """
     if not any(n.op in ("call", "repeat") for n in cell.nodes):
         return cell
@@ -164,8 +165,8 @@ def _conv(b: Builder, node: Node, args: tuple[NodeId, ...]) -> tuple[NodeId, Sta
 def unfold_time(cell: CellIR) -> tuple[CellIR, frozenset[str]]:
     """`delay` and `conv` as states that hold the values they look back at; also the names of those states.
 
-    Ensures: no node of category "time".  In a state dict a buffer is [batch, n, *per, *shape]; as a state its core shape
-    is [n, *shape], so `per` comes first.
+    Ensures: no node of category "time".  In a state dict a buffer is [batch, n, *per, *shape]; as a state its core
+    shape is [n, *shape], so `per` comes first.
     before: y = delay(x, n=2, key="p")      -->  after: state p[2, ...] = 0;  y = p[0];  p <- concat(p[1:2], x)
     """
     found: list[State] = []

@@ -1,4 +1,6 @@
-"""Example uses of every op: small cells `y = op(x0, x1, ...)` with sizes and random arguments, shared by tests of all readings."""
+"""Example uses of every op: small cells `y = op(x0, x1, ...)` with sizes and random arguments, shared by tests of all
+readings.
+"""
 
 from __future__ import annotations
 
@@ -136,11 +138,11 @@ def example(op: str, *args: Arg, subcells: tuple[CellIR, ...] = (), **attrs: Any
 
 def _elementwise() -> list[Example]:
     found = []
-    for op in "neg exp sin cos conj re im abs".split():
+    for op in ["neg", "exp", "sin", "cos", "conj", "re", "im", "abs"]:
         found += [example(op, cplx(N)), example(op, real(N, M, per=(H,)))]
     for op in ("log", "sqrt"):
         found += [example(op, cplx(N, draw=right_half_plane)), example(op, real(N, draw=positive))]
-    for op in "sign step tanh erf relu gelu silu sigmoid softplus logsigmoid".split():
+    for op in ["sign", "step", "tanh", "erf", "relu", "gelu", "silu", "sigmoid", "softplus", "logsigmoid"]:
         found += [example(op, real(N, draw=away_from_zero)), example(op, real(N, per=(H,), static=True))]
     one = Dim.of(1)
     for op in ("add", "sub", "mul"):

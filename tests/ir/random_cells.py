@@ -19,8 +19,8 @@ from rnnc.ir.types import Type
 
 N, M, H = Dim.of("n"), Dim.of("m"), Dim.of("heads")
 DIMS = {"n": 3, "m": 4, "heads": 2}
-UNARY = "neg tanh sigmoid relu sin softplus exp abs conj re im silu step".split()
-BINARY = "add sub mul add sub mul max min logaddexp lt polar complex div".split()
+UNARY = ["neg", "tanh", "sigmoid", "relu", "sin", "softplus", "exp", "abs", "conj", "re", "im", "silu", "step"]
+BINARY = ["add", "sub", "mul", "add", "sub", "mul", "max", "min", "logaddexp", "lt", "polar", "complex", "div"]
 
 
 def _leaves(b: Builder, per: tuple[Dim, ...]) -> dict[str, dict[str, int]]:
@@ -65,7 +65,7 @@ def _grow(b: Builder, rng: Random) -> None:
         case 9:
             b.add(rng.choice(["sum", "mean", "amax"]), a, axes=(rng.randrange(-rank, 0),) if rank else ())
         case 10:
-            b.add(rng.choice(["softmax", "l2norm", "layernorm"]), a, **({"eps": Fraction(1, 10)}))
+            b.add(rng.choice(["softmax", "l2norm", "layernorm"]), a, eps=Fraction(1, 10))
         case 11:
             b.map("select", b.map("lt", pick(), b.const(0)), a, c)
         case 12:

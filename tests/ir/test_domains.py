@@ -1,4 +1,6 @@
-"""Soundness of the abstract domains: every op, with each subset of its arguments made states, against concrete perturbation."""
+"""Soundness of the abstract domains: every op, with each subset of its arguments made states, against concrete
+perturbation.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from op_examples import EXAMPLES, LEAVES, Example
 
 from rnnc.ir.builder import Builder
@@ -17,10 +17,9 @@ from rnnc.ir.domains.concrete import Concrete, resolve
 from rnnc.ir.domains.cost import total
 from rnnc.ir.domains.degree import Degree, degrees
 from rnnc.ir.domains.dependence import dependences
-from rnnc.ir.domains.jacobian import jacobian
 from rnnc.ir.domains.sparsity import Sparsity, full_shape
 from rnnc.ir.evaluate import evaluate
-from rnnc.ir.graph import CellIR, Node, State
+from rnnc.ir.graph import CellIR, State
 from rnnc.ir.ops import OPS
 from rnnc.ir.types import Type
 
@@ -100,7 +99,9 @@ TROPICAL = {"max_plus": ("max", "amax"), "min_plus": ("min", "amin"), "log_plus"
 @pytest.mark.parametrize("semiring", TROPICAL)
 @pytest.mark.parametrize("c", [c for c in CASES if all(a.type.dtype == "real" for a in c.e.args)], ids=str)
 def test_degree_over_a_semiring(c: WithStates, semiring: Any) -> None:
-    """Homogeneous of degree k: adding a number to the states adds k times it to the value.  Affine: at most that, and monotone."""
+    """Homogeneous of degree k: adding a number to the states adds k times it to the value.  Affine: at most that, and
+    monotone.
+    """
     found = degrees(c.cell, semiring=semiring)[c.e.node]
     if found.most is None:
         return
@@ -177,7 +178,9 @@ def test_dependence_over_time() -> None:
 
 
 def numerical_jacobian(c: WithStates, arrays: dict[str, Any], name: str) -> Any:
-    """[entries of y, entries of the state]: real derivative along the real and along the imaginary direction, sizes added."""
+    """[entries of y, entries of the state]: real derivative along the real and along the imaginary direction, sizes
+    added.
+    """
     x = arrays[name]
     columns = []
     for i in np.ndindex(*x.shape):

@@ -1,4 +1,6 @@
-"""Every op's value: it has the type the shape rule says, with any axes in front, and agrees with a second implementation."""
+"""Every op's value: it has the type the shape rule says, with any axes in front, and agrees with a second
+implementation.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Every op's derivative: against finite differences, and against torch.autograd of a second implementation of the op."""
+"""Every op's derivative: against finite differences, and against torch.autograd of a second implementation of the
+op.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from op_examples import EXAMPLES, N, Example, example, real
+from op_examples import EXAMPLES, Example, N, example, real
 
 from rnnc.ir.autodiff import backward
 from rnnc.ir.builder import Builder
@@ -136,7 +138,25 @@ def _core(x: T, rank: int) -> tuple[int, ...]:
 ELEMENTWISE: dict[str, Callable[..., T]] = {
     **{
         name: getattr(torch, name)
-        for name in "neg exp log sqrt sin cos sign tanh erf relu sigmoid abs add sub mul div pow".split()
+        for name in [
+            "neg",
+            "exp",
+            "log",
+            "sqrt",
+            "sin",
+            "cos",
+            "sign",
+            "tanh",
+            "erf",
+            "relu",
+            "sigmoid",
+            "abs",
+            "add",
+            "sub",
+            "mul",
+            "div",
+            "pow",
+        ]
     },
     "conj": lambda z: torch.conj(z).resolve_conj(),
     "re": lambda z: z.real if z.is_complex() else z,

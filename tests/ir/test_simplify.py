@@ -47,20 +47,32 @@ RULES = [
     ("a = exp(x) : real[n] | y = log(a) : real[n]", "x"),
     ("a = conj(x) : real[n] | y = conj(a) : real[n]", "x"),
     (
-        'a = transpose(A) {perm=(1, 0)} : real[n, n] | b = transpose(a) {perm=(1, 0)} : real[n, n] | y = einsum(b, x) {spec="ij,j->i"} : real[n]',
+        "a = transpose(A) {perm=(1, 0)} : real[n, n] | "
+        "b = transpose(a) {perm=(1, 0)} : real[n, n] | "
+        'y = einsum(b, x) {spec="ij,j->i"} : real[n]',
         "einsum(A, x)",
     ),
     (
-        'a = reshape(A) {shape=(<n*n>)} : real[n*n] | b = reshape(a) {shape=(<n>, <n>)} : real[n, n] | y = einsum(b, x) {spec="ij,j->i"} : real[n]',
+        "a = reshape(A) {shape=(<n*n>)} : real[n*n] | "
+        "b = reshape(a) {shape=(<n>, <n>)} : real[n, n] | "
+        'y = einsum(b, x) {spec="ij,j->i"} : real[n]',
         "einsum(A, x)",
     ),
     ('a = eye {n=<n>} : real[n, n] | y = einsum(a, x) {spec="ij,j->i"} : real[n]', "x"),
     (
-        "a = const {value=1/2} : real | b = const {value=1/3} : real | c = add(a, b) : real | d = expand(c) {axes=(-1)} : real[1] | y = mul(x, d) : real[n]",
+        "a = const {value=1/2} : real | "
+        "b = const {value=1/3} : real | "
+        "c = add(a, b) : real | "
+        "d = expand(c) {axes=(-1)} : real[1] | "
+        "y = mul(x, d) : real[n]",
         "mul(x, 5/6)",
     ),
     (
-        "a = const {value=2/1} : real | b = const {value=-3/1} : real | c = pow(a, b) : real | d = expand(c) {axes=(-1)} : real[1] | y = mul(x, d) : real[n]",
+        "a = const {value=2/1} : real | "
+        "b = const {value=-3/1} : real | "
+        "c = pow(a, b) : real | "
+        "d = expand(c) {axes=(-1)} : real[1] | "
+        "y = mul(x, d) : real[n]",
         "mul(x, 1/8)",
     ),
     ("y = max(x, x) : real[n]", "x"),
@@ -104,7 +116,12 @@ def test_rule(before: str, after: str) -> None:
 
 
 def test_a_shared_product_stays() -> None:
-    both = 'a = einsum(A, B) {spec="ij,jk->ik"} : real[n, n] | b = einsum(a, h) {spec="ij,j->i"} : real[n] | c = einsum(a, x) {spec="ij,j->i"} : real[n] | y = add(b, c) : real[n]'
+    both = (
+        'a = einsum(A, B) {spec="ij,jk->ik"} : real[n, n] | '
+        'b = einsum(a, h) {spec="ij,j->i"} : real[n] | '
+        'c = einsum(a, x) {spec="ij,j->i"} : real[n] | '
+        "y = add(b, c) : real[n]"
+    )
     cell = simplify(build(both))
     assert expression(cell, cell.outputs[0].node) == "add(einsum(einsum(A, B), h), einsum(einsum(A, B), x))"
 

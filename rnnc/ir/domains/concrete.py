@@ -1,6 +1,7 @@
 """Values are NumPy arrays: float64, complex128, bool, and int64 for tokens.
 
-An array is `[*lead, *per, *shape]`: `lead` is empty for a static value, [batch] for one step, [batch, time] for a sequence.
+An array is `[*lead, *per, *shape]`: `lead` is empty for a static value, [batch] for one step, [batch, time] for a
+sequence.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ MATRIX_PRODUCTS = {"expm": 20, "cayley": 2, "solve": 1}  # work of a function of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Of one node: floating-point operations (complex ones count four), calls of exp, log, ..., and bytes of arguments read and
-    result written if nothing is fused (reals of 4 bytes)."""
+    """Of one node: floating-point operations (complex ones count four), calls of exp, log, ..., and bytes of
+    arguments read and result written if nothing is fused (reals of 4 bytes)."""
 
     flops: Dim = NONE
     special: Dim = NONE

@@ -1,8 +1,8 @@
 """The degree of a value as a polynomial in states, over a semiring: is it linear, affine, nonlinear?
 
-Over (+, x) a value is a sum of monomials c s1 s2 ... with state-free c; over (max, +) a maximum of terms c + s1 + s2 + ..., and so
-on.  The degree is an upper bound, found by rules only: `s - s` has degree 1.  What no rule covers has degree None (unknown:
-to be treated as nonlinear), so that "degree at most 1" is a proof.
+Over (+, x) a value is a sum of monomials c s1 s2 ... with state-free c; over (max, +) a maximum of terms
+c + s1 + s2 + ..., and so on.  The degree is an upper bound, found by rules only: `s - s` has degree 1.  What no rule
+covers has degree None (unknown: to be treated as nonlinear), so that "degree at most 1" is a proof.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ NO_TERM = 10**9  # the least degree of a value without any term: the semiring's 
 class Degree:
     """`most` and `least`: the highest and lowest degree of a term in all states together (`most` None: unknown).
 
-    `each`: the highest degree in each state that occurs (None: unknown).  `over_reals`: the linearity holds for real factors
-    only, since a complex state passes through re, im or conj.
+    `each`: the highest degree in each state that occurs (None: unknown).  `over_reals`: the linearity holds for real
+    factors only, since a complex state passes through re, im or conj.
     """
 
     most: int | None = 0

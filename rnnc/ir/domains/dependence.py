@@ -28,8 +28,8 @@ class Reach:
 class Dependence:
     """Sound from above: what is not named here has no influence.
 
-    `states` are read at their value before the step; `updated` are the states whose value after the step (the node of their
-    update) is read.  `hidden`: passes through the memory of a called subcell or of attention.
+    `states` are read at their value before the step; `updated` are the states whose value after the step (the node of
+    their update) is read.  `hidden`: passes through the memory of a called subcell or of attention.
     """
 
     inputs: tuple[tuple[str, Reach], ...] = ()

@@ -18,8 +18,9 @@ Kind = Literal["zero", "diagonal", "low_rank", "block_diagonal", "dense"]
 class Jacobian:
     """`kind` diagonal: an entry of an update reads only the entries of the states at its own position.
 
-    block_diagonal: it reads only entries of its own block, of `block` entries per state.  low_rank: diagonal, plus rank at most
-    `rank` (a number) within each such block.  In a group of several states of one shape all this holds for each pair of them.
+    block_diagonal: it reads only entries of its own block, of `block` entries per state.  low_rank: diagonal, plus
+    rank at most `rank` (a number) within each such block.  In a group of several states of one shape all this holds
+    for each pair of them.
     """
 
     kind: Kind
@@ -28,7 +29,9 @@ class Jacobian:
 
 
 def jacobian(cell: CellIR, states: Iterable[str]) -> Jacobian:
-    """The pattern proved for a group of states.  States of different shapes have no common positions: if they couple, it is dense."""
+    """The pattern proved for a group of states.  States of different shapes have no common positions: if they couple,
+    it is dense.
+    """
     names = tuple(states)
     updates = {s.name: s.update for s in cell.states if s.name in names}
     values = evaluate(cell, Sparsity(cell, names), updates.values())

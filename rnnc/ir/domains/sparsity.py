@@ -1,10 +1,11 @@
 """Which entries of a state an entry of a value depends on: the proven pattern of the Jacobian.
 
-A value's axes are `[*per, *shape]`, each a row of *slots* (mixed-radix digits of its index, most significant first).  A *term* is one
-way in which the value depends on a state: a slot may be tied to a digit of the state's index, which says that the entry depends
-only on state entries with that very digit; digits of the state tied to no slot are free.  `carrier` slots and `count` bound the rank
-over the free digits: with the tied digits fixed, the gradients of all entries span at most `count` times the product of the
-carriers' sizes dimensions.  So `k (k^T S)` has a term with V tied, K free and rank 1, and S itself a term with both tied.
+A value's axes are `[*per, *shape]`, each a row of *slots* (mixed-radix digits of its index, most significant first).
+A *term* is one way in which the value depends on a state: a slot may be tied to a digit of the state's index, which
+says that the entry depends only on state entries with that very digit; digits of the state tied to no slot are free.
+`carrier` slots and `count` bound the rank over the free digits: with the tied digits fixed, the gradients of all
+entries span at most `count` times the product of the carriers' sizes dimensions.  So `k (k^T S)` has a term with V
+tied, K free and rank 1, and S itself a term with both tied.
 """
 
 from __future__ import annotations
@@ -120,11 +121,12 @@ def _loosen(axis: tuple[Slot, ...]) -> tuple[Slot, ...]:
 
 
 def _contract(term: Term, gone: set[int], weighted: bool, origin: Origin) -> tuple[Term, bool]:
-    """The term of a sum over the axes `gone`, which stay in place here; and whether the weights' own axes become carriers.
+    """The term of a sum over the axes `gone`, which stay in place here; and whether the weights' own axes become
+    carriers.
 
-    Where tied entries are summed, each place of the result is a functional of its own: every axis that is not tied carries.
-    Where only dependent directions are summed, the result stays in the span there was, and that bound is kept if it is better.
-    `weighted`: the weights bring axes of their own into the result.
+    Where tied entries are summed, each place of the result is a functional of its own: every axis that is not tied
+    carries. Where only dependent directions are summed, the result stays in the span there was, and that bound is
+    kept if it is better. `weighted`: the weights bring axes of their own into the result.
     """
     lost = [s for i in gone for s in term.axes[i]]
     kept = [s for i, a in enumerate(term.axes) if i not in gone for s in a]

@@ -115,7 +115,7 @@ def _places(np: Any, kind: str, shape: tuple[int, ...]) -> Any:
 def layout(np: Any, site: Site, x: Any) -> Any:
     core = x.shape[x.ndim - site.rank() :]
     at = _places(np, site.attrs["kind"], core)
-    flat = x.reshape(front(x, len(core)) + (-1,))
+    flat = x.reshape((*front(x, len(core)), -1))
     out = np.where(at >= 0, flat[..., np.maximum(at, 0)], 0)
     if site.attrs["kind"] == "companion":
         out = out + np.eye(core[0], k=-1) * (at < 0)
@@ -126,7 +126,7 @@ def layout_transpose(np: Any, site: Site, x: Any) -> Any:
     at = _places(np, site.attrs["kind"], site.shape).reshape(-1)
     size = math.prod(site.shape)
     gather = (at[:, None] == np.arange(size)[None, :]).astype(float)
-    return (x.reshape(front(x, 2) + (-1,)) @ gather).reshape(front(x, 2) + site.shape)
+    return (x.reshape((*front(x, 2), -1)) @ gather).reshape(front(x, 2) + site.shape)
 
 
 def rotation_blocks(np: Any, site: Site, theta: Any) -> Any:
@@ -157,7 +157,7 @@ def cayley(np: Any, site: Site, m: Any) -> Any:
 
 def take(np: Any, site: Site, table: Any, token: Any) -> Any:
     rank = site.rank(0)
-    rows = table.reshape(front(table, rank) + (table.shape[table.ndim - rank], -1))
+    rows = table.reshape((*front(table, rank), table.shape[table.ndim - rank], -1))
     hot = (token[..., None] == np.arange(rows.shape[-2])).astype(float)
     out = np.einsum("...v,...vd->...d", hot, rows)
     return out.reshape(out.shape[:-1] + site.shape)

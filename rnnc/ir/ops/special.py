@@ -112,14 +112,14 @@ def _one_hot(attrs: Attrs, types: tuple[Type, ...]) -> Type:
 
 
 def _delay(attrs: Attrs, types: tuple[Type, ...]) -> Type:
-    """delay(x[, init]), attrs n (int >= 1), key: x from n steps ago; init (static, x's shape) or zero before the start."""
+    """delay(x[, init]), attrs n (int >= 1), key: x from n steps ago; init (static) or zero before the start."""
     return types[0]
 
 
 def _conv(attrs: Attrs, types: tuple[Type, ...]) -> Type:
     """conv(x, w[, b]), attrs width, key: causal depthwise convolution in time.
 
-    y_t = b + sum_j w[..., j] * x_{t - (width - 1) + j}, w has x's shape and a last axis `width`; zeros before the start.
+    y_t = b + sum_j w[..., j] * x_{t - (width - 1) + j}, w has x's shape and a last axis `width`; zeros before.
     """
     x, w = types[0], types[1]
     if w.shape != (*x.shape, Dim.of(attrs["width"])):
@@ -214,8 +214,8 @@ define(
         arity=(1, -1),
         category="model",
         infer=_declared,
-        doc="a subcell applied to its inputs: attrs cell (index into subcells), dims (((name, Dim), ...)), output (index), "
-        "key, type; calls that share `key` are one instance",
+        doc="a subcell applied to its inputs: attrs cell (index into subcells), dims (((name, Dim), ...)), "
+        "output (index), key, type; calls that share `key` are one instance",
     )
 )
 define(
@@ -224,7 +224,8 @@ define(
         arity=(1, -1),
         category="model",
         infer=_declared,
-        doc="a subcell applied `count` times with its own parameters each time: attrs cell, dims, count, key, type; args are "
-        "the running value, then the outer values the body reads; the subcell's one output is the next running value",
+        doc="a subcell applied `count` times with its own parameters each time: attrs cell, dims, count, key, type; "
+        "args are the running value, then the outer values the body reads; the subcell's one output is the next "
+        "running value",
     )
 )

@@ -53,18 +53,18 @@ class Op:
     `infer(attrs, types)` is the shape rule: it raises OpTypeError, and ensures the result's type.  Operands of every op
     share their `per` axes (the builder lifts them), except rank-0 constants, which fit anywhere.
 
-    `value(np, site, *args)` is the value; `np` is numpy, handed in so that the table need not import it.  Arrays are float64,
-    complex128, bool or int64 (tokens) with any axes in front of `[*per, *shape]`.  None for leaves that are given from outside,
-    and for the time and model ops, which `rnnc.ir.unfold` rewrites into states and plain nodes.
+    `value(np, site, *args)` is the value; `np` is numpy, handed in so that the table need not import it.  Arrays are
+    float64, complex128, bool or int64 (tokens) with any axes in front of `[*per, *shape]`.  None for leaves that are
+    given from outside, and for the time and model ops, which `rnnc.ir.unfold` rewrites into states and plain nodes.
 
-    `vjp(builder, node, g, wanted)` builds the gradient of a real loss with respect to each argument from `g`, that of the result
-    (PyTorch's convention: conj of dL/dz), or None.  `g` has the result's shape; the caller sums what was broadcast and takes
-    real parts.  None: no argument has a derivative.
+    `vjp(builder, node, g, wanted)` builds the gradient of a real loss with respect to each argument from `g`, that of
+    the result (PyTorch's convention: conj of dL/dz), or None.  `g` has the result's shape; the caller sums what was
+    broadcast and takes real parts.  None: no argument has a derivative.
 
-    `linear` says in which arguments the op is linear: "joint" in all together (add, views), "multi" in each alone (mul, einsum), a
-    tuple in those together when the others are free of states, "none".  `over_reals`: that holds for real factors only (re, conj).
-    `adds_in` is the semiring whose addition it is.  `flops` and `special` (calls of exp, log, ...) count per element of the result;
-    of a reduction per element of the argument.
+    `linear` says in which arguments the op is linear: "joint" in all together (add, views), "multi" in each alone
+    (mul, einsum), a tuple in those together when the others are free of states, "none".  `over_reals`: that holds for
+    real factors only (re, conj). `adds_in` is the semiring whose addition it is.  `flops` and `special` (calls of
+    exp, log, ...) count per element of the result; of a reduction per element of the argument.
     """
 
     name: str

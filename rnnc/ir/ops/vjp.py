@@ -1,10 +1,10 @@
 """Derivatives: for each op, the gradient with respect to its arguments, built as nodes.
 
-`rule(b, node, g, wanted)` gets the gradient `g` of a real loss with respect to the node's value (for a complex value PyTorch's
-convention: the conjugate of dL/dz, so that z - lr * g descends).  For holomorphic f the argument's gradient is
-g * conj(f'(x)).  A rule may return a gradient that is broadcast against its argument, or complex for a real one: the caller
-sums and takes the real part.  Points of choice follow PyTorch: relu'(0) = 0, abs'(0) = 0, ties of max(a, b) and of a
-maximum over axes share the gradient evenly.
+`rule(b, node, g, wanted)` gets the gradient `g` of a real loss with respect to the node's value (for a complex value
+PyTorch's convention: the conjugate of dL/dz, so that z - lr * g descends).  For holomorphic f the argument's gradient
+is g * conj(f'(x)).  A rule may return a gradient that is broadcast against its argument, or complex for a real one: the
+caller sums and takes the real part.  Points of choice follow PyTorch: relu'(0) = 0, abs'(0) = 0, ties of max(a, b)
+and of a maximum over axes share the gradient evenly.
 """
 
 from __future__ import annotations
@@ -366,7 +366,9 @@ def rotation_blocks(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
 
 
 def expm(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
-    """The Frechet derivative at A^H in direction g: the upper right block of exp [[A^H, g], [0, A^H]] (Higham 2008, 3.16)."""
+    """The Frechet derivative at A^H in direction g: the upper right block of exp [[A^H, g], [0, A^H]] (Higham 2008,
+    3.16).
+    """
     a = _conj_transpose(b, node.args[0])
     n = node.type.shape[0]
     top = b.add("concat", a, g, axis=-1)
