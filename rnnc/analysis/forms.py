@@ -18,7 +18,8 @@ Semiring = Literal["plus_times", "max_plus", "min_plus", "log_plus"]
 class Elementwise:
     """h' = a (x) h (+) b, elementwise over one state of any shape, in the group's semiring.
 
-    `a` and `b` broadcast to the state's core shape (real or complex); `b` None is the semiring's zero, `a` None its one.
+    `a` and `b` broadcast to the state's core shape (real or complex); `b` None is the semiring's zero, `a` None its
+    one.
     """
 
     state: str
@@ -39,9 +40,9 @@ class Coupled:
 class MicroStep:
     """S <- D S + sum_r a_r (b_r^T S) + sum_r u_r v_r^T, on the acted axis K (all a_r, b_r read the same S).
 
-    `decay` is None (one), or a node of core shape [] (scalar) or [K]; `log_decay` is a node for its natural logarithm where the
-    decay is positive by how it is computed (exp, sigmoid, products of such), else None.  a, b, u have core shape [K], v [V].
-    For a vector state V is absent: v has core shape [] or is None (one).
+    `decay` is None (one), or a node of core shape [] (scalar) or [K]; `log_decay` is a node for its natural logarithm
+    where the decay is positive by how it is computed (exp, sigmoid, products of such), else None.  a, b, u have core
+    shape [K], v [V]. For a vector state V is absent: v has core shape [] or is None (one).
     """
 
     decay: NodeId | None = None
@@ -52,7 +53,8 @@ class MicroStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """`node` = S^T key for a left-acting state (S key for a right-acting one): a [V] vector, of S before or after the step.
+    """`node` = S^T key for a left-acting state (S key for a right-acting one): a [V] vector, of S before or after the
+    step.
 
     With `extra` (a state-free [V] node, such as RWKV's bonus (r . u*k) v), `node` = S^T key + extra.
     """
@@ -67,9 +69,9 @@ class Read:
 class MatrixState:
     """A matrix (or vector) state under a product of micro-steps, first to last.
 
-    `side` left: K is the first axis and S <- M S; right: K is the last axis and S <- S M, all vectors given for the transposed
-    problem.  `reads` are all uses of the state outside its own update when each is a contraction with a vector; None when
-    some use needs the whole state at every step (`whole_because` says which node).
+    `side` left: K is the first axis and S <- M S; right: K is the last axis and S <- S M, all vectors given for the
+    transposed problem.  `reads` are all uses of the state outside its own update when each is a contraction with a
+    vector; None when some use needs the whole state at every step (`whole_because` says which node).
     """
 
     state: str
@@ -90,7 +92,9 @@ class BlockLinear:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dense:
-    """h' = A h + b (side left) or h A + b (side right): `a` is a node [n, n]; h has shape [n] or a matrix; `b` None is zero."""
+    """h' = A h + b (side left) or h A + b (side right): `a` is a node [n, n]; h has shape [n] or a matrix; `b` None is
+    zero.
+    """
 
     state: str
     side: Literal["left", "right"]
@@ -105,10 +109,11 @@ Form: TypeAlias = Elementwise | Coupled | MatrixState | BlockLinear | Dense
 class Group:
     """States that depend on each other (a strongly connected component), and how.
 
-    `forms` are all normal forms the group has, the most special first; empty for a nonlinear group, and for a linear one in no
-    form (which is then run step by step).  `because` lists (message, node) pairs: why it is not linear, or in no form.
-    `structure` and `rank` name the transition in the operator algebra ("diagonal", "householder_product", ...).
-    `transition_static`: the transition depends on no input and no earlier group's state.
+    `forms` are all normal forms the group has, the most special first; empty for a nonlinear group, and for a linear
+    one in no form (which is then run step by step).  `because` lists (message, node) pairs: why it is not linear, or in
+    no form. `structure` and `rank` name the transition in the operator algebra ("diagonal", "householder_product",
+    ...). `transition_static`: the transition depends on no input and no earlier group's state.  `input_dependent`: it
+    depends on an input, possibly through an earlier group (for a group without forms: its update does).
     """
 
     index: int

@@ -1,7 +1,7 @@
 """A state's update as a map between common axes: every monomial written over the same labels.
 
-`out[k]` are the labels of the new state's axis k; a monomial's state axis k is either the same (`diagonal` there) or carries
-labels of its own that are summed over.
+`out[k]` are the labels of the new state's axis k; a monomial's state axis k is either the same (`diagonal` there) or
+carries labels of its own that are summed over.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from rnnc.ir.types import Type
 
 @dataclass(frozen=True, slots=True)
 class Framed:
-    """new[out] = sum of `linear` (terms with the state) + sum of `offset`; `type` is the state's, `n_per` its per axes."""
+    """new[out] = sum of `linear` (terms with the state) + sum of `offset`; `type` is the state's, `n_per` its per
+    axes.
+    """
 
     type: Type
     out: Axes
@@ -72,9 +74,11 @@ def frame(
 
 
 def separated(m: Monomial, builder: Builder, labels: Labels, state_axis: Sequence[int]) -> Monomial:
-    """Write coincidences of labels as identity factors, except those of an axis of the result and its axis of the state.
+    """Write coincidences of labels as identity factors, except those of an axis of the result and its axis of the
+    state.
 
-    out (x, x) --> out (x, y) with a factor eye[x, y];   S.T: out (i, j), state (j, i) --> state (p, q) with eye[i, q] eye[j, p].
+    out (x, x) --> out (x, y) with a factor eye[x, y];   S.T: out (i, j), state (j, i) --> state (p, q) with eye[i, q]
+    eye[j, p].
     """
     taken: set[Label] = set()
     factors = list(m.factors)
@@ -122,10 +126,11 @@ def acts_only_on(f: Framed, k: int) -> bool:
 
 
 def parts(m: Monomial, left: Axis, right: Axis, per: Axes) -> tuple[Monomial, Monomial] | None:
-    """Split a term's factors into those tied to `left` labels and those tied to `right` ones; None when some are tied to both.
+    """Split a term's factors into those tied to `left` labels and those tied to `right` ones; None when some are tied
+    to both.
 
-    Factors of neither (scalars, which may vary along `per`), and the coefficient, go to the left.  The results are state-free
-    terms whose `out` is the per axes and their side's axis.
+    Factors of neither (scalars, which may vary along `per`), and the coefficient, go to the left.  The results are
+    state-free terms whose `out` is the per axes and their side's axis.
     """
     bound = {x for fac in m.factors for x in fac.labels} - labels_of(per) - set(left) - set(right)
     groups: list[tuple[set[int], list[Factor]]] = []

@@ -8,7 +8,8 @@ from rnnc.ir.graph import CellIR, ancestors
 def state_groups(cell: CellIR) -> tuple[tuple[str, ...], ...]:
     """Groups of states in topological order; inside a group, and among free choices, in the order of the spec.
 
-    A state depends on another if its update is computed from that state's old value, or (through `S'`) from its new one.
+    A state depends on another if its update is computed from that state's old value, or (through `S'`) from its new
+    one.
     """
     import networkx as nx
 

@@ -20,7 +20,9 @@ def exactly(value: Fraction | int) -> Interval:
     return Interval(lo=Fraction(value), hi=Fraction(value))
 
 
-def between(lo: int | Fraction | None, hi: int | Fraction | None, lo_open: bool = True, hi_open: bool = True) -> Interval:
+def between(
+    lo: int | Fraction | None, hi: int | Fraction | None, lo_open: bool = True, hi_open: bool = True
+) -> Interval:
     """An interval, open unless said otherwise."""
     return Interval(
         lo=None if lo is None else Fraction(lo),

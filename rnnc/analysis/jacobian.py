@@ -1,4 +1,4 @@
-"""The sparsity of a nonlinear update's Jacobian, proved by structure: which positions of the states a position reads."""
+"""The sparsity of a nonlinear update's Jacobian, proved by structure: which positions a position reads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ Pattern = Literal["diagonal", "block_diagonal", "dense"]
 
 
 def jacobian_pattern(b: Builder, states: Mapping[NodeId, str], updates: Iterable[NodeId]) -> Pattern:
-    """Diagonal: every position of the one state reads its own position only.  Block-diagonal: several states, coupled position
-    by position (blocks of one entry per state).  Dense otherwise."""
+    """Diagonal: every position of the one state reads its own position only.  Block-diagonal: several states, coupled
+    position by position (blocks of one entry per state).  Dense otherwise.
+    """
     types = {b.type(s) for s in states}
     if len(types) != 1 or not all(_position_wise(b, u, states, next(iter(types)), {}) for u in updates):
         return "dense"
@@ -29,7 +30,9 @@ def _position_wise(
     return _reading(b, node, states, type_, known) is not False
 
 
-def _reading(b: Builder, node: NodeId, states: Mapping[NodeId, str], type_: Type, known: dict[NodeId, bool | None]) -> bool | None:
+def _reading(
+    b: Builder, node: NodeId, states: Mapping[NodeId, str], type_: Type, known: dict[NodeId, bool | None]
+) -> bool | None:
     """None: independent of the states; True: position by position; False: mixes positions."""
     if node in known:
         return known[node]

@@ -33,6 +33,19 @@ from rnnc.ir.types import Type
 VIEWS = frozenset({"lift", "merge", "split_per", "expand", "broadcast", "reshape", "transpose"})
 
 
+def attr_int(node: Node, key: str) -> int:
+    """An attribute that is a whole number."""
+    value = node.attr(key)
+    assert isinstance(value, int), f"`{key}` of {node.op}"
+    return value
+
+
+def attr_ints(node: Node, key: str) -> tuple[int, ...]:
+    value = node.attr(key)
+    assert isinstance(value, tuple), f"`{key}` of {node.op}"
+    return tuple(v for v in value if isinstance(v, int))
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     builder: Builder
@@ -132,15 +145,15 @@ def _view(node: Node, m: Monomial, ctx: Context) -> Monomial:
             return m
         case "expand":
             axes = list(core)
-            rank = len(core) + len(node.attr("axes"))  # type: ignore[arg-type]
-            for axis in node.attr("axes"):  # type: ignore[union-attr]
-                axes.insert(rank + axis, ())  # type: ignore[operator]
+            added_axes = attr_ints(node, "axes")
+            for axis in added_axes:
+                axes.insert(len(core) + len(added_axes) + axis, ())
             return replace(m, out=per + tuple(axes))
         case "broadcast":
             grown = node.type.rank - source.rank
             return spread(replace(m, out=per + ((),) * grown + core), node.type, ctx)
         case "transpose":
-            return replace(m, out=per + tuple(core[p] for p in node.attr("perm")))  # type: ignore[union-attr, index]
+            return replace(m, out=per + tuple(core[p] for p in attr_ints(node, "perm")))
         case "reshape":
             fresh = ctx.labels.axes(node.type.shape)
             unifier = Unifier(ctx.labels)
@@ -153,7 +166,7 @@ def reduce(node: Node, terms: Sum, ctx: Context) -> Sum:
     """sum, mean."""
     found = []
     for m in terms:
-        gone_at = {len(m.out) + a for a in node.attr("axes")}  # type: ignore[union-attr, operator]
+        gone_at = {len(m.out) + a for a in attr_ints(node, "axes")}
         out = tuple(a for i, a in enumerate(m.out) if i not in gone_at)
         gone = tuple(m.out[i] for i in sorted(gone_at))
         result = summed(m, gone, out, ctx)
@@ -183,7 +196,7 @@ def slice_(node: Node, terms: Sum, ctx: Context) -> Sum:
     start, stop = Dim.of(node.attr("start")), Dim.of(node.attr("stop"))  # type: ignore[arg-type]
     found = []
     for m in terms:
-        at = len(m.out) + node.attr("axis")  # type: ignore[operator]
+        at = len(m.out) + attr_int(node, "axis")
         size, width = ctx.labels.size(m.out[at]), stop - start
         if width == size:
             found.append(m)
@@ -195,14 +208,14 @@ def slice_(node: Node, terms: Sum, ctx: Context) -> Sum:
         unifier = Unifier(ctx.labels)
         unifier.equate(m.out[at], part + inside)
         one_hot = Factor(_one_hot(number, count, ctx), (part,))
-        picked = replace(m, factors=(*m.factors, one_hot), out=m.out[:at] + (inside,) + m.out[at + 1 :])
+        picked = replace(m, factors=(*m.factors, one_hot), out=(*m.out[:at], inside, *m.out[at + 1 :]))
         found.append(rewrite(picked, unifier.of_label))
     return collect(found)
 
 
 def concat(node: Node, parts: tuple[Sum, ...], ctx: Context) -> Sum:
     """Equal parts side by side: each times a one-hot vector along the part's number."""
-    axis: int = node.attr("axis")  # type: ignore[assignment]
+    axis = attr_int(node, "axis")
     types = [ctx.type(a) for a in node.args]
     if any(t.shape[axis] != types[0].shape[axis] for t in types):
         raise NotRepresentable("parts of different sizes are joined")
@@ -212,9 +225,7 @@ def concat(node: Node, parts: tuple[Sum, ...], ctx: Context) -> Sum:
             at = len(m.out) + axis
             part = (ctx.labels.fresh(Dim.of(len(parts))),) if len(parts) > 1 else ()
             one_hot = (Factor(_one_hot(number, len(parts), ctx), (part,)),) if part else ()
-            found.append(
-                replace(m, factors=m.factors + one_hot, out=m.out[:at] + (part + m.out[at],) + m.out[at + 1 :])
-            )
+            found.append(replace(m, factors=m.factors + one_hot, out=(*m.out[:at], part + m.out[at], *m.out[at + 1 :])))
     return collect(found)
 
 

@@ -1,8 +1,11 @@
-"""The logarithm of a coefficient that is positive by how it is computed, without a `log` of something that may underflow."""
+"""The logarithm of a coefficient that is positive by how it is computed, without a `log` of something that may
+underflow.
+"""
 
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 from rnnc.analysis import intervals
 from rnnc.analysis.ranges import Ranges
@@ -15,8 +18,8 @@ PASSES_THROUGH = frozenset({"lift", "expand", "broadcast", "reshape", "transpose
 def log_of(b: Builder, node: NodeId) -> NodeId | None:
     """A node for log(node), or None where positivity is not evident.
 
-    log(exp x) --> x; log(sigmoid x) --> logsigmoid x; log(1 - sigmoid x) --> logsigmoid(-x); log(p q) --> log p + log q;
-    log(p^y) --> y log p; views pass through; other values that are positive by construction get a `log` node.
+    log(exp x) --> x; log(sigmoid x) --> logsigmoid x; log(1 - sigmoid x) --> logsigmoid(-x); log(p q) --> log p + log
+    q; log(p^y) --> y log p; views pass through; other values that are positive by construction get a `log` node.
     """
     n = b.nodes[node]
     if n.type.dtype != "real":
@@ -45,7 +48,8 @@ def log_of(b: Builder, node: NodeId) -> NodeId | None:
             inner = log_of(b, n.args[0])
             if inner is None or b.is_free_scalar(inner):
                 return inner
-            return b.add(op, inner, **dict(n.attrs))
+            attrs: dict[str, Any] = dict(n.attrs)
+            return b.add(op, inner, **attrs)
         case _:
             return b.map("log", node) if is_positive(b, node) else None
 
@@ -69,6 +73,7 @@ def _positive_const(n: Node) -> bool:
 
 
 def is_positive(b: Builder, node: NodeId) -> bool:
-    """Whether the value is above zero whatever the parameters and inputs are (declared domains of inputs are not trusted:
-    a logarithm of a negative number would be silent)."""
+    """Whether the value is above zero whatever the parameters and inputs are (declared domains of inputs are not
+    trusted: a logarithm of a negative number would be silent).
+    """
     return intervals.is_positive(Ranges(b.nodes, {}).real(node)) and b.nodes[node].type.dtype == "real"

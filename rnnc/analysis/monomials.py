@@ -1,12 +1,13 @@
 """Linear maps as sums of monomials: one state's entries times state-free factors, as in an einsum.
 
-A *label* is an index that runs over an axis.  An *axis* of a tensor is a tuple of labels, row-major: `()` has size 1, `(i,)` is
-an ordinary axis, and `(b, i)` is an axis split into blocks.  The monomial
+A *label* is an index that runs over an axis.  An *axis* of a tensor is a tuple of labels, row-major: `()` has size 1,
+`(i,)` is an ordinary axis, and `(b, i)` is an axis split into blocks.  The monomial
 
     out[o...] = coeff * sum over labels not in `out` of  prod_f node_f[axes_f] * state[atom_axes]
 
-is written `Monomial(coeff, factors, atom, atom_axes, out)`.  The identity is a label shared by `out` and the state (or twice
-in `out`), a broadcast is a label of `out` that occurs nowhere else.  Every operation on values is an operation on labels.
+is written `Monomial(coeff, factors, atom, atom_axes, out)`.  The identity is a label shared by `out` and the state (or
+twice in `out`), a broadcast is a label of `out` that occurs nowhere else.  Every operation on values is an operation on
+labels.
 """
 
 from __future__ import annotations
@@ -182,10 +183,10 @@ def canonical(m: Monomial) -> tuple[object, ...]:
 
     head = (go(m.out), m.atom, go(m.atom_axes))
 
-    def rough(f: Factor) -> tuple[object, ...]:
+    def rough(f: Factor) -> tuple[NodeId, tuple[tuple[int, ...], ...]]:
         return (f.node, tuple(tuple(number.get(x, 1 << 30) for x in axis) for axis in f.axes))
 
-    ordered = sorted(m.factors, key=rough)  # type: ignore[arg-type]
+    ordered = sorted(m.factors, key=rough)
     return (*head, tuple((f.node, go(f.axes)) for f in ordered))
 
 

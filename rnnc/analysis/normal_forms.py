@@ -36,7 +36,11 @@ def coupled(names: Sequence[str], maps: Sequence[Framed], r: Realiser) -> Couple
         row = []
         for name in names:
             terms = tuple(m for m in f.linear if m.atom == name)
-            row.append(r.full(node, f.type.per, len(f.core)) if (node := r.sum(terms, Frame(f.per, f.core))) is not None else None)
+            row.append(
+                r.full(node, f.type.per, len(f.core))
+                if (node := r.sum(terms, Frame(f.per, f.core))) is not None
+                else None
+            )
         rows.append(tuple(row))
     return Coupled(states=tuple(names), a=tuple(rows), b=tuple(_offset(f, r) for f in maps))
 
@@ -85,7 +89,8 @@ def _relabelled(m: Monomial, k: int, column: Axis, r: Realiser) -> Monomial:
     swap = dict(zip(m.atom_axes[k], column, strict=True))
     fixed = set(m.out[k])
     renamed_factors = [
-        Factor(f.node, tuple(tuple(swap[x] if x in swap and x not in fixed else x for x in axis) for axis in f.axes)) for f in factors
+        Factor(f.node, tuple(tuple(swap[x] if x in swap and x not in fixed else x for x in axis) for axis in f.axes))
+        for f in factors
     ]
     for old, new in swap.items():
         if old in fixed and old != new:
@@ -130,7 +135,9 @@ def micro_step(f: Framed, side: str, r: Realiser) -> Micro | None:
     columns = r.labels.axis(r.labels.size(f.out[k]))
     low_rank = tuple((_built(a, f, f.out[k], r), _built(b, f, columns, r, inputs=True)) for a, b in pairs)
     v_axis = next((axis for i, axis in enumerate(f.out) if i >= f.n_per and i != k), None)
-    built = tuple((_built(u, f, f.out[k], r), None if v is None or v_axis is None else _built(v, f, v_axis, r)) for u, v in writes)
+    built = tuple(
+        (_built(u, f, f.out[k], r), None if v is None or v_axis is None else _built(v, f, v_axis, r)) for u, v in writes
+    )
     step = MicroStep(decay=decay, log_decay=_log_decay(decay, r), low_rank=low_rank, writes=built)
     symmetric = all(_parallel(a, b, f.out[k], f.per) for a, b in pairs)
     return Micro(step, side, len(pairs), symmetric, scalar)

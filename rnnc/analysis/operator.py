@@ -43,7 +43,9 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """Affine (`offset`: possibly with a state-free part) without a representation; `why` and `node` say what stood in the way."""
+    """Affine (`offset`: possibly with a state-free part) without a representation; `why` and `node` say what stood in
+    the way.
+    """
 
     offset: bool
     why: str
@@ -119,7 +121,9 @@ class Operators:
         return self.leaf(n.id)
 
     def _is_product(self, n: Node) -> bool:
-        """Whether the value is a scalar times an array, or a negation: kept as factors, so that scalars can move between them."""
+        """Whether the value is a scalar times an array, or a negation: kept as factors, so that scalars can move
+        between them.
+        """
         if n.op not in ("mul", "neg") or any(len(self.structure(a)) != 1 for a in n.args):
             return False
         per = len(n.type.per)
@@ -148,12 +152,15 @@ class Operators:
         """The known small size of the one contracted index of a low-rank product."""
         inputs, output = str(n.attr("spec")).split("->")
         sizes = {
-            x: d for xs, a in zip(inputs.split(","), n.args, strict=True) for x, d in zip(xs, self.ctx.type(a).shape, strict=True)
+            x: d
+            for xs, a in zip(inputs.split(","), n.args, strict=True)
+            for x, d in zip(xs, self.ctx.type(a).shape, strict=True)
         }
         gone = [x for x in sizes if x not in output]
-        if len(gone) != 1 or (size := sizes[gone[0]].constant) is None:
+        if len(gone) != 1 or (size := sizes[gone[0]].constant) is None or size > SMALL_RANK:
             return None
-        return int(size) if size <= SMALL_RANK and all(sizes[x].constant is None or sizes[x].constant > size for x in output) else None
+        others = [sizes[x].constant for x in output]
+        return int(size) if all(n is None or n > size for n in others) else None
 
     def _low_rank_sum(self, n: Node) -> Sum | None:
         """sum_r u_r v_r^T from an einsum that contracts a small index of known size."""
@@ -224,7 +231,9 @@ class Operators:
         """Whether the result has a state-free part (in an affine op such as add any state-free argument is one)."""
         multiplies = OPS[n.op].linear != "joint"
         return any(
-            v.offset if isinstance(v, Opaque) else isinstance(v, Affine) and any(m.atom is None for m in v.terms) and bool(v.atoms or not multiplies)
+            v.offset
+            if isinstance(v, Opaque)
+            else isinstance(v, Affine) and any(m.atom is None for m in v.terms) and bool(v.atoms or not multiplies)
             for v in args
         )
 
@@ -232,16 +241,18 @@ class Operators:
         """Decides by the op table whether the op is linear in its arguments that have states."""
         op = OPS[n.op]
         through = n.args[stateful[0]]
-        if op.linear == "none":
+        if op.linear == "none" or op.category in ("time", "model"):  # these have a memory of their own
             return NonLinear(n.id, through, n.op)
         if op.linear == "multi" and len(stateful) > 1:
-            return NonLinear(n.id, n.args[stateful[1]], f"product of two values that both depend on the state (`{n.op}`)")
+            return NonLinear(
+                n.id, n.args[stateful[1]], f"product of two values that both depend on the state (`{n.op}`)"
+            )
         if isinstance(op.linear, tuple) and not set(stateful) <= set(op.linear):
             bad = next(i for i in stateful if i not in op.linear)
             return NonLinear(n.id, n.args[bad], n.op)
-        if op.over_reals:
-            if any(isinstance(args[i], Opaque) for i in stateful) or not self._atoms_are_real(args):
-                return NonLinear(n.id, through, f"`{n.op}` of a complex state")
+        opaque = any(isinstance(args[i], Opaque) for i in stateful)
+        if op.over_reals and (opaque or not self._atoms_are_real(args)):
+            return NonLinear(n.id, through, f"`{n.op}` of a complex state")
         return None
 
     def _atoms_are_real(self, args: tuple[Value, ...]) -> bool:
@@ -313,7 +324,9 @@ class Operators:
 
 def rules_linear() -> frozenset[str]:
     """Ops that `_linear_op` can apply to state-free sums."""
-    return frozenset({"add", "sub", "neg", "mul", "einsum", "sum", "mean", "select", "layout", "slice", "concat"}) | VIEWS
+    return (
+        frozenset({"add", "sub", "neg", "mul", "einsum", "sum", "mean", "select", "layout", "slice", "concat"}) | VIEWS
+    )
 
 
 def has_structure(terms: Sum) -> bool:

@@ -1,8 +1,8 @@
 """The range domain: an interval for every real value, a modulus for complex ones, and Euclidean norms of vectors.
 
-What is trusted: the declared domains of *inputs* (the caller keeps them).  Parameters are free reals (a declared domain of a
-parameter is ordinary nodes around its leaf); states are free.  Ends are limits of the real function; what floating point
-rounds to is another question.
+What is trusted: the declared domains of *inputs* (the caller keeps them).  Parameters are free reals (a declared domain
+of a parameter is ordinary nodes around its leaf); states are free.  Ends are limits of the real function; what floating
+point rounds to is another question.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ class Realiser:
         self.labels = labels
 
     def sum(self, terms: Iterable[Monomial], frame: Frame) -> NodeId | None:
-        """The sum of the terms' coefficients, of rank `len(frame.core)` (axes of size 1 where nothing varies); None for zero.
+        """The sum of the terms' coefficients, of rank `len(frame.core)` (axes of size 1 where nothing varies); None for
+        zero.
 
         `out` and `atom_axes` of the terms are not looked at: the frame says which labels are free.
         """
@@ -78,14 +79,16 @@ class Realiser:
         return node, m.coeff < 0
 
     def _fits_per(self, f: Factor, frame: Frame) -> bool:
-        """Whether the factor's per axes are the frame's (or it has none), and its core axes none of the frame's per labels."""
+        """Whether the factor's per axes are the frame's (or it has none), and its core axes none of the frame's per
+        labels.
+        """
         n_per = len(self.b.type(f.node).per)
         per_labels = {x for axis in frame.per for x in axis}
         inside = {x for axis in f.axes[n_per:] for x in axis}
         return (n_per == 0 or f.axes[:n_per] == frame.per) and not (inside & per_labels)
 
     def _piece(self, f: Factor, frame: Frame, merged: bool) -> Piece:
-        """A factor with one core axis per label; blocks are split by a reshape, repeated labels reduced to a diagonal."""
+        """A factor with one core axis per label; blocks are split by a reshape, repeated labels made one."""
         n_per = len(self.b.type(f.node).per)
         node, axes = f.node, f.axes
         if merged:
@@ -139,7 +142,9 @@ class Realiser:
         left, right, out = ("".join(letters[x] for x in xs) for xs in (a.core, b.core, core))
         return Piece(self.b.einsum(f"{left},{right}->{out}", a.node, b.node), a.per or b.per, core)
 
-    def _multiply(self, coeff: Fraction, pieces: list[Piece], free: Sequence[Label], frame: Frame, merged: bool) -> NodeId:
+    def _multiply(
+        self, coeff: Fraction, pieces: list[Piece], free: Sequence[Label], frame: Frame, merged: bool
+    ) -> NodeId:
         """The elementwise product of pieces in the order of the free labels, shaped as the frame."""
         total: NodeId | None = None if coeff == 1 and pieces else self.b.const(coeff)
         for p in sorted(pieces, key=lambda p: len(p.core)):  # as written, scalars first
@@ -229,5 +234,3 @@ class Realiser:
         if cx is not None and cy is not None:
             return self.b.const(cx * cy)
         return y if cx == 1 else x if cy == 1 else self.b.map("mul", x, y)
-
-

@@ -16,9 +16,11 @@ from rnnc.analysis.reads import find_reads
 from rnnc.analysis.realise import Realiser
 from rnnc.analysis.segments import Split, cuts, reassociate, split
 from rnnc.analysis.semiring import TROPICAL, Tropical, TropicalDomain
-from rnnc.analysis.structure import Structure, of_dense, of_elementwise, of_blocks, of_micro_steps
+from rnnc.analysis.structure import Structure, of_blocks, of_dense, of_elementwise, of_micro_steps
 from rnnc.ir.builder import Builder
 from rnnc.ir.graph import CellIR, Node, NodeId, State, ancestors
+
+VARYING = frozenset({"input", "state", "delay", "conv", "attention", "call", "repeat"})
 
 
 def analyse_recurrence(cell: CellIR) -> Recurrence:
@@ -93,7 +95,11 @@ class _Analysis:
             structure = of_dense(whole, f, self.b)
         if forms and structure is not None:
             return _Facts(tuple(forms), structure)
-        why, node = (value.why, value.node) if isinstance(value, Opaque) else ("its terms mix several axes of the state", state.update)
+        why, node = (
+            (value.why, value.node)
+            if isinstance(value, Opaque)
+            else ("its terms mix several axes of the state", state.update)
+        )
         return self._no_form(why, node)
 
     def _framed(self, state: State, value: Value) -> Framed | None:
@@ -113,13 +119,17 @@ class _Analysis:
         points = cuts(self.b, state.node, update, Operators(self.b, self.atoms, self.labels))
         if points[0] != state.node:
             points = [state.node, *points]
-        splits = [found for side in ("left", "right")[:rank] if (found := split(state.name, state.node, points, self.r, side))]
+        splits = [
+            found for side in ("left", "right")[:rank] if (found := split(state.name, state.node, points, self.r, side))
+        ]
         if not splits:
             return None, None
         best = min(splits, key=lambda s: (s.rank, len(s.steps)))
         if rank == 1 and best.rank == 0:
             return None, None  # elementwise
-        reads, whole = find_reads(self.cell, state.name, best.side, self.r) if rank == 2 else (None, self._whole_use(state))
+        reads, whole = (
+            find_reads(self.cell, state.name, best.side, self.r) if rank == 2 else (None, self._whole_use(state))
+        )
         form = MatrixState(
             state=state.name,
             side="left" if best.side == "left" else "right",
@@ -191,7 +201,13 @@ class _Analysis:
         subject = " and ".join(names) or "the state"
         target = self._named_user(v.node)
         where = "" if target is None else f" `{target.name}`"
-        how = f"through {v.why}" if " " not in v.why else f"in a {v.why}" if v.why.startswith("product") else f"through {v.why}"
+        how = (
+            f"through {v.why}"
+            if " " not in v.why
+            else f"in a {v.why}"
+            if v.why.startswith("product")
+            else f"through {v.why}"
+        )
         span = self.cell.nodes[v.node].span
         line = f", line {span.line}" if span is not None else ""
         return f"{subject} enter{'s' if len(names) < 2 else ''}{where or ' the update'} {how}{line}"
@@ -211,16 +227,14 @@ class _Analysis:
     def _finished(self, kind: Literal["linear", "affine", "nonlinear"], semiring: Semiring, facts: _Facts) -> Group:
         types = [self.b.type(s.node) for s in self.states]
         coefficients = [n for f in facts.forms for n in _transition_nodes(f)]
-        everything = ancestors(self.cell, [s.update for s in self.states])
-        own = set(self.atoms)
-        inputs = any(self.cell.nodes[i].op == "input" for i in everything)
+        updates = [s.update for s in self.states]
         return Group(
             index=self.index,
             states=self.names,
             kind=kind,
             semiring=semiring,
-            input_dependent=inputs,
-            transition_static=bool(facts.forms) and all(self._static(n) for n in coefficients) and not (own & set(coefficients)),
+            input_dependent=self._reads_input(coefficients if facts.forms else updates),
+            transition_static=bool(facts.forms) and self._reads(coefficients, VARYING) is None,
             structure=facts.structure.name,
             rank=facts.structure.rank,
             field="complex" if any(t.dtype == "complex" for t in types) else "real",
@@ -229,19 +243,33 @@ class _Analysis:
             because=facts.because,
         )
 
-    def _static(self, node: NodeId) -> bool:
-        """Whether a coefficient depends on no input and no state."""
-        work, seen = [node], set()
+    def _reads(self, nodes: list[NodeId], ops: frozenset[str]) -> NodeId | None:
+        """A node of one of these ops that the given ones are computed from."""
+        work, seen = list(nodes), set()
         while work:
             i = work.pop()
             if i in seen:
                 continue
             seen.add(i)
+            if self.b.nodes[i].op in ops:
+                return i
+            work.extend(self.b.nodes[i].args)
+        return None
+
+    def _reads_input(self, nodes: list[NodeId]) -> bool:
+        """Whether the nodes depend on an input, directly or through states that do."""
+        todo, seen = list(nodes), set()
+        while todo:
+            i = todo.pop()
+            if i in seen:
+                continue
+            seen.add(i)
             n = self.b.nodes[i]
-            if n.op in ("input", "state", "delay", "conv", "attention", "call", "repeat"):
-                return False
-            work.extend(n.args)
-        return True
+            if n.op in ("input", "call", "repeat"):
+                return True
+            todo.extend(n.args)
+            todo.extend(s.update for s in self.cell.states if s.node == i)
+        return False
 
 
 def _transition_nodes(form: Form) -> list[NodeId]:
@@ -290,7 +318,9 @@ def _pruned(cell: CellIR, b: Builder, groups: tuple[Group, ...]) -> Recurrence:
     return Recurrence(cell=replace(cell, nodes=tuple(nodes)), groups=tuple(_renumbered(g, number) for g in groups))
 
 
-NODE_FIELDS = frozenset({"a", "b", "decay", "log_decay", "low_rank", "writes", "node", "key", "extra", "whole_because", "blocks"})
+NODE_FIELDS = frozenset(
+    {"a", "b", "decay", "log_decay", "low_rank", "writes", "node", "key", "extra", "whole_because", "blocks"}
+)
 
 
 def _referenced(group: Group) -> list[NodeId]:

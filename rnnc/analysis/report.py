@@ -123,7 +123,10 @@ def _report(ir: CellIR, given: Mapping[str, int], device: str) -> Report:
     return Report(
         cell=ir.name,
         file=ir.file,
-        hyperparameters=(*((k, v) for k, v in dims.items() if k not in ("B", "T")), *((k, _number(v)) for k, v in ir.hyper)),
+        hyperparameters=(
+            *((k, v) for k, v in dims.items() if k not in ("B", "T")),
+            *((k, _number(v)) for k, v in ir.hyper),
+        ),
         states=tuple(_state(ir, s.name, s.node, dims, index[s.name]) for s in ir.states),
         groups=groups,
         recurrence=recurrence,

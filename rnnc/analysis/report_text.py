@@ -50,7 +50,9 @@ def _items(report: Report) -> Iterator[RenderableType]:
     from rich.text import Text
 
     settings = ", ".join(f"{k} = {v}" for k, v in report.hyperparameters)
-    yield Text.assemble((report.cell, "bold"), f"  {report.file}" if report.file else "", f"   {settings}" if settings else "")
+    yield Text.assemble(
+        (report.cell, "bold"), f"  {report.file}" if report.file else "", f"   {settings}" if settings else ""
+    )
     for s in report.states:
         shape = f"[{', '.join(map(str, s.shape))}]" if s.shape else ""
         yield Text(f"  state {s.name}: {s.dtype}{shape}, group {s.group}")
@@ -79,9 +81,9 @@ def _group(g: GroupReport) -> Iterator[RenderableType]:
 def _kind(g: GroupReport) -> str:
     group = g.group
     facts = [group.kind + SEMIRING[group.semiring]]
-    facts.append("driven by the input" if group.input_dependent else "autonomous")
     if group.kind != "nonlinear":
-        facts.append("time-invariant transition" if group.transition_static else "transition changes with time")
+        varies = "depends on the input" if group.input_dependent else "changes with time"
+        facts.append("time-invariant" if group.transition_static else f"transition {varies}")
     return ", ".join(facts)
 
 
@@ -128,5 +130,7 @@ def _strategies(g: GroupReport) -> RenderableType:
         table.add_column(column, overflow="fold")
     for o in g.plan.options:
         mark = " *" if o.name == g.plan.strategy else "  "
-        table.add_row(f"{mark}{o.name}", "yes" if o.legal else "no", o.depth, o.flops_per_token, o.bytes_per_token, o.why)
+        table.add_row(
+            f"{mark}{o.name}", "yes" if o.legal else "no", o.depth, o.flops_per_token, o.bytes_per_token, o.why
+        )
     return table

@@ -1,13 +1,16 @@
-"""Splits an update into micro-steps: reassociates products of structured matrices, finds cuts, merges what costs nothing.
+"""Splits an update into micro-steps: reassociates products of structured matrices, finds cuts, merges what costs
+nothing.
 
-`(A @ B) @ S --> A @ (B @ S)`: a product of n Householder factors becomes n micro-steps instead of 2^n terms.  A *cut* is a node
-of the state's type through which every path from the state to its update leads; between two cuts lies one micro-step.
+`(A @ B) @ S --> A @ (B @ S)`: a product of n Householder factors becomes n micro-steps instead of 2^n terms.  A *cut*
+is a node of the state's type through which every path from the state to its update leads; between two cuts lies one
+micro-step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from rnnc.analysis.framed import Framed, frame
 from rnnc.analysis.monomials import NotRepresentable
@@ -22,7 +25,9 @@ MAX_SPAN = 8  # cut points that one micro-step may span
 
 
 def reassociate(b: Builder, update: NodeId, ops: Operators) -> NodeId:
-    """The update with every product of structured state-free matrices applied factor by factor (`ops`: over the state)."""
+    """The update with every product of structured state-free matrices applied factor by factor (`ops`: over the
+    state).
+    """
     built: dict[NodeId, NodeId] = {}
 
     def go(node: NodeId) -> NodeId:
@@ -33,9 +38,9 @@ def reassociate(b: Builder, update: NodeId, ops: Operators) -> NodeId:
             new = node
         else:
             args = tuple(go(a) for a in n.args)
-            new = _matrix_times_state(b, n, args, ops)
-            if new is None:
-                new = node if args == n.args else b.add(n.op, *args, **dict(n.attrs))
+            split_up = _matrix_times_state(b, n, args, ops)
+            attrs: dict[str, Any] = dict(n.attrs)
+            new = split_up if split_up is not None else node if args == n.args else b.add(n.op, *args, **attrs)
         built[node] = new
         return new
 
@@ -166,7 +171,9 @@ class Split:
 
 
 def split(name: str, state: NodeId, points: list[NodeId], r: Realiser, side: str) -> Split | None:
-    """Segments between cut points such that each is a micro-step, with the least sum of squared ranks, then the fewest."""
+    """Segments between cut points such that each is a micro-step, with the least sum of squared ranks, then the
+    fewest.
+    """
     if len(points) > MAX_CUTS:
         return None
     maps = _segment_maps(name, points, r)

@@ -1,7 +1,8 @@
 """Updates that are affine over another semiring: h' = max_j(a_j + h_j, b), elementwise.
 
-A value is a mapping from state names to the state-free node added to that state (None: nothing), and a state-free node `b`
-(None: the semiring's zero).  The rules are those of the semiring: its addition (max, min, logaddexp) joins, `+` shifts.
+A value is a mapping from state names to the state-free node added to that state (None: nothing), and a state-free node
+`b` (None: the semiring's zero).  The rules are those of the semiring: its addition (max, min, logaddexp) joins, `+`
+shifts.
 """
 
 from __future__ import annotations

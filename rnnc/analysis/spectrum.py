@@ -5,12 +5,12 @@ Nothing here is estimated: an attribute is None where it is not proved, and `mis
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
 from rnnc.analysis import intervals as iv
-from rnnc.analysis.forms import BlockLinear, Elementwise, Form, Group, MatrixState, MicroStep, Recurrence
+from rnnc.analysis.forms import Elementwise, Form, Group, MatrixState, MicroStep, Recurrence
 from rnnc.analysis.intervals import exactly
 from rnnc.analysis.ranges import Ranges
 from rnnc.ir.graph import CellIR, NodeId
@@ -41,10 +41,14 @@ def spectrum_of(recurrence: Recurrence, group: Group) -> Spectrum:
     if group.kind == "nonlinear":
         return Spectrum(missing="the update is nonlinear")
     if group.semiring != "plus_times":
-        return Spectrum(missing=f"the update is linear over {group.semiring}, where eigenvalues are not those of a real matrix")
+        return Spectrum(
+            missing=f"the update is linear over {group.semiring}, where eigenvalues are not those of a real matrix"
+        )
     if not group.forms:
         return Spectrum(missing="the transition is in no normal form")
     ranges = Ranges.of(recurrence.cell)
+    if group.structure == "orthogonal":
+        return Spectrum(modulus=exactly(1), norm=exactly(1))
     found = _of_form(recurrence.cell, group.forms[0], ranges)
     return _with_stability(found, group)
 
@@ -55,8 +59,6 @@ def _of_form(cell: CellIR, form: Form, ranges: Ranges) -> Spectrum:
             return _diagonal(cell, form, ranges)
         case MatrixState():
             return _micro_steps(cell, form, ranges)
-        case BlockLinear() if cell.nodes[form.blocks].op == "rotation_blocks":
-            return Spectrum(modulus=exactly(1), norm=exactly(1), missing="")
         case _:
             return Spectrum(missing="no rule bounds the eigenvalues of a dense or block transition from its entries")
 
@@ -96,7 +98,9 @@ def _micro_step(cell: CellIR, step: MicroStep, ranges: Ranges) -> Spectrum:
         modulus = iv.magnitude(decay)
         return Spectrum(real=True, interval=decay, modulus=modulus, norm=modulus, products_real=True)
     if len(step.low_rank) > 1 or (decay_node is not None and cell.nodes[decay_node].type.rank > 0):
-        return Spectrum(missing="no rule bounds the eigenvalues of a diagonal plus low-rank transition that is not symmetric")
+        return Spectrum(
+            missing="no rule bounds the eigenvalues of a diagonal plus low-rank transition that is not symmetric"
+        )
     return _scaled_householder(cell, step, decay, ranges)
 
 
@@ -152,15 +156,20 @@ def _product(ranges: Ranges, factors: list[NodeId]) -> Interval:
 
 
 def _with_stability(s: Spectrum, group: Group) -> Spectrum:
-    """Proved where every product of transitions goes to zero: a norm bounded below 1, or a fixed diagonal inside the disk."""
-    from dataclasses import replace
-
+    """Proved where every product of transitions goes to zero: a norm bounded below 1, or a fixed diagonal inside the
+    disk.
+    """
     bound = s.norm
     if bound is None or bound.hi is None:
         return s
-    if bound.hi < 1 or (group.transition_static and group.structure in ("scalar", "diagonal") and bound.hi == 1 and bound.hi_open):
+    if bound.hi < 1 or (
+        group.transition_static and group.structure in ("scalar", "diagonal") and bound.hi == 1 and bound.hi_open
+    ):
         return replace(s, stability="proved")
-    missing = s.missing or "a bound below 1 that does not depend on the input (the modulus comes as close to its bound as inputs allow)"
+    missing = (
+        s.missing
+        or "a bound below 1 that does not depend on the input (the modulus comes as close to its bound as inputs allow)"
+    )
     return replace(s, missing=missing)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 from rnnc.analysis.forms import BlockLinear, Dense, Elementwise
 from rnnc.analysis.framed import Framed
@@ -30,7 +30,9 @@ def of_elementwise(form: Elementwise, f: Framed, b: Builder) -> Structure:
 
 
 def of_micro_steps(steps: tuple[Micro, ...]) -> Structure:
-    """Products of c I + c' k k^T are Householder products; others stay diagonal plus low rank (ranks add up in products)."""
+    """Products of c I + c' k k^T are Householder products; others stay diagonal plus low rank (ranks add up in
+    products).
+    """
     rank = sum(s.rank for s in steps)
     if rank == 0:
         return Structure("scalar" if all(s.scalar for s in steps) else "diagonal", jacobian="diagonal")
@@ -92,14 +94,15 @@ def _is_skew(b: Builder, node: NodeId) -> bool:
 
 
 def _of_numbers(n: Node) -> str:
-    rows = n.attr("value")
+    rows: Any = n.attr("value")
     if not isinstance(rows, tuple) or not all(isinstance(r, tuple) for r in rows):
         return "dense"
-    table = [[x for x in r] for r in rows]  # type: ignore[union-attr]
-    if all(x in (Fraction(0), Fraction(1)) for r in table for x in r):
-        if all(sum(r) == 1 for r in table) and all(sum(c) == 1 for c in zip(*table, strict=True)):  # type: ignore[arg-type]
-            return "permutation"
+    table: list[list[Fraction]] = [list(r) for r in rows]
+    if all(sorted(line) == [0] * (len(line) - 1) + [1] for line in (*table, *zip(*table, strict=True))):
+        return "permutation"
     size = range(len(table))
-    if all(table[i][j] == 0 for i in size for j in size if j > i) or all(table[i][j] == 0 for i in size for j in size if j < i):
+    if all(table[i][j] == 0 for i in size for j in size if j > i) or all(
+        table[i][j] == 0 for i in size for j in size if j < i
+    ):
         return "triangular"
     return "dense"

@@ -23,8 +23,9 @@ STRATEGIES: tuple[Strategy, ...] = (Step(), Sequential(), Scan(), Chunkwise(), B
 class Option:
     """One strategy for one group.
 
-    `flops` and `bytes` are expressions in B, T and the cell's dims ("" where illegal), `..._number` their values where all of
-    these are known, `..._per_token` those for one sequence and step.  `seconds` is the estimate that ranks the legal ones.
+    `flops` and `bytes` are expressions in B, T and the cell's dims ("" where illegal), `..._number` their values where
+    all of these are known, `..._per_token` those for one sequence and step.  `seconds` is the estimate that ranks the
+    legal ones.
     """
 
     name: str
@@ -75,9 +76,10 @@ def plan(
 ) -> Plan:
     """Choose a strategy for every group.
 
-    `dims` gives sizes (and `B`, `T`, where known); those missing are taken as usual ones for the ranking.  `strategy` overrides:
-    one name runs every group that it is legal for (the others keep their best); a mapping from state names is strict.
-    `device` is "cpu" or "cuda".  Raises SpecError: E0602 for an override that is illegal, E0603 for an unknown name.
+    `dims` gives sizes (and `B`, `T`, where known); those missing are taken as usual ones for the ranking.  `strategy`
+    overrides: one name runs every group that it is legal for (the others keep their best); a mapping from state names
+    is strict. `device` is "cpu" or "cuda".  Raises SpecError: E0602 for an override that is illegal, E0603 for an
+    unknown name.
     """
     groups = tuple(_group_plan(recurrence, g, dims or {}, device) for g in recurrence.groups)
     if strategy is not None:
@@ -138,7 +140,11 @@ def _overridden(
         _check_name(name)
         if state not in by_state:
             known = ", ".join(f"`{s}`" for s in by_state)
-            raise _error("E0603", f"a strategy is given for `{state}`, which is no state of `{recurrence.cell.name}`", f"its states are {known}")
+            raise _error(
+                "E0603",
+                f"a strategy is given for `{state}`, which is no state of `{recurrence.cell.name}`",
+                f"its states are {known}",
+            )
         found = _with(by_state[state], name)
         if found is None:
             raise _illegal(recurrence, (by_state[state],), name)

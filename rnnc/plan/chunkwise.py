@@ -21,8 +21,6 @@ class Chunkwise(Strategy):
             return not_linear(problem) or (
                 f"{names(problem)} is no state with a diagonal plus low-rank transition and rank-one writes"
             )
-        if problem.group.field == "complex":
-            return "the chunkwise form is written for real states"
         return found
 
     def _sizes(self, problem: Problem, form: MatrixState) -> tuple[Dim, Dim, Dim]:
@@ -60,5 +58,9 @@ class Chunkwise(Strategy):
         assert isinstance(form, MatrixState)
         rank = sum(len(s.low_rank) for s in form.steps)
         kind = f"a {structure(problem)} of rank {rank}" if rank else f"a {structure(problem)} decay"
-        reads = "only vectors are read from it" if form.reads is not None else "it is read as a whole, so every state is formed"
+        reads = (
+            "only vectors are read from it"
+            if form.reads is not None
+            else "it is read as a whole, so every state is formed"
+        )
         return f"{names(problem)} moves under {kind}; {reads}"

@@ -22,7 +22,11 @@ class Convolution(Strategy):
         if group.semiring != "plus_times":
             return f"{names(problem)} is linear over {group.semiring}, which has no Fourier transform"
         if not group.transition_static or found.a is None:
-            return f"the transition of {names(problem)} changes from step to step" if found.a else "the transition is the identity"
+            return (
+                f"the transition of {names(problem)} changes from step to step"
+                if found.a
+                else "the transition is the identity"
+            )
         if found.b is None:
             return f"nothing is added to {names(problem)}, so there is nothing to convolve"
         return found

@@ -2,8 +2,8 @@
 
 seconds = launches * overhead + flops / rate + bytes / bandwidth
 
-The counts are of one forward pass over B sequences of T steps, 4 bytes a number (complex: two).  The model only has to rank
-strategies: it ignores caches, and that a backward pass costs two to three times as much for all of them.
+The counts are of one forward pass over B sequences of T steps, 4 bytes a number (complex: two).  The model only has to
+rank strategies: it ignores caches, and that a backward pass costs two to three times as much for all of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ DEVICES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """`depth` is the longest chain of dependent steps, as text; `launches` counts framework operations at `USUAL` sizes."""
+    """`depth` is the longest chain of dependent steps, as text; `launches` counts framework operations at `USUAL`
+    sizes.
+    """
 
     depth: str
     flops: Dim
@@ -114,7 +116,11 @@ def node_flops(cell: CellIR, n: Node) -> Dim:
     """Multiplications and additions of one node."""
     if n.op == "einsum":
         inputs = str(n.attr("spec")).split("->")[0].split(",")
-        sizes = {x: d for xs, a in zip(inputs, n.args, strict=True) for x, d in zip(xs, cell.nodes[a].type.shape, strict=True)}
+        sizes = {
+            x: d
+            for xs, a in zip(inputs, n.args, strict=True)
+            for x, d in zip(xs, cell.nodes[a].type.shape, strict=True)
+        }
         total = Dim.of(2)
         for d in (*sizes.values(), *n.type.per):
             total = total * d
@@ -140,7 +146,9 @@ def evaluated(count: Dim, problem: Problem) -> int | None:
 
 
 def per_token(count: Dim, problem: Problem) -> str:
-    """The count for one sequence and one step, with the known dims put in: "82k", or an expression in those that are open."""
+    """The count for one sequence and one step, with the known dims put in: "82k", or an expression in those that are
+    open.
+    """
     rest = count.substitute({BATCH: 1, STEPS: 1} | {k: v for k, v in problem.dims.items() if k in count.names})
     known = rest.constant
     return str(rest) if known is None else _short(float(known))

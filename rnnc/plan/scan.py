@@ -1,4 +1,6 @@
-"""Elementwise scan: h' = a (x) h (+) b over any semiring is associative, so prefixes are combined in a tree or by chunks."""
+"""Elementwise scan: h' = a (x) h (+) b over any semiring is associative, so prefixes are combined in a tree or by
+chunks.
+"""
 
 from __future__ import annotations
 

@@ -101,7 +101,9 @@ def apply_form(form: Form, cell: CellIR, value: Callable[[NodeId], Any], sizes: 
     match form:
         case Elementwise():
             h = old[form.state]
-            return {form.state: (1.0 if form.a is None else value(form.a)) * h + (0.0 if form.b is None else value(form.b))}
+            return {
+                form.state: (1.0 if form.a is None else value(form.a)) * h + (0.0 if form.b is None else value(form.b))
+            }
         case Coupled():
             return {
                 name: sum(

@@ -43,12 +43,16 @@ LEAKY = {
     ),
     "mean of two copies": lambda b, h, z, c: b.map(
         "add",
-        b.add("mean", b.add("broadcast", b.map("mul", b.map("sub", b.const(1), z), h), shape=(Dim.of(2), N)), axes=(-2,)),
+        b.add(
+            "mean", b.add("broadcast", b.map("mul", b.map("sub", b.const(1), z), h), shape=(Dim.of(2), N)), axes=(-2,)
+        ),
         b.map("mul", z, c),
     ),
     "through a column": lambda b, h, z, c: b.map(
         "add",
-        b.add("reshape", b.add("reshape", b.map("mul", b.map("sub", b.const(1), z), h), shape=(N, Dim.of(1))), shape=(N,)),
+        b.add(
+            "reshape", b.add("reshape", b.map("mul", b.map("sub", b.const(1), z), h), shape=(N, Dim.of(1))), shape=(N,)
+        ),
         b.map("mul", z, c),
     ),
 }
@@ -68,7 +72,9 @@ def test_an_integrator_has_no_coefficients(make, reproduces):
     h = m.state("h", "n")
     m.update("h", m.b.map("add", h, m.input("x", "n")))
     (group,) = reproduces(m.cell()).groups
-    assert group.forms[0].a is None and group.transition_static and group.structure == "scalar"
+    assert group.forms[0].a is None
+    assert group.transition_static
+    assert group.structure == "scalar"
 
 
 def test_a_shift_register_is_affine_with_a_zero_transition(make, reproduces):
@@ -94,7 +100,9 @@ def test_complex_elementwise(make, reproduces):
     m.update("h", m.b.map("add", m.b.map("mul", lam, h), m.input("x", "n")))
     m.output("y", m.b.add("re", h))
     (group,) = reproduces(m.cell()).groups
-    assert group.field == "complex" and group.transition_static and isinstance(group.forms[0], Elementwise)
+    assert group.field == "complex"
+    assert group.transition_static
+    assert isinstance(group.forms[0], Elementwise)
 
 
 def test_the_real_part_of_a_complex_factor_of_a_real_state(make, reproduces):
@@ -102,7 +110,8 @@ def test_the_real_part_of_a_complex_factor_of_a_real_state(make, reproduces):
     h, c = m.state("h", "n"), m.input("c", "n", dtype="complex")
     m.update("h", m.b.map("add", m.b.add("re", m.b.map("mul", c, h)), m.b.add("im", c)))
     (group,) = reproduces(m.cell()).groups
-    assert group.kind == "affine" and isinstance(group.forms[0], Elementwise)
+    assert group.kind == "affine"
+    assert isinstance(group.forms[0], Elementwise)
 
 
 def test_a_selected_update_is_linear(make, reproduces):
@@ -180,9 +189,13 @@ def test_one_delta_rule(make, reproduces, write, per):
     (group,) = reproduces(_delta_cell(make(), write, per)).groups
     assert (group.kind, group.structure, group.rank, group.jacobian) == ("affine", "householder_product", 1, "low_rank")
     (form,) = group.forms
-    assert isinstance(form, MatrixState) and form.side == "left" and form.whole_because is None
+    assert isinstance(form, MatrixState)
+    assert form.side == "left"
+    assert form.whole_because is None
     (step,) = form.steps
-    assert step.log_decay is not None and len(step.low_rank) == 1 and len(step.writes) == 1
+    assert step.log_decay is not None
+    assert len(step.low_rank) == 1
+    assert len(step.writes) == 1
     assert [r.when for r in form.reads] == ["new"]
 
 
@@ -210,7 +223,9 @@ def test_substeps_with_a_gate_on_the_first_only(make, reproduces):
     m.update("S", new)
     (group,) = reproduces(m.cell()).groups
     (form,) = group.forms
-    assert len(form.steps) == 2 and form.steps[0].log_decay is not None and form.steps[1].decay is None
+    assert len(form.steps) == 2
+    assert form.steps[0].log_decay is not None
+    assert form.steps[1].decay is None
 
 
 def test_a_long_product_is_not_multiplied_out(make, reproduces):
@@ -233,7 +248,8 @@ def test_right_acting_state(make, reproduces):
     m.output("z", m.b.matmul(s, k))
     (group,) = reproduces(m.cell()).groups
     (form,) = group.forms
-    assert form.side == "right" and sorted(r.when for r in form.reads) == ["new", "old"]
+    assert form.side == "right"
+    assert sorted(r.when for r in form.reads) == ["new", "old"]
 
 
 def test_vector_decay_is_elementwise_and_matrix_state(make, reproduces):
@@ -242,7 +258,8 @@ def test_vector_decay_is_elementwise_and_matrix_state(make, reproduces):
     a = m.b.add("sigmoid", m.input("a", "K", per=("H",)))
     m.update("S", m.b.map("add", m.b.matmul(m.b.add("layout", a, kind="diag"), s), m.b.outer(k, v)))
     (group,) = reproduces(m.cell()).groups
-    assert [type(f) for f in group.forms] == [Elementwise, MatrixState] and group.structure == "diagonal"
+    assert [type(f) for f in group.forms] == [Elementwise, MatrixState]
+    assert group.structure == "diagonal"
 
 
 def test_diagonal_minus_rank_one(make, reproduces):
@@ -272,7 +289,9 @@ def test_a_vector_state_under_a_reflection(make, reproduces):
     m.output("y", m.b.add("tanh", h))
     (group,) = reproduces(m.cell()).groups
     (form,) = group.forms
-    assert isinstance(form, MatrixState) and form.reads is None and form.steps[0].writes[0][1] is None
+    assert isinstance(form, MatrixState)
+    assert form.reads is None
+    assert form.steps[0].writes[0][1] is None
 
 
 def test_a_read_before_the_write_with_a_bonus(make, reproduces):
@@ -284,7 +303,8 @@ def test_a_read_before_the_write_with_a_bonus(make, reproduces):
     m.output("y", m.b.add("tanh", m.b.matmul(m.b.transpose(seen), r)))
     (group,) = reproduces(m.cell()).groups
     (read,) = group.forms[1].reads
-    assert read.when == "old" and read.extra is not None
+    assert read.when == "old"
+    assert read.extra is not None
 
 
 @pytest.mark.parametrize("op", ["tanh", "output"])
@@ -296,7 +316,8 @@ def test_a_use_of_the_whole_state_is_named(make, reproduces, op):
     use = new if op == "output" else m.b.add("tanh", new)
     m.output("y", use)
     (group,) = reproduces(m.cell()).groups
-    assert group.forms[1].reads is None and group.forms[1].whole_because == use
+    assert group.forms[1].reads is None
+    assert group.forms[1].whole_because == use
 
 
 # ---------------------------------------------------------------- coupled, blocks, dense
@@ -310,7 +331,9 @@ def test_two_states_turned_into_each_other(make, reproduces):
     m.update("b", m.b.map("add", m.b.map("mul", sin, a), m.b.map("mul", cos, b)))
     (group,) = reproduces(m.cell()).groups
     (form,) = group.forms
-    assert isinstance(form, Coupled) and group.jacobian == "block_diagonal" and form.b[1] is None
+    assert isinstance(form, Coupled)
+    assert group.jacobian == "block_diagonal"
+    assert form.b[1] is None
 
 
 def test_rotation_blocks(make, reproduces):
@@ -319,7 +342,8 @@ def test_rotation_blocks(make, reproduces):
     turn = m.b.add("layout", m.b.add("rotation_blocks", theta), kind="blockdiag")
     m.update("h", m.b.map("add", m.b.matmul(turn, h), m.input("x", Dim.of("p") * 2)))
     (group,) = reproduces(m.cell()).groups
-    assert isinstance(group.forms[0], BlockLinear) and group.structure == "orthogonal"
+    assert isinstance(group.forms[0], BlockLinear)
+    assert group.structure == "orthogonal"
 
 
 def test_decayed_blocks_of_a_matrix_state(make, reproduces):
@@ -328,7 +352,8 @@ def test_decayed_blocks_of_a_matrix_state(make, reproduces):
     turn = m.b.add("layout", m.input("M", "p", 2, 2), kind="blockdiag")
     m.update("h", m.b.map("sub", m.b.matmul(turn, h), m.b.map("mul", m.input("g"), h)))
     (group,) = reproduces(m.cell()).groups
-    assert isinstance(group.forms[0], BlockLinear) and group.structure == "block_diagonal"
+    assert isinstance(group.forms[0], BlockLinear)
+    assert group.structure == "block_diagonal"
 
 
 def test_rotating_halves_is_linear(make, reproduces):
@@ -345,10 +370,17 @@ def test_rotating_halves_is_linear(make, reproduces):
 def test_dense_time_invariant(make, reproduces):
     m = make()
     h, w = m.state("h", "n"), m.param("W", "n", "n")
-    m.update("h", m.b.map("add", m.b.map("add", m.b.matmul(w, h), m.b.map("mul", m.b.const(Fraction(1, 2)), h)), m.input("x", "n")))
+    m.update(
+        "h",
+        m.b.map(
+            "add", m.b.map("add", m.b.matmul(w, h), m.b.map("mul", m.b.const(Fraction(1, 2)), h)), m.input("x", "n")
+        ),
+    )
     (group,) = reproduces(m.cell()).groups
     (form,) = group.forms
-    assert isinstance(form, Dense) and group.transition_static and group.structure == "dense"
+    assert isinstance(form, Dense)
+    assert group.transition_static
+    assert group.structure == "dense"
 
 
 def test_mixing_heads_has_no_form_but_is_linear(make, reproduces):
@@ -357,7 +389,9 @@ def test_mixing_heads_has_no_form_but_is_linear(make, reproduces):
     mixed = m.b.einsum("gh,hn->gn", w, m.b.add("merge", h, n=1))
     m.update("h", m.b.add("split_per", mixed, n=1))
     (group,) = reproduces(m.cell()).groups
-    assert group.kind == "linear" and group.forms == () and "linear" in group.because[0][0]
+    assert group.kind == "linear"
+    assert group.forms == ()
+    assert "linear" in group.because[0][0]
 
 
 def test_a_general_bilinear_update_has_no_form(make, reproduces):
@@ -365,7 +399,8 @@ def test_a_general_bilinear_update_has_no_form(make, reproduces):
     s, left, right = m.state("S", "K", "V"), m.param("L", "K", "K"), m.param("R", "V", "V")
     m.update("S", m.b.matmul(m.b.matmul(left, s), right))
     (group,) = reproduces(m.cell()).groups
-    assert group.kind == "linear" and group.forms == ()
+    assert group.kind == "linear"
+    assert group.forms == ()
 
 
 def test_a_dense_write_into_a_delta_rule_has_no_matrix_form(make, reproduces):
@@ -373,4 +408,5 @@ def test_a_dense_write_into_a_delta_rule_has_no_matrix_form(make, reproduces):
     s, k, x = m.state("S", "K", "V"), m.input("k", "K"), m.input("x", "K", "V")
     m.update("S", m.b.map("add", m.b.matmul(_householder(m.b, k, m.b.const(1)), s), x))
     (group,) = reproduces(m.cell()).groups
-    assert group.kind == "affine" and all(isinstance(f, Dense) for f in group.forms)
+    assert group.kind == "affine"
+    assert all(isinstance(f, Dense) for f in group.forms)

@@ -27,7 +27,11 @@ def test_a_stabiliser_is_a_scan_of_its_own(make, reproduces):
     m.update("C", m.b.map("add", m.b.map("mul", keep, c), m.b.map("mul", write, m.b.outer(k, v))))
     m.update("n", m.b.map("add", m.b.map("mul", keep, n), write))
     found = reproduces(m.cell())
-    assert {g.states: g.semiring for g in found.groups} == {("m",): "max_plus", ("n",): "plus_times", ("C",): "plus_times"}
+    assert {g.states: g.semiring for g in found.groups} == {
+        ("m",): "max_plus",
+        ("n",): "plus_times",
+        ("C",): "plus_times",
+    }
     assert [g.states for g in found.groups].index(("m",)) == 0
     assert not any(g.transition_static for g in found.groups)
 
@@ -48,7 +52,8 @@ def test_states_through_each_others_new_values_are_one_group(make):
     m.update("a", new_a)
     m.update("b", m.b.map("sub", b, new_a))
     (group,) = analyse_recurrence(m.cell()).groups
-    assert group.states == ("a", "b") and group.kind == "linear"
+    assert group.states == ("a", "b")
+    assert group.kind == "linear"
 
 
 @pytest.mark.parametrize(("op", "semiring"), [("max", "max_plus"), ("min", "min_plus"), ("logaddexp", "log_plus")])
@@ -93,7 +98,9 @@ def test_near_misses_are_nonlinear(make, what):
     s, k, g = m.state("S", "K", "V"), m.input("k", "K"), m.input("g")
     m.update("S", NEAR_MISSES[what](m.b, s, k, g))
     (group,) = analyse_recurrence(m.cell()).groups
-    assert group.kind == "nonlinear" and group.forms == () and group.because
+    assert group.kind == "nonlinear"
+    assert group.forms == ()
+    assert group.because
     assert "`S`" in group.because[0][0]
 
 
@@ -156,7 +163,9 @@ STEPS = st.one_of(
     st.tuples(st.just("left"), KINDS),
     st.tuples(st.just("left"), KINDS),
     st.tuples(st.just("right"), KINDS),
-    st.tuples(st.sampled_from(["scale", "write", "blend", "erase", "row", "twice transposed", "centre", "product"]), KINDS),
+    st.tuples(
+        st.sampled_from(["scale", "write", "blend", "erase", "row", "twice transposed", "centre", "product"]), KINDS
+    ),
 )
 
 
