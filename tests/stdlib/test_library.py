@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,12 @@ def test_a_tagger_can_be_made_of_any_cell(cell: str) -> None:
     assert not spec.check().items
     model = spec.lower("Tagger")
     assert [output.name for output in model.outputs] == ["logits"]
+
+
+def test_the_document_is_in_step_with_the_files() -> None:
+    spec = importlib.util.spec_from_file_location("stdlib_doc_table", Path(__file__).parent / "doc_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.generated() in module.DOC.read_text(encoding="utf-8"), "run python tests/stdlib/doc_table.py"

@@ -1,0 +1,96 @@
+"""Specs as a hostile user would write them: each lowers, is analysed, and runs like the oracle by every legal strategy."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rnnc
+from rnnc.analysis.recurrence import analyse_recurrence
+
+HERE = Path(__file__).parent
+
+
+def helpers() -> Any:
+    if "stdlib_specs" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("stdlib_specs", HERE / "specs.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules["stdlib_specs"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["stdlib_specs"])
+    return sys.modules["stdlib_specs"]
+
+
+specs = helpers()
+SIZES = {"d": 5, "vocab": 6}
+CELLS = [(path, cell) for path, cell in specs.cells_of("odd")]
+
+# cell: for every group its kind, and the fastest class of strategy that must be legal for it
+EXPECTED = {
+    "Blocks": ["affine block_scan"],
+    "Cycler": ["affine block_scan"],
+    "Rotor": ["affine block_scan"],
+    "Leak": ["affine scan"],
+    "Halves": ["affine convolution"],
+    "Flip": ["linear scan"],
+    "Reset": ["affine scan"],
+    "RwkvLike": ["affine chunkwise"],
+    "Substeps": ["affine chunkwise"],
+    "ComplexDelta": ["affine chunkwise"],
+    "MixedMatrices": ["affine chunkwise", "affine chunkwise"],
+    "Viterbi": ["affine scan", "affine scan"],
+    "Extremes": ["affine scan", "affine scan", "affine scan"],
+    "Reach": ["affine scan", "affine scan"],
+    "TropicalMin": ["affine scan"],
+    "RealPairs": ["affine block_scan"],
+    "Turner": ["affine scan"],
+    "Nested": ["affine scan", "affine scan"],
+    "Bits": ["affine scan", "affine scan"],
+    "Conjugates": ["nonlinear sequential"],
+    "RealPart": ["nonlinear sequential"],
+    "Fading": ["nonlinear sequential"],
+    "Squares": ["nonlinear sequential"],
+    "QuadraticMemory": ["nonlinear sequential"],
+    "Normalised": ["nonlinear sequential"],
+    "Gather": ["nonlinear sequential"],
+    "TwoSided": ["affine sequential"],
+    "Transposer": ["affine sequential"],
+    "InAndOut": ["affine sequential"],
+}
+
+
+@pytest.mark.parametrize(("path", "cell"), CELLS, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_strategy_agrees_with_the_oracle(path: Path, cell: str) -> None:
+    specs.check(rnnc.load(path), cell, SIZES, time=19)
+
+
+@pytest.mark.parametrize("cell", EXPECTED)
+def test_the_analysis(cell: str) -> None:
+    path = next(path for path, name in CELLS if name == cell)
+    recurrence = analyse_recurrence(rnnc.load(path).lower(cell))
+    groups = specs.plan(recurrence, None).groups
+    assert len(groups) == len(EXPECTED[cell])
+    for group, expected in zip(groups, EXPECTED[cell], strict=True):
+        kind, strategy = expected.split()
+        assert group.group.kind == kind
+        legal = {o.name for o in group.options if o.legal}
+        assert strategy in legal
+        if strategy == "sequential":
+            assert legal == {"step", "sequential"}
+
+
+@pytest.mark.parametrize(("gated", "order", "hard"), [(False, 1, True), (False, 3, False), (True, 1, False)])
+def test_hyperparameters_that_change_the_structure(gated: bool, order: int, hard: bool) -> None:
+    spec = rnnc.load(HERE / "odd" / "choices.rnn")
+    run = specs.check(spec, "Choices", SIZES, time=9, gated=gated, order=order, hard=hard)
+    assert ("convolution" in run) == (not gated)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_numbers_of_micro_steps(steps: int) -> None:
+    spec = rnnc.load(HERE / "odd" / "substeps.rnn")
+    assert "chunkwise" in specs.check(spec, "Substeps", SIZES, time=33, steps=steps)
