@@ -9,7 +9,7 @@ from typing import NoReturn
 from rnnc.diagnostics import Diagnostics, Span, SpecError
 from rnnc.frontend import ast
 from rnnc.frontend.hyper import check_sizes, read_given
-from rnnc.frontend.lowering import Lowering
+from rnnc.frontend.lowering import MAX_TOTAL_STEPS, Lowering
 from rnnc.frontend.modules import Library, LoadedModule, stdlib_folder
 from rnnc.frontend.scope import Binding, suggestion
 from rnnc.frontend.specialise import check_function, lower_declaration
@@ -67,10 +67,13 @@ class Spec:
         from rnnc.frontend.claims import check_top_level
 
         found = Diagnostics()
+        self._library.steps = 0
         for d in self._library.diagnostics.items:
             found.add(d)
         if self._module is not None:
             for item in self._module.tree.items:
+                if self._library.steps > MAX_TOTAL_STEPS:
+                    break  # reported
                 if isinstance(item, ast.CellDecl):
                     self._check_cell(item, found)
                 elif isinstance(item, ast.FnDecl):
@@ -107,6 +110,7 @@ class Spec:
         assert isinstance(decl, ast.CellDecl)
         assert module is not None
         found = Diagnostics()
+        self._library.steps = 0
         c = Lowering(library=self._library, diagnostics=found, keyword=decl.keyword, name=decl.name)
         known, dims = read_given(c, decl, hyper, decl.name_span)
         if found.has_errors:

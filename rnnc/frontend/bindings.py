@@ -128,7 +128,8 @@ def _evaluate_binding(c: Lowering, binding: Binding, want: Shape | None) -> Valu
 def _let(c: Lowering, decl: ast.LetDecl, context: Context, want: Shape | None) -> Value:
     type_, domain, ok = declared_type(c, decl.type, context)
     if not ok:
-        evaluate(c, decl.value, context, want)
+        with c.sizes_unknown():
+            evaluate(c, decl.value, context, want)
         return ERROR
     value = evaluate(c, decl.value, context, type_.shape if type_ else want)
     value = conform(c, value, type_, decl.value, f"`{decl.name}`")
@@ -163,7 +164,8 @@ def _transition(c: Lowering, decl: ast.LetDecl, value: Value) -> None:
 
 def _const(c: Lowering, decl: ast.ConstDecl, context: Context) -> Value:
     type_, domain, ok = declared_type(c, decl.type, context)
-    value = evaluate(c, decl.value, context, type_.shape if type_ else None)
+    with c.sizes_unknown(because=not ok):
+        value = evaluate(c, decl.value, context, type_.shape if type_ else None)
     value = conform(c, value, type_, decl.value, f"`{decl.name}`") if ok else ERROR
     if isinstance(value, Tensor):
         if not c.is_constant(value.node):
@@ -181,7 +183,8 @@ def _const(c: Lowering, decl: ast.ConstDecl, context: Context) -> Value:
 
 def _output(c: Lowering, decl: ast.OutputDecl, context: Context) -> Value:
     type_, domain, ok = declared_type(c, decl.type, context)
-    value = evaluate(c, decl.value, context, type_.shape if type_ else None)
+    with c.sizes_unknown(because=not ok):
+        value = evaluate(c, decl.value, context, type_.shape if type_ else None)
     value = conform(c, value, type_, decl.value, f"output `{decl.name}`") if ok else ERROR
     node = c.to_node(value, decl.value.span)
     if node is None:
@@ -196,22 +199,23 @@ def _output(c: Lowering, decl: ast.OutputDecl, context: Context) -> Value:
 
 def _update(c: Lowering, decl: ast.Update, context: Context) -> Value:
     state = c.states.get(decl.target.id)
-    value = evaluate(c, decl.value, context, state.type.shape if state else None)
+    with c.sizes_unknown(because=state is None):
+        value = evaluate(c, decl.value, context, state.type.shape if state else None)
     if state is None:
         return ERROR
+    if context.per != state.type.per:
+        where = "outside of" if len(context.per) < len(state.type.per) else "inside"
+        return c.error(
+            "E0207",
+            f"state `{state.name}` is updated {where} the `per` block"
+            + (" it is declared in" if where == "outside of" else ", and declared outside"),
+            decl.span,
+            help=f"put `state {state.name}` and its update into the same block",
+        )
     value = conform(c, value, state.type, decl.value, f"state `{state.name}`", verb="is updated with")
     if not isinstance(value, Tensor):
         return ERROR
-    node = value.node
-    extra = c.b.type(node).per[len(state.type.per) :]
-    if extra or len(context.per) > len(state.type.per):
-        return c.error(
-            "E0207",
-            f"state `{state.name}` is updated inside a `per` block in which it is not declared",
-            decl.span,
-            help=f"declare `{state.name}` in the same block, or update it outside",
-        )
-    return Tensor(c.b.broadcast_to(node, state.type.shape, state.type.per))
+    return Tensor(c.b.broadcast_to(value.node, state.type.shape, state.type.per))
 
 
 # ---------------------------------------------------------------- branches that are not taken

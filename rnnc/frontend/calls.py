@@ -117,8 +117,9 @@ def call(c: Lowering, expr: ast.Call, context: Context, want: Shape | None) -> V
         return inline(c, user, expr, context, want)
     function = FUNCTIONS.get(callee.id)
     if function is None:
-        for argument in expr.args:
-            evaluate(c, argument.value, context)
+        with c.sizes_unknown():
+            for argument in expr.args:
+                evaluate(c, argument.value, context)
         return unknown_function(c, callee, context)
     if expr.sizes and not function.sizes:
         return c.error("E0209", f"`{function.name}` takes no size in brackets", expr.span)
@@ -164,8 +165,8 @@ def bind(c: Lowering, function: Function, expr: ast.Call, context: Context, want
         _wrong_arguments(c, function, expr, f"needs {', '.join(f'`{m}`' for m in missing)}")
         fine = False
     if not fine:
-        for a in expr.args:  # what is wrong inside the arguments is reported as well
-            if not isinstance(a.value, ast.Call) or not needs_shape(c, a.value, context):
+        with c.sizes_unknown():
+            for a in expr.args:  # what is wrong inside the arguments is reported as well
                 evaluate(c, a.value, context)
         return None
     args = tuple(a.value for a in positional)

@@ -11,7 +11,8 @@ from fractions import Fraction
 from typing import TypeAlias
 
 from rnnc.frontend import ast
-from rnnc.frontend.bindings import check_names, force
+from rnnc.frontend.bindings import check_names, declared_names, force
+from rnnc.frontend.claims import statements
 from rnnc.frontend.expressions import evaluate, indexed, unrolled
 from rnnc.frontend.lowering import Lowering, StateInfo
 from rnnc.frontend.params import declare_param, finish_param
@@ -79,20 +80,20 @@ def collect(c: Lowering, body: tuple[ast.Statement, ...], context: Context, fram
 def collect_one(c: Lowering, s: ast.Statement, context: Context, frame: Frame) -> None:
     match s:
         case ast.InputDecl():
-            if allowed(c, s, "input", frame):
+            if allowed(c, s, "input", frame, context):
                 _input(c, s, context)
         case ast.ParamDecl():
             value = declare_param(c, s, context) if fresh(c, s.name, s, context) else ERROR
             bind(c, s.name, "param", s, context, value=value)
             frame.params.append((s, value, context))
         case ast.StateDecl():
-            if allowed(c, s, "state", frame):
+            if allowed(c, s, "state", frame, context):
                 _state(c, s, context)
         case ast.LetDecl() | ast.ConstDecl():
             kind: BindingKind = "let" if isinstance(s, ast.LetDecl) else "const"
             _root(c, s.name, kind, s, context, frame)
         case ast.OutputDecl():
-            if allowed(c, s, "output", frame):
+            if allowed(c, s, "output", frame, context):
                 _root(c, s.name, "output", s, context, frame)
         case ast.Update():
             _collect_update(c, s, context, frame)
@@ -102,26 +103,31 @@ def collect_one(c: Lowering, s: ast.Statement, context: Context, frame: Frame) -
             axis = per_axis(c, s, context)
             if axis is not None:
                 collect(c, s.body, replace(context, per=(*context.per, axis)), frame)
+            else:
+                poison(c, s.body, context)
         case ast.If():
             condition = evaluate(c, s.condition, context)
             if isinstance(condition, bool):
                 collect(c, s.then if condition else s.orelse, context, frame)
                 check_names(c, s.orelse if condition else s.then, context)
-            elif not isinstance(condition, ErrorValue):
+                return
+            poison(c, (*s.then, *s.orelse), context)
+            if not isinstance(condition, ErrorValue):
                 c.error(
                     "E0305",
                     "the condition of `if { }` must be known at compile time",
                     s.condition.span,
-                    label=f"`{c.type_text(condition)}`",
-                    help="use `int`, `real` and `bool` hyperparameters; to choose between values write `a if c else b`",
+                    help="dims stay open until a module is made: use `int`, `real` and `bool` hyperparameters; "
+                    "to choose between values write `a if c else b`",
                 )
         case ast.Expect():
-            if allowed(c, s, "expect", frame):
+            if allowed(c, s, "expect", frame, context):
                 c.expect.extend(s.claims)
         case ast.Repeat():
             if c.keyword == "cell":
                 c.error("E0210", "`repeat` stands in a model", s.span, help="in a cell use `substep j in 1..n { }`")
-            elif allowed(c, s, "repeat", frame):
+                poison(c, (s,), context)
+            elif allowed(c, s, "repeat", frame, context):
                 _root(c, s.name, "repeat", s, context, frame)
         case ast.Assign():
             c.error(
@@ -132,15 +138,25 @@ def collect_one(c: Lowering, s: ast.Statement, context: Context, frame: Frame) -
             )
 
 
-def allowed(c: Lowering, s: ast.Statement, word: str, frame: Frame) -> bool:
-    """Whether a statement may stand here."""
+def allowed(c: Lowering, s: ast.Statement, word: str, frame: Frame, context: Context) -> bool:
+    """Whether a statement may stand here; the names of one that may not are known all the same."""
     if frame.in_substep:
         c.error("E0210", f"`{word}` cannot stand inside `substep`", s.span, help="move it out of the block")
+        poison(c, (s,), context)
         return False
     if word == "state" and c.keyword != "cell":
         c.error("E0210", "a model has no state of its own", s.span, help="put the recurrence into a cell, and call it")
+        poison(c, (s,), context)
         return False
     return True
+
+
+def poison(c: Lowering, body: tuple[ast.Statement, ...], context: Context) -> None:
+    """Names that a refused part of the cell would have bound: they are known, and their use is silent."""
+    for s in statements(body):
+        names = [s.target.id + "'"] if isinstance(s, ast.Update) else [name for name, _ in declared_names(s)]
+        for name in names:
+            context.scope.bindings.setdefault(name, Binding(name, "value", s.span, value=ERROR, status="done"))
 
 
 def fresh(c: Lowering, name: str, s: ast.Located, context: Context) -> bool:

@@ -118,8 +118,10 @@ def operands(
     target = want
     for value in values:
         target = _joint_want(c.shape(value), target)
+    wrong = target is None and any(isinstance(v, ErrorValue) for i, v in enumerate(values) if i not in hungry)
     for i in hungry:
-        values[i] = evaluate(c, exprs[i], context, target)
+        with c.sizes_unknown(because=wrong):
+            values[i] = evaluate(c, exprs[i], context, target)
         if target is None:
             target = _joint_want(c.shape(values[i]), None)
     return values
@@ -352,7 +354,8 @@ def _matmul(c: Lowering, expr: ast.Binary, context: Context, want: Shape | None)
     values[first] = evaluate(c, parts[first], context)
     known = c.shape(values[first])
     inner = (known[-1] if first == 0 else known[0],) if known else None
-    values[1 - first] = evaluate(c, parts[1 - first], context, inner)
+    with c.sizes_unknown(because=isinstance(values[first], ErrorValue)):
+        values[1 - first] = evaluate(c, parts[1 - first], context, inner)
     left, right = values
     if isinstance(left, ErrorValue) or isinstance(right, ErrorValue):
         return ERROR

@@ -60,7 +60,7 @@ def _target_shape(c: Lowering, bound: Bound) -> Shape | None:
         sizes = [resolve_size(c, s, bound.context) for s in bound.call.sizes]
         shape = tuple(s for s in sizes if s is not None)
         return shape if len(shape) == len(sizes) else None
-    if bound.want is None:
+    if bound.want is None and not c.lenient:
         text = c.text_of(bound["x"])
         c.error(
             "E0205",
@@ -90,7 +90,7 @@ def _embedding(c: Lowering, bound: Bound) -> Value:
         shape = None if size is None else (size,)
     elif bound.want is not None:
         shape = bound.want
-    else:
+    elif not c.lenient:
         c.error("E0205", "the size of this `embedding` is unknown", bound.call.span, help="write `embedding(t, d)`")
     init = init_of(c, bound.get("init"), bound.context)
     if token is None or shape is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from rnnc.frontend import ast
-from rnnc.frontend.bindings import declared_names, force
+from rnnc.frontend.bindings import check_names, declared_names, force
 from rnnc.frontend.calls import Bound, Function
 from rnnc.frontend.calls import bind as bind_arguments
 from rnnc.frontend.expressions import evaluate, known_number
@@ -199,6 +199,8 @@ def repeat(c: Lowering, s: ast.Repeat, context: Context) -> Value:
         return c.error("E0302", f"a `repeat` runs a positive whole number of times, not `{count}`", s.count.span)
     start_node = c.to_node(start, s.start.span)
     if count is None or start_node is None:
+        with c.sizes_unknown():
+            check_names(c, s.body, _with_running(context, s))
         return ERROR
     type_ = c.b.type(start_node)
     body = Lowering(
@@ -225,11 +227,16 @@ def repeat(c: Lowering, s: ast.Repeat, context: Context) -> Value:
     return Tensor(made)
 
 
+def _with_running(context: Context, s: ast.Repeat) -> Context:
+    scope = Scope(context.scope)
+    scope.bindings[s.name] = Binding(s.name, "value", s.span, value=ERROR, status="done")
+    return context.within(scope)
+
+
 def _sequence(
     c: Lowering, s: ast.Repeat, statements: tuple[ast.Statement, ...], context: Context, running: Binding, type_: Type
 ) -> None:
     """The statements of a repeat body, one after the other: each sees the running value as it is then."""
-    from rnnc.frontend.bindings import check_names
     from rnnc.frontend.cells import fresh, per_axis
     from rnnc.frontend.params import declare_param, finish_param
 

@@ -43,6 +43,7 @@ class Library:
     modules: dict[str, LoadedModule | None] = field(default_factory=dict)
     loading: list[str] = field(default_factory=list)
     lowered: dict[tuple[object, ...], tuple[CellIR | None, Diagnostics]] = field(default_factory=dict)
+    steps: int = 0  # expressions evaluated so far, for a bound on all of them
     lowering: list[str] = field(default_factory=list)  # cells being lowered, to find cells that contain themselves
 
     def add_text(self, text: str, file: str, folder: str | None) -> LoadedModule | None:

@@ -144,7 +144,9 @@ def _fill(c: Lowering, value: Value, target: Type, expr: ast.Expr) -> Value:
     fits = not found.shape or found.shape == target.shape[len(target.shape) - len(found.shape) :]
     if found.shape != target.shape and len(found.shape) <= len(target.shape) and not found.per and fits:
         node = c.b.broadcast_to(node, target.shape)
-    value = conform(c, Tensor(node), Type(dtype=target.dtype, shape=target.shape), expr, "the parameter")
+    value = conform(
+        c, Tensor(node), Type(dtype=target.dtype, shape=target.shape), expr, "the parameter", verb="starts as"
+    )
     if isinstance(value, Tensor) and target.per:
         return Tensor(c.b.broadcast_to(value.node, target.shape, target.per))
     return value

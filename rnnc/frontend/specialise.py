@@ -107,6 +107,8 @@ def check_function(library: Library, module: LoadedModule, decl: ast.FnDecl) -> 
         results.append(_try_function(library, module, decl, shape))
         if not results[-1].has_errors:
             return results[-1]
+        if any(d.code == "E0304" for d in results[-1].items):
+            break
     return results[0]
 
 
@@ -125,7 +127,7 @@ def _try_function(library: Library, module: LoadedModule, decl: ast.FnDecl, shap
                 c.error("E0202", f"`{name}` is declared twice", type_.span)
                 continue
             if type_.kind in NUMBER_KINDS and not type_.shape:
-                number = {"dim": Dim.of(name), "int": Dim.of(2), "bool": False}[type_.kind]
+                number: Known = False if type_.kind == "bool" else Dim.of(name if type_.kind == "dim" else 2)
                 scope.bindings[name] = Binding(name, "hyper", type_.span, value=number, status="done")
                 continue
             resolved, _ = resolve_type(c, type_, context)

@@ -140,7 +140,7 @@ def conform(c: Lowering, value: Value, type_: Type | None, expr: ast.Expr, what:
             f"{what} is declared `{type_text(type_)}`, and {verb} `{type_text(found)}`",
             expr.span,
             label=f"`{type_text(found)}`",
-            help=_fit_help(c, expr, found.shape, type_.shape),
+            help=_fit_help(c, node, expr, type_.shape),
         )
     converted = convert(c, node, type_)
     if converted is None:
@@ -168,8 +168,9 @@ def convert(c: Lowering, node: NodeId, type_: Type) -> NodeId | None:
             return None
 
 
-def _fit_help(c: Lowering, expr: ast.Expr, found: Shape, wanted: Shape) -> str:
-    if len(found) == 1 and len(wanted) <= 1:
+def _fit_help(c: Lowering, node: NodeId, expr: ast.Expr, wanted: Shape) -> str:
+    found = c.b.type(node).shape
+    if len(found) == 1 and len(wanted) <= 1 and not c.is_static(node):
         text = c.text_of(expr)
         return f"project it, for example `linear({text})`" if len(text) < 24 else "project it with `linear(...)`"
     if len(found) == 2 and found[::-1] == wanted:
