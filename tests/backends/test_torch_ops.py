@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import op_examples as examples
 import pytest
+import torch_support as support
 
 from rnnc.backends.torch.emit import emit_cell
 from rnnc.ir.graph import CellIR, Input, Node
 from rnnc.ir.types import Type
 
 
-def sibling(name: str, path: Path) -> Any:
-    """A helper module of the tests, which are no package."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-HERE = Path(__file__).parent
-support = sibling("torch_support", HERE / "torch_support.py")
-examples = sibling("op_examples", HERE.parent / "ir" / "op_examples.py")
 MODEL_OPS = ("call", "repeat")
 EXAMPLES = [e for e in examples.EXAMPLES if e.op not in MODEL_OPS]
 

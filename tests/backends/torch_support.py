@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,67 @@ from rnnc.ir.graph import CellIR
 from rnnc.ir.oracle import gradients, run
 
 Arrays = Mapping[str, Any]
+
+
+def small_dims(cell: CellIR) -> dict[str, int]:
+    """Small sizes for a cell's dims, unlike each other where the cell leaves them free."""
+    given = {}
+    for d in cell.dims:
+        if d.default is None:
+            given[d.name] = 8
+        elif d.default.constant is not None:
+            given[d.name] = max(1, min(int(d.default.constant), 4) if d.default.constant > 4 else min(int(d.default.constant), 2))
+    return cell.dim_values(given)
+
+
+def unit(x: Any) -> Any:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+# What some operators expect of an input of theirs: without it their states grow without bound.
+MEANT: dict[tuple[str, str], Callable[[Any], Any]] = {
+    ("SelectiveScan", "dt"): np.abs,
+    ("SSDOp", "g"): lambda x: -np.abs(x),
+    ("GLAOp", "g"): lambda x: -np.abs(x),
+    ("GatedDeltaOp", "g"): lambda x: -np.abs(x),
+    ("GatedDeltaOp", "k"): unit,
+    ("GatedDeltaOp", "beta"): lambda x: 1 + np.tanh(x),
+    ("DeltaOp", "k"): unit,
+    ("DeltaOp", "beta"): lambda x: 1 + np.tanh(x),
+}
+
+
+def random_inputs(cell: CellIR, dims: Mapping[str, int], rng: np.random.Generator, batch: int, steps: int) -> dict[str, Any]:
+    found = {}
+    for i in cell.inputs:
+        t = cell.nodes[i.node].type
+        shape = (batch, steps, *(d.evaluate(dims) for d in (*t.per, *t.shape)))
+        if t.dtype == "token":
+            assert t.vocab is not None
+            found[i.name] = rng.integers(0, t.vocab.evaluate(dims), size=shape)
+        else:
+            found[i.name] = MEANT.get((cell.name, i.name), lambda x: x)(rng.normal(size=shape))
+    return found
+
+
+def flat(state: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested state by dotted keys, as the oracle names them."""
+    found = {}
+    for key, value in state.items() if isinstance(state, Mapping) else enumerate(state):
+        if isinstance(value, torch.Tensor):
+            found[f"{prefix}{key}"] = value
+        else:
+            found |= flat(value, f"{prefix}{key}.")
+    return found
+
+
+def nested(state: Mapping[str, Any], like: Any, prefix: str = "") -> Any:
+    """A state by dotted keys in the nesting of `like`."""
+    if isinstance(like, torch.Tensor):
+        return state[prefix]
+    keys = like.keys() if isinstance(like, Mapping) else range(len(like))
+    parts = {k: nested(state, like[k], f"{prefix}.{k}" if prefix else str(k)) for k in keys}
+    return parts if isinstance(like, Mapping) else [parts[k] for k in keys]
 
 
 def load(source: str, name: str) -> Any:
@@ -80,7 +141,9 @@ class Case:
             state = {k: tensor(v, dtype) for k, v in self.state.items()}
             for s in state.values():
                 s.requires_grad_(s.is_floating_point() or s.is_complex())
-        y, final = layer(**xs, state=state)
+        given = None if state is None else nested(state, layer.initial_state(1))
+        y, final = layer(**xs, state=given)
+        final = flat(final)
         ys = dict(zip(self.outputs, y if isinstance(y, tuple) else (y,)))
         self._compare(ys, final, tolerance, "forward")
         if self.grads is not None:
@@ -97,6 +160,8 @@ class Case:
 
     def _check_gradients(self, layer: Any, xs: Any, state: Any, ys: Any, final: Any, tolerance: float) -> None:
         assert self.grads is not None
+        for x in (*layer.parameters(), *xs.values(), *(state or {}).values()):
+            x.grad = None
         loss = sum((_inner(ys[k], w) for k, w in self.d_outputs.items()), torch.zeros((), dtype=torch.float64))
         loss = loss + sum(_inner(final[k], w) for k, w in self.d_final.items())
         if not loss.requires_grad:
@@ -116,12 +181,13 @@ class Case:
 
     def _check_steps(self, layer: Any, xs: Any, state: Any, tolerance: float) -> None:
         rows: list[Any] = []
+        state = None if state is None else nested(state, layer.initial_state(1))
         with torch.no_grad():
             for t in range(next(iter(xs.values())).shape[1]):
                 y, state = layer.step(**{k: x[:, t] for k, x in xs.items()}, state=state)
                 rows.append(y if isinstance(y, tuple) else (y,))
         ys = {k: torch.stack(r, 1) for k, r in zip(self.outputs, zip(*rows))}
-        self._compare(ys, state, tolerance, "step")
+        self._compare(ys, flat(state), tolerance, "step")
 
 
 def _weights(rng: np.random.Generator, like: Any) -> Any:
@@ -135,3 +201,7 @@ def _inner(y: torch.Tensor, w: Any) -> torch.Tensor:
         return torch.zeros((), dtype=torch.float64)
     w = torch.tensor(w)
     return (y * w.conj()).real.sum().double() if y.is_complex() else (y.double() * w).sum()
+
+
+def assert_close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-10) -> None:
+    assert error(a, b.detach().resolve_conj().numpy()) < tolerance

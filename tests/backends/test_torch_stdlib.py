@@ -1,0 +1,107 @@
+"""Every cell of the standard library, by every legal strategy, is what the float64 oracle says."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch_support as support
+
+import rnnc
+import rnnc.spec
+from rnnc.analysis.recurrence import analyse_recurrence
+from rnnc.ir.graph import CellIR
+from rnnc.ir.oracle import init_params
+from rnnc.plan.choose import plan
+
+FOLDER = Path(rnnc.spec.stdlib("deltanet").file).parent
+LENGTHS = (1, 2, 63, 75)
+
+
+@lru_cache(maxsize=None)
+def spec_of(file: str) -> Any:
+    return rnnc.spec.load(FOLDER / file)
+
+
+def cells() -> list[tuple[str, str]]:
+    """The cells of the library that are no models."""
+    files = [p.name for p in sorted(FOLDER.glob("*.rnn"))]
+    return [(f, c) for f in files for c in spec_of(f).cells if c not in spec_of(f).models]
+
+
+@lru_cache(maxsize=None)
+def lowered(file: str, cell: str) -> CellIR:
+    return spec_of(file).lower(cell)  # type: ignore[no-any-return]
+
+
+def strategies(file: str, cell: str) -> list[str]:
+    """Names of all strategies that some group of the cell can run by; `step` is the same loop as `sequential`."""
+    found = plan(analyse_recurrence(lowered(file, cell)))
+    return sorted({o.name for g in found.groups for o in g.options if o.legal} - {"step"})
+
+
+@lru_cache(maxsize=None)
+def compiled(file: str, cell: str, strategy: str) -> Any:
+    return rnnc.compile(spec_of(file), cell, strategy=strategy)
+
+
+@lru_cache(maxsize=8)
+def case(file: str, cell: str, steps: int) -> support.Case:
+    """Random inputs, and a random initial state of the size the state has after some steps."""
+    ir = lowered(file, cell)
+    dims = support.small_dims(ir)
+    rng = np.random.default_rng(steps)
+    params = init_params(ir, dims, rng)
+    inputs = support.random_inputs(ir, dims, rng, batch=2, steps=steps)
+    first = support.Case(ir, dims, params, support.random_inputs(ir, dims, rng, batch=2, steps=3), differentiable=False)
+    state = {k: v + 0.1 * rng.normal(size=v.shape) for k, v in first.final.items()}
+    return support.Case(ir, dims, params, inputs, state)
+
+
+PAIRS = [(f, c, s) for f, c in cells() for s in strategies(f, c)]
+
+
+@pytest.mark.parametrize(("file", "cell", "strategy"), PAIRS)
+@pytest.mark.parametrize("steps", LENGTHS)
+def test_is_the_oracle(file: str, cell: str, strategy: str, steps: int) -> None:
+    layer = compiled(file, cell, strategy)
+    case(file, cell, steps).check(layer, step=steps == 63 and strategy == strategies(file, cell)[0])
+    if steps == 75:
+        case(file, cell, steps).check(layer, dtype=torch.float32, tolerance=1e-4, step=False)
+
+
+@pytest.mark.parametrize(("file", "cell"), cells())
+def test_long_sequences(file: str, cell: str) -> None:
+    for strategy in strategies(file, cell):
+        case(file, cell, 500).check(compiled(file, cell, strategy), step=False)
+
+
+@pytest.mark.parametrize(("file", "cell", "strategy"), PAIRS)
+def test_reversed_and_packed_sequences(file: str, cell: str, strategy: str) -> None:
+    """`reverse` is a run on the reversed sequence; `cu_seqlens` is a run on each sequence alone."""
+    ir = lowered(file, cell)
+    dims = support.small_dims(ir)
+    rng = np.random.default_rng(1)
+    layer = compiled(file, cell, strategy)(**dims, dtype=torch.float64)
+    lengths = [3, 1, 4]
+    xs = [
+        support.tensor(x, torch.float64) for x in support.random_inputs(ir, dims, rng, batch=1, steps=sum(lengths)).values()
+    ]
+    ends = np.cumsum([0, *lengths]).tolist()
+    for reverse in (False, True):
+        y, final = layer(*xs, cu_seqlens=torch.tensor(ends), reverse=reverse)
+        for i, (start, end) in enumerate(zip(ends, ends[1:])):
+            pieces = [x[:, start:end] for x in xs]
+            alone, last = layer(*(p.flip(1) if reverse else p for p in pieces))
+            for got, want in zip(_tuple(y), _tuple(alone)):
+                support.assert_close(got[:, start:end], want.flip(1) if reverse else want)
+            for key, want in support.flat(last).items():
+                support.assert_close(support.flat(final)[key][i : i + 1], want)
+
+
+def _tuple(y: Any) -> tuple[torch.Tensor, ...]:
+    return (y,) if isinstance(y, torch.Tensor) else y
