@@ -113,7 +113,7 @@ def _machine(
     given: dict[NodeId, Array] = {}
     for p in flat.params:
         node = flat.nodes[p.node]
-        value = np.asarray(params[p.name], dtype=DTYPES[node.type.dtype])
+        value: Array = np.asarray(params[p.name], dtype=DTYPES[node.type.dtype])
         want = resolve((*node.type.per, *node.type.shape), env)
         if value.shape != want:
             raise ValueError(f"parameter `{p.name}` has shape {value.shape}, not {want}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.graph import CellIR, Node
@@ -194,8 +195,9 @@ class Sparsity:
             case "merge" | "split_per":
                 return term
             case "expand":
-                for axis in node.attr("axes"):  # type: ignore[union-attr]
-                    axes.insert(len(shape) + int(axis), ())
+                new_axes: Any = node.attr("axes")
+                for axis in new_axes:
+                    axes.insert(len(shape) + axis, ())
                 return replace(term, axes=tuple(axes))
             case "broadcast":
                 extra = [()] * (out.rank - arg.rank)
