@@ -6,7 +6,7 @@ A *frame* is the list of axes the result has, per axes first.  A label that is n
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from rnnc.analysis.monomials import Axis, Factor, Label, Labels, Monomial
@@ -69,6 +69,7 @@ class Realiser:
 
     def _term(self, m: Monomial, frame: Frame) -> tuple[NodeId, bool]:
         """|coeff| * product of the factors, and whether it is to be subtracted."""
+        m, frame = self._fused(m, frame)
         free = frame.labels
         per_labels = [x for axis in frame.per for x in axis]
         merged = any(f.labels and not self._fits_per(f, frame) for f in m.factors)
@@ -77,6 +78,23 @@ class Realiser:
         pieces = self._contract(pieces, free_core)
         node = self._multiply(abs(m.coeff), pieces, free_core, frame, merged)
         return node, m.coeff < 0
+
+    def _fused(self, m: Monomial, frame: Frame) -> tuple[Monomial, Frame]:
+        """Axes split in blocks that every factor has as a whole, or not at all, as one label each."""
+        used = [axis for f in m.factors for axis in f.axes]
+        swap: dict[Axis, Axis] = {}
+        for axis in frame.per + frame.core:
+            whole = all(axis == a or not set(axis) & set(a) for a in used)
+            if len(axis) > 1 and whole:
+                swap[axis] = (self.labels.fresh(self.labels.size(axis)),)
+        if not swap:
+            return m, frame
+
+        def go(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+            return tuple(swap.get(axis, axis) for axis in axes)
+
+        factors = tuple(Factor(f.node, go(f.axes)) for f in m.factors)
+        return replace(m, factors=factors), Frame(go(frame.per), go(frame.core))
 
     def _fits_per(self, f: Factor, frame: Frame) -> bool:
         """Whether the factor's per axes are the frame's (or it has none), and its core axes none of the frame's per

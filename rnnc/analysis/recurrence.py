@@ -8,7 +8,6 @@ from typing import Any, Literal
 from rnnc.analysis.forms import Dense, Elementwise, Form, Group, MatrixState, Recurrence, Semiring
 from rnnc.analysis.framed import Framed, frame
 from rnnc.analysis.groups import state_groups
-from rnnc.analysis.jacobian import jacobian_pattern
 from rnnc.analysis.monomials import Labels, NotRepresentable
 from rnnc.analysis.normal_forms import block_linear, coupled, dense, elementwise
 from rnnc.analysis.operator import Affine, NonLinear, Opaque, Operators, Value
@@ -18,6 +17,7 @@ from rnnc.analysis.segments import Split, cuts, reassociate, split
 from rnnc.analysis.semiring import TROPICAL, Tropical, TropicalDomain
 from rnnc.analysis.structure import Structure, of_blocks, of_dense, of_elementwise, of_micro_steps
 from rnnc.ir.builder import Builder
+from rnnc.ir.domains.jacobian import jacobian
 from rnnc.ir.graph import CellIR, Node, NodeId, State, ancestors
 
 VARYING = frozenset({"input", "state", "delay", "conv", "attention", "call", "repeat"})
@@ -190,9 +190,9 @@ class _Analysis:
         return None if node is None else self.r.full(node, t.per, t.rank)
 
     def _nonlinear_group(self, reasons: list[NonLinear]) -> Group:
-        jacobian = jacobian_pattern(self.b, self.atoms, [s.update for s in self.states])
+        pattern = _jacobian(self.cell, self.names)
         because = tuple(dict.fromkeys((self._explain(v), v.node) for v in reasons))
-        facts = _Facts((), Structure("dense", jacobian=jacobian), because)
+        facts = _Facts((), Structure("dense", jacobian=pattern), because)
         return self._finished("nonlinear", "plus_times", facts)
 
     def _explain(self, v: NonLinear) -> str:
@@ -270,6 +270,14 @@ class _Analysis:
             todo.extend(n.args)
             todo.extend(s.update for s in self.cell.states if s.node == i)
         return False
+
+
+def _jacobian(cell: CellIR, names: tuple[str, ...]) -> Literal["diagonal", "block_diagonal", "low_rank", "dense"]:
+    """The proved pattern; several states coupled position by position have blocks of one entry a state."""
+    kind = jacobian(cell, names).kind
+    if kind == "zero":
+        return "diagonal"
+    return "block_diagonal" if kind == "diagonal" and len(names) > 1 else kind
 
 
 def _transition_nodes(form: Form) -> list[NodeId]:
