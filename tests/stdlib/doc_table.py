@@ -30,8 +30,9 @@ PEERS = {
 OWN = "reference loop from the paper"
 ORACLE = "float64 oracle"
 REFERENCED = {
-    "MinGRU", "MinLSTM", "LRU", "S4D", "S5", "RetNet", "GLA", "HGRN", "HGRNComplex", "HGRN2", "DeltaNet", "DeltaProduct",
-}  # fmt: skip
+    *("MinGRU", "MinLSTM", "LRU", "S4D", "S5", "RetNet", "GLA"),
+    *("HGRN", "HGRNComplex", "HGRN2", "DeltaNet", "DeltaProduct"),
+}
 
 
 def peer(cell: str) -> str:

@@ -1,4 +1,4 @@
-"""Helpers to run any spec by every legal strategy against the float64 oracle; loaded by path, as tests are no package."""
+"""Helpers to run any spec by every legal strategy against the float64 oracle (loaded by path: tests are no package)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def overrides(cell: CellIR) -> list[str]:
 
 def sizes_for(cell: CellIR, given: Mapping[str, int]) -> dict[str, int]:
     """Dims of the cell: those given, defaults, and 4 for the rest."""
-    sizes = {d.name: given[d.name] if d.name in given else 4 for d in cell.dims if d.name in given or d.default is None}
+    sizes = {d.name: given.get(d.name, 4) for d in cell.dims if d.name in given or d.default is None}
     return dict(cell.dim_values(sizes))
 
 

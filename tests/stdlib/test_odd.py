@@ -1,4 +1,4 @@
-"""Specs as a hostile user would write them: each lowers, is analysed, and runs like the oracle by every legal strategy."""
+"""Specs as a hostile user would write them: each lowers, and runs like the oracle by every legal strategy."""
 
 from __future__ import annotations
 

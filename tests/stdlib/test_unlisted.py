@@ -1,4 +1,4 @@
-"""Five cells that stand in no paper, written from the language reference: the right analysis and the oracle's numbers."""
+"""Five cells that stand in no paper, written from the language reference: their analysis and the oracle's numbers."""
 
 from __future__ import annotations
 
