@@ -193,7 +193,7 @@ def _masked_exp(x: Tensor, mask: Tensor) -> Tensor:
 def segment_weights(after: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """What a reader before and what a reader after micro-step i sees of a write at j, both [.., n, n].
 
-    exp(after_{i-1} - after_j) for j < i, and exp(after_i - after_j) for j <= i, else zero: one table, shifted by a row.
+    exp(after_{i-1} - after_j) for j < i, and exp(after_i - after_j) for j <= i, else zero: the same table a row lower.
     """
     if torch.compiler.is_compiling():
         return _segment_weights(after, dtype)
@@ -204,8 +204,8 @@ def _segment_weights(after: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]
     n = after.shape[-1]
     hidden = torch.ones(n, n, dtype=torch.bool, device=after.device).triu(1)
     difference = (after.unsqueeze(-1) - after.unsqueeze(-2)).to(dtype)
-    table = torch.nn.functional.pad(difference.masked_fill(hidden, -math.inf).exp(), (0, 0, 1, 0))
-    return table[..., :-1, :], table[..., 1:, :]
+    inclusive = difference.masked_fill(hidden, -math.inf).exp()
+    return torch.nn.functional.pad(inclusive[..., :-1, :], (0, 0, 1, 0)), inclusive
 
 
 class _SegmentWeights(torch.autograd.Function):

@@ -64,7 +64,7 @@ def _setup(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
 
 def _backward(ctx: Any, d: Tensor) -> Tensor:
     (inverse,) = ctx.saved_tensors
-    return (inverse.mH @ d @ inverse.mH).tril_(-1).neg_()
+    return (inverse.mH @ d @ inverse.mH).tril(-1).neg()
 
 
 inverse_operator.register_autograd(_backward, setup_context=_setup)

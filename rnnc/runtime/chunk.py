@@ -349,7 +349,7 @@ def _solve(
         rows = Rows(x=keys, micro=(micro,) * len(chosen), inclusive=when == "new")
         found = torch.bmm(_batched(scaled(rows.x, solved.decay.from_start(rows)).flatten(2, 3)), _batched(solved.entry))
         for u, w in solved.columns:
-            found.baddbmm_(_batched(solved.decay.gram(rows, u)), _batched(w))
+            found = torch.baddbmm(found, _batched(solved.decay.gram(rows, u)), _batched(w))
         found = found.view(*solved.entry.shape[:2], size, len(chosen), -1)
         outputs.update((i, _unfold(frame, o)) for i, o in zip(chosen, found.unbind(3), strict=True))
     final = solved.final.reshape(frame.batch, *frame.per, frame.keys, frame.values).to(frame.outer)
