@@ -7,6 +7,7 @@ finite, with its derivative; it never changes a node's type.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ from rnnc.ir.builder import Builder
 from rnnc.ir.domains.dependence import dependences
 from rnnc.ir.graph import CellIR, Node, NodeId, users
 from rnnc.ir.ops import OPS
-from rnnc.ir.rewrite import copy_node, rebuild
+from rnnc.ir.rewrite import copy_node, rebuild, roots
 
 Rule: TypeAlias = Callable[[Builder, Node], "NodeId | None"]
 MOST_ROUNDS = 50
@@ -27,6 +28,7 @@ def simplify(cell: CellIR) -> CellIR:
     Requires: a verified cell.  Ensures: the same values and gradients; inputs, params, states, outputs stay.
     before: y = add(mul(x, 1), 0)      -->  after: y = x
     """
+    cell = replace(cell, subcells=tuple(simplify(sub) for sub in cell.subcells))
     for _ in range(MOST_ROUNDS):
         before = cell
         cell = rebuild(_reassociated(cell), _apply)[0]
@@ -42,8 +44,11 @@ def _apply(b: Builder, old: Node, args: tuple[NodeId, ...]) -> NodeId:
         node = b.nodes[at]
         new = next((n for rule in RULES if (n := rule(b, node)) is not None and b.type(n) == node.type), None)
         if new is None or new == at:
-            return at
+            break
         at = new
+    found = b.nodes[at]
+    if old.name and not found.name and OPS[found.op].arity != 0:
+        b.nodes[at] = replace(found, name=old.name)  # the spec's name stays with the value
     return at
 
 
@@ -220,15 +225,15 @@ def _reassociated(cell: CellIR) -> CellIR:
     """(A @ B) @ h --> A @ (B @ h) for a vector h that depends on a state, and outer(u, v) @ S --> outer(u, v @ S) for
     a matrix.
 
-    Requires: A @ B (the outer product) is read nowhere else.  Ensures: only matrix-vector products meet the state.
+    Requires: A @ B (the outer product) is read nowhere else and has no name in the spec.  Ensures: only matrix-vector products meet the state.
     """
-    reads, read_by = dependences(cell), users(cell)
+    reads, read_by, named = dependences(cell), users(cell), frozenset(roots(cell))
 
     def rule(b: Builder, node: Node, args: tuple[NodeId, ...]) -> NodeId | None:
         if node.op != "einsum" or not reads[node.args[1]].states or reads[node.args[0]].states:
             return None
         left = b.nodes[args[0]]
-        if left.op != "einsum" or len(read_by[node.args[0]]) != 1:
+        if left.op != "einsum" or len(read_by[node.args[0]]) != 1 or node.args[0] in named:
             return None
         first, second = left.args
         match str(left.attr("spec")), str(node.attr("spec")):
