@@ -14,6 +14,8 @@ from rnnc.diagnostics import Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Located:
+    """Anything with a place in the text."""
+
     span: Span = field(compare=False, repr=False)
 
 
@@ -31,6 +33,8 @@ class Number(Located):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bool(Located):
+    """`true` or `false`."""
+
     value: bool
 
 
@@ -194,6 +198,8 @@ class HyperDecl(Located):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputDecl(Located):
+    """`input x: real[d]`."""
+
     name: str
     type: TypeExpr
 
@@ -209,6 +215,8 @@ class ParamDecl(Located):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConstDecl(Located):
+    """`const R: real[2, 2] = [[0, 1], [1, 0]]`."""
+
     name: str
     type: TypeExpr | None
     value: Expr
@@ -226,6 +234,8 @@ class LetDecl(Located):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateDecl(Located):
+    """`state S: real[n] = 0`."""
+
     name: str
     type: TypeExpr
     init: Expr
@@ -276,6 +286,8 @@ class If(Located):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputDecl(Located):
+    """`output y: real[d] = e`."""
+
     name: str
     type: TypeExpr | None
     value: Expr
@@ -315,6 +327,8 @@ class Claim(Located):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expect(Located):
+    """`expect { ... }`."""
+
     claims: tuple[Claim, ...]
 
 
@@ -382,6 +396,8 @@ class AutomatonRow(Located):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutomatonDecl(Located):
+    """`automaton NAME over {0, 1} { start ...; rows; accept ... }`."""
+
     name: str
     alphabet: tuple[str, ...]
     start: str
