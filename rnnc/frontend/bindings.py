@@ -148,7 +148,7 @@ def _let(c: Lowering, decl: ast.LetDecl, context: Context, want: Shape | None) -
                     help=f"normalise it: `l2norm({c.text_of(decl.value)})`",
                 )
             c.claim_range(node, domain, decl.type.span if decl.type else decl.span)
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and not isinstance(decl.value, ast.Name):  # `let a = h'` is only another name of it
         c.name_node(value.node, decl.name, decl.span)
     return value
 
@@ -193,7 +193,8 @@ def _output(c: Lowering, decl: ast.OutputDecl, context: Context) -> Value:
         node = c.b.broadcast_to(node, c.b.type(node).shape, context.per)
     if domain is not None:
         c.claim_range(node, domain, decl.span)
-    c.name_node(node, decl.name, decl.span)
+    if not isinstance(decl.value, ast.Name):  # `output y = h'` leaves the update of h its own name
+        c.name_node(node, decl.name, decl.span)
     return Tensor(node)
 
 

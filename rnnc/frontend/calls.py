@@ -63,7 +63,6 @@ class Function:
 
 
 FUNCTIONS: dict[str, Function] = {}
-NUMBER_KINDS = ("dim", "int", "bool")  # parameters of a `fn` that are numbers, not values of the graph
 
 
 def define(function: Function) -> None:
@@ -308,12 +307,6 @@ def _fn_argument(
     name, type_, _ = fn.params[i]
     if isinstance(value, ErrorValue):
         return ERROR
-    if type_.kind in NUMBER_KINDS and not type_.shape:
-        if isinstance(value, bool if type_.kind == "bool" else Dim):
-            return value
-        if type_.kind == "bool" and isinstance(value, Tensor):
-            return value
-        return c.error("E0305", f"`{name}` of `{fn.name}` must be known at compile time", arg.span)
     if type_.kind not in TYPE_KINDS:
         resolve_type(c, type_, inner)
         return ERROR

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from rnnc.diagnostics import Diagnostics, Span
@@ -147,7 +148,7 @@ class Lowering:
             case bool():
                 return self.b.const(value)
             case Dim():
-                return self.b.dim(value)
+                return self.number(value)
             case Identity():
                 return self.sized_identity(value, span, want)
             case Pieces(items):
@@ -157,6 +158,23 @@ class Lowering:
             case ErrorValue():
                 pass
         return None
+
+    def number(self, value: Dim) -> NodeId:
+        """A known number as a node; a `dim` node is whole, so that `1/n` and `d/heads + 1` become quotients."""
+        if all(c.denominator == 1 and all(p > 0 for _, p in m) for m, c in value.terms):
+            return self.b.dim(value)
+        total: NodeId | None = None
+        for monomial, coefficient in reversed(value.terms):
+            top = Dim({tuple((n, p) for n, p in monomial if p > 0): Fraction(coefficient.numerator)})
+            bottom = Dim({tuple((n, -p) for n, p in monomial if p < 0): Fraction(coefficient.denominator)})
+            if top.constant is not None and bottom.constant is not None:
+                term = self.b.const(coefficient)
+            elif bottom == Dim.of(1):
+                term = self.b.dim(top)
+            else:
+                term = self.b.map("div", self.b.dim(top), self.b.dim(bottom))
+            total = term if total is None else self.b.map("add", total, term)
+        return self.b.const(0) if total is None else total
 
     def sized_identity(self, value: Identity, span: Span, want: Shape | None) -> NodeId | None:
         if want is None or len(want) != 2:
@@ -176,7 +194,7 @@ class Lowering:
         eye = self.b.add("eye", n=n)
         if value.scale == Dim.of(1):
             return eye
-        scale = self.b.dim(value.scale) if isinstance(value.scale, Dim) else value.scale.node
+        scale = self.number(value.scale) if isinstance(value.scale, Dim) else value.scale.node
         return self.b.map("mul", scale, eye)
 
     def build(self, span: Span, what: str, make: Callable[[], NodeId]) -> Value:

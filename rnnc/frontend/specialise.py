@@ -11,7 +11,6 @@ import rnnc.frontend.maps  # noqa: F401  (both fill the table of functions)
 from rnnc.diagnostics import Diagnostics, Span
 from rnnc.frontend import ast
 from rnnc.frontend.bindings import force
-from rnnc.frontend.calls import NUMBER_KINDS
 from rnnc.frontend.cells import collect_future, finish, lower_body, outputs_of
 from rnnc.frontend.expressions import evaluate
 from rnnc.frontend.hyper import Known, bind_head
@@ -125,10 +124,6 @@ def _try_function(library: Library, module: LoadedModule, decl: ast.FnDecl, shap
         for name, type_, default in decl.params:
             if name in scope.bindings:
                 c.error("E0202", f"`{name}` is declared twice", type_.span)
-                continue
-            if type_.kind in NUMBER_KINDS and not type_.shape:
-                number: Known = False if type_.kind == "bool" else Dim.of(name if type_.kind == "dim" else 2)
-                scope.bindings[name] = Binding(name, "hyper", type_.span, value=number, status="done")
                 continue
             resolved, _ = resolve_type(c, type_, context)
             if resolved is not None and not type_.shape and TYPE_KINDS[type_.kind] in ("real", "complex"):
