@@ -120,8 +120,6 @@ def acts_only_on(f: Framed, k: int) -> bool:
                 return False
             if i >= f.n_per and any(fac.labels & set(axis) for fac in m.factors):
                 return False
-        if is_diagonal(m, k) is False and set(m.out[k]) & set(m.atom_axes[k]):
-            return False  # blocks
     return True
 
 

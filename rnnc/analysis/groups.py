@@ -8,9 +8,9 @@ from rnnc.ir.graph import CellIR, ancestors
 def state_groups(cell: CellIR) -> tuple[tuple[str, ...], ...]:
     """Groups of states in topological order; inside a group, and among free choices, in the order of the spec.
 
-    A state depends on another if its update is computed from that state's old value.  Reading a new value `T'` is reading
-    what that is computed from: `M <- f(M); S <- g(S, M')` are two groups, and so are `B <- h(A'); A <- g(B)`, where B
-    feeds itself and A follows from it.
+    A state depends on another if its update is computed from that state's old value.  Reading a new value `T'` is
+    reading what that is computed from: `M <- f(M); S <- g(S, M')` are two groups, and so are `B <- h(A'); A <- g(B)`,
+    where B feeds itself and A follows from it.
     """
     import networkx as nx
 

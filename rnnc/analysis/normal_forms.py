@@ -70,9 +70,10 @@ def block_linear(name: str, f: Framed, r: Realiser) -> BlockLinear | None:
 def dense(name: str, f: Framed, r: Realiser) -> Dense | None:
     """h' = A h + b acting on the first axis, or h A + b on the last."""
     for side, k in _sides(f):
-        if not acts_only_on(f, k) or any(len(m.atom_axes[k]) != 1 for m in f.linear) or len(f.out[k]) != 1:
+        sizes = [r.labels.sizes[x] for x in f.out[k]]
+        if not acts_only_on(f, k) or any([r.labels.sizes[x] for x in m.atom_axes[k]] != sizes for m in f.linear):
             continue
-        column = (r.labels.fresh(r.labels.sizes[f.out[k][0]]),)
+        column = tuple(r.labels.fresh(size) for size in sizes)
         terms = [_relabelled(m, k, column, r) for m in f.linear]
         core = (f.out[k], column) if side == "left" else (column, f.out[k])
         a = r.sum(terms, Frame(f.per, core))
@@ -117,6 +118,8 @@ def micro_step(f: Framed, side: str, r: Realiser) -> Micro | None:
     k = dict(_sides(f)).get(side)
     if k is None or not acts_only_on(f, k):
         return None
+    if any(not is_diagonal(m, k) and set(m.out[k]) & set(m.atom_axes[k]) for m in f.linear):
+        return None  # blocks
     diagonal = [m for m in f.linear if is_diagonal(m, k)]
     pairs = _low_rank([m for m in f.linear if not is_diagonal(m, k)], k, f)
     writes = _writes(f, k)

@@ -356,7 +356,7 @@ def test_decayed_blocks_of_a_matrix_state(make, reproduces):
     assert group.structure == "block_diagonal"
 
 
-def test_rotating_halves_is_linear(make, reproduces):
+def test_rotating_halves_is_dense(make, reproduces):
     m = make()
     n = Dim.of("p") * 2
     h, c = m.state("h", n), m.b.add("cos", m.input("theta", "p"))
@@ -365,6 +365,7 @@ def test_rotating_halves_is_linear(make, reproduces):
     m.update("h", m.b.add("concat", m.b.add("neg", m.b.map("mul", c, high)), m.b.map("mul", c, low), axis=-1))
     (group,) = reproduces(m.cell()).groups
     assert group.kind == "linear"
+    assert isinstance(group.forms[0], Dense)
 
 
 def test_dense_time_invariant(make, reproduces):

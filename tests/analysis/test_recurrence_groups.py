@@ -126,7 +126,7 @@ def test_jacobians_of_nonlinear_groups_are_proved(make):
     assert group(lambda m, h: [m.b.add("tanh", m.b.map("mul", m.input("w", "n"), h))], "h") == "diagonal"
     assert group(lambda m, h: [m.b.add("tanh", m.b.matmul(m.param("W", "n", "n"), h))], "h") == "dense"
     assert group(lambda m, h, c: [m.b.add("tanh", c), m.b.map("mul", h, c)], "h", "c") == "block_diagonal"
-    assert group(lambda m, h: [m.b.add("softmax", h)], "h") == "dense"
+    assert group(lambda m, h: [m.b.add("softmax", h)], "h") == "low_rank"  # diag(s) - s s^T
 
 
 def test_the_reason_names_state_gate_and_function(make):
