@@ -75,7 +75,8 @@ def settle(lines: list[str], moves: list[tuple[str, str]]) -> list[str]:
     for old, new in moves:
         where = [i for i, line in enumerate(lines) if re.match(rf"{re.escape(new)} = ", line)]
         reads_old = re.compile(rf"(?<![\w.\"]){re.escape(old)}(?![\w\"])")
-        if len(where) == 1 and not any(reads_old.search(line) for line in lines[where[0] + 1 :] if not line.startswith("#")):
+        other = any(new_value == old for _, new_value in moves)
+        if len(where) == 1 and not other and not any(reads_old.search(line) for line in lines[where[0] + 1 :] if not line.startswith("#")):
             writes_new = re.compile(rf"(?<![\w.\"]){re.escape(new)}(?![\w\"])")
             lines = [line if line.startswith("#") else writes_new.sub(old, line) for line in lines]
         else:
@@ -349,16 +350,18 @@ def write_loop(
 ) -> None:
     cell, body = f.cell, f.body
     head = loop_head(f, loop, moving)
+    variables = {s.node: loop.env[s.node].text for s in states}
     moves = []
     for s in states:
-        old = loop.env[s.node].text
+        old = variables[s.node]
         new = state_value(loop, s, old).text
         if not new.isidentifier() or new in {m[0] for m in moves}:
             name = loop.names.fresh(f"{s.name}_new")
             loop.statement(f"{name} = {new}")
             new = name
         moves.append((old, new))
-        loop.env[s.update] = Expr(text=new)
+        if s.update not in variables:  # a delayed state becomes what another one was
+            loop.env[s.update] = Expr(text=new)
     later = later_needs(f, states, inner, reads)
     kept: list[tuple[NodeId, str, str]] = []  # node, list, the variable of all steps
     for i in sorted(later):
@@ -376,7 +379,7 @@ def write_loop(
         body.statement(f"{name} = torch.stack({steps}, 1)")
         body.variable(i, name)
     for s in states:
-        f.finals[s.name] = loop.env[s.node].text
+        f.finals[s.name] = variables[s.node]
         if s.node in later:
             before = body.names.fresh(f"{s.name}_before")
             all_steps = body.env[s.update].text
