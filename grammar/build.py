@@ -48,7 +48,7 @@ def build_table(grammar: str) -> dict[str, Any]:
             raise NotImplementedError("tokens come from rnnc.frontend.tokens")
 
     lark = Lark(grammar, parser="lalr", lexer=NoLexer, start=STARTS, strict=True)  # strict: no conflicts
-    table = lark.parser.parser._parse_table  # type: ignore[union-attr]
+    table = lark.parser.parser._parse_table
     reduced = {arg for actions in table.states.values() for action, arg in actions.values() if action is not Shift}
     rules = sorted(reduced, key=repr)
     number = {rule: i for i, rule in enumerate(rules)}

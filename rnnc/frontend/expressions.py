@@ -161,13 +161,16 @@ def _primed(c: Lowering, expr: ast.Name, context: Context) -> Value:
     from rnnc.frontend.bindings import read, unknown_name
 
     update = context.scope.lookup(expr.id + "'")
-    if update is not None:
-        return read(c, update, expr, context, None)
+    value = ERROR if update is None else read(c, update, expr, context, None)
+    if not isinstance(value, ErrorValue):
+        return value
     binding = context.scope.lookup(expr.id)
     if binding is None:
         return unknown_name(c, expr, context)
     if binding.kind == "state":
-        return ERROR  # its missing update is reported where it is declared
+        return read(
+            c, binding, expr, context, None
+        )  # what is wrong with the update is reported there; the type is known
     return c.error(
         "E0204",
         f"`{expr.id}` is not a state, so it has no new value `{expr.id}'`",
