@@ -14,6 +14,7 @@ from rnnc.frontend.modules import Library, LoadedModule, stdlib_folder
 from rnnc.frontend.scope import Binding, suggestion
 from rnnc.frontend.specialise import check_function, lower_declaration
 from rnnc.ir.graph import CellIR
+from rnnc.ir.simplify import simplify
 
 __all__ = ["Spec", "check_file", "load", "parse", "stdlib"]
 
@@ -121,7 +122,7 @@ class Spec:
             check_sizes(c, lowered, dims, decl.name_span)
         if found.has_errors or lowered is None:
             self._raise(found)
-        return lowered
+        return simplify(lowered)
 
     def _find(self, cell: str | None) -> Binding:
         """The cell of this name; without a name, the file's only cell (or its only model)."""
