@@ -151,7 +151,7 @@ def one_field(c: Context, node: Node, ids: tuple[NodeId, ...], args: list[Expr])
     return [
         e
         if e.number or c.type(i).dtype == "complex"
-        else replace(e, text=f"{e.atom}.to({c.like}.dtype.to_complex())", prec=ATOM, unlifted=None, flipped=None, base="", index=())
+        else replace(e, text=f"{e.at(ADD)} + 0j", prec=ADD, unlifted=None, flipped=None, base="", index=(), add_bias=None)
         for e, i in zip(args, ids)
     ]
 

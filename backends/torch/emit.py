@@ -74,7 +74,15 @@ class Module:
     # ------------------------------------------------------------ parts
 
     def text(self) -> str:
-        parts = [self.constructor(), self.reset(), self.initial_state(), self.forward(), self.step(), self.extra_repr()]
+        parts = [
+            self.constructor(),
+            self.reset(),
+            self.apply(),
+            self.initial_state(),
+            self.forward(),
+            self.step(),
+            self.extra_repr(),
+        ]
         body = "\n\n".join("\n".join(indented(p)) for p in parts if p)
         doc = "\n".join(indented(self.docstring()))
         return f"class {self.name}(nn.Module):\n{doc}\n\n{body}\n"
@@ -109,14 +117,14 @@ class Module:
         body = ["super().__init__()"]
         for d in cell.dims:
             if d.default is not None and d.default.names:
-                body += [f"if {d.name} is None:", f"    {d.name} = {dim_text(d.default, str)}"]
+                body += [f"if {d.name} is None:", *indented([*check(d.default), f"{d.name} = {dim_text(d.default, str)}"])]
         body += self.checks()
         body += [f"self.{d.name} = {d.name}" for d in cell.dims]
         c = self.writer.context(0)
         c.dim_names = {d.name: d.name for d in cell.dims}
         for p in cell.params:
             t = cell.nodes[p.node].type
-            kind = "dtype=dtype" if t.dtype == "real" else "dtype=dtype.to_complex()"
+            kind = "dtype=dtype" if t.dtype == "real" else "dtype=torch.promote_types(dtype, torch.complex64)"
             body.append(
                 f"self.{self.attribute[p.name]} = nn.Parameter(torch.empty({shape_text(c, t)}, device=device, {kind}))"
             )
@@ -136,20 +144,10 @@ class Module:
         return [*lines, *indented(body)]
 
     def checks(self) -> list[str]:
-        """Sizes have to be positive, and quotients whole."""
-        found: dict[str, str] = {}
-        for i in sorted(self.used):
-            n = self.cell.nodes[i]
-            for d in (*n.type.per, *n.type.shape):
-                top, bottom = quotient(d)
-                if bottom != "1":
-                    found.setdefault(f"{top} % {bottom}", f"{top} has to be divisible by {bottom}")
-        lines = []
-        for test, message in found.items():
-            names = sorted({d.name for d in self.cell.dims if d.name in test.replace("(", " ").replace(")", " ").split()})
-            values = ", ".join(f"{n} = {{{n}}}" for n in names)
-            lines += [f"if {test}:", f'    raise ValueError(f"{message}, not {values}")']
-        return lines
+        """Quotients of sizes have to be whole."""
+        sizes = (d for i in sorted(self.used) for d in (*self.cell.nodes[i].type.per, *self.cell.nodes[i].type.shape))
+        lines = [tuple(check(d)) for d in sizes]
+        return [line for pair in dict.fromkeys(lines) for line in pair]
 
     def reset(self) -> list[str]:
         cell = self.cell
@@ -161,6 +159,17 @@ class Module:
             lines += init.lines(p)
         head = ["@torch.no_grad()", "def reset_parameters(self) -> None:", '    """Fresh parameters, as the spec declares them."""']
         return [*head, *indented(lines)]
+
+    def apply(self) -> list[str]:
+        """Complex parameters change precision with the real ones: `nn.Module` would drop their imaginary parts."""
+        if not any(self.cell.nodes[p.node].type.dtype == "complex" for p in self.cell.params):
+            return []
+        self.imports.add("keeping_complex")
+        return [
+            "def _apply(self, fn, recurse=True):",
+            '    """`.to(dtype)` and its kin act on the real and imaginary parts of complex parameters."""',
+            "    return super()._apply(keeping_complex(fn), recurse)",
+        ]
 
     def initial_state(self) -> list[str]:
         cell = self.cell
@@ -182,7 +191,7 @@ class Module:
         if zeros and self.writer.like:
             like = self.writer.like
             lines = [f"device, dtype = device or {like}.device, dtype or {like}.dtype", *lines]
-        elif any("to_complex" in v for v in entries.values()):
+        elif any("promote_types" in v for v in entries.values()):
             lines = ["dtype = dtype or torch.get_default_dtype()", *lines]
         one = "return {" + ", ".join(f'"{k}": {v}' for k, v in entries.items()) + "}"
         if len(one) <= 100:
@@ -224,7 +233,7 @@ class Module:
         init = node.args[1] if node.op == "delay" and len(node.args) > 1 else None
         sizes = ["batch", str(length), *(c.dim(d) for d in (*t.per, *t.shape))]
         if init is None:
-            kind = "dtype=dtype.to_complex()" if t.dtype == "complex" else "dtype=dtype"
+            kind = "dtype=torch.promote_types(dtype, torch.complex64)" if t.dtype == "complex" else "dtype=dtype"
             if t.dtype in ("token", "bool"):
                 kind = f"dtype=torch.{'long' if t.dtype == 'token' else 'bool'}"
             return {key: f"torch.zeros({', '.join(sizes)}, device=device, {kind})"}
@@ -297,6 +306,15 @@ def _argument(d: DimParam) -> str:
 def ordered_dims(cell: CellIR) -> list[DimParam]:
     """Dims without a default first, as Python needs; otherwise as declared."""
     return [d for d in cell.dims if d.default is None] + [d for d in cell.dims if d.default is not None]
+
+
+def check(dim: Dim) -> list[str]:
+    """A test that a size is whole, in plain words; none where it always is."""
+    top, bottom = quotient(dim)
+    if bottom == "1":
+        return []
+    values = ", ".join(f"{n} = {{{n}}}" for n in sorted(dim.names))
+    return [f"if {top} % {bottom}:", f'    raise ValueError(f"{top} has to be divisible by {bottom}, not {values}")']
 
 
 def quotient(dim: Dim) -> tuple[str, str]:

@@ -202,13 +202,13 @@ def initial_value(c: Context, source: Source, init: NodeId, type_: Type, batch: 
     body.build(sorted(closure(c.cell, [init])))
     e = body.env[init]
     sizes = ", ".join([batch, *(c.dim(d) for d in (*type_.per, *type_.shape))])
-    kind = "dtype=dtype.to_complex()" if type_.dtype == "complex" else "dtype=dtype"
-    if e.number and e.text in ("0", "0.0"):
+    kind = "dtype=torch.promote_types(dtype, torch.complex64)" if type_.dtype == "complex" else "dtype=dtype"
+    if e.number and e.text in ("0", "0.0", "complex(0, 0)"):
         return [], f"torch.zeros({sizes}, device=device, {kind})"
     if e.number:
         size = f"({sizes}{',' if ', ' not in sizes else ''})"
         return [], f"torch.full({size}, {e.text}, device=device, {kind})"
-    cast = ".to(dtype.to_complex())" if type_.dtype == "complex" and c.type(init).dtype != "complex" else ""
+    cast = ".to(torch.promote_types(dtype, torch.complex64))" if type_.dtype == "complex" and c.type(init).dtype != "complex" else ""
     return body.lines, f"{e.atom}{cast}.expand({sizes})"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rnnc.runtime.chunk import MicroStep, Read, Update, matrix_scan, matrix_states
 from rnnc.runtime.convolution import causal_convolution, power_kernel
-from rnnc.runtime.functional import causal_attention, causal_conv, delayed, l2norm, rmsnorm
+from rnnc.runtime.functional import causal_attention, causal_conv, delayed, keeping_complex, l2norm, rmsnorm
 from rnnc.runtime.operators import (
     block_diagonal,
     block_diagonal_transpose,
@@ -49,6 +49,7 @@ __all__ = [
     "companion",
     "convolution_scan",
     "delayed",
+    "keeping_complex",
     "l2norm",
     "last_state",
     "linear_scan",

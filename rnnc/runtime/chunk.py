@@ -26,7 +26,7 @@ from torch import Tensor
 from rnnc.runtime._chain import chain
 from rnnc.runtime._decay import Decay, LogDecay, NoDecay, Rows, ValueDecay, scaled
 from rnnc.runtime._inverse import unit_lower_inverse
-from rnnc.runtime.layout import common_dtype, compute_dtype, sequence_length, spread
+from rnnc.runtime.layout import common_dtype, compute_dtype, full_precision, sequence_length, spread
 from rnnc.runtime.scan import last_state, linear_scan
 
 __all__ = ["MicroStep", "Read", "Update", "matrix_scan", "matrix_states"]
@@ -84,7 +84,7 @@ def matrix_scan(
     a chunk (by default 64 micro-steps).  Computed in float32 at least; returned in the promoted dtype of the arguments.
     """
     frame = _frame(state, steps, reads, vector, length)
-    with torch.autocast(device_type=state.device.type, enabled=False):
+    with full_precision(state.device):
         outputs, final = _solve(frame, state, steps, reads, chunk)
     if vector:
         return tuple(o.squeeze(-1) for o in outputs), final.squeeze(-1)
@@ -104,7 +104,7 @@ def matrix_states(
     The values w_t of all updates are found chunk by chunk; given those the state is an elementwise scan.
     """
     frame = _frame(state, steps, (), vector, length)
-    with torch.autocast(device_type=state.device.type, enabled=False):
+    with full_precision(state.device):
         states = _whole(frame, state, steps, chunk)
     return states.squeeze(-1) if vector else states
 
@@ -172,10 +172,16 @@ def _rows(frame: _Frame, xs: Sequence[Tensor | None], size: int, chunk: int, fil
 def _chunked(frame: _Frame, x: Tensor, size: int, chunk: int, fill: float) -> Tensor:
     """[B, T, *P, size] -> [N, B, *P, C, size], a view where T is a multiple of C."""
     x = spread(x.to(frame.inner), frame.batch, frame.length, (*frame.per, size))
-    pad = -frame.length % chunk
-    if pad:
+    count = _count(frame, chunk)
+    pad = count * chunk - frame.length
+    if torch.compiler.is_compiling() or pad:  # a symbolic length is padded without asking whether it must be
         x = torch.nn.functional.pad(x, (0, 0) * (x.ndim - 2) + (0, pad), value=fill)
-    return x.unflatten(1, (-1, chunk)).movedim(1, 0).movedim(2, -2)
+    return x.unflatten(1, (count, chunk)).movedim(1, 0).movedim(2, -2)
+
+
+def _count(frame: _Frame, chunk: int) -> int:
+    """Chunks; one idle chunk more under export, where the program must not depend on there being a single one."""
+    return (frame.length + chunk - 1) // chunk + int(torch.compiler.is_exporting())
 
 
 def _unfold(frame: _Frame, x: Tensor) -> Tensor:
@@ -201,7 +207,7 @@ def _decay(frame: _Frame, steps: Sequence[MicroStep], chunk: int) -> Decay:
     """The decays of all micro-steps, as logarithms where all are given so, else as values."""
     given = [x for s in steps for x in (s.log_decay, s.decay) if x is not None]
     if not given:
-        return NoDecay(micro_steps=len(steps))
+        return NoDecay(steps=chunk, micro_steps=len(steps))
     rank = len(frame.per)
     vector = any(x.ndim in (rank + 1, rank + 3) and x.shape[-1] != 1 for x in given)
     logarithmic = all(s.decay is None or s.log_decay is not None for s in steps)
@@ -217,8 +223,8 @@ def _decay(frame: _Frame, steps: Sequence[MicroStep], chunk: int) -> Decay:
         entries.append(x)
     rows = _rows(frame, entries, frame.keys if vector else 1, chunk, 0.0 if logarithmic else 1.0).flatten(2, 3)
     if logarithmic:
-        return LogDecay(rows, micro_steps=len(steps), dtype=frame.inner, base=PAIRWISE)
-    return ValueDecay(rows, micro_steps=len(steps))
+        return LogDecay(rows, steps=chunk, micro_steps=len(steps), dtype=frame.inner, base=PAIRWISE)
+    return ValueDecay(rows, steps=chunk, micro_steps=len(steps))
 
 
 class _Columns(NamedTuple):
@@ -293,7 +299,7 @@ def _chunks(frame: _Frame, state: Tensor, steps: Sequence[MicroStep], chunk: int
     total = decay.total()
     if reading is None:
         source = state.new_zeros(()) if source is None else source
-        count = -(-frame.length // chunk)
+        count = _count(frame, chunk)
         factor = None if total is None else total.unsqueeze(-1).transpose(0, 1)
         after = linear_scan(factor, source.transpose(0, 1) if source.ndim else source, state, length=count)
         entry = torch.cat((state.unsqueeze(0), after[:, :-1].transpose(0, 1)))
@@ -366,7 +372,7 @@ def _whole(frame: _Frame, state: Tensor, steps: Sequence[MicroStep], chunk: int 
     source = state.new_zeros((), dtype=frame.inner)
     for u, w in solved.columns:
         rows = Rows(x=_single(frame, u.x), micro=u.micro)
-        source = source + _ended(rows, single).mT @ _single(frame, w.unflatten(2, (size, -1))).flatten(2, 3)
+        source = source + _ended(rows, single).mT @ _single(frame, w.unflatten(2, (size, len(u.micro)))).flatten(2, 3)
     total = single.total()
     initial = state.to(frame.inner).reshape(-1, frame.keys, frame.values)
     factor = None if total is None else total.unsqueeze(-1).transpose(0, 1)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["causal_attention", "causal_conv", "delayed", "l2norm", "rmsnorm"]
+__all__ = ["causal_attention", "causal_conv", "delayed", "keeping_complex", "l2norm", "rmsnorm"]
+
+
+def keeping_complex(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`function` of real tensors (a change of dtype or device), of complex ones through their real and imaginary parts."""
+
+    def apply(x: Tensor) -> Tensor:
+        return torch.view_as_complex(function(torch.view_as_real(x))) if x.is_complex() else function(x)
+
+    return apply
 
 
 def _squared(x: Tensor) -> Tensor:

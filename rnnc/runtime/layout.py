@@ -7,6 +7,7 @@ with axes of size 1, or static: `[*S]` without batch and time (or a free scalar)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -61,3 +62,10 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 def real_dtype(dtype: torch.dtype) -> torch.dtype:
     """The real counterpart of a computing dtype."""
     return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which autocast is off; it does nothing on a device that knows no autocast (meta)."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device_type=device.type, enabled=False)
