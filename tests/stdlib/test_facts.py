@@ -126,3 +126,68 @@ def test_both_activations_of_the_rnn_are_nonlinear(rectified: bool) -> None:
     (group,) = analyse_recurrence(rnnc.stdlib("rnn").lower("RNN", rectified=rectified)).groups
     assert group.kind == "nonlinear"
     assert "relu" in group.because[0][0] if rectified else "tanh" in group.because[0][0]
+
+
+HALF_OPEN, OPEN, CLOSED = [False, True], [False, False], [True, True]
+
+# cell, hyperparameters, state: the interval that holds all eigenvalues, which ends belong to it, a bound of the norm
+SPECTRA = [
+    ("MinGRU", {}, "h", [0, 1], OPEN),
+    ("MinLSTM", {}, "h", [0, 1], OPEN),
+    ("GLA", {}, "S", [0, 1], OPEN),
+    ("GLAOp", {}, "S", [0, 1], HALF_OPEN),
+    ("Mamba", {}, "h", [0, 1], OPEN),
+    ("SelectiveScan", {}, "h", [0, 1], OPEN),
+    ("Mamba2", {}, "S", [0, 1], OPEN),
+    ("RGLRU", {}, "h", [0, 1], OPEN),
+    ("Hawk", {}, "h", [0, 1], OPEN),
+    ("HGRN", {}, "h", [0.5, 1], OPEN),
+    ("HGRN", {"floor": 0.75}, "h", [0.75, 1], OPEN),
+    ("HGRN2", {"floor": 0.25}, "S", [0.25, 1], OPEN),
+    ("DeltaNet", {}, "S", [0, 1], HALF_OPEN),
+    ("DeltaNet", {"reach": 2}, "S", [-1, 1], HALF_OPEN),
+    ("DeltaOp", {}, "S", [-1, 1], CLOSED),
+    ("GatedDeltaNet", {}, "S", [0, 1], OPEN),
+    ("GatedDeltaNet", {"reach": 2}, "S", [-1, 1], OPEN),
+]
+
+
+def group_of(cell: str, state: str, hyper: dict[str, object]) -> dict[str, object]:
+    groups = rnnc.analyze(rnnc.stdlib(FILE_OF[cell]), cell, **hyper).to_json()["groups"]
+    return next(g for g in groups if state in g["states"])
+
+
+@pytest.mark.parametrize(("cell", "hyper", "state", "interval", "closed"), SPECTRA)
+def test_eigenvalues_of(
+    cell: str, hyper: dict[str, object], state: str, interval: list[float], closed: list[bool]
+) -> None:
+    spectrum = group_of(cell, state, hyper)["spectrum"]
+    assert isinstance(spectrum, dict)
+    assert spectrum["real"] is True
+    assert spectrum["interval"] == interval
+    assert spectrum["closed"] == closed
+    assert spectrum["norm_bound"] == 1
+
+
+@pytest.mark.parametrize("cell", ["LRU", "S4D", "S5"])
+def test_a_complex_diagonal_inside_the_disk_is_stable(cell: str) -> None:
+    group = group_of(cell, "h", {})
+    assert group["stability"] == "proved"
+    assert group["time_invariant"] is True
+    assert group["spectrum"]["modulus"] == [0, 1]  # type: ignore[index]
+    assert group["spectrum"]["real"] != True  # noqa: E712  # type: ignore[index]
+
+
+@pytest.mark.parametrize("hyper", [{"steps": 3, "reach": 1}, {"steps": 2, "reach": 2}])
+def test_a_product_of_reflections_is_not_said_to_have_real_eigenvalues(hyper: dict[str, object]) -> None:
+    """Three projections at 0, 60 and 120 degrees have the product eigenvalue -1/8, and random triples complex pairs."""
+    spectrum = group_of("DeltaProduct", "S", hyper)["spectrum"]
+    assert isinstance(spectrum, dict)
+    assert spectrum["real"] == "unknown"
+    assert spectrum["norm_bound"] == 1
+    assert spectrum["modulus"] == [0, 1]
+
+
+@pytest.mark.parametrize("cell", ["DeltaNet", "GatedDeltaNet"])
+def test_products_of_reflections_over_time_are_not_said_to_be_real(cell: str) -> None:
+    assert group_of(cell, "S", {})["spectrum"]["products_real"] != True  # noqa: E712  # type: ignore[index]
