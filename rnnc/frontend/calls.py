@@ -81,7 +81,10 @@ def unknown_function(c: Lowering, callee: ast.Name, context: Context) -> ErrorVa
     names = set(FUNCTIONS)
     for scope in context.scope.chain():
         names |= {n for n, b in scope.bindings.items() if b.kind in ("fn", "cell")}
-    if context.scope.lookup(callee.id) is not None:
+    found = context.scope.lookup(callee.id)
+    if found is not None and isinstance(found.value, ErrorValue):
+        return ERROR  # reported where it is declared or imported
+    if found is not None:
         return c.error("E0204", f"`{callee.id}` is not a function", callee.span, help="multiply with `*` or `@`")
     return c.error("E0201", f"unknown function `{callee.id}`", callee.span, help=suggestion(callee.id, names))
 

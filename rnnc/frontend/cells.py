@@ -46,6 +46,8 @@ def lower_body(c: Lowering, body: tuple[ast.Statement, ...], context: Context) -
         force(c, root, root.span)
     for decl, value, where in frame.params:
         finish_param(c, decl, value, where.named(decl.name))
+    for part, where in c.not_taken:
+        check_names(c, part, where)
     _finish_states(c, context)
     for name, (_, span) in list(c.sizeless.items()):
         size = c.sizes_of_identity.get(name)
@@ -109,7 +111,7 @@ def collect_one(c: Lowering, s: ast.Statement, context: Context, frame: Frame) -
             condition = evaluate(c, s.condition, context)
             if isinstance(condition, bool):
                 collect(c, s.then if condition else s.orelse, context, frame)
-                check_names(c, s.orelse if condition else s.then, context)
+                c.not_taken.append((s.orelse if condition else s.then, context))
                 return
             poison(c, (*s.then, *s.orelse), context)
             if not isinstance(condition, ErrorValue):

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 MAX_UNROLL = 256
 MAX_NODES = 20_000
-MAX_STEPS = 50_000  # expressions evaluated while lowering one cell, inlined functions included
-MAX_TOTAL_STEPS = 200_000  # ... and while checking one file
+MAX_STEPS = 40_000  # expressions evaluated while lowering one cell, inlined functions included
+MAX_TOTAL_STEPS = 100_000  # ... and while checking one file
 
 
 class TooLarge(Exception):
@@ -79,6 +79,9 @@ class Lowering:
     substep_results: dict[tuple[int, str], dict[str, Value]] = field(default_factory=dict)
     sizes_of_identity: dict[str, Dim] = field(default_factory=dict)
     names_used: set[str] = field(default_factory=set)
+    not_taken: list[tuple[tuple[ast.Statement, ...], Context]] = field(
+        default_factory=list
+    )  # of `if` on hyperparameters
     steps: int = 0
     lenient: int = 0  # above 0 the expected shape is unknown because of another error: it is not asked for
     _timed: list[bool] = field(default_factory=list)

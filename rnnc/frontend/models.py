@@ -152,8 +152,9 @@ def outside(type_: Type, env: dict[str, Dim]) -> Type:
 
 
 def subcell_index(c: Lowering, cell: CellIR) -> int:
+    """The place of a called cell among the subcells; equal specialisations of one cell are one subcell."""
     for i, other in enumerate(c.subcells):
-        if other is cell:
+        if (other.file, other.name, other.hyper) == (cell.file, cell.name, cell.hyper):
             return i
     c.subcells.append(cell)
     return len(c.subcells) - 1
@@ -222,7 +223,8 @@ def repeat(c: Lowering, s: ast.Repeat, context: Context) -> Value:
     dims = tuple((p.name, Dim.of(p.name)) for p in c.dims)
     times = count if k is None else int(k)
     key = c.unique(f"{s.name}_layers")
-    made = c.b.add("repeat", *args, cell=subcell_index(c, cell), dims=dims, count=times, key=key, type=type_)  # type: ignore[arg-type]
+    c.subcells.append(cell)
+    made = c.b.add("repeat", *args, cell=len(c.subcells) - 1, dims=dims, count=times, key=key, type=type_)  # type: ignore[arg-type]
     c.name_node(made, s.name, s.span)
     return Tensor(made)
 

@@ -60,7 +60,7 @@ def lower_declaration(
 ) -> tuple[CellIR | None, Diagnostics]:
     """Lower a cell or model.  `generic`: hyperparameters without a value get a sample one.
 
-    Ensures: the cell is None exactly when there is an error, here or in reading the files.
+    Ensures: the cell is None when there is an error in it, or in something it needs (reported there).
     """
     found = Diagnostics()
     c = Lowering(library=library, diagnostics=found, keyword=decl.keyword, name=decl.name)
@@ -78,11 +78,18 @@ def lower_declaration(
                 c.error(
                     "E0211", f"`{decl.name}` has no output and no state", decl.name_span, help="add `output y = ...`"
                 )
-            if not (found.has_errors or library.diagnostics.has_errors):
+            if not found.has_errors and decl.sound and _complete(c, context):
                 return finish(c, outputs_of(context), module.file, _comment_above(module, decl), head.hyper), found
     finally:
         library.lowering.pop()
     return None, found
+
+
+def _complete(c: Lowering, context: Context) -> bool:
+    """Whether every state and output has its value: a failed import leaves some without, and reports itself."""
+    outputs = [b for b in context.scope.bindings.values() if b.kind == "output"]
+    states = [n for s in c.states.values() for n in (s.init, s.update)]
+    return all(isinstance(b.value, Tensor) for b in outputs) and None not in states
 
 
 def _comment_above(module: LoadedModule, decl: ast.CellDecl) -> str:

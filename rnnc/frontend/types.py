@@ -191,6 +191,6 @@ def impossible_unit(c: Lowering, node: NodeId) -> str:
             return "" if sum(v * v for v in value if isinstance(v, Fraction)) == 1 else "its norm is not 1"
     if OPS[n.op].category in ("elementwise", "leaf", "reduction") and n.op != "select":
         return "nothing keeps its norm at 1"
-    if n.op == "einsum" and any(c.b.nodes[a].op == "param" for a in n.args):
+    if n.op == "broadcast" or (n.op == "einsum" and any(c.b.nodes[a].op == "param" for a in n.args)):
         return "nothing keeps its norm at 1"
     return ""
