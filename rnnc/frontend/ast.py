@@ -384,6 +384,7 @@ class CellDecl(Located):
     name_span: Span = field(compare=False, repr=False)
     hyper: tuple[HyperDecl, ...]
     body: tuple[Statement, ...]
+    sound: bool = field(default=True, compare=False)  # no statement was left out because of a syntax error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -158,7 +158,8 @@ class _Parser:
         match statement.word:
             case "cell" | "model":
                 body = self._body(block, "cell")
-                return ast.CellDecl(span=span, body=body, **head.fields) if head is not None else None
+                wrong = [d.span for d in self.diagnostics.items if d.span and span.start <= d.span.start <= span.end]
+                return ast.CellDecl(span=span, body=body, sound=not wrong, **head.fields) if head is not None else None
             case "fn":
                 return self._function(head, block, span)
             case "automaton":

@@ -1,6 +1,6 @@
 """Specs with several errors each: every one is reported, with its code, line and column, and nothing else is.
 
-In broken/*.rnn a comment `#   ^ E0203` stands below the line with the error, its caret below the column where it begins;
+In broken/*.rnn a comment `#   ^ E0203` stands below the line with the error, its caret below the column where it is;
 where that is not possible, `# LINE:COLUMN CODE` says it.
 """
 
