@@ -102,13 +102,42 @@ def run_packed(
     padded = [pad(x, lengths) for x in inputs]
     if state is None:
         state = _initial_state(layer, inputs, len(lengths))
-    for name, value in state.items():
+    flat = _flat(state)
+    for path, value in flat.items():
         if value.shape[0] != len(lengths):
+            name = ".".join(map(str, path))
             raise ValueError(f"state {name!r} has batch size {value.shape[0]}; cu_seqlens names {len(lengths)} sequences")
-    outputs, final = _run_ragged(layer, padded, dict(state), lengths)
+    outputs, final = _run_ragged(lambda *args: _call(layer, state, *args), padded, flat, lengths)
     if reverse:
         outputs = [reverse_each(y, lengths) for y in outputs]
-    return (outputs[0] if len(outputs) == 1 else tuple(outputs)), final
+    return (outputs[0] if len(outputs) == 1 else tuple(outputs)), _nested(final, state)
+
+
+Path = tuple[str | int, ...]
+
+
+def _flat(state: Any, path: Path = ()) -> dict[Path, Tensor]:
+    """The tensors of a state, which may hold the states of submodules, by their paths."""
+    if isinstance(state, Tensor):
+        return {path: state}
+    entries = state.items() if isinstance(state, Mapping) else enumerate(state)
+    return {p: x for key, value in entries for p, x in _flat(value, (*path, key)).items()}
+
+
+def _nested(flat: Mapping[Path, Any], like: Any, path: Path = ()) -> Any:
+    """The inverse of `_flat`, in the nesting of `like`."""
+    if isinstance(like, Tensor):
+        return flat[path]
+    if isinstance(like, Mapping):
+        return {key: _nested(flat, value, (*path, key)) for key, value in like.items()}
+    return [_nested(flat, value, (*path, i)) for i, value in enumerate(like)]
+
+
+def _call(layer: Layer, like: Any, *args: Any) -> tuple[Any, dict[Path, Tensor]]:
+    """`layer` with its state by paths."""
+    *inputs, flat = args
+    y, after = layer(*inputs, _nested(flat, like))
+    return y, _flat(after)
 
 
 def _initial_state(layer: Any, inputs: Sequence[Tensor], batch: int) -> dict[str, Tensor]:
@@ -120,11 +149,14 @@ def _initial_state(layer: Any, inputs: Sequence[Tensor], batch: int) -> dict[str
 
 
 def _run_ragged(
-    layer: Layer, padded: Sequence[Tensor], state: dict[str, Tensor], lengths: Sequence[int]
-) -> tuple[list[Tensor], dict[str, Tensor]]:
+    layer: Callable[..., tuple[Any, dict[Path, Tensor]]],
+    padded: Sequence[Tensor],
+    state: dict[Path, Tensor],
+    lengths: Sequence[int],
+) -> tuple[list[Tensor], dict[Path, Any]]:
     """Run from each distinct length to the next; pack the outputs, collect the states in the sequences' order."""
     running = list(range(len(lengths)))
-    ended: dict[int, dict[str, Tensor]] = {i: {k: v[i] for k, v in state.items()} for i in running if lengths[i] == 0}
+    ended: dict[int, dict[Path, Tensor]] = {i: {k: v[i] for k, v in state.items()} for i in running if lengths[i] == 0}
     pieces: list[list[Tensor]] = []  # of each stretch: its outputs [running, steps, ...]
     owners: list[tuple[list[int], int, int]] = []
     start = 0
@@ -144,4 +176,9 @@ def _run_ragged(
         for value, (rows_of, begin, end) in zip(values, owners, strict=True):
             full[torch.tensor(rows_of, device=full.device), begin:end] = value
         outputs.append(pack(full, lengths))
-    return outputs, {k: torch.stack([ended[i][k] for i in range(len(lengths))]) for k in state}
+    return outputs, {k: _stacked([ended[i][k] for i in range(len(lengths))]) for k in state}
+
+
+def _stacked(rows: list[Tensor]) -> Tensor | None:
+    """One state of all sequences; None where it has a length of its own in each (the keys and values attention has seen)."""
+    return torch.stack(rows) if len({x.shape for x in rows}) == 1 else None
