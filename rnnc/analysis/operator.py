@@ -228,14 +228,15 @@ class Operators:
         return replace(opaque, offset=opaque.offset or self._has_offset(n, args))
 
     def _has_offset(self, n: Node, args: tuple[Value, ...]) -> bool:
-        """Whether the result has a state-free part (in an affine op such as add any state-free argument is one)."""
-        multiplies = OPS[n.op].linear != "joint"
-        return any(
-            v.offset
-            if isinstance(v, Opaque)
-            else isinstance(v, Affine) and any(m.atom is None for m in v.terms) and bool(v.atoms or not multiplies)
-            for v in args
-        )
+        """Whether the result has a state-free part: that of an argument, or a state-free summand."""
+        linear = OPS[n.op].linear
+        for i, v in enumerate(args):
+            adds = linear == "joint" or (isinstance(linear, tuple) and i in linear)
+            if isinstance(v, Opaque) and v.offset:
+                return True
+            if isinstance(v, Affine) and any(m.atom is None for m in v.terms) and (v.atoms or adds):
+                return True
+        return False
 
     def _nonlinear_in(self, n: Node, args: tuple[Value, ...], stateful: list[int]) -> NonLinear | None:
         """Decides by the op table whether the op is linear in its arguments that have states."""
