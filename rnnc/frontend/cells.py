@@ -273,8 +273,8 @@ def _is_state(c: Lowering, target: ast.Name, context: Context) -> bool:
         return True
     if target.id in c.future_states:
         return True
-    if target.id in c.library.broken:
-        return False
+    if target.id in c.library.broken or (binding is not None and isinstance(binding.value, ErrorValue)):
+        return False  # reported where it is declared
     if binding is None and target.id not in c.future_names:
         hint = suggestion(target.id, c.future_states)
         c.error(
