@@ -167,6 +167,8 @@ def _primed(c: Lowering, expr: ast.Name, context: Context) -> Value:
     binding = context.scope.lookup(expr.id)
     if binding is None:
         return unknown_name(c, expr, context)
+    if isinstance(binding.value, ErrorValue):
+        return ERROR
     if binding.kind == "state":
         return read(
             c, binding, expr, context, None
@@ -248,10 +250,10 @@ def arithmetic(
     """`left op right` with NumPy broadcasting; exact where both are known at compile time."""
     if isinstance(left, ErrorValue) or isinstance(right, ErrorValue):
         return ERROR
+    if op == "/" and right == Dim.of(0):
+        return c.error("E0204", "division by zero", at.span)
     if isinstance(left, (Dim, bool)) and isinstance(right, (Dim, bool)):
         a, b = (Dim.of(int(v)) if isinstance(v, bool) else v for v in (left, right))
-        if op == "/" and b == Dim.of(0):
-            return c.error("E0204", "division by zero", at.span)
         known = fold_exact(op, a, b)
         if known is not None:
             return known
