@@ -75,6 +75,8 @@ def _group(g: GroupReport) -> Iterator[RenderableType]:
         yield Text(f"  spectrum    {_spectrum(g)}")
     yield Text(f"  jacobian    {group.jacobian.replace('_', ' ')}")
     yield _strategies(g)
+    for line in _illegal(g):
+        yield Text(line)
     yield Text.assemble("  chosen      ", (g.plan.strategy, "bold green"), f": {g.plan.chosen.why}")
 
 
@@ -97,7 +99,9 @@ def _spectrum(g: GroupReport) -> str:
     s = g.spectrum
     parts = []
     if s.real and s.interval is not None:
-        parts.append(f"eigenvalues real, in {_interval(s.interval)}")
+        fixed = s.interval.lo is not None and s.interval.lo == s.interval.hi
+        where = f"all {_end(s.interval.lo)}" if fixed else f"real, in {_interval(s.interval)}"
+        parts.append(f"eigenvalues {where}")
     elif s.modulus is not None and s.modulus.hi is not None:
         parts.append(f"eigenvalues of modulus in {_interval(s.modulus)}")
     if s.norm is not None and s.norm.hi is not None:
@@ -122,15 +126,25 @@ def _end(value: object) -> str:
 
 
 def _strategies(g: GroupReport) -> RenderableType:
+    """The legal strategies, the chosen one marked."""
     from rich.box import SIMPLE
     from rich.table import Table
 
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
-    for column in ("  strategy", "legal", "depth", "FLOPs/token", "bytes/token", "why"):
+    for column in ("  strategy", "depth", "FLOPs/token", "bytes/token", "why"):
         table.add_column(column, overflow="fold")
     for o in g.plan.options:
-        mark = " *" if o.name == g.plan.strategy else "  "
-        table.add_row(
-            f"{mark}{o.name}", "yes" if o.legal else "no", o.depth, o.flops_per_token, o.bytes_per_token, o.why
-        )
+        if o.legal:
+            mark = " *" if o.name == g.plan.strategy else "  "
+            table.add_row(f"{mark}{o.name}", o.depth, o.flops_per_token, o.bytes_per_token, o.why)
     return table
+
+
+def _illegal(g: GroupReport) -> Iterator[str]:
+    """One line a reason, with the strategies it rules out."""
+    reasons: dict[str, list[str]] = {}
+    for o in g.plan.options:
+        if not o.legal:
+            reasons.setdefault(o.why, []).append(o.name)
+    for why, names in reasons.items():
+        yield f"  no {', '.join(names)}: {why}"

@@ -166,10 +166,7 @@ def _with_stability(s: Spectrum, group: Group) -> Spectrum:
         group.transition_static and group.structure in ("scalar", "diagonal") and bound.hi == 1 and bound.hi_open
     ):
         return replace(s, stability="proved")
-    missing = (
-        s.missing
-        or "a bound below 1 that does not depend on the input (the modulus comes as close to its bound as inputs allow)"
-    )
+    missing = s.missing or "a bound of the norm below 1 for all inputs"
     return replace(s, missing=missing)
 
 

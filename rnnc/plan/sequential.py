@@ -32,6 +32,5 @@ class Sequential(Strategy):
         )
 
     def why(self, problem: Problem, form: Form | None) -> str:
-        reason = f" ({problem.group.because[0][0]})" if problem.group.because else ""
         are = "is" if len(problem.group.states) == 1 else "are"
-        return f"the loop over time that {names(problem)} {are} written as{reason}"
+        return f"the loop over time that {names(problem)} {are} written as"
