@@ -22,6 +22,10 @@ from rnnc.training.tasks import Batch, Split, Task
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}  # bfloat16 is autocast
 TRAIN_STREAM, TEST_STREAM = 0, 1
 
+# A gate that must reach the end of its range (an eigenvalue of -1) gets there by a logit that grows while the loss is
+# nearly zero already.  A short memory of the gradient's size, and a small epsilon, let Adam go on moving it.
+BETAS, EPSILON = (0.9, 0.95), 1e-10
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -63,7 +67,8 @@ class Run:
         """Trains to the last step and tests; saves a checkpoint as it goes, always between two steps."""
         config = self.config
         torch.set_flush_denormal(True)  # decayed states are full of denormal numbers, which are slow on a CPU
-        optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        weights = self.model.parameters()
+        optimizer = torch.optim.AdamW(weights, config.lr, BETAS, EPSILON, weight_decay=config.weight_decay)
         done = Progress(step=0, seconds=0.0, curve=())
         if resume and self.checkpoint is not None and self.checkpoint.exists():
             done = load_checkpoint(self.checkpoint, self.model, optimizer, self.identity)
@@ -143,7 +148,7 @@ class Run:
 
 
 def length_at(step: int, config: TrainConfig, task: Task, rng: np.random.Generator) -> int:
-    """The length of one batch: uniform up to a bound that grows over the first half of the run."""
+    """The length of one batch: between a bound, which grows over the first half of the run, and half of it."""
     if task.fixed_length is not None:
         return task.fixed_length
     if not config.curriculum:
@@ -151,7 +156,7 @@ def length_at(step: int, config: TrainConfig, task: Task, rng: np.random.Generat
     low = min(task.min_length, config.train_length)
     grown = min(1.0, (step + 1) / max(1.0, config.steps / 2))
     high = low + round(grown * (config.train_length - low))
-    return int(rng.integers(low, high + 1))
+    return int(rng.integers(max(low, high // 2), high + 1))
 
 
 def rate_at(step: int, config: TrainConfig) -> float:

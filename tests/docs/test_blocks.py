@@ -1,6 +1,6 @@
 """Every block of code in README.md and docs/ that can be run is run.
 
-- `python` blocks run in order in one namespace a document.
+- `python` blocks run in order, in one fresh process a document; `py` blocks are fragments that need only parse.
 - `console` blocks hold commands after `$ ` and what they print; a line `...` stands for any lines.
 - `bash` blocks are lines of commands.
 - A comment `<!-- file: name -->` before a block writes the block to that file in the folder where the commands run.
@@ -10,8 +10,11 @@ Of commands, `rnnc` is run in this process; `make TARGET` must be a target of th
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,16 +77,22 @@ def test_document(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "__doc_test__"}
+    program: list[str] = []
     for block in blocks(document):
         where = f"{document.name}:{block.line}"
         if block.file is not None:
             Path(block.file).write_text(block.code, encoding="utf-8")
         elif block.kind == "python":
-            exec(compile(block.code, where, "exec"), namespace)
+            program.append(block.code)
+        elif block.kind == "py":
+            ast.parse(block.code, where)
         elif block.kind in ("bash", "console"):
             for command, shown in commands(block):
                 run(command, shown, where, capsys)
+    if program:
+        Path("blocks.py").write_text("\n".join(program), encoding="utf-8")
+        done = subprocess.run([sys.executable, "blocks.py"], capture_output=True, text=True)
+        assert done.returncode == 0, f"{document.name}: {done.stderr}"
 
 
 def run(command: str, shown: list[str] | None, where: str, capsys: pytest.CaptureFixture[str]) -> None:
