@@ -6,7 +6,7 @@ The rules stand in the op table (`Op.vjp`).  Batch and time are no axes of the g
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 
 from rnnc.ir.builder import Builder
@@ -29,10 +29,13 @@ class Backward:
     grads: dict[NodeId, NodeId]
 
 
-def backward(cell: CellIR, roots: Iterable[NodeId], wanted: Iterable[NodeId]) -> Backward:
+def backward(
+    cell: CellIR, roots: Iterable[NodeId], wanted: Iterable[NodeId], stop: Set[NodeId] = frozenset()
+) -> Backward:
     """Gradients of a real loss with respect to the nodes `wanted`, from those with respect to `roots`.
 
-    Requires: no time or model operation on the way (`rnnc.ir.unfold` removes them).
+    Requires: no time or model operation on the way (`rnnc.ir.unfold` removes them), but for the nodes in `stop`, which
+    count as leaves.
     Complex gradients follow PyTorch: the conjugate of dL/dz.
     before: y = mul(a, x)      -->  after: also d_y = input;  d_a = mul(d_y, conj(x));  d_x = mul(d_y, conj(a))
     """
@@ -46,7 +49,7 @@ def backward(cell: CellIR, roots: Iterable[NodeId], wanted: Iterable[NodeId]) ->
             seed = b.leaf("input", f"d_{cell.nodes[root].name or root}", cell.nodes[root].type)
             seeds[root] = grads[root] = seed
     for node in reversed(cell.nodes):
-        if node.id not in active or node.id not in grads or not node.args:
+        if node.id not in active or node.id not in grads or node.id in stop or not node.args:
             continue
         op = OPS[node.op]
         if op.category in ("time", "model"):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnc.ir.attention import attend, attend_backward
 from rnnc.ir.autodiff import Backward, backward
 from rnnc.ir.domains.concrete import Array, Concrete, resolve
 from rnnc.ir.evaluate import evaluate
@@ -40,9 +41,7 @@ class _Step(Concrete):
             past = self.memory.get(name)
             self.memory[name] = row[:, None] if past is None else np.concatenate([past, row[:, None]], axis=1)
         k, v = self.memory[f"{key}_k"], self.memory[f"{key}_v"]  # [B, steps, *per, dk | dv]
-        scores = (q[:, None] * k).sum(-1) / np.sqrt(q.shape[-1])
-        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return ((weights / weights.sum(axis=1, keepdims=True))[..., None] * v).sum(axis=1)
+        return attend(q, k, v)
 
 
 @dataclass(slots=True)
@@ -163,7 +162,7 @@ def run(
     """
     with _quiet():
         m = _machine(cell, dims, params, inputs, state, batch, steps)
-        wanted = [s.update for s in m.cell.states] + [o.node for o in m.cell.outputs]
+        wanted = _always(m.cell) + [o.node for o in m.cell.outputs]
         rows: dict[str, list[Array]] = {o.name: [] for o in m.cell.outputs}
         for t in range(m.steps):
             values = m.step(t, m.state, wanted)
@@ -199,35 +198,47 @@ def gradients(
     (by state key).
 
     The initial states' gradients are given for every state; those of states not passed in also flow into the parameters
-    their declared initial values are made of.  Token inputs have none.  Cells with attention raise ValueError.
+    their declared initial values are made of.  Token inputs have none.
     """
     with _quiet():
         m = _machine(cell, dims, params, inputs, state, batch, steps)
         flat = m.cell
         floats = [i.node for i in flat.inputs if flat.nodes[i.node].type.dtype in ("real", "complex")]
         leaves = [p.node for p in flat.params] + floats + [s.node for s in flat.states]
-        roots = [s.update for s in flat.states] + [o.node for o in flat.outputs]
-        rule = backward(flat, roots, leaves)
+        attention = [n for n in flat.nodes if n.op == "attention"]
+        roots = (
+            [s.update for s in flat.states] + [o.node for o in flat.outputs] + [a for n in attention for a in n.args]
+        )
+        stop = frozenset(n.id for n in attention)
+        rule = backward(flat, roots, (*leaves, *stop), stop)
         tape = _forward(m, _read_backwards(flat, rule))
         d_params = {p.node: np.zeros_like(m.domain.given[p.node]) for p in flat.params}
         d_inputs = {node: np.zeros_like(m.inputs[node]) for node in floats}
         d_state = {s.name: np.zeros_like(m.state[s.name]) for s in flat.states}
+        known = {key: x.shape[1] for key, x in (state or {}).items() if key not in d_state}  # steps of attention before
+        d_state |= {key: np.zeros_like(x) for key, x in m.domain.memory.items()}
         for name, g in (d_final or {}).items():
-            d_state[name] = m.into_state(name, np.asarray(g))
+            d_state[name] = m.into_state(name, np.array(g, dtype=d_state[name].dtype))
         _backward(m, rule, tape, d_outputs, d_params, d_inputs, d_state)
         _into_initial(m, {s.name: d_state[s.name] for s in flat.states if s.name not in (state or {})}, d_params)
         return Gradients(
             params={p.name: d_params[p.node] for p in flat.params},
             inputs={i.name: d_inputs[i.node] for i in flat.inputs if i.node in d_inputs},
-            state={name: m.out_of_state(name, g) for name, g in d_state.items()},
+            state={s.name: m.out_of_state(s.name, d_state[s.name]) for s in flat.states}
+            | {key: d_state[key][:, :n] for key, n in known.items()},
         )
 
 
 def _read_backwards(flat: CellIR, rule: Backward) -> list[NodeId]:
-    """The nodes of the step itself whose values its backward pass reads, and its updates."""
+    """The nodes of the step itself whose values its backward pass reads, and what later steps read."""
     first = len(flat.nodes)
     used = ancestors(rule.cell, rule.grads.values(), frozenset(range(first)))
-    return [i for i in used if i < first] + [s.update for s in flat.states]
+    return [i for i in used if i < first] + _always(flat) + [n.args[0] for n in flat.nodes if n.op == "attention"]
+
+
+def _always(flat: CellIR) -> list[NodeId]:
+    """What every step computes for later ones."""
+    return [s.update for s in flat.states] + [n.id for n in flat.nodes if n.op == "attention"]
 
 
 def _forward(m: _Machine, wanted: list[NodeId]) -> list[dict[NodeId, Array]]:
@@ -253,6 +264,7 @@ def _backward(
     `d_state`.
     """
     domain = Concrete(rule.cell, m.domain.dims, {})
+    stop = {n.id for n in m.cell.nodes if n.op == "attention"}
     for t in reversed(range(m.steps)):
         seeds: dict[NodeId, Array] = {}
         for s in m.cell.states:
@@ -260,8 +272,9 @@ def _backward(
         for o in m.cell.outputs:
             g = np.asarray(d_outputs[o.name])[:, t] if o.name in d_outputs else 0
             seeds[o.node] = m.batched(o.node, seeds.get(o.node, 0) + np.asarray(g))
-        domain.given = {rule.seeds[root]: g for root, g in seeds.items() if root in rule.seeds}
-        found = evaluate(rule.cell, domain, rule.grads.values(), tape[t])
+        domain.given = {seed: m.batched(root, seeds.get(root, 0)) for root, seed in rule.seeds.items()}
+        _through_attention(m, rule, tape, t, domain, d_state)
+        found = evaluate(rule.cell, domain, [rule.grads[i] for i in rule.grads if i not in stop], tape[t])
         for node, total in d_params.items():
             if node in rule.grads:
                 total += _over_batch(found[rule.grads[node]], total)
@@ -272,6 +285,32 @@ def _backward(
             d_state[s.name] = (
                 m.batched(s.node, found[rule.grads[s.node]]) if s.node in rule.grads else 0 * d_state[s.name]
             )
+
+
+def _through_attention(
+    m: _Machine,
+    rule: Backward,
+    tape: list[dict[NodeId, Array]],
+    t: int,
+    domain: Concrete,
+    d_state: dict[str, Array],
+) -> None:
+    """From the results of attention at step t to its arguments (seeds in `domain`) and to the keys and values before.
+
+    Later attention first: the gradient of a result is known once all that reads it is.
+    """
+    for node in reversed([n for n in m.cell.nodes if n.op == "attention"]):
+        q, names = node.args[0], [f"{node.attr('key')}_{x}" for x in "kv"]
+        now = m.domain.memory[names[0]].shape[1] - m.steps + t
+        if node.id in rule.grads:
+            g = evaluate(rule.cell, domain, [rule.grads[node.id]], tape[t])[rule.grads[node.id]]
+            k, v = (m.domain.memory[name][:, : now + 1] for name in names)
+            d_q, *d_both = attend_backward(tape[t][q], k, v, m.batched(node.id, g))
+            domain.given[rule.seeds[q]] = domain.given[rule.seeds[q]] + d_q
+            for name, d in zip(names, d_both, strict=True):
+                d_state[name][:, : now + 1] += d
+        for arg, name in zip(node.args[1:], names, strict=True):
+            domain.given[rule.seeds[arg]] = domain.given[rule.seeds[arg]] + d_state[name][:, now]
 
 
 def _over_batch(g: Array, like: Array) -> Array:

@@ -225,7 +225,8 @@ def _reassociated(cell: CellIR) -> CellIR:
     """(A @ B) @ h --> A @ (B @ h) for a vector h that depends on a state, and outer(u, v) @ S --> outer(u, v @ S) for
     a matrix.
 
-    Requires: A @ B (the outer product) is read nowhere else and has no name in the spec.  Ensures: only matrix-vector products meet the state.
+    Requires: A @ B (the outer product) is read nowhere else and has no name in the spec.
+    Ensures: only matrix-vector products meet the state.
     """
     reads, read_by, named = dependences(cell), users(cell), frozenset(roots(cell))
 

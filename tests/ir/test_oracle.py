@@ -180,9 +180,42 @@ def test_wrong_shapes_are_said() -> None:
         run(c.cell, c.dims, c.params, {"x": np.zeros((2, 5, 4))})
     with pytest.raises(ValueError, match="parameter `U` has shape"):
         run(c.cell, c.dims, c.params | {"U": np.zeros(3)}, c.inputs)
-    attention = next(e for e in EXAMPLES if e.op == "attention")
-    with pytest.raises(ValueError, match="derivative"):
-        gradients(attention.cell, attention.dims, {}, attention.sample(c.rng, (2, 3)), {})
+
+
+def two_attentions() -> CellIR:
+    """A second attention over what the first finds, beside a state that the first one's values feed."""
+    b = Builder()
+    x = b.leaf("input", "x", Type(shape=(D,)))
+    w = b.leaf("param", "w", Type(shape=(D, D)))
+    s = b.leaf("state", "s", Type(shape=(D,)))
+    inner = b.map("add", b.matmul(w, x), s)
+    first = b.add("attention", inner, b.map("tanh", inner), x, key="one")
+    second = b.add("attention", first, first, b.map("mul", first, x), key="two")
+    zero = b.const(Fraction(0), Type(shape=(D,)))
+    return CellIR(
+        name="TwoAttentions",
+        dims=(DimParam(name="d"),),
+        nodes=tuple(b.nodes),
+        inputs=(Input(name="x", node=x),),
+        params=(Param(name="w", node=w),),
+        states=(State(name="s", node=s, init=zero, update=first),),
+        outputs=(Output(name="y", node=second),),
+    )
+
+
+def test_gradients_through_attention() -> None:
+    c = Case(two_attentions(), {"d": 3}, 5)
+    found = gradients(c.cell, c.dims, c.params, c.inputs, c.d_outputs, c.d_final)
+    c.check("params", found.params)
+    c.check("inputs", found.inputs)
+    past = {k: c.like(v if k == "s" else v[:, :2]) for k, v in c.final.items()}
+    _, final = run(c.cell, c.dims, c.params, c.inputs, past)
+    c.d_final = {k: c.like(v) for k, v in final.items()}
+    found = gradients(c.cell, c.dims, c.params, c.inputs, c.d_outputs, c.d_final, past)
+    assert found.state["one_k"].shape == (2, 2, 3)
+    c.check("params", found.params, past)
+    c.check("inputs", found.inputs, past)
+    c.check("state", found.state, past)
 
 
 def test_five_hundred_steps_are_quick() -> None:
