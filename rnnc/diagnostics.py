@@ -67,7 +67,14 @@ class Diagnostics:
     items: list[Diagnostic] = field(default_factory=list)
 
     def error(
-        self, code: str, message: str, span: Span | None, *, label: str = "", help: str = "", notes: tuple[str, ...] = ()
+        self,
+        code: str,
+        message: str,
+        span: Span | None,
+        *,
+        label: str = "",
+        help: str = "",
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.add(Diagnostic(code=code, message=message, span=span, label=label, help=help, notes=notes))
 
@@ -86,6 +93,20 @@ class Diagnostics:
         return tuple(sorted(self.items, key=key))
 
 
+LONGEST_LINE = 160
+
+
+def _clip(source: str, column: int, stop: int) -> tuple[str, int, int]:
+    """A long source line cut down to the part around columns [column, stop), and these columns in what is left."""
+    if len(source) <= LONGEST_LINE:
+        return source, column, stop
+    first = max(0, column - 1 - LONGEST_LINE // 4)
+    window = source[first : first + LONGEST_LINE]
+    before, after = "... " if first else "", " ..." if first + LONGEST_LINE < len(source) else ""
+    moved = len(before) - first
+    return before + window + after, column + moved, min(stop + moved, len(before) + len(window) + 1)
+
+
 def render(diagnostic: Diagnostic, sources: dict[str, str]) -> str:
     """The plain-text form of a diagnostic, with the source line underlined (`sources`: file name -> text)."""
     d = diagnostic
@@ -100,8 +121,9 @@ def render(diagnostic: Diagnostic, sources: dict[str, str]) -> str:
         if 0 < s.line <= len(source_lines):
             source = source_lines[s.line - 1].rstrip("\r").replace("\t", " ")
             stop = s.end_column if s.end_line == s.line else len(source) + 1
-            carets = "^" * max(1, min(stop, len(source) + 2) - s.column)
-            lines += [f"{pad} |", f"{number} | {source}", f"{pad} | {' ' * (s.column - 1)}{carets} {d.label}".rstrip()]
+            shown, column, stop = _clip(source, s.column, min(stop, len(source) + 2))
+            carets = "^" * max(1, stop - column)
+            lines += [f"{pad} |", f"{number} | {shown}", f"{pad} | {' ' * (column - 1)}{carets} {d.label}".rstrip()]
         pad_help = pad
     else:
         pad_help = " "

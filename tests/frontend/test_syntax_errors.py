@@ -266,6 +266,17 @@ def test_a_nul_byte_is_an_error_with_a_place() -> None:
     check_error("cell A() {\n  let a = 1\0\n}", 2, 12, "E0101")
 
 
+@pytest.mark.parametrize("position", [0, 100, 5000])
+def test_a_long_line_is_shown_in_part(position: int) -> None:
+    source = "cell A() { let a = [" + "1, " * position + "$$$, " + "2, " * (5000 - position) + "3] }"
+    _, diagnostics = parse_text(source, "f")
+    lines = render(diagnostics.items[0], {"f": source}).split("\n")
+    assert all(len(line) < 200 for line in lines)
+    at = lines[-1].index("^")
+    assert lines[-2][at : at + 3] == "$$$"
+    assert lines[-1].count("^") == 3
+
+
 def test_the_shown_form() -> None:
     source = "cell A() {\n  let a = x ** 2\n}\n"
     _, diagnostics = parse_text(source, "a.rnn")
