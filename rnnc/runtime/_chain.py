@@ -2,13 +2,14 @@
 
     w_n = v_n + b_n S_n,    S_{n+1} = total_n S_n + u_n^T w_n + e_n,    n = 1..N,
 
-for states S [G, K, V], and of every chunk u, b [N, G, R, K], v [N, G, R, V], e [N, G, K, V] or None, total [N, G, K or 1] or None
-(one).  With L_n the total derivative by S_n, and D the direct derivatives by the states S_n and the values w_n,
+for states S [G, K, V], and of every chunk u, b [N, G, R, K], v [N, G, R, V], e [N, G, K, V] or None, total [N, G, K or
+1] or None (one).  With L_n the total derivative by S_n, and D the direct derivatives by the states S_n and the values
+w_n,
 
     dv_n = D w_n + u_n L_{n+1},    L_n = total_n L_{n+1} + b_n^T dv_n + D S_n,
 
-which is the same chain run backwards with u and b exchanged (and conjugated); the other derivatives are products for all
-chunks at once: du_n = w_n L_{n+1}^T, db_n = dv_n S_n^T, dtotal_n = sum over V of L_{n+1} S_n, de_n = L_{n+1}.
+which is the same chain run backwards with u and b exchanged (and conjugated); the other derivatives are products for
+all chunks at once: du_n = w_n L_{n+1}^T, db_n = dv_n S_n^T, dtotal_n = sum over V of L_{n+1} S_n, de_n = L_{n+1}.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def chain(
     With `reverse` the last chunk comes first, and `state` is the one after it.
     """
     run = chain_operator if torch.compiler.is_compiling() else _Chain.apply
-    return run(total, u, b, v, e, state, reverse)  # type: ignore[no-any-return]
+    return run(total, u, b, v, e, state, reverse)
 
 
 @torch.library.custom_op("rnnc::chunk_chain", mutates_args=())
@@ -62,8 +63,10 @@ def chain_operator(
 def _empty(u: Tensor, v: Tensor, state: Tensor) -> Chained:
     chunks, size, _, keys = u.shape
     values = v.shape[-1]
-    return state.new_empty(chunks, size, keys, values), torch.empty_like(v, memory_format=torch.contiguous_format), (
-        state.new_empty(size, keys, values)
+    return (
+        state.new_empty(chunks, size, keys, values),
+        torch.empty_like(v, memory_format=torch.contiguous_format),
+        (state.new_empty(size, keys, values)),
     )
 
 
@@ -137,14 +140,16 @@ class _Chain(torch.autograd.Function):
     def vmap(info: Any, dims: Sequence[int | None], *args: Any) -> tuple[Chained, tuple[int, int, int]]:
         n = info.batch_size
         *tensors, reverse = args
-        folded = []
-        for x, dim in zip(tensors, dims[:-1], strict=True):  # the vmapped axis joins G, the second axis (of state the first)
+        folded: list[Any] = []
+        for x, dim in zip(
+            tensors, dims[:-1], strict=True
+        ):  # the vmapped axis joins G, the second axis (of state the first)
             if x is not None:
                 at = 0 if x is tensors[-1] else 1
                 x = x.expand(n, *x.shape).movedim(0, at) if dim is None else x.movedim(dim, at)
                 x = x.flatten(at, at + 1)
             folded.append(x)
-        entry, w, final = chain(*folded, reverse)
+        entry, w, final = _Chain.apply(*folded, reverse)
         return (entry.unflatten(1, (n, -1)), w.unflatten(1, (n, -1)), final.unflatten(0, (n, -1))), (1, 1, 0)
 
 

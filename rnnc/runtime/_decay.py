@@ -1,17 +1,18 @@
 """Cumulative decays inside a chunk, for the chunkwise form: none, by logarithms, or by values of any sign.
 
-A chunk has C time steps of M micro-steps each; micro-step (t, j) has the index t M + j.  With d_i the decay of micro-step i,
-a column (a write at micro-step s) is seen by a row (a read) at micro-step t with the weight
+A chunk has C time steps of M micro-steps each; micro-step (t, j) has the index t M + j.  With d_i the decay of
+micro-step i, a column (a write at micro-step s) is seen by a row (a read) at micro-step t with the weight
 
     prod of d_i for s < i < t  where s < t     (strict rows: they read the state before micro-step t)
     prod of d_i for s < i <= t where s <= t    (inclusive rows: they read the state after it)
 
 and with zero otherwise.  `gram` computes sum_k x_row,k weight_k y_col,k for all rows and columns.
 
-A scalar decay multiplies the plain product x yT by a C x C matrix of weights.  A vector decay has no single factorisation that
-is safe: exp(g_t) and exp(-g_s) over- and underflow.  So the chunk is halved again and again: between the two halves of a
-block the weight factors at their boundary into (decay from the boundary to the row) x (decay from the column to the
-boundary), each a product of decays and never an inverse; only the smallest blocks are done pair by pair.
+A scalar decay multiplies the plain product x yT by a C x C matrix of weights.  A vector decay has no single
+factorisation that is safe: exp(g_t) and exp(-g_s) over- and underflow.  So the chunk is halved again and again: between
+the two halves of a block the weight factors at their boundary into (decay from the boundary to the row) x (decay from
+the column to the boundary), each a product of decays and never an inverse; only the smallest blocks are done pair by
+pair.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def scaled(x: Tensor, weight: Tensor | None) -> Tensor:
 class NoDecay:
     """Every decay is one."""
 
+    steps: int
     micro_steps: int
 
     def from_start(self, rows: Rows) -> Tensor | None:
@@ -88,21 +90,21 @@ class NoDecay:
         return None
 
     def gram(self, rows: Rows, columns: Rows) -> Tensor:
-        mask = visible(rows, columns, rows.x.shape[2], self.micro_steps)
+        mask = visible(rows, columns, self.steps, self.micro_steps)
         return torch.where(mask, plain_gram(rows, columns), 0.0)
 
 
-def _pick(g: Tensor, micro: tuple[int, ...], micro_steps: int) -> Tensor:
+def _pick(g: Tensor, micro: tuple[int, ...], steps: int, micro_steps: int) -> Tensor:
     """Entries of g [N, G, C * M, Kd] at the rows' micro-steps: [N, G, C, n (or 1 where M = 1), Kd]."""
-    g = g.unflatten(2, (-1, micro_steps))
+    g = g.unflatten(2, (steps, micro_steps))
     if micro == tuple(range(micro_steps)) or micro_steps == 1:
         return g
     return g[:, :, :, list(micro)]
 
 
-def _blocks(x: Tensor, size: int) -> Tensor:
+def _blocks(x: Tensor, steps: int, size: int) -> Tensor:
     """[N, G, C, n, K] -> [N, G, C / size, size, n, K]."""
-    return x.unflatten(2, (-1, size))
+    return x.unflatten(2, (steps // size, size))
 
 
 def _widen(x: Tensor, n: int) -> Tensor:
@@ -112,7 +114,7 @@ def _widen(x: Tensor, n: int) -> Tensor:
 
 def _merge(diagonal: Tensor, cross: Tensor) -> Tensor:
     """Block-diagonal [.., 2m, r, c] and the blocks below each pair's diagonal [.., m, r, c] -> [.., m, 2r, 2c]."""
-    even, odd = diagonal.unflatten(2, (-1, 2)).unbind(3)
+    even, odd = diagonal.unflatten(2, (cross.shape[2], 2)).unbind(3)
     upper = torch.cat((even, torch.zeros_like(cross)), -1)
     return torch.cat((upper, torch.cat((cross, odd), -1)), -2)
 
@@ -120,11 +122,12 @@ def _merge(diagonal: Tensor, cross: Tensor) -> Tensor:
 class LogDecay:
     """Decays given by logarithms `log_decay` [N, G, C * M, Kd], accumulated in float64; weights in `dtype`."""
 
-    def __init__(self, log_decay: Tensor, *, micro_steps: int, dtype: torch.dtype, base: int) -> None:
+    def __init__(self, log_decay: Tensor, *, steps: int, micro_steps: int, dtype: torch.dtype, base: int) -> None:
         wide = torch.complex128 if log_decay.is_complex() else torch.float64
         g = log_decay.to(wide) if log_decay.is_complex() else log_decay.to(wide).clamp(min=LOG_ZERO)
         self.after = g.cumsum(2)
         self.before = self.after - g
+        self.steps = steps
         self.micro_steps = micro_steps
         self.dtype = dtype
         self.base = base
@@ -134,10 +137,10 @@ class LogDecay:
         return x.to(self.dtype).exp()
 
     def _row_gate(self, rows: Rows) -> Tensor:
-        return _pick(self.after if rows.inclusive else self.before, rows.micro, self.micro_steps)
+        return _pick(self.after if rows.inclusive else self.before, rows.micro, self.steps, self.micro_steps)
 
     def _column_gate(self, columns: Rows) -> Tensor:
-        return _pick(self.after, columns.micro, self.micro_steps)
+        return _pick(self.after, columns.micro, self.steps, self.micro_steps)
 
     def from_start(self, rows: Rows) -> Tensor:
         return self._exp(self._row_gate(rows))
@@ -151,16 +154,19 @@ class LogDecay:
     def gram(self, rows: Rows, columns: Rows) -> Tensor:
         if self.after.shape[-1] == 1:
             return plain_gram(rows, columns) * self._scalar_weights(rows, columns)
-        steps, base = rows.x.shape[2], min(self.base, rows.x.shape[2])
+        base = min(self.base, self.steps)
         row_gate, column_gate = self._row_gate(rows), self._column_gate(columns)
         result = self._pairwise(rows, columns, base, row_gate, column_gate)
-        size = base
-        while size < steps:
+        size, starts = base, self.before.unflatten(2, (self.steps, self.micro_steps))[:, :, :, 0]
+        while size < self.steps:
             # pairs of blocks: rows of the second, columns of the first, both measured from the boundary between them
-            at = _blocks(self.before.unflatten(2, (-1, self.micro_steps))[:, :, :, 0], 2 * size)[:, :, :, size, None, None]
-            x, y = _blocks(rows.x, 2 * size)[:, :, :, size:], _blocks(columns.x, 2 * size)[:, :, :, :size]
-            x = x * self._exp(_blocks(row_gate, 2 * size)[:, :, :, size:] - at)
-            y = y * self._exp(at - _blocks(column_gate, 2 * size)[:, :, :, :size])
+            at = _blocks(starts, self.steps, 2 * size)[:, :, :, size, None, None]
+            x, y = (
+                _blocks(rows.x, self.steps, 2 * size)[:, :, :, size:],
+                _blocks(columns.x, self.steps, 2 * size)[:, :, :, :size],
+            )
+            x = x * self._exp(_blocks(row_gate, self.steps, 2 * size)[:, :, :, size:] - at)
+            y = y * self._exp(at - _blocks(column_gate, self.steps, 2 * size)[:, :, :, :size])
             result = _merge(result, x.flatten(3, 4) @ y.flatten(3, 4).mT)
             size *= 2
         return result.squeeze(2)
@@ -172,15 +178,15 @@ class LogDecay:
         table = self._tables[int(rows.inclusive)]
         if self.micro_steps == 1 and len(rows.micro) == len(columns.micro) == 1:
             return table
-        row, column = (micro_indices(r, rows.x.shape[2], self.micro_steps) for r in (rows, columns))
+        row, column = (micro_indices(r, self.steps, self.micro_steps) for r in (rows, columns))
         return table[:, :, row][..., column]
 
     def _pairwise(self, rows: Rows, columns: Rows, size: int, row_gate: Tensor, column_gate: Tensor) -> Tensor:
         """Diagonal blocks of `size` steps, pair by pair: [N, G, C / size, size * rows, size * columns]."""
         mask = visible(rows, columns, size, self.micro_steps)
-        x, y = (_blocks(r.x, size).flatten(3, 4) for r in (rows, columns))
-        row = _blocks(_widen(row_gate, len(rows.micro)), size).flatten(3, 4)
-        column = _blocks(_widen(column_gate, len(columns.micro)), size).flatten(3, 4)
+        x, y = (_blocks(r.x, self.steps, size).flatten(3, 4) for r in (rows, columns))
+        row = _blocks(_widen(row_gate, len(rows.micro)), self.steps, size).flatten(3, 4)
+        column = _blocks(_widen(column_gate, len(columns.micro)), self.steps, size).flatten(3, 4)
         weight = _masked_exp((row.unsqueeze(4) - column.unsqueeze(3)).to(self.dtype), mask.unsqueeze(-1))
         return (x.unsqueeze(4) * y.unsqueeze(3) * weight).sum(-1)
 
@@ -197,7 +203,7 @@ def segment_weights(after: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """
     if torch.compiler.is_compiling():
         return _segment_weights(after, dtype)
-    return _SegmentWeights.apply(after, dtype)  # type: ignore[no-any-return]
+    return _SegmentWeights.apply(after, dtype)
 
 
 def _segment_weights(after: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -209,7 +215,8 @@ def _segment_weights(after: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]
 
 
 class _SegmentWeights(torch.autograd.Function):
-    """`_segment_weights` with one product per table in its backward, where autograd makes many passes, half in float64."""
+    """`_segment_weights` with one product per table in its backward, where autograd makes many passes, half in
+    float64."""
 
     generate_vmap_rule = True
 
@@ -241,16 +248,16 @@ class _SegmentWeights(torch.autograd.Function):
 class ValueDecay:
     """Decays given by values [N, G, C * M, Kd] of any sign, zero included, or complex: products only."""
 
-    def __init__(self, decay: Tensor, *, micro_steps: int) -> None:
+    def __init__(self, decay: Tensor, *, steps: int, micro_steps: int) -> None:
         self.decay = decay
+        self.steps = steps
         self.micro_steps = micro_steps
-        self.steps = decay.shape[2] // micro_steps
         self._levels = self._accumulate()
 
     def _accumulate(self) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
-        """For every block size: products from the block's start up to before each micro-step [N, G, C/size, size*M, Kd], from
-        after it to the block's end, and of the whole block [N, G, C/size, 1, Kd]."""
-        parts = self.decay.unflatten(2, (-1, self.micro_steps)).unbind(3)
+        """For every block size: products from the block's start up to before each micro-step [N, G, C/size, size*M,
+        Kd], from after it to the block's end, and of the whole block [N, G, C/size, 1, Kd]."""
+        parts = self.decay.unflatten(2, (self.steps, self.micro_steps)).unbind(3)
         one = torch.ones_like(parts[0])
         before, after = [one], [one]
         for d in parts[:-1]:
@@ -260,7 +267,7 @@ class ValueDecay:
         level = (torch.stack(before, 3), torch.stack(after[::-1], 3), (before[-1] * parts[-1]).unsqueeze(3))
         levels, size = {1: level}, 1
         while size < self.steps:
-            prefix, suffix, total = (x.unflatten(2, (-1, 2)) for x in levels[size])
+            prefix, suffix, total = (x.unflatten(2, (self.steps // (2 * size), 2)) for x in levels[size])
             first, second = total.unbind(3)
             levels[2 * size] = (
                 torch.cat((prefix[:, :, :, 0], prefix[:, :, :, 1] * first), 3),
@@ -273,10 +280,10 @@ class ValueDecay:
     def _row_weight(self, rows: Rows, size: int) -> Tensor:
         """Decay from the start of the row's block of `size` steps to the row, [N, G, C, n, Kd]."""
         prefix = self._levels[size][0].flatten(2, 3)
-        return _pick(prefix * self.decay if rows.inclusive else prefix, rows.micro, self.micro_steps)
+        return _pick(prefix * self.decay if rows.inclusive else prefix, rows.micro, self.steps, self.micro_steps)
 
     def _column_weight(self, columns: Rows, size: int) -> Tensor:
-        return _pick(self._levels[size][1].flatten(2, 3), columns.micro, self.micro_steps)
+        return _pick(self._levels[size][1].flatten(2, 3), columns.micro, self.steps, self.micro_steps)
 
     def from_start(self, rows: Rows) -> Tensor:
         return self._row_weight(rows, self.steps)
@@ -297,15 +304,15 @@ class ValueDecay:
         result = self._one_step(rows, columns)
         size = 1
         while size < self.steps:
-            x = _blocks(rows.x * self._row_weight(rows, size), 2 * size)[:, :, :, size:]
-            y = _blocks(columns.x * self._column_weight(columns, size), 2 * size)[:, :, :, :size]
+            x = _blocks(rows.x * self._row_weight(rows, size), self.steps, 2 * size)[:, :, :, size:]
+            y = _blocks(columns.x * self._column_weight(columns, size), self.steps, 2 * size)[:, :, :, :size]
             result = _merge(result, x.flatten(3, 4) @ y.flatten(3, 4).mT)
             size *= 2
         return result.squeeze(2)
 
     def _one_step(self, rows: Rows, columns: Rows) -> Tensor:
         """Rows and columns of the same time step, [N, G, C, rows, columns]: segment products over its micro-steps."""
-        d = self.decay.unflatten(2, (-1, self.micro_steps)).unbind(3)
+        d = self.decay.unflatten(2, (self.steps, self.micro_steps)).unbind(3)
         lines = []
         for i, row in enumerate(rows.micro):
             entries = []

@@ -1,7 +1,7 @@
 """The inverse of I + M for strictly lower triangular M, by blocks: what a chunk of rank-one transitions needs.
 
-Solving for many right-hand sides at once spends most of its time in small triangular solves; the inverse costs a sixth of
-that on a CPU, is applied by matrix products, and its derivative is two matrix products: dM = -tril(T^H dT T^H, -1).
+Solving for many right-hand sides at once spends most of its time in small triangular solves; the inverse costs a sixth
+of that on a CPU, is applied by matrix products, and its derivative is two matrix products: dM = -tril(T^H dT T^H, -1).
 Halves merge by [[A, 0], [C, B]]^-1 = [[A^-1, 0], [-B^-1 C A^-1, B^-1]]; the smallest blocks are solved by substitution.
 """
 
@@ -22,7 +22,7 @@ def unit_lower_inverse(m: Tensor) -> Tensor:
     """(I + tril(M, -1))^-1 for M [..., n, n]; the upper triangle and the diagonal of M are not read."""
     flat = m.reshape(-1, *m.shape[-2:])
     run = inverse_operator if torch.compiler.is_compiling() else _Inverse.apply
-    return run(flat).view(m.shape)  # type: ignore[no-any-return]
+    return run(flat).view(m.shape)
 
 
 @torch.library.custom_op("rnnc::unit_lower_inverse", mutates_args=())

@@ -1,7 +1,7 @@
 """The four algebras a recurrence can be linear over, each as two in-place operations on one step's coefficients.
 
-`h <- a (x) h (+) b` composes: applying (a1, b1) and then (a2, b2) is (a2 (x) a1, a2 (x) b1 (+) b2).  A scan needs the step and the
-product of coefficients, nothing else.
+`h <- a (x) h (+) b` composes: applying (a1, b1) and then (a2, b2) is (a2 (x) a1, a2 (x) b1 (+) b2).  A scan needs the
+step and the product of coefficients, nothing else.
 """
 
 from __future__ import annotations

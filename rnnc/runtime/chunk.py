@@ -3,14 +3,16 @@
     S <- D S + sum_r u_r (v_r + c_r S^T b_r)^T        one micro-step; all of its updates read the same S [K, V]
 
 Low rank terms a (b^T S) are updates with v = 0, writes u v^T are updates without b; the delta rule is one update with
-u = b = k.  Inside a chunk write w_r = v_r + c_r S^T b_r, and let G be the decay accumulated since the chunk's start.  Unrolling S,
+u = b = k.  Inside a chunk write w_r = v_r + c_r S^T b_r, and let G be the decay accumulated since the chunk's start.
+Unrolling S,
 
-    w_t = v_t + c_t ( (G b)_t^T S_0 + sum over earlier columns s of M_bu[t, s] w_s ),     M_bu = weighted products of b and u,
+    w_t = v_t + c_t ( (G b)_t^T S_0 + sum over earlier columns s of M_bu[t, s] w_s )
 
-a unit lower triangular system.  Its solution is affine in the state at the chunk's start, W = W_v + W_k S_0, and so is the state
-at its end, S' = (diag(G_end) + U^T W_k) S_0 + U^T W_v, with U decayed to the end.  So all chunks are solved at once, the chunk
-states follow by a scan over T / C small matrix products, and the reads S^T q are three matrix products.  (The UT transform of
-Yang et al. 2024, "Parallelizing linear transformers with the delta rule over sequence length", for any rank and decay.)
+with M_bu the products of b and u weighted by the decay between them: a unit lower triangular system.  Its solution is
+affine in the state at the chunk's start, W = W_v + W_k S_0, and so is the state at its end, S' = (diag(G_end) + U^T
+W_k) S_0 + U^T W_v, with U decayed to the end.  So all chunks are solved at once, the chunk states follow by a scan over
+T / C small matrix products, and the reads S^T q are three matrix products.  (The UT transform of Yang et al. 2024,
+"Parallelizing linear transformers with the delta rule over sequence length", for any rank and decay.)
 
 Nothing is divided by a decay, and no exponent of a decay is positive (see `_decay`).
 """
@@ -26,7 +28,7 @@ from torch import Tensor
 from rnnc.runtime._chain import chain
 from rnnc.runtime._decay import Decay, LogDecay, NoDecay, Rows, ValueDecay, scaled
 from rnnc.runtime._inverse import unit_lower_inverse
-from rnnc.runtime.layout import common_dtype, compute_dtype, full_precision, sequence_length, spread
+from rnnc.runtime.layout import common_dtype, compute_dtype, exporting, full_precision, sequence_length, spread
 from rnnc.runtime.scan import last_state, linear_scan
 
 __all__ = ["MicroStep", "Read", "Update", "matrix_scan", "matrix_states"]
@@ -36,9 +38,10 @@ PAIRWISE = 4  # time steps of the blocks whose vector decays are done pair by pa
 
 
 class Update(NamedTuple):
-    """S += u (v + c S^T b)^T with u, b [K], v [V] ([] or None, which is one, for a vector state without b), c scalar (None: one).
+    """S += u (v + c S^T b)^T with u, b of shape [K], v [V], c a scalar (None: one).
 
-    Without b it is a plain write; with b and without v a low-rank term.
+    Without b it is a plain write; with b and without v a low-rank term.  For a vector state v has shape [], and None in
+    a plain write is one.
     """
 
     u: Tensor
@@ -50,8 +53,8 @@ class Update(NamedTuple):
 class MicroStep(NamedTuple):
     """S <- D S + sum a (b^T S) + sum u v^T + updates, every term reading the same S.
 
-    `log_decay` (preferred: exact near one) or `decay` (any sign, zero allowed) is scalar or [K] per step; both None is one.
-    `low_rank` holds pairs (a, b), `writes` pairs (u, v).
+    `log_decay` (preferred: exact near one) or `decay` (any sign, zero allowed) is scalar or [K] per step; both None is
+    one. `low_rank` holds pairs (a, b), `writes` pairs (u, v).
     """
 
     decay: Tensor | None = None
@@ -79,9 +82,10 @@ def matrix_scan(
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Run the recurrence over a sequence: the reads, each `[B, T, *P, V]`, and the final state.
 
-    `state` is `[B, *P, K, V]`, or `[B, *P, K]` with `vector=True` (reads are then `[B, T, *P]`).  Coefficients are sequences
-    `[B, T, *P, ...]`, broadcastable, or static `[*P, ...]`.  `length` is T where all are static; `chunk` the time steps of
-    a chunk (by default 64 micro-steps).  Computed in float32 at least; returned in the promoted dtype of the arguments.
+    `state` is `[B, *P, K, V]`, or `[B, *P, K]` with `vector=True` (reads are then `[B, T, *P]`).  Coefficients are
+    sequences `[B, T, *P, ...]`, broadcastable, or static `[*P, ...]`.  `length` is T where all are static; `chunk` the
+    time steps of a chunk (by default 64 micro-steps).  Computed in float32 at least; returned in the promoted dtype of
+    the arguments.
     """
     frame = _frame(state, steps, reads, vector, length)
     with full_precision(state.device):
@@ -99,9 +103,10 @@ def matrix_states(
     length: int | None = None,
     chunk: int | None = None,
 ) -> Tensor:
-    """The whole state after every time step, `[B, T, *P, K, V]` (`[B, T, *P, K]` with `vector=True`); see `matrix_scan`.
+    """The whole state after every time step, `[B, T, *P, K, V]`, or `[B, T, *P, K]` with `vector=True`.
 
-    The values w_t of all updates are found chunk by chunk; given those the state is an elementwise scan.
+    Arguments as for `matrix_scan`.  The values w_t of all updates are found chunk by chunk; given those the state is an
+    elementwise scan.
     """
     frame = _frame(state, steps, (), vector, length)
     with full_precision(state.device):
@@ -109,7 +114,7 @@ def matrix_states(
     return states.squeeze(-1) if vector else states
 
 
-# -- layout: [B, T, *P, n] arguments as [N, G, C, rows, n] ---------------------------------------------------------------
+# -- layout: [B, T, *P, n] arguments as [N, G, C, rows, n] -----------------------------------------------------------
 
 
 class _Frame(NamedTuple):
@@ -125,7 +130,9 @@ class _Frame(NamedTuple):
     outer: torch.dtype
 
 
-def _frame(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vector: bool, length: int | None) -> _Frame:
+def _frame(
+    state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vector: bool, length: int | None
+) -> _Frame:
     """Read the sizes off the state, the number of steps off the first coefficient that is a sequence."""
     batch, *core = state.shape if not vector else (*state.shape, 1)
     per = tuple(core[:-2])
@@ -181,13 +188,21 @@ def _chunked(frame: _Frame, x: Tensor, size: int, chunk: int, fill: float) -> Te
 
 def _count(frame: _Frame, chunk: int) -> int:
     """Chunks; one idle chunk more under export, where the program must not depend on there being a single one."""
-    return (frame.length + chunk - 1) // chunk + int(torch.compiler.is_exporting())
+    idle = chunk if chunk > 1 and exporting() else 0
+    return (frame.length + idle + chunk - 1) // chunk
 
 
 def _unfold(frame: _Frame, x: Tensor) -> Tensor:
     """[N, G, C, size] -> [B, T, *P, size] in the outer dtype."""
     x = x.unflatten(1, (frame.batch, *frame.per)).movedim(-2, 2).movedim(0, 1).flatten(1, 2)
-    return x[:, : frame.length].to(frame.outer)
+    return _cut(x, 1, frame.length).to(frame.outer)
+
+
+def _cut(x: Tensor, axis: int, length: int) -> Tensor:
+    """The first `length` entries; under export gathered, since a slice asks whether a symbolic length fits."""
+    if exporting():
+        return x.index_select(axis, torch.arange(length, device=x.device))
+    return x.narrow(axis, 0, length)
 
 
 def _chunk_steps(frame: _Frame, micro_steps: int, chunk: int | None) -> int:
@@ -274,7 +289,7 @@ def _value(frame: _Frame, update: Update) -> Tensor | None:
     return update.v.unsqueeze(-1) if frame.vector else update.v
 
 
-# -- the chunkwise form ----------------------------------------------------------------------------------------------------
+# -- the chunkwise form ----------------------------------------------------------------------------------------------
 
 
 class _Solved(NamedTuple):
@@ -342,7 +357,9 @@ def _solve(
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     if frame.length == 0:
         shape = (frame.batch, 0, *frame.per, frame.values)
-        return tuple(state.new_zeros(shape, dtype=frame.outer) for _ in reads), state.reshape(*state.shape[: len(frame.per) + 2], -1)
+        return tuple(state.new_zeros(shape, dtype=frame.outer) for _ in reads), state.reshape(
+            *state.shape[: len(frame.per) + 2], -1
+        )
     size = _chunk_steps(frame, len(steps), chunk)
     solved = _chunks(frame, state, steps, size)
     outputs: dict[int, Tensor] = {}
@@ -382,4 +399,4 @@ def _whole(frame: _Frame, state: Tensor, steps: Sequence[MicroStep], chunk: int 
 
 def _single(frame: _Frame, x: Tensor) -> Tensor:
     """[N, G, C, n, size] -> [T, G, 1, n, size]: each step a chunk of its own, the padded steps cut off."""
-    return x.movedim(2, 1).flatten(0, 1)[: frame.length].unsqueeze(2)
+    return _cut(x.movedim(2, 1).flatten(0, 1), 0, frame.length).unsqueeze(2)

@@ -1,8 +1,8 @@
 """Time-invariant recurrences by FFT: h_t = a h_{t-1} + b_t with a static diagonal `a` is the convolution of b with a^t.
 
-All states of such a recurrence cost less as a scan; what the FFT saves is the state itself: a readout y_t = sum_n c_n h_t,n of N
-state entries is one convolution with K_t = sum_n c_n a_n^t (S4D, Gu et al. 2022, eq. 5; LRU, Orvieto et al. 2023).
-Powers are taken in float64: in float32 the phase of a^t would be off by t times the rounding error of log a.
+All states of such a recurrence cost less as a scan; what the FFT saves is the state itself: a readout y_t = sum_n c_n
+h_t,n of N state entries is one convolution with K_t = sum_n c_n a_n^t (S4D, Gu et al. 2022, eq. 5; LRU, Orvieto et al.
+2023). Powers are taken in float64: in float32 the phase of a^t would be off by t times the rounding error of log a.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def powers(a: Tensor, count: int) -> Tensor:
 
 
 def causal_convolution(x: Tensor, kernel: Tensor) -> Tensor:
-    """y_t = sum over s <= t of kernel_{t-s} x_s, for x `[B, T, *S]` and kernel `[T, *S]`, real or complex; differentiable.
+    """y_t = sum over s <= t of kernel_{t-s} x_s, for x `[B, T, *S]` and kernel `[T, *S]`, real or complex;
+    differentiable.
 
     The error is relative to the largest output, not to each one: fit for kernels that do not grow.
     """
@@ -55,7 +56,8 @@ def power_kernel(a: Tensor, c: Tensor, length: int) -> Tensor:
 
 
 def convolve_powers(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-    """All states of h_t = a h_{t-1} + b_t for static `a` `[*S]` with |a| <= 1; h0 enters as a part of the first input."""
+    """All states of h_t = a h_{t-1} + b_t for static `a` `[*S]` with |a| <= 1; h0 enters as a part of the first
+    input."""
     first = b[:, :1] + (a * h0).unsqueeze(1)
     return causal_convolution(torch.cat((first, b[:, 1:]), 1), powers(a, b.shape[1]).to(a.dtype))
 

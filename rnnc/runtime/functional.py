@@ -1,4 +1,5 @@
-"""Functions of one value or of a window of time that generated modules share: norms, causal convolution and attention."""
+"""Functions of one value or of a window of time that generated modules share: norms, causal convolution and
+attention."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ __all__ = ["causal_attention", "causal_conv", "delayed", "keeping_complex", "l2n
 
 
 def keeping_complex(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """`function` of real tensors (a change of dtype or device), of complex ones through their real and imaginary parts."""
+    """`function` of real tensors (a change of dtype or device), of complex ones through their real and imaginary
+    parts."""
 
     def apply(x: Tensor) -> Tensor:
         return torch.view_as_complex(function(torch.view_as_real(x))) if x.is_complex() else function(x)
@@ -52,7 +54,8 @@ def causal_conv(window: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 
 def delayed(x: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
-    """`x` from n steps ago, for x `[B, T, *S]` and the buffer of the n values before it `[B, n, *S]`; also the next buffer."""
+    """`x` from n steps ago, for x `[B, T, *S]` and the buffer of the n values before it `[B, n, *S]`; also the next
+    buffer."""
     window = torch.cat((buffer, x), 1)
     return window[:, : x.shape[1]], window[:, x.shape[1] :]
 
@@ -60,8 +63,8 @@ def delayed(x: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(dk)) v over the steps so far.
 
-    `k` `[B, Tk, *P, dk]` and `v` `[B, Tk, *P, dv]` end at the same step as `q` `[B, T, *P, dk]`: query i of T sees the keys up
-    to Tk - T + i.  Returns `[B, T, *P, dv]`.
+    `k` `[B, Tk, *P, dk]` and `v` `[B, Tk, *P, dv]` end at the same step as `q` `[B, T, *P, dk]`: query i of T sees the
+    keys up to Tk - T + i.  Returns `[B, T, *P, dv]`.
     """
     steps, seen = q.shape[1], k.shape[1]
     visible = torch.ones(steps, seen, dtype=torch.bool, device=q.device).tril(seen - steps)

@@ -1,7 +1,7 @@
 """How coefficients meet a state: broadcasting over batch and time, and the dtype the arithmetic runs in.
 
-Everywhere in `rnnc.runtime` a state is `[B, *S]`, a sequence is `[B, T, *S]`, and a *coefficient* is a sequence, a sequence
-with axes of size 1, or static: `[*S]` without batch and time (or a free scalar).
+Everywhere in `rnnc.runtime` a state is `[B, *S]`, a sequence is `[B, T, *S]`, and a *coefficient* is a sequence, a
+sequence with axes of size 1, or static: `[*S]` without batch and time (or a free scalar).
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+
+# torch.compiler.is_exporting came with 2.7; before, a compiled program is treated like an exported one
+exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def sequence_length(core_rank: int, coefficients: Sequence[Tensor | None], length: int | None) -> int:

@@ -66,4 +66,4 @@ def rotation_blocks(theta: Tensor) -> Tensor:
 def cayley(m: Tensor) -> Tensor:
     """(I + M)^-1 (I - M): orthogonal for a skew-symmetric M."""
     eye = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device)
-    return torch.linalg.solve(eye + m, eye - m)  # type: ignore[no-any-return]
+    return torch.linalg.solve(eye + m, eye - m)

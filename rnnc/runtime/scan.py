@@ -6,18 +6,18 @@ Backward of the linear scan.  With G_t the total derivative of the loss with res
 
     G_t = D_t + conj(a_{t+1}) G_{t+1},    db_t = G_t,    da_t = G_t conj(h_{t-1}),    dh_0 = conj(a_1) G_1,
 
-so the backward is one scan that runs the other way (`adjoint`), whose own backward is a forward scan again.  A scan over
-(max, +) or (logaddexp, +) has the same adjoint with a_{t+1} replaced by the weight of its left branch.
+so the backward is one scan that runs the other way (`adjoint`), whose own backward is a forward scan again.  A scan
+over (max, +) or (logaddexp, +) has the same adjoint with a_{t+1} replaced by the weight of its left branch.
 
 The work is done by two operators, `rnnc::scan` and `rnnc::scan_adjoint`, registered with PyTorch: `torch.compile`,
-`torch.export` and `torch.func` see each as one differentiable operation.  Neither divides by products of coefficients, so
-any coefficient is allowed: zero, negative, tiny, above one.
+`torch.export` and `torch.func` see each as one differentiable operation.  Neither divides by products of coefficients,
+so any coefficient is allowed: zero, negative, tiny, above one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,15 @@ from rnnc.runtime._rings import RINGS, Ring
 from rnnc.runtime.convolution import convolve_powers, is_bounded
 from rnnc.runtime.layout import common_dtype, compute_dtype, real_dtype, sequence_length, spread
 
-__all__ = ["block_scan", "convolution_scan", "last_state", "linear_scan", "log_plus_scan", "max_plus_scan", "min_plus_scan"]
+__all__ = [
+    "block_scan",
+    "convolution_scan",
+    "last_state",
+    "linear_scan",
+    "log_plus_scan",
+    "max_plus_scan",
+    "min_plus_scan",
+]
 
 SEQUENTIAL_FROM = 16384  # elements of one step from which one pass beats two: measured, see docs/performance.md
 
@@ -35,8 +43,8 @@ SEQUENTIAL_FROM = 16384  # elements of one step from which one pass beats two: m
 def linear_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
     """All states of `h_t = a_t * h_{t-1} + b_t`.
 
-    `h0` is `[B, *S]`; `a` (None: one) and `b` (None: zero) are coefficients, real or complex.  Returns `[B, T, *S]` in the
-    promoted dtype (half types are computed in float32).  `length` gives T where every coefficient is static.
+    `h0` is `[B, *S]`; `a` (None: one) and `b` (None: zero) are coefficients, real or complex.  Returns `[B, T, *S]` in
+    the promoted dtype (half types are computed in float32).  `length` gives T where every coefficient is static.
     """
     a, b, h0, dtype = _prepare(a, b, h0, length, one=1.0, zero=0.0)
     if h0.is_complex() and not a.is_complex():  # a real factor acts on real and imaginary parts alike
@@ -69,8 +77,7 @@ def max_plus_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int
 
 def min_plus_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
     """All states of `h_t = min(a_t + h_{t-1}, b_t)`; see `max_plus_scan`."""
-    negated = (None if x is None else -x for x in (a, b))
-    return -max_plus_scan(*negated, -h0, length=length)
+    return -max_plus_scan(None if a is None else -a, None if b is None else -b, -h0, length=length)
 
 
 def log_plus_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
@@ -82,9 +89,9 @@ def log_plus_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int
 def block_scan(a: Tensor, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
     """All states of `h_t = a_t @ h_{t-1} + b_t` for small matrices.
 
-    `a` is `[B, T, *P, n, n]` (or broadcastable, or static `[*P, n, n]`); `h0` and `b` (None: zero) are vectors `[B, *P, n]`,
-    `[B, T, *P, n]`, or matrices with one more axis m.  Which of the two is read from `h0`: it is a vector when its rank is
-    one less than that of `a`'s core.  Returns all states in the layout of `b`.
+    `a` is `[B, T, *P, n, n]` (or broadcastable, or static `[*P, n, n]`); `h0` and `b` (None: zero) are vectors `[B, *P,
+    n]`, `[B, T, *P, n]`, or matrices with one more axis m.  Which of the two is read from `h0`: it is a vector when its
+    rank is one less than that of `a`'s core.  Returns all states in the layout of `b`.
     """
     core_rank = _block_core_rank(a, h0)
     vector = h0.ndim == core_rank
@@ -132,18 +139,20 @@ def _prepare(
 
 # -- the two operators ------------------------------------------------------------------------------------------------
 #
-# Each exists twice with one set of formulas: as an operator of `torch.library`, which `torch.compile` and `torch.export` keep
-# as one node, and as an `autograd.Function`, which `torch.func` can differentiate.
+# Each exists twice with one set of formulas: as an operator of `torch.library`, which `torch.compile` and
+# `torch.export` keep as one node, and as an `autograd.Function`, which `torch.func` can differentiate.
 
 
 def _scan(a: Tensor, b: Tensor, h0: Tensor, ring: str) -> Tensor:
     """All states; `a`, `b` are `[B, T, ...]` expanded to the state's shape (matrices for the ring "matrix")."""
-    return (scan_operator if torch.compiler.is_compiling() else _Scan.apply)(a, b, h0, ring)  # type: ignore[no-any-return]
+    run: Callable[..., Tensor] = scan_operator if torch.compiler.is_compiling() else _Scan.apply
+    return run(a, b, h0, ring)
 
 
 def _adjoint(a: Tensor, d: Tensor, ring: str) -> Tensor:
     """`g_t = d_t + adjoint(a_{t+1}) g_{t+1}` with `g_T = d_T`; the first coefficient is not used."""
-    return (adjoint_operator if torch.compiler.is_compiling() else _Adjoint.apply)(a, d, ring)  # type: ignore[no-any-return]
+    run: Callable[..., Tensor] = adjoint_operator if torch.compiler.is_compiling() else _Adjoint.apply
+    return run(a, d, ring)
 
 
 @torch.library.custom_op("rnnc::scan", mutates_args=())
@@ -232,7 +241,8 @@ def _adjoint_setup(ctx: Any, inputs: tuple[Tensor, Tensor, str], output: Tensor)
 
 
 def _adjoint_backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor, None]:
-    """The cotangent of `d` is L_t = d_t + a_t L_{t-1}, a forward scan from zero; that of `a_t` is L_{t-1} conj(g_t), transposed."""
+    """The cotangent of `d` is L_t = d_t + a_t L_{t-1}, a forward scan from zero; that of `a_t` is L_{t-1} conj(g_t),
+    transposed."""
     a, g = ctx.saved_tensors
     if g.shape[1] == 0:
         return torch.zeros_like(a), torch.zeros_like(g), None
@@ -326,7 +336,9 @@ def _run(name: str, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, *, reverse: boo
         _sequential(ring, a, b, h0, h, reverse=reverse)
         return
     rest = steps % chunk
-    first, main = (slice(steps - rest, steps), slice(0, steps - rest)) if reverse else (slice(0, rest), slice(rest, steps))
+    first, main = (
+        (slice(steps - rest, steps), slice(0, steps - rest)) if reverse else (slice(0, rest), slice(rest, steps))
+    )
     if rest:
         _sequential(ring, a[:, first], b[:, first], h0, h[:, first], reverse=reverse)
         h0 = h[:, steps - rest if reverse else rest - 1]
@@ -356,8 +368,8 @@ def _sequential(ring: Ring, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, *, reve
 def _two_level(ring: Ring, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, chunk: int, *, reverse: bool) -> bool:
     """Reduce every chunk to one step, scan the chunks, then run all chunks at once from their true initial states.
 
-    Returns False, with `h` not yet written, when a chunk's product leaves the floating-point range: a state that is zero
-    would meet an infinite coefficient.
+    Returns False, with `h` not yet written, when a chunk's product leaves the floating-point range: a state that is
+    zero would meet an infinite coefficient.
     """
     a_steps, b_steps, h_steps = (_ordered(x.unflatten(1, (-1, chunk)).unbind(2), reverse) for x in (a, b, h))
     product, reduced = a_steps[0].clone(), b_steps[0].clone()
@@ -369,7 +381,9 @@ def _two_level(ring: Ring, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, chunk: i
     entry = torch.empty_like(reduced)  # the state before each chunk, [B, N, *S]
     entries = _ordered(entry.unbind(1), reverse)
     entries[0].copy_(h0)
-    carried = zip(*(_ordered(x.unbind(1), reverse)[:-1] for x in (product, reduced)), entries, entries[1:], strict=False)
+    carried = zip(
+        *(_ordered(x.unbind(1), reverse)[:-1] for x in (product, reduced)), entries, entries[1:], strict=False
+    )
     for a_n, b_n, before, after in carried:
         ring.step(a_n, before, b_n, after)
     previous = entry

@@ -1,10 +1,12 @@
 """Packed sequences of different lengths: `[1, L, ...]` with boundaries `cu_seqlens`, as in variable-length attention.
 
-`cu_seqlens` holds N + 1 integers 0 = c_0 <= c_1 <= ... <= c_N = L; sequence i is the steps c_i .. c_{i+1} - 1 and may be empty.
+`cu_seqlens` holds N + 1 integers 0 = c_0 <= c_1 <= ... <= c_N = L; sequence i is the steps c_i .. c_{i+1} - 1 and may
+be empty.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,13 +21,15 @@ Layer = Callable[..., tuple[Any, dict[str, Tensor]]]
 def sequence_lengths(cu_seqlens: Tensor, total: int | None = None) -> list[int]:
     """The N lengths.  Raises ValueError when `cu_seqlens` is no list of boundaries, or does not end at `total`."""
     if cu_seqlens.ndim != 1 or cu_seqlens.numel() < 2:
-        raise ValueError(f"cu_seqlens must be a vector of at least 2 boundaries, not of shape {tuple(cu_seqlens.shape)}")
+        raise ValueError(
+            f"cu_seqlens must be a vector of at least 2 boundaries, not of shape {tuple(cu_seqlens.shape)}"
+        )
     if cu_seqlens.is_floating_point() or cu_seqlens.is_complex() or cu_seqlens.dtype == torch.bool:
         raise ValueError(f"cu_seqlens must hold integers, not {cu_seqlens.dtype}")
     bounds: list[int] = cu_seqlens.tolist()
     if bounds[0] != 0:
         raise ValueError(f"cu_seqlens must start at 0, not at {bounds[0]}")
-    lengths = [after - before for before, after in zip(bounds, bounds[1:], strict=False)]
+    lengths = [after - before for before, after in itertools.pairwise(bounds)]
     for i, n in enumerate(lengths):
         if n < 0:
             raise ValueError(f"cu_seqlens must not decrease: {bounds[i]} is followed by {bounds[i + 1]}")
@@ -66,15 +70,16 @@ def reverse_each(x: Tensor, lengths: Sequence[int]) -> Tensor:
 def masked_step(x: Tensor, lengths: Sequence[int], idle: float) -> Tensor:
     """A padded coefficient `[N, T, ...]` with `idle` in the steps beyond each length.
 
-    `idle` is what makes such a step leave the state alone: decay 1 (log decay 0), low-rank factors and writes 0; over (max, +) and
-    (logaddexp, +) a = 0 and b = -inf.
+    `idle` is what makes such a step leave the state alone: decay 1 (log decay 0), low-rank factors and writes 0; over
+    (max, +) and (logaddexp, +) a = 0 and b = -inf.
     """
     inside = torch.arange(x.shape[1], device=x.device) < torch.tensor(lengths, device=x.device).unsqueeze(1)
     return torch.where(inside.view(*inside.shape, *(1,) * (x.ndim - 2)), x, idle)
 
 
 def states_at(h: Tensor, h0: Tensor, lengths: Sequence[int]) -> Tensor:
-    """The state after the last step of each sequence, `[N, *S]`, from all states `[N, T, *S]`; `h0` where it has no step."""
+    """The state after the last step of each sequence, `[N, *S]`, from all states `[N, T, *S]`; `h0` where it has no
+    step."""
     n = torch.tensor(lengths, device=h.device)
     if h.shape[1] == 0:
         return h0
@@ -90,11 +95,13 @@ def run_packed(
     *,
     reverse: bool = False,
 ) -> tuple[Any, dict[str, Tensor]]:
-    """Run `layer(*inputs, state)` over packed sequences: outputs packed `[1, L, ...]`, states `[N, ...]` at each one's end.
+    """Run `layer(*inputs, state)` over packed sequences: outputs packed `[1, L, ...]`, states `[N, ...]` at each one's
+    end.
 
-    `layer` needs `initial_state(batch)` and knows nothing of lengths.  Sequences are padded to the longest and run together
-    as far as the shortest goes; those that have ended drop out with their state, and the others run on from theirs.  So
-    no step beyond an end is computed and every state is exact, at the cost of one call for each distinct length.
+    `layer` needs `initial_state(batch)` and knows nothing of lengths.  Sequences are padded to the longest and run
+    together as far as the shortest goes; those that have ended drop out with their state, and the others run on from
+    theirs.  So no step beyond an end is computed and every state is exact, at the cost of one call for each distinct
+    length.
     """
     lengths = sequence_lengths(cu_seqlens, inputs[0].shape[1])
     if reverse:
@@ -106,7 +113,9 @@ def run_packed(
     for path, value in flat.items():
         if value.shape[0] != len(lengths):
             name = ".".join(map(str, path))
-            raise ValueError(f"state {name!r} has batch size {value.shape[0]}; cu_seqlens names {len(lengths)} sequences")
+            raise ValueError(
+                f"state {name!r} has batch size {value.shape[0]}; cu_seqlens names {len(lengths)} sequences"
+            )
     outputs, final = _run_ragged(lambda *args: _call(layer, state, *args), padded, flat, lengths)
     if reverse:
         outputs = [reverse_each(y, lengths) for y in outputs]
@@ -141,11 +150,12 @@ def _call(layer: Layer, like: Any, *args: Any) -> tuple[Any, dict[Path, Tensor]]
 
 
 def _initial_state(layer: Any, inputs: Sequence[Tensor], batch: int) -> dict[str, Tensor]:
-    """The layer's own initial state, in the dtype of its parameters or, where it has none, of its first floating input."""
+    """The layer's own initial state, in the dtype of its parameters or, where it has none, of its first floating
+    input."""
     if next(layer.parameters(), None) is not None:
-        return layer.initial_state(batch)  # type: ignore[no-any-return]
+        return layer.initial_state(batch)
     dtype = next((x.dtype for x in inputs if x.is_floating_point()), None)
-    return layer.initial_state(batch, device=inputs[0].device, dtype=dtype)  # type: ignore[no-any-return]
+    return layer.initial_state(batch, device=inputs[0].device, dtype=dtype)
 
 
 def _run_ragged(
@@ -180,5 +190,6 @@ def _run_ragged(
 
 
 def _stacked(rows: list[Tensor]) -> Tensor | None:
-    """One state of all sequences; None where it has a length of its own in each (the keys and values attention has seen)."""
+    """One state of all sequences; None where it has a length of its own in each (the keys and values attention has
+    seen)."""
     return torch.stack(rows) if len({x.shape for x in rows}) == 1 else None

@@ -65,4 +65,3 @@ def _micro_step(state: Tensor, step: MicroStep, t: int, p: int) -> Tensor:
             w = w + (seen if c is None else at(c, t, p).unsqueeze(-1) * seen)
         new = new + at(u, t, p + 1).unsqueeze(-1) * w.unsqueeze(-2)
     return new
-

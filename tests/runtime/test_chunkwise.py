@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,11 @@ def unit(*shape: int) -> Tensor:
 def delta(t: int, **decay: Tensor) -> MicroStep:
     """A gated delta step with an own direction for each of its four vectors."""
     beta = torch.rand(B, t, H, 1, dtype=F64)
-    return MicroStep(low_rank=((-beta * unit(B, t, H, K), unit(B, t, H, K)),), writes=((unit(B, t, H, K), unit(B, t, H, V)),), **decay)
+    return MicroStep(
+        low_rank=((-beta * unit(B, t, H, K), unit(B, t, H, K)),),
+        writes=((unit(B, t, H, K), unit(B, t, H, V)),),
+        **decay,
+    )
 
 
 def write(t: int, **decay: Tensor) -> MicroStep:
@@ -78,7 +83,7 @@ def leaves(steps: Sequence[MicroStep]) -> list[Tensor]:
     return found
 
 
-def cast(x: object, dtype: torch.dtype) -> object:
+def cast(x: Any, dtype: torch.dtype) -> Any:
     if isinstance(x, Tensor):
         return x.to(dtype)
     if isinstance(x, tuple):
@@ -103,7 +108,7 @@ def test_values(kind: str, decay: str, t: int) -> None:
 def test_gradients(kind: str, decay: str) -> None:
     """Of the reads and the final state by every coefficient and the initial state."""
     state, steps, reads = problem(kind, decay, 21)
-    arguments = [x.requires_grad_() for x in (state, *leaves(steps), *leaves(reads))]  # type: ignore[arg-type]
+    arguments = [x.requires_grad_() for x in (state, *leaves(steps), *leaves(reads))]
 
     def loss(outputs: Sequence[Tensor], final: Tensor) -> Tensor:
         torch.manual_seed(1)
@@ -131,7 +136,7 @@ def test_gradients_of_all_states(decay: str) -> None:
 def test_float32(kind: str, decay: str, t: int) -> None:
     state, steps, reads = problem(kind, decay, t)
     expected, final, _ = matrix_loop(state, steps, reads, t)
-    found, last = matrix_scan(*(cast(x, torch.float32) for x in (state, steps, reads)))  # type: ignore[arg-type]
+    found, last = matrix_scan(*(cast(x, torch.float32) for x in (state, steps, reads)))
     for x, y in zip((*found, last), (*expected, final), strict=True):
         assert x.dtype == torch.float32
         assert relative(x, y) < 1e-4
@@ -151,8 +156,8 @@ def test_constant_decays(value: float, vector: bool, logarithmic: bool) -> None:
     reads = (Read(unit(B, t, H, K)),)
     (expected,), final, _ = matrix_loop(state, steps, reads, t)
     arguments = [cast(x, torch.float32) for x in (state, steps, reads)]
-    tensors = [x.requires_grad_() for x in leaves(arguments[1])]  # type: ignore[arg-type]
-    (found,), last = matrix_scan(*arguments)  # type: ignore[arg-type]
+    tensors = [x.requires_grad_() for x in leaves(arguments[1])]
+    (found,), last = matrix_scan(*arguments)
     assert relative(found, expected) < 1e-4
     assert relative(last, final) < 1e-4
     assert all(g.isfinite().all() for g in torch.autograd.grad(found.sum() + last.sum(), tensors))
@@ -166,7 +171,7 @@ def test_mixed_decays_of_a_vector() -> None:
         steps, state, reads = (delta(t, **given),), torch.randn(B, H, K, V, dtype=F64), (Read(unit(B, t, H, K)),)
         (expected,), final, _ = matrix_loop(state, steps, reads, t)
         for dtype, bound in ((F64, 1e-10), (torch.float32, 1e-4)):
-            (found,), last = matrix_scan(*(cast(x, dtype) for x in (state, steps, reads)))  # type: ignore[arg-type]
+            (found,), last = matrix_scan(*(cast(x, dtype) for x in (state, steps, reads)))
             assert relative(found, expected) < bound
             assert relative(last, final) < bound
 
@@ -175,7 +180,9 @@ def test_mixed_decays_of_a_vector() -> None:
 def test_vector_states(given: str) -> None:
     """No V axis: v is a number or absent, reads are numbers."""
     t = 70
-    decay = {"none": {}, "scalar": {"decay": torch.rand(B, t, H)}, "vector": {"log_decay": -torch.rand(B, t, H, K)}}[given]
+    decay = {"none": {}, "scalar": {"decay": torch.rand(B, t, H)}, "vector": {"log_decay": -torch.rand(B, t, H, K)}}[
+        given
+    ]
     u, a, b, v = unit(B, t, H, K), 0.5 * unit(B, t, H, K), unit(B, t, H, K), torch.randn(B, t, H, dtype=F64)
     lean = MicroStep(low_rank=((a, b),), writes=((u, v), (a, None)), **{k: x.double() for k, x in decay.items()})
     full = lean._replace(writes=((u, v.unsqueeze(-1)), (a, torch.ones(1, dtype=F64))))
@@ -204,10 +211,15 @@ def test_complex_states() -> None:
     state = torch.randn(B, H, K, V, dtype=torch.complex128)
     phase = torch.polar(torch.rand(B, t, H, K, dtype=F64), torch.randn(B, t, H, K, dtype=F64))
     reads = (Read(torch.randn(B, t, H, K, dtype=torch.complex128)),)
-    for step in (delta(t, decay=phase), delta(t, log_decay=phase.log()), delta(t, decay=phase[..., 0]), write(t, decay=phase)):
+    for step in (
+        delta(t, decay=phase),
+        delta(t, log_decay=phase.log()),
+        delta(t, decay=phase[..., 0]),
+        write(t, decay=phase),
+    ):
         cplx = cast(step, torch.complex128)
-        (expected,), final, _ = matrix_loop(state, (cplx,), reads, t)  # type: ignore[arg-type]
-        (found,), last = matrix_scan(state, (cplx,), reads)  # type: ignore[arg-type]
+        (expected,), final, _ = matrix_loop(state, (cplx,), reads, t)
+        (found,), last = matrix_scan(state, (cplx,), reads)
         assert relative(found, expected) < 1e-10
         assert relative(last, final) < 1e-10
 
@@ -216,7 +228,7 @@ def test_sequences_can_be_cut() -> None:
     state, steps, reads = problem("delta", "vector log", 90)
     (whole, *_), final = matrix_scan(state, steps, reads)
 
-    def part(x: object, cut: slice) -> object:
+    def part(x: Any, cut: slice) -> Any:
         if isinstance(x, Tensor):
             return x[:, cut] if x.ndim > 2 else x
         if isinstance(x, tuple):
@@ -226,7 +238,7 @@ def test_sequences_can_be_cut() -> None:
 
     pieces = []
     for cut in (slice(0, 37), slice(37, 37), slice(37, 90)):
-        (o, *_), state = matrix_scan(state, part(steps, cut), part(reads, cut))  # type: ignore[arg-type]
+        (o, *_), state = matrix_scan(state, part(steps, cut), part(reads, cut))
         pieces.append(o)
     assert relative(torch.cat(pieces, 1), whole) < 1e-10
     assert relative(state, final) < 1e-10
@@ -259,21 +271,26 @@ def test_torch_func(vector: bool) -> None:
         (o,), final = matrix_scan(state, (step,), (Read(k),), chunk=8)
         return o.sin().sum() + final.sum()
 
-    arguments = (torch.randn(B, H, K, V, dtype=F64), unit(B, t, H, K), unit(B, t, H, V), torch.randn(B, t, H, K, dtype=F64))
+    arguments = (
+        torch.randn(B, H, K, V, dtype=F64),
+        unit(B, t, H, K),
+        unit(B, t, H, V),
+        torch.randn(B, t, H, K, dtype=F64),
+    )
     expected = torch.func.grad(loss, argnums=(0, 1, 2, 3))(*arguments)
     one = torch.func.grad(lambda *x: loss(*(y.unsqueeze(0) for y in x)), argnums=(0, 1, 2, 3))
     for found, wanted in zip(torch.func.vmap(one)(*arguments), expected, strict=True):
         assert relative(found, wanted) < 1e-10
     _, tangent = torch.func.jvp(loss, arguments, tuple(torch.ones_like(x) for x in arguments))
-    assert relative(tangent, sum(g.sum() for g in expected)) < 1e-10  # type: ignore[arg-type]
+    assert relative(tangent, sum(g.sum() for g in expected)) < 1e-10
 
 
 def test_autocast_does_not_round_the_state() -> None:
     state, steps, reads = problem("delta", "scalar log", 300)
     (expected, *_), _, _ = matrix_loop(state, steps, reads, 300)
     with torch.autocast("cpu", torch.bfloat16):
-        (found, *_), last = matrix_scan(*(cast(x, torch.float32) for x in (state, steps, reads)))  # type: ignore[arg-type]
-        (half, *_), _ = matrix_scan(*(cast(x, torch.bfloat16) for x in (state, steps, reads)))  # type: ignore[arg-type]
+        (found, *_), last = matrix_scan(*(cast(x, torch.float32) for x in (state, steps, reads)))
+        (half, *_), _ = matrix_scan(*(cast(x, torch.bfloat16) for x in (state, steps, reads)))
     assert last.dtype == found.dtype == torch.float32
     assert relative(found, expected) < 1e-4
     assert half.dtype == torch.bfloat16

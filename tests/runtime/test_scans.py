@@ -10,7 +10,15 @@ import torch
 from runtime_reference import relative, scan_loop
 from torch import Tensor
 
-from rnnc.runtime import block_scan, convolution_scan, last_state, linear_scan, log_plus_scan, max_plus_scan, min_plus_scan
+from rnnc.runtime import (
+    block_scan,
+    convolution_scan,
+    last_state,
+    linear_scan,
+    log_plus_scan,
+    max_plus_scan,
+    min_plus_scan,
+)
 
 # forward-mode differentiation makes PyTorch compile its own decompositions with a deprecated function
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -39,7 +47,11 @@ def operands(scan: Callable[..., Tensor], steps: int, dtype: torch.dtype = F64) 
             torch.randn(2, steps, 3, 4, 2, dtype=dtype),
             torch.randn(2, 3, 4, 2, dtype=dtype),
         ]
-    return [torch.randn(2, steps, 7, dtype=dtype), torch.randn(2, steps, 7, dtype=dtype), torch.randn(2, 7, dtype=dtype)]
+    return [
+        torch.randn(2, steps, 7, dtype=dtype),
+        torch.randn(2, steps, 7, dtype=dtype),
+        torch.randn(2, 7, dtype=dtype),
+    ]
 
 
 def gradients(f: Callable[..., Tensor], args: list[Tensor]) -> list[Tensor]:
@@ -82,7 +94,9 @@ def test_complex_scan(steps: int) -> None:
     args = operands(linear_scan, steps, torch.complex128)
     args[0] = args[0] / 2
     assert relative(linear_scan(*args), scan_loop(linear, *args)) < 1e-10
-    for found, wanted in zip(gradients(linear_scan, args), gradients(lambda *x: scan_loop(linear, *x), args), strict=True):
+    for found, wanted in zip(
+        gradients(linear_scan, args), gradients(lambda *x: scan_loop(linear, *x), args), strict=True
+    ):
         assert relative(found, wanted) < 1e-10
 
 
@@ -140,7 +154,12 @@ def test_ties_share_the_gradient() -> None:
 
 def test_static_missing_and_broadcast_coefficients() -> None:
     b, h0 = torch.randn(2, 50, 3, 4, dtype=F64), torch.randn(2, 3, 4, dtype=F64)
-    for a in (torch.rand(3, 4, dtype=F64), torch.rand(2, 50, 1, 4, dtype=F64), torch.rand(1, 1, 3, 1, dtype=F64), torch.tensor(0.5)):
+    for a in (
+        torch.rand(3, 4, dtype=F64),
+        torch.rand(2, 50, 1, 4, dtype=F64),
+        torch.rand(1, 1, 3, 1, dtype=F64),
+        torch.tensor(0.5),
+    ):
         full = a.to(F64).expand(2, 50, 3, 4)
         assert relative(linear_scan(a.to(F64), b, h0), scan_loop(linear, full, b, h0)) < 1e-10
     assert relative(linear_scan(None, b, h0), h0.unsqueeze(1) + b.cumsum(1)) < 1e-10
@@ -166,7 +185,10 @@ def test_block_scan_of_vectors_and_static_blocks() -> None:
     assert relative(block_scan(a, b, h0), expected) < 1e-10
     turn = torch.randn(2, 40, 3, 2, 2, dtype=torch.complex128) / 2
     expected = scan_loop(
-        lambda a_t, h, b_t: (a_t @ h.unsqueeze(-1)).squeeze(-1) + b_t, turn, b.to(torch.complex128), h0.to(torch.complex128)
+        lambda a_t, h, b_t: (a_t @ h.unsqueeze(-1)).squeeze(-1) + b_t,
+        turn,
+        b.to(torch.complex128),
+        h0.to(torch.complex128),
     )
     assert relative(block_scan(turn, b.to(torch.complex128), h0.to(torch.complex128)), expected) < 1e-10
 
@@ -176,7 +198,9 @@ def test_block_scan_of_vectors_and_static_blocks() -> None:
 def test_convolution(radius: float, dtype: torch.dtype) -> None:
     angle = torch.rand(5, dtype=F64) * 6
     wide = torch.complex128 if dtype.is_complex else F64
-    a = (torch.polar(torch.full_like(angle, radius), angle) if dtype.is_complex else radius * torch.cos(angle)).to(dtype)
+    a = (torch.polar(torch.full_like(angle, radius), angle) if dtype.is_complex else radius * torch.cos(angle)).to(
+        dtype
+    )
     b, h0 = torch.randn(2, 300, 5, dtype=dtype), torch.randn(2, 5, dtype=dtype)
     expected = scan_loop(linear, a.to(wide).expand(2, 300, 5), b.to(wide), h0.to(wide))
     tight = dtype in (F64, torch.complex128)
