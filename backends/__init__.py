@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from rnnc.ir.graph import CellIR
 
 
-
 class Backend(Protocol):
     """What the module of a backend has to offer."""
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["CompiledLayer", "compile", "emit", "emit_source"]
 
 
-def compile(  # noqa: A001
+def compile(
     spec: Spec,
     cell: str | None = None,
     backend: str = "auto",
@@ -34,12 +34,13 @@ def compile(  # noqa: A001
 ) -> type[Any]:
     """Compile one cell or model to an `nn.Module` subclass.
 
-    `cell` may be left out where the spec has one.  `hyper` fixes hyperparameters: dims become the constructor's defaults;
-    int, real and bool ones are compiled in, and a constructor call with other values of them compiles and returns the matching
-    specialisation.  `strategy` overrides the planner's choice: a name for all groups, or a mapping from state names.
+    `cell` may be left out where the spec has one.  `hyper` fixes hyperparameters: dims become the constructor's
+    defaults; int, real and bool ones are compiled in, and a constructor call with other values of them compiles and
+    returns the matching specialisation.  `strategy` overrides the planner's choice: a name for all groups, or a mapping
+    from state names.
 
-    The class has the attributes `source` (the emitted text), `recurrence` and `report`; it and its instances can be pickled
-    and copied.  Raises SpecError where the spec is wrong (E01xx-E05xx) or the strategy is not legal (E06xx).
+    The class has the attributes `source` (the emitted text), `recurrence` and `report`; it and its instances can be
+    pickled and copied.  Raises SpecError where the spec is wrong (E01xx-E05xx) or the strategy is not legal (E06xx).
     """
     request = Request(spec=spec, cell=cell, backend=backend, strategy=_frozen(strategy), hyper=dict(hyper))
     return _build(request, request.emit())
@@ -63,7 +64,7 @@ def _frozen(strategy: str | Mapping[str, str] | None) -> str | dict[str, str] | 
     return dict(strategy) if isinstance(strategy, Mapping) else strategy
 
 
-def error(code: str, message: str, help: str = "") -> SpecError:  # noqa: A002
+def error(code: str, message: str, help: str = "") -> SpecError:
     """An error of the compilation itself, which stands at no place of a spec."""
     return SpecError((Diagnostic(code=code, message=message, span=None, help=help),))
 
@@ -192,4 +193,4 @@ def _reduce(cls: CompiledLayer) -> tuple[Any, ...]:
     return _build, (cls.request, cls.source)
 
 
-copyreg.pickle(CompiledLayer, _reduce)  # type: ignore[arg-type]
+copyreg.pickle(CompiledLayer, _reduce)

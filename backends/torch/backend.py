@@ -33,8 +33,8 @@ def explanation(p: Plan) -> list[str]:
 def plan_all(cell: CellIR, dims: Mapping[str, int] | None, strategy: Strategies) -> dict[CellIR, Plan]:
     """Plans of a cell and of all the cells it calls, called ones first.
 
-    A strategy given by name runs every cell it is legal for; it is an error when that is none.  One given by state reaches the
-    cells that have the state.
+    A strategy given by name runs every cell it is legal for; it is an error when that is none.  One given by state
+    reaches the cells that have the state.
     """
     cells: dict[CellIR, None] = {}
 
@@ -68,7 +68,7 @@ def plan_all(cell: CellIR, dims: Mapping[str, int] | None, strategy: Strategies)
 
 
 def for_cell(c: CellIR, root: CellIR, strategy: Strategies) -> Strategies:
-    """The part of a strategy by state that concerns one cell; all of it for the root, so that unknown names are errors."""
+    """The part of a strategy by state that concerns one cell; all of it for a lone cell: unknown names are errors."""
     if not isinstance(strategy, Mapping) or (c == root and not root.subcells):
         return strategy
     own = {s.name for s in c.states}

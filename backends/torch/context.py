@@ -11,7 +11,9 @@ from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR, NodeId
 from rnnc.ir.types import Type
 
-LOCALS = frozenset({"self", "state", "reverse", "cu_seqlens", "torch", "F", "nn", "math", "final", "batch", "device", "dtype"})
+LOCALS = frozenset(
+    {"self", "state", "reverse", "cu_seqlens", "torch", "F", "nn", "math", "final", "batch", "device", "dtype"}
+)
 
 MOVING = frozenset({"input", "state", "delay", "conv", "attention", "call", "repeat"})
 
@@ -39,7 +41,9 @@ class Context:
     static: frozenset[NodeId]
     like: str  # a real tensor whose dtype and device fresh tensors take
     lead_text: str = ""  # the sizes of the lead axes, as arguments of `expand`
-    attributes: dict[NodeId | str, str] = field(default_factory=dict)  # parameters, buffers, submodules (by key): self.NAME
+    attributes: dict[NodeId | str, str] = field(
+        default_factory=dict
+    )  # parameters, buffers, submodules (by key): self.NAME
     dim_names: dict[str, str] = field(default_factory=dict)  # how a dim is written
     imports: set[str] = field(default_factory=set)  # of rnnc.runtime and modules ("math", "F"): what was used
 

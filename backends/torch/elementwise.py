@@ -151,7 +151,9 @@ def one_field(c: Context, node: Node, ids: tuple[NodeId, ...], args: list[Expr])
     return [
         e
         if e.number or c.type(i).dtype == "complex"
-        else replace(e, text=f"{e.at(ADD)} + 0j", prec=ADD, unlifted=None, flipped=None, base="", index=(), add_bias=None)
+        else replace(
+            e, text=f"{e.at(ADD)} + 0j", prec=ADD, unlifted=None, flipped=None, base="", index=(), add_bias=None
+        )
         for e, i in zip(args, ids)
     ]
 
@@ -200,7 +202,9 @@ def part(c: Context, node: Node, args: list[Expr]) -> Expr:
 def select(c: Context, node: Node, args: list[Expr]) -> Expr:
     condition, a, b = args
     if condition.number:
-        return joined(c, node, args, f"{a.at(TERNARY + 1)} if {condition.at(TERNARY + 1)} else {b.at(TERNARY)}", TERNARY)
+        return joined(
+            c, node, args, f"{a.at(TERNARY + 1)} if {condition.at(TERNARY + 1)} else {b.at(TERNARY)}", TERNARY
+        )
     if a.number and b.number:
         a, b = as_tensors(c, node, [condition, a, b])[1:]
     a, b = one_field(c, node, node.args[1:], [a, b])

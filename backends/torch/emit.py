@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import PurePath
+from typing import Any
 
 from torch import nn
 
@@ -46,7 +47,9 @@ class Module:
         cell = self.cell
         recurrent = [n for s in cell.states for n in (s.update, s.init)]
         values = [p.init.node for p in cell.params if p.init.node is not None]
-        self.used = closure(cell, [*recurrent, *(o.node for o in cell.outputs), *values, *(p.node for p in cell.params)])
+        self.used = closure(
+            cell, [*recurrent, *(o.node for o in cell.outputs), *values, *(p.node for p in cell.params)]
+        )
         for choice in self.choices:
             self.used |= closure(cell, [] if choice.form is None else coefficients(cell, choice.form))
         names = Names(set(dir(nn.Module)) | {"step", "initial_state", "reset_parameters"} | {d.name for d in cell.dims})
@@ -117,7 +120,10 @@ class Module:
         body = ["super().__init__()"]
         for d in cell.dims:
             if d.default is not None and d.default.names:
-                body += [f"if {d.name} is None:", *indented([*check(d.default), f"{d.name} = {dim_text(d.default, str)}"])]
+                body += [
+                    f"if {d.name} is None:",
+                    *indented([*check(d.default), f"{d.name} = {dim_text(d.default, str)}"]),
+                ]
         body += self.checks()
         body += [f"self.{d.name} = {d.name}" for d in cell.dims]
         c = self.writer.context(0)
@@ -157,7 +163,11 @@ class Module:
         lines = [f"self.{b.name}.copy_({b.text})" for b in self.buffers]
         for p in cell.params:
             lines += init.lines(p)
-        head = ["@torch.no_grad()", "def reset_parameters(self) -> None:", '    """Fresh parameters, as the spec declares them."""']
+        head = [
+            "@torch.no_grad()",
+            "def reset_parameters(self) -> None:",
+            '    """Fresh parameters, as the spec declares them."""',
+        ]
         return [*head, *indented(lines)]
 
     def apply(self) -> list[str]:
@@ -210,7 +220,8 @@ class Module:
         c = self.writer.context(0)
         c.dim_names = {d.name: d.name for d in self.cell.dims}
         known = {d.name for d in sub.dims}
-        sizes = [f"{name}={c.dim(Dim.of(size))}" for name, size in node.attr("dims") if name in known]  # type: ignore[union-attr, misc]
+        given: Any = node.attr("dims")
+        sizes = [f"{name}={c.dim(Dim.of(size))}" for name, size in given if name in known]
         made = f"{self.class_names[sub]}({', '.join([*sizes, 'device=device', 'dtype=dtype'])})"
         if node.op == "repeat":
             made = f"nn.ModuleList({made} for _ in range({node.attr('count')}))"
@@ -231,12 +242,12 @@ class Module:
             return {}
         t = node.type
         init = node.args[1] if node.op == "delay" and len(node.args) > 1 else None
-        sizes = ["batch", str(length), *(c.dim(d) for d in (*t.per, *t.shape))]
+        shape = ["batch", str(length), *(c.dim(d) for d in (*t.per, *t.shape))]
         if init is None:
             kind = "dtype=torch.promote_types(dtype, torch.complex64)" if t.dtype == "complex" else "dtype=dtype"
             if t.dtype in ("token", "bool"):
                 kind = f"dtype=torch.{'long' if t.dtype == 'token' else 'bool'}"
-            return {key: f"torch.zeros({', '.join(sizes)}, device=device, {kind})"}
+            return {key: f"torch.zeros({', '.join(shape)}, device=device, {kind})"}
         _, text = initial_value(c, self.source, init, t, f"batch, {length}")
         return {key: text}
 
@@ -263,8 +274,14 @@ class Module:
         written = Forward(w=self.writer, choices=self.choices).write()
         head = signature(
             "forward",
-            ["self", *self.arguments(), "state: State | None = None", "*", "reverse: bool = False",
-             "cu_seqlens: Tensor | None = None"],
+            [
+                "self",
+                *self.arguments(),
+                "state: State | None = None",
+                "*",
+                "reverse: bool = False",
+                "cu_seqlens: Tensor | None = None",
+            ],
             self.result_type(),
         )
         self.imports.add("run_packed")
@@ -274,9 +291,7 @@ class Module:
         return [head, *indented([*lines, *written.lines, *written.ending(reverse=True)])]
 
     def step(self) -> list[str]:
-        head = signature(
-            "step", ["self", *self.arguments(), "state: State | None = None"], self.result_type()
-        )
+        head = signature("step", ["self", *self.arguments(), "state: State | None = None"], self.result_type())
         doc = '"""One step: inputs are [batch, ...], without the time axis."""'
         written = write_step(self.writer)
         return [head, *indented([doc, *self.fresh_state(), *written.lines, *written.ending()])]
@@ -351,7 +366,11 @@ def file_text(modules: list[str], imports: set[str], title: str, file: str) -> s
     runtime = sorted(imports - set(RUNTIME_MODULES))
     if runtime:
         lines += ["", f"from rnnc.runtime import {', '.join(runtime)}"]
-    return "\n".join(lines) + "\n\nState = dict[str, Any]  # by name: [batch, ...], or the state of a submodule\n\n\n" + "\n\n".join(modules)
+    return (
+        "\n".join(lines)
+        + "\n\nState = dict[str, Any]  # by name: [batch, ...], or the state of a submodule\n\n\n"
+        + "\n\n".join(modules)
+    )
 
 
 def emit_file(
@@ -369,7 +388,13 @@ def emit_file(
     for cell in (*order, root):
         graph, choices, why = plans[cell]
         module = Module(
-            cell=graph, choices=choices, source=Source(sources), imports=imports, why=why, name=names[cell], class_names=names
+            cell=graph,
+            choices=choices,
+            source=Source(sources),
+            imports=imports,
+            why=why,
+            name=names[cell],
+            class_names=names,
         )
         texts.append(module.text())
     title = f"{root.name}: " + (root.doc.split("\n")[0].strip() or "a recurrent layer")

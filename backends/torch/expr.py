@@ -15,9 +15,9 @@ TERNARY, OR, AND, NOT, COMPARE, BIT_OR, BIT_AND, ADD, MUL, UNARY, POWER, ATOM = 
 class Expr:
     """Source text and how it binds.
 
-    A tensor's axes are `[*lead, *per, *shape]` (lead: batch and time, none for a static value).  Two liberties keep the code
-    free of copies: an axis of `per` or `shape` in `small` may have size 1 where the type says more (it broadcasts later), and a
-    static tensor may lack the first `absent` axes.
+    A tensor's axes are `[*lead, *per, *shape]` (lead: batch and time, none for a static value).  Two liberties keep the
+    code free of copies: an axis of `per` or `shape` in `small` may have size 1 where the type says more (it broadcasts
+    later), and a static tensor may lack the first `absent` axes.
     """
 
     text: str
@@ -31,7 +31,9 @@ class Expr:
     index: tuple[bool, ...] = ()  # ... and its last axes, True for a new one
     unlifted: Expr | None = field(default=None, repr=False)  # the value before `lift` gave it per axes
     flipped: Expr | None = field(default=None, repr=False)  # of a transposed matrix: the matrix
-    add_bias: Callable[[Expr], Expr | None] | None = field(default=None, repr=False, compare=False)  # F.linear takes one
+    add_bias: Callable[[Expr], Expr | None] | None = field(
+        default=None, repr=False, compare=False
+    )  # F.linear takes one
 
     def at(self, prec: int) -> str:
         """The text, in parentheses where a place that binds as tightly as `prec` needs them."""
@@ -77,9 +79,7 @@ def new_axes(e: Expr, rank: int, axes: tuple[int, ...]) -> Expr:
         return e
     base = e.base or e.atom
     text = f"{base}[..., {', '.join('None' if fresh else ':' for fresh in index)}]"
-    return replace(
-        e, text=text, prec=ATOM, base=base, index=tuple(index), unlifted=None, flipped=None, add_bias=None
-    )
+    return replace(e, text=text, prec=ATOM, base=base, index=tuple(index), unlifted=None, flipped=None, add_bias=None)
 
 
 def dim_text(dim: Dim, name_of: Callable[[str], str], prec: int = 0) -> str:
@@ -123,5 +123,5 @@ def _polynomial(dim: Dim, name_of: Callable[[str], str]) -> str:
             factors.insert(0, str(abs(c)))
         sign = "-" if c < 0 else "+"
         term = " * ".join(factors)
-        out = (f"{out} {sign} {term}" if out else ("-" if c < 0 else "") + term)
+        out = f"{out} {sign} {term}" if out else ("-" if c < 0 else "") + term
     return out

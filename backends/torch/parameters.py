@@ -28,7 +28,8 @@ def literal(value: object) -> str:
     """Nested exact numbers as a Python list."""
     if isinstance(value, tuple):
         return f"[{', '.join(literal(v) for v in value)}]"
-    return number_text(Fraction(value))[0]  # type: ignore[arg-type]
+    assert isinstance(value, (int, Fraction)), value
+    return number_text(Fraction(value))[0]
 
 
 def buffers(c: Context, nodes: set[NodeId], taken: set[str]) -> list[Buffer]:
@@ -88,7 +89,8 @@ class Initialiser:
             coefficient, base, power = x
             scale = "" if coefficient == 1 else f"{float(coefficient)!r} * "
             return f"{scale}({self.c.dim(base)}) ** {float(power)!r}"
-        return number_text(Fraction(x))[0]  # type: ignore[arg-type]
+        assert isinstance(x, (int, Fraction)), x
+        return number_text(Fraction(x))[0]
 
     def _fill(self, init: Init, name: str, type_: Type) -> list[str]:
         """Statements that fill the tensor `name`; complex tensors are filled through their real view."""
@@ -192,7 +194,15 @@ class Initialiser:
 def static_body(c: Context, source: Source) -> Body:
     """For expressions of parameters and constants alone."""
     return Body(
-        c=c, names=Names(), env={}, uses={}, titles={}, results=frozenset(), owners={}, source=Source({}), time=Time(step=True)
+        c=c,
+        names=Names(),
+        env={},
+        uses={},
+        titles={},
+        results=frozenset(),
+        owners={},
+        source=Source({}),
+        time=Time(step=True),
     )
 
 
@@ -208,7 +218,11 @@ def initial_value(c: Context, source: Source, init: NodeId, type_: Type, batch: 
     if e.number:
         size = f"({sizes}{',' if ', ' not in sizes else ''})"
         return [], f"torch.full({size}, {e.text}, device=device, {kind})"
-    cast = ".to(torch.promote_types(dtype, torch.complex64))" if type_.dtype == "complex" and c.type(init).dtype != "complex" else ""
+    cast = (
+        ".to(torch.promote_types(dtype, torch.complex64))"
+        if type_.dtype == "complex" and c.type(init).dtype != "complex"
+        else ""
+    )
     return body.lines, f"{e.atom}{cast}.expand({sizes})"
 
 

@@ -111,7 +111,6 @@ def tensor(f: Forward, node: NodeId | None, state: str, core: tuple[Dim, ...] | 
 
 def length_argument(f: Forward, nodes: Iterable[NodeId | None]) -> list[str]:
     """`length=` where no coefficient has a time axis."""
-    c = f.body.c
     if any(n is not None and not f.body.env[n].static for n in nodes):
         return []
     return [f"length={f.first_input}.shape[1]"]
@@ -266,33 +265,29 @@ def micro_step(f: Forward, step: MicroStep, state: str, keys: tuple[Dim, ...], v
     if fused:
         inner = []
         for u in fused:
-            arguments = [
-                tensor(f, u.u, state, keys),
-                "None" if u.v is None else tensor(f, u.v, state, values),
-                tensor(f, u.b, state, keys),
-                scale_text(f, u.factors, u.negative),
-            ]
-            inner.append(call(c.use("Update"), *(a for i, a in enumerate(arguments) if a is not None or i < 3)))
+            v = "None" if u.v is None else tensor(f, u.v, state, values)
+            arguments = [tensor(f, u.u, state, keys), v, tensor(f, u.b, state, keys), *scale(f, u.factors, u.negative)]
+            inner.append(call(c.use("Update"), *arguments))
         parts.append(f"updates={tupled(inner)}")
     if low_rank:
         pairs = [f"({tensor(f, a, state, keys)}, {tensor(f, b, state, keys)})" for a, b in low_rank]
         parts.append(f"low_rank={tupled(pairs)}")
     if writes:
         pairs = [
-            f"({tensor(f, u, state, keys)}, {tensor(f, v, state, values) if v is not None else 'None'})" for u, v in writes
+            f"({tensor(f, u, state, keys)}, {tensor(f, v, state, values) if v is not None else 'None'})"
+            for u, v in writes
         ]
         parts.append(f"writes={tupled(pairs)}")
     return call(c.use("MicroStep"), *parts)
 
 
-def scale_text(f: Forward, factors: tuple[NodeId, ...], negative: bool) -> str | None:
-    """The scalar of an update: minus a product of gates, say."""
+def scale(f: Forward, factors: tuple[NodeId, ...], negative: bool) -> list[str]:
+    """The scalar of an update as its last argument, minus a product of gates, say; none where it is one."""
     if not factors and not negative:
-        return None
+        return []
     if not factors:
-        return f"{f.body.c.like}.new_tensor(-1.0)"
-    texts = [f.body.env[n].at(UNARY) for n in factors]
-    return ("-" if negative else "") + " * ".join(texts)
+        return [f"{f.body.c.like}.new_tensor(-1.0)"]
+    return [("-" if negative else "") + " * ".join(f.body.env[n].at(UNARY) for n in factors)]
 
 
 def listed(items: list[str]) -> str:

@@ -44,7 +44,9 @@ def dim(c: Context, node: Node, args: list[Expr]) -> Expr:
     value = node.attr("value")
     assert isinstance(value, Dim)
     text = c.dim(value)
-    return Expr(text=text, prec=ATOM if text.replace(".", "").replace("_", "").isalnum() else 0, number=True, static=True)
+    return Expr(
+        text=text, prec=ATOM if text.replace(".", "").replace("_", "").isalnum() else 0, number=True, static=True
+    )
 
 
 def held(c: Context, node: Node, args: list[Expr]) -> Expr:
@@ -119,7 +121,11 @@ def reshape(c: Context, node: Node, args: list[Expr]) -> Expr:
     per = frozenset(axis + t.rank - len(shape) for axis in x.small)
     sizes = tuple_text([c.dim(d) for d in shape])
     if t.rank == 0:
-        return plain(new_axes(x, len(shape), tuple(range(-len(shape), 0))), new_axes(x, len(shape), tuple(range(-len(shape), 0))).text, small=per)
+        return plain(
+            new_axes(x, len(shape), tuple(range(-len(shape), 0))),
+            new_axes(x, len(shape), tuple(range(-len(shape), 0))).text,
+            small=per,
+        )
     flat = f"{x.atom}.flatten({-t.rank})" if t.rank > 1 else x.atom
     if not shape:
         return plain(x, f"{flat}.squeeze(-1)", small=per)
@@ -168,11 +174,11 @@ def reduce(c: Context, node: Node, args: list[Expr]) -> Expr:
     t = c.type(node.args[0])
     axes = node.attr("axes")
     assert isinstance(axes, tuple)
-    x = c.whole(args[0], t, frozenset(axes))  # type: ignore[arg-type]
+    gone = frozenset(int(str(a)) for a in axes)
+    x = c.whole(args[0], t, gone)
     if not axes:
         return x
-    gone = set(axes)
-    small = frozenset(a + sum(1 for g in gone if g > a) for a in x.small)  # type: ignore[operator]
+    small = frozenset(a + sum(g > a for g in gone) for a in x.small)
     where = str(axes[0]) if len(axes) == 1 else tuple_text([str(a) for a in axes])
     return plain(x, f"{x.atom}.{node.op}({where})", small=small)
 

@@ -1,4 +1,7 @@
-"""code(torch): what looks back in time without a recurrence: `prev` and `conv`.  Their buffers are in the state dict."""
+"""code(torch): what looks back in time without a recurrence (`prev`, `conv`, attention), and calls of submodules.
+
+What they carry from step to step is in the state dict, under their keys.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,13 @@ if TYPE_CHECKING:
     from rnnc.backends.torch.body import Body
 
 TIME = frozenset({"delay", "conv", "attention", "call", "repeat"})
+
+
+def whole_attr(node: Node, key: str) -> int:
+    """An attribute that is a small number; 0 where it is left out."""
+    value = node.attr(key, 0)
+    assert isinstance(value, (int, Fraction)), value
+    return int(value)
 
 
 def buffer_length(node: Node) -> int:
@@ -46,10 +56,10 @@ class Time:
 
     def _call(self, body: Body, node: Node, args: list[Expr]) -> Expr:
         """A submodule: one call for all of its outputs."""
-        key, index = str(node.attr("key")), int(node.attr("output", 0))  # type: ignore[call-overload]
+        key, index = str(node.attr("key")), whole_attr(node, "output")
         if key not in self.results:
-            sub = body.c.cell.subcells[int(node.attr("cell"))]  # type: ignore[call-overload]
-            read = {int(n.attr("output", 0)): n for n in body.c.cell.nodes if n.op == "call" and n.attr("key") == key}  # type: ignore[call-overload]
+            sub = body.c.cell.subcells[whole_attr(node, "cell")]
+            read = {whole_attr(n, "output"): n for n in body.c.cell.nodes if n.op == "call" and n.attr("key") == key}
             names = [body.names.fresh(body.title(read[i]) if i in read else "_") for i in range(len(sub.outputs))]
             state = body.names.fresh(f"{key}_state")
             targets = names[0] if len(names) == 1 else f"({', '.join(names)})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -66,17 +66,17 @@ model Hybrid(vocab: dim, d: dim = 6, heads: dim = 2) {
 SOURCES = {"Stack": STACK, "Hybrid": HYBRID}
 
 
-@lru_cache(maxsize=None)
+@cache
 def spec_of(name: str) -> Any:
     return rnnc.parse(SOURCES[name])
 
 
-@lru_cache(maxsize=None)
+@cache
 def compiled(name: str, strategy: str | None = None) -> Any:
     return rnnc.compile(spec_of(name), name, strategy=strategy)
 
 
-@lru_cache(maxsize=None)
+@cache
 def case(name: str, steps: int, with_state: bool) -> support.Case:
     cell: CellIR = spec_of(name).lower(name)
     dims = cell.dim_values({"vocab": 5})

@@ -1,4 +1,4 @@
-"""Compiled layers are good PyTorch citizens: compile, export, autocast, torch.func, copies, pickles, dtypes, devices."""
+"""Compiled layers are good PyTorch citizens: compile, export, autocast, torch.func, copies, pickles, dtypes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 import traceback
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ STDLIB = ("gated_deltanet", "gru", "mingru", "lru", "mlstm", "retnet")
 ALL = (*STDLIB, *SOURCES)
 
 
-@lru_cache(maxsize=None)
+@cache
 def compiled(name: str, strategy: str | None = None) -> Any:
     spec = rnnc.parse(SOURCES[name]) if name in SOURCES else rnnc.stdlib(name)
     return rnnc.compile(spec, spec.cells[0], strategy=strategy)
@@ -153,7 +153,9 @@ def test_autocast(name: str) -> None:
     assert all(p.grad.isfinite().all() for p in layer.parameters() if p.grad is not None)
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # PyTorch has no batching rule for baddbmm_
+@pytest.mark.filterwarnings(
+    "ignore:There is a performance drop:UserWarning"
+)  # PyTorch has no batching rule for baddbmm_
 @pytest.mark.parametrize("name", ALL)
 def test_functional_call_grad_and_vmap(name: str) -> None:
     """Gradients of each sequence of a batch by `vmap(grad(...))` are those of the sequences one by one."""
@@ -192,14 +194,18 @@ def test_pickle_in_a_fresh_process(tmp_path: Path) -> None:
         "assert torch.equal(saved['layer'](saved['x'])[0], saved['y']); print(type(saved['layer']).__name__)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "layer.pt")], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code, str(tmp_path / "layer.pt")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.stdout.strip() == "GatedDeltaNet", done.stderr
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_dtypes_and_devices(name: str) -> None:
-    """`.double()`, `.to(...)` and construction in float64 agree; a meta module gets its values from `reset_parameters`."""
+    """`.to(float64)` and construction in float64 agree; a meta module gets its values from `reset_parameters`."""
     layer, x = layer_of(name), example().double()
     double = copy.deepcopy(layer).to(torch.float64)
     built = layer_of(name, dtype=torch.float64)
@@ -209,7 +215,9 @@ def test_dtypes_and_devices(name: str) -> None:
     meta = layer_of(name, device="meta")
     assert all(p.device.type == "meta" for p in meta.parameters())
     with torch.device("meta"):
-        assert [v.shape for v in meta(torch.empty(2, 5, 8))[1].values()] == [v.shape for v in layer(x.float())[1].values()]
+        assert [v.shape for v in meta(torch.empty(2, 5, 8))[1].values()] == [
+            v.shape for v in layer(x.float())[1].values()
+        ]
     torch.manual_seed(3)
     empty = meta.to_empty(device="cpu")
     empty.reset_parameters()

@@ -14,7 +14,6 @@ from rnnc.backends.torch.emit import emit_cell
 from rnnc.ir.graph import CellIR, Input, Node
 from rnnc.ir.types import Type
 
-
 MODEL_OPS = ("call", "repeat")
 EXAMPLES = [e for e in examples.EXAMPLES if e.op not in MODEL_OPS]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ FOLDER = Path(rnnc.spec.stdlib("deltanet").file).parent
 LENGTHS = (1, 2, 63, 75)
 
 
-@lru_cache(maxsize=None)
+@cache
 def spec_of(file: str) -> Any:
     return rnnc.spec.load(FOLDER / file)
 
@@ -33,7 +34,7 @@ def cells() -> list[tuple[str, str]]:
     return [(f, c) for f in files for c in spec_of(f).cells if c not in spec_of(f).models]
 
 
-@lru_cache(maxsize=None)
+@cache
 def lowered(file: str, cell: str) -> CellIR:
     return spec_of(file).lower(cell)  # type: ignore[no-any-return]
 
@@ -44,7 +45,7 @@ def strategies(file: str, cell: str) -> list[str]:
     return sorted({o.name for g in found.groups for o in g.options if o.legal} - {"step"})
 
 
-@lru_cache(maxsize=None)
+@cache
 def compiled(file: str, cell: str, strategy: str) -> Any:
     return rnnc.compile(spec_of(file), cell, strategy=strategy)
 
@@ -89,12 +90,13 @@ def test_reversed_and_packed_sequences(file: str, cell: str, strategy: str) -> N
     layer = compiled(file, cell, strategy)(**dims, dtype=torch.float64)
     lengths = [3, 1, 4]
     xs = [
-        support.tensor(x, torch.float64) for x in support.random_inputs(ir, dims, rng, batch=1, steps=sum(lengths)).values()
+        support.tensor(x, torch.float64)
+        for x in support.random_inputs(ir, dims, rng, batch=1, steps=sum(lengths)).values()
     ]
     ends = np.cumsum([0, *lengths]).tolist()
     for reverse in (False, True):
         y, final = layer(*xs, cu_seqlens=torch.tensor(ends), reverse=reverse)
-        for i, (start, end) in enumerate(zip(ends, ends[1:])):
+        for i, (start, end) in enumerate(pairwise(ends)):
             pieces = [x[:, start:end] for x in xs]
             alone, last = layer(*(p.flip(1) if reverse else p for p in pieces))
             for got, want in zip(_tuple(y), _tuple(alone)):

@@ -12,6 +12,9 @@ from rnnc.ir.types import Type
 D, H, K, V = (Dim.of(x) for x in ("d", "heads", "dk", "dv"))
 
 
+DEFAULT = Init()
+
+
 class Cell:
     """A builder with the bookkeeping of parameters."""
 
@@ -19,7 +22,7 @@ class Cell:
         self.b = Builder()
         self.params: list[Param] = []
 
-    def param(self, name: str, *shape: Dim, per: tuple[Dim, ...] = (), init: Init = Init()) -> NodeId:
+    def param(self, name: str, *shape: Dim, per: tuple[Dim, ...] = (), init: Init = DEFAULT) -> NodeId:
         node = self.b.leaf("param", name, Type(shape=shape, per=per))
         self.params.append(Param(name=name, node=node, init=init))
         return node
@@ -35,7 +38,9 @@ class Cell:
     def zero(self, type_: Type) -> NodeId:
         return self.b.const(Fraction(0), type_)
 
-    def finish(self, name: str, dims: dict[str, Dim | None], inputs: list[NodeId], states: list[State], **outputs: NodeId) -> CellIR:
+    def finish(
+        self, name: str, dims: dict[str, Dim | None], inputs: list[NodeId], states: list[State], **outputs: NodeId
+    ) -> CellIR:
         nodes = self.b.nodes
         return CellIR(
             name=name,
@@ -90,7 +95,9 @@ def delta() -> CellIR:
     per = (H,)
 
     def conv(value: NodeId, name: str) -> NodeId:
-        w = c.param(f"{name}_conv_weight", *b.type(value).shape, Dim.of(4), per=per, init=Init(kind="fan_in", args=(Dim.of(4),)))
+        w = c.param(
+            f"{name}_conv_weight", *b.type(value).shape, Dim.of(4), per=per, init=Init(kind="fan_in", args=(Dim.of(4),))
+        )
         bias = c.param(f"{name}_conv_bias", *b.type(value).shape, per=per)
         return b.add("conv", value, w, bias, width=4, key=f"{name}_conv")
 

@@ -21,7 +21,9 @@ def small_dims(cell: CellIR) -> dict[str, int]:
         if d.default is None:
             given[d.name] = 8
         elif d.default.constant is not None:
-            given[d.name] = max(1, min(int(d.default.constant), 4) if d.default.constant > 4 else min(int(d.default.constant), 2))
+            given[d.name] = max(
+                1, min(int(d.default.constant), 4) if d.default.constant > 4 else min(int(d.default.constant), 2)
+            )
     return cell.dim_values(given)
 
 
@@ -42,7 +44,9 @@ MEANT: dict[tuple[str, str], Callable[[Any], Any]] = {
 }
 
 
-def random_inputs(cell: CellIR, dims: Mapping[str, int], rng: np.random.Generator, batch: int, steps: int) -> dict[str, Any]:
+def random_inputs(
+    cell: CellIR, dims: Mapping[str, int], rng: np.random.Generator, batch: int, steps: int
+) -> dict[str, Any]:
     found = {}
     for i in cell.inputs:
         t = cell.nodes[i.node].type
@@ -130,7 +134,9 @@ class Case:
                 dict(layer.named_parameters())[name].copy_(tensor(value, dtype))
         return layer
 
-    def check(self, cls: Any, *, dtype: torch.dtype = torch.float64, tolerance: float = 1e-10, step: bool = True) -> None:
+    def check(
+        self, cls: Any, *, dtype: torch.dtype = torch.float64, tolerance: float = 1e-10, step: bool = True
+    ) -> None:
         """The module's outputs, final state and all gradients are the oracle's; step by step gives the same."""
         layer = self.module(cls, dtype)
         xs = {k: tensor(v, dtype) for k, v in self.inputs.items()}
