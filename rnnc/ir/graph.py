@@ -103,10 +103,14 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangeClaim:
-    """`node` lies in `domain`: written by the user on a gate, let or output; checked, never trusted."""
+    """`node` lies in `domain`: written by the user on a gate, let or output; checked, never trusted.
+
+    `required` (a gate): the range has to be proved; that of others has to be possible.
+    """
 
     node: NodeId
     domain: Domain
+    required: bool = field(default=False, compare=False)
     span: Span | None = field(default=None, compare=False, repr=False)
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from rnnc.ir.dims import Dim
-from rnnc.ir.ops import numeric, vjp
+from rnnc.ir.ops import numeric
+from rnnc.ir.ops import vjp_structured as vjp
 from rnnc.ir.ops.table import Attrs, Category, Op, OpTypeError, define, joint_dtype, joint_per
 from rnnc.ir.types import Type
 

@@ -28,27 +28,18 @@ Wanted = tuple[bool, ...]
 # ---------------------------------------------------------------- helpers
 
 
-def _conj(b: Builder, x: NodeId) -> NodeId:
+def conj_of(b: Builder, x: NodeId) -> NodeId:
     return b.map("conj", x) if b.type(x).dtype == "complex" else x
-
-
-def _conj_transpose(b: Builder, m: NodeId) -> NodeId:
-    return _conj(b, b.transpose(m))
 
 
 def _times(b: Builder, g: NodeId, *factors: NodeId) -> NodeId:
     for f in factors:
-        g = b.map("mul", g, _conj(b, f))
+        g = b.map("mul", g, conj_of(b, f))
     return g
 
 
 def _one_minus(b: Builder, x: NodeId) -> NodeId:
     return b.map("sub", b.const(1), x)
-
-
-def _like(b: Builder, value: int, x: NodeId) -> NodeId:
-    """A constant of x's type."""
-    return b.const(Fraction(value), replace(b.type(x), vocab=None))
 
 
 def _unary(slope: Callable[[Builder, NodeId, NodeId], NodeId]) -> Callable[..., Grads]:
@@ -63,14 +54,6 @@ def _unary(slope: Callable[[Builder, NodeId, NodeId], NodeId]) -> Callable[..., 
 def _keep_axes(b: Builder, reduced: NodeId, axes: tuple[int, ...], type_: Type) -> NodeId:
     """A reduced value with its axes back as size 1."""
     return b.add("expand", reduced, axes=tuple(sorted(axes))) if axes else reduced
-
-
-def _sum_last(b: Builder, x: NodeId) -> NodeId:
-    return b.add("expand", b.add("sum", x, axes=(-1,)), axes=(-1,))
-
-
-def _mean_last(b: Builder, x: NodeId) -> NodeId:
-    return b.add("expand", b.add("mean", x, axes=(-1,)), axes=(-1,))
 
 
 # ---------------------------------------------------------------- elementwise: slopes
@@ -124,7 +107,7 @@ def neg(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
 
 
 def conj(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
-    return (_conj(b, g),)
+    return (conj_of(b, g),)
 
 
 def re(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
@@ -152,7 +135,7 @@ def mul(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
 
 
 def div(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
-    down = b.map("div", g, _conj(b, node.args[1]))
+    down = b.map("div", g, conj_of(b, node.args[1]))
     return (down, b.map("neg", _times(b, down, node.id)) if wanted[1] else None)
 
 
@@ -305,7 +288,7 @@ def einsum(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
     labels = inputs.split(",")
 
     def one(i: int) -> NodeId:
-        other = _conj(b, node.args[1 - i])
+        other = conj_of(b, node.args[1 - i])
         found = "".join(x for x in labels[i] if x in output or x in labels[1 - i])
         grad = b.einsum(f"{output},{labels[1 - i]}->{found}", g, other)
         if found == labels[i]:
@@ -339,97 +322,3 @@ def extremum(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
     hit = b.add("real", b.map("eq", x, _keep_axes(b, node.id, axes, arg)))
     share = b.map("div", g, b.add("sum", hit, axes=axes))
     return (b.map("mul", hit, _keep_axes(b, share, axes, arg)),)
-
-
-# ---------------------------------------------------------------- structured
-
-
-def layout(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
-    return (b.add("layout_transpose", g, kind=node.attr("kind"), shape=b.type(node.args[0]).shape),)  # type: ignore[arg-type]
-
-
-def layout_transpose(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
-    """The adjoint's adjoint; a companion's fixed ones belong to the layout, not to its linear part."""
-    kind: Any = node.attr("kind")
-    if kind != "companion":
-        return (b.add("layout", g, kind=kind),)
-    n = node.type.shape[0]
-    blank = b.const(Fraction(0), Type(shape=(n, n - 1), per=node.type.per))
-    return (b.add("concat", blank, b.add("expand", g, axes=(-1,)), axis=-1),)
-
-
-def rotation_blocks(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
-    """d rotation(theta) / d theta is rotation(theta + pi/2)."""
-    quarter = b.map("div", b.const("pi"), b.const(2))
-    slope = b.add("rotation_blocks", b.map("add", node.args[0], quarter))
-    return (b.add("sum", b.map("mul", g, slope), axes=(-2, -1)),)
-
-
-def expm(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
-    """The Frechet derivative at A^H in direction g: the upper right block of exp [[A^H, g], [0, A^H]] (Higham 2008,
-    3.16).
-    """
-    a = _conj_transpose(b, node.args[0])
-    n = node.type.shape[0]
-    top = b.add("concat", a, g, axis=-1)
-    bottom = b.add("concat", _like(b, 0, a), a, axis=-1)
-    whole = b.add("expm", b.add("concat", top, bottom, axis=-2))
-    rows = b.add("slice", whole, axis=-2, start=Dim.of(0), stop=n)
-    return (b.add("slice", rows, axis=-1, start=n, stop=n * 2),)
-
-
-def cayley(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
-    """C = (I + M)^-1 (I - M): dC = -(I + M)^-1 dM (I + C)."""
-    eye = b.add("eye", n=node.type.shape[0])
-    left = _conj_transpose(b, b.map("add", eye, node.args[0]))
-    right = _conj_transpose(b, b.map("add", eye, node.id))
-    return (b.map("neg", b.matmul(b.add("solve", left, g), right)),)
-
-
-def solve(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
-    """X = A^-1 B: dB is A^-H g and dA is -dB X^H."""
-    back = b.add("solve", _conj_transpose(b, node.args[0]), g)
-    return (b.map("neg", b.matmul(back, _conj_transpose(b, node.id))) if wanted[0] else None, back)
-
-
-def take(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
-    rows = "abcdefgh"[: b.type(node.args[0]).rank - 1]
-    return (b.einsum(f"z,{rows}->z{rows}", b.add("one_hot", node.args[1]), g), None)
-
-
-# ---------------------------------------------------------------- norms over the last axis
-
-
-def softmax(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
-    inner = _sum_last(b, b.map("mul", g, node.id))
-    return (b.map("mul", node.id, b.map("sub", g, inner)),)
-
-
-def _square_size(b: Builder, x: NodeId) -> NodeId:
-    return b.map("mul", x, x) if b.type(x).dtype == "real" else b.map("re", b.map("mul", x, _conj(b, x)))
-
-
-def _norm(reduce: Callable[[Builder, NodeId], NodeId]) -> Callable[..., Grads]:
-    """y = x / n, n = sqrt(reduce |x|^2 + eps): the gradient is (g - y reduce(re(conj(y) g))) / n."""
-
-    def rule(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
-        x, eps = node.args[0], b.const(node.attr("eps"))  # type: ignore[arg-type]
-        size = b.map("sqrt", b.map("add", reduce(b, _square_size(b, x)), eps))
-        along = b.map("mul", g, _conj(b, node.id))
-        inner = reduce(b, b.map("re", along) if b.type(along).dtype == "complex" else along)
-        return (b.map("div", b.map("sub", g, b.map("mul", node.id, inner)), size),)
-
-    return rule
-
-
-l2norm = _norm(_sum_last)
-rmsnorm = _norm(_mean_last)
-
-
-def layernorm(b: Builder, node: Node, g: NodeId, wanted: Wanted) -> Grads:
-    x, eps = node.args[0], b.const(node.attr("eps"))  # type: ignore[arg-type]
-    centred = b.map("sub", x, _mean_last(b, x))
-    size = b.map("sqrt", b.map("add", _mean_last(b, b.map("mul", centred, centred)), eps))
-    inner = _mean_last(b, b.map("mul", g, node.id))
-    flat = b.map("sub", b.map("sub", g, _mean_last(b, g)), b.map("mul", node.id, inner))
-    return (b.map("div", flat, size),)
