@@ -70,6 +70,9 @@ class _Analysis:
     # ------------------------------------------------------------ linear over (+, x)
 
     def _facts(self, values: dict[str, Value]) -> _Facts:
+        for s in self.states:
+            if self.b.type(s.node).dtype not in ("real", "complex"):
+                return self._no_form("its values are not numbers", s.update)
         opaque = [(s, v) for s in self.states if isinstance(v := values[s.name], Opaque)]
         if len(self.states) > 1:
             if opaque:
@@ -201,25 +204,19 @@ class _Analysis:
         subject = " and ".join(names) or "the state"
         target = self._named_user(v.node)
         where = "" if target is None else f" `{target.name}`"
-        how = (
-            f"through {v.why}"
-            if " " not in v.why
-            else f"in a {v.why}"
-            if v.why.startswith("product")
-            else f"through {v.why}"
-        )
+        how = f"in a {v.why}" if v.why.startswith("product") else f"through {v.why}"
         span = self.cell.nodes[v.node].span
         line = f", line {span.line}" if span is not None else ""
         return f"{subject} enter{'s' if len(names) < 2 else ''}{where or ' the update'} {how}{line}"
 
     def _named_user(self, node: NodeId) -> Node | None:
-        """The first named node that the value of `node` goes into (itself included)."""
-        reach = {node}
+        """The first named node that the value of `node` goes into (itself included), if that is no update."""
+        reach, updates = {node}, {s.update for s in self.cell.states}
         for n in self.cell.nodes[node:]:
             if n.id == node or reach & set(n.args):
                 reach.add(n.id)
                 if n.name and n.op != "state":
-                    return n
+                    return None if n.id in updates else n
         return None
 
     # ------------------------------------------------------------ facts common to all

@@ -1,4 +1,8 @@
-"""Convolution: a time-invariant transition makes the states a convolution of the inputs with its powers (by FFT)."""
+"""Convolution: a time-invariant transition makes the states a convolution of the inputs with its powers (by FFT).
+
+Not chosen by itself: all states of such a recurrence cost less as a scan, whose error is relative to each value and not
+to the largest one.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from rnnc.plan.strategy import Strategy, names, not_linear, structure
 
 class Convolution(Strategy):
     name: ClassVar[str] = "convolution"
+    automatic: ClassVar[bool] = False
 
     def form(self, problem: Problem) -> Form | str | None:
         group = problem.group
