@@ -89,7 +89,7 @@ class Argument(Located):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call(Located):
-    """`callee[sizes](args)`: a function, a learned map, an operator, or a cell: `GatedDeltaNet(d)(x)` has a Call as callee."""
+    """`callee[sizes](args)`: a function, learned map, operator or cell; `GatedDeltaNet(d)(x)` has a Call as callee."""
 
     callee: Name | Call
     args: tuple[Argument, ...]
@@ -206,7 +206,7 @@ class InputDecl(Located):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParamDecl(Located):
-    """`param W: real[n, d] in DOMAIN init INIT`; `init` is an expression such as `normal(0.02)` or `log(arange(1, n))`."""
+    """`param W: real[n, d] in DOMAIN init INIT`; `init` is an expression, `normal(0.02)` or `log(arange(1, n))`."""
 
     name: str
     type: TypeExpr
@@ -310,9 +310,11 @@ class Repeat(Located):
 class Claim(Located):
     """One line of `expect { }`.
 
-    `kind` is one of: linear, affine, time_invariant, eigenvalues, norm, stable, contractive, parallel, recognizes, tracks.
+    `kind` is one of: linear, affine, time_invariant, eigenvalues, norm, stable, contractive, parallel, recognizes,
+    tracks.
     `subject` is the state or operator spoken of; `domain` the set claimed ("real" for `eigenvalues(A) real`);
-    `args` the language, group or strategy; `negated` for `not CLAIM`; `precision` of `under ...`; `layers` of `with layers = k`.
+    `args` the language, group or strategy; `negated` for `not CLAIM`; `precision` of `under ...`; `layers` of
+    `with layers = k`.
     """
 
     kind: str
@@ -354,7 +356,7 @@ Statement: TypeAlias = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use(Located):
-    """`use std.gates { a, b }` has `path` "std.gates"; `use "./mine.rnn" { Foo }` has `path` "./mine.rnn" and `is_file`."""
+    """`use std.gates { a }` has `path` "std.gates"; `use "./mine.rnn" { Foo }` has `path` "./mine.rnn" and `is_file`."""
 
     path: str
     is_file: bool
@@ -433,6 +435,6 @@ class Module(Located):
     file: str
     items: tuple[TopLevel, ...]
     comments: tuple[tuple[int, str], ...] = field(default=(), compare=False)
-    # Names that statements with syntax errors would have declared or updated (those statements are left out of the tree):
-    # later passes do not report them as unknown, missing or never updated.
+    # Names that statements with syntax errors would have declared or updated (those are left out of the tree): later
+    # passes do not report them as unknown, missing or never updated.
     broken_names: frozenset[str] = field(default=frozenset(), compare=False)
