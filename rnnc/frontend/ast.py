@@ -356,7 +356,7 @@ Statement: TypeAlias = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use(Located):
-    """`use std.gates { a }` has `path` "std.gates"; `use "./mine.rnn" { Foo }` has `path` "./mine.rnn" and `is_file`."""
+    """`use std.gates { a }` has `path` "std.gates"; `use "./mine.rnn" { Foo }` has `path` "./mine.rnn" and is_file."""
 
     path: str
     is_file: bool
