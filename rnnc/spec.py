@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
+from rnnc.analysis.declared import check_declared_ranges
 from rnnc.diagnostics import Diagnostics, Span, SpecError
 from rnnc.frontend import ast
 from rnnc.frontend.hyper import check_sizes, read_given
@@ -94,8 +95,10 @@ class Spec:
             lower_declaration(self._library, self._module, decl, given, decl.name_span, generic=True)
             for given in variants
         ]
-        for _, problems in lowered:
+        for cell, problems in lowered:
             _extend(found, problems)
+            if cell is not None:
+                _extend(found, check_declared_ranges(cell))
         check_claims(decl, self._module.scope, found, self._library.broken)
 
     def lower(self, cell: str | None = None, **hyper: object) -> CellIR:
@@ -120,6 +123,7 @@ class Spec:
         _extend(found, problems)
         if lowered is not None:
             check_sizes(c, lowered, dims, decl.name_span)
+            _extend(found, check_declared_ranges(lowered))
         if found.has_errors or lowered is None:
             self._raise(found)
         return simplify(lowered)

@@ -147,7 +147,8 @@ def _let(c: Lowering, decl: ast.LetDecl, context: Context, want: Shape | None) -
                     decl.value.span,
                     help=f"normalise it: `l2norm({c.text_of(decl.value)})`",
                 )
-            c.claim_range(node, domain, decl.type.span if decl.type else decl.span)
+            span = decl.type.span if decl.type else decl.span
+            c.claim_range(node, domain, span, required=decl.keyword == "gate")
     if isinstance(value, Tensor) and not isinstance(decl.value, ast.Name):  # `let a = h'` is only another name of it
         c.name_node(value.node, decl.name, decl.span)
     return value

@@ -280,7 +280,7 @@ class Lowering:
         if not n.name and n.op not in ("const", "dim"):
             self.b.nodes[node] = replace(n, name=name, span=span or n.span)
 
-    def claim_range(self, node: NodeId, domain: Domain, span: Span) -> None:
+    def claim_range(self, node: NodeId, domain: Domain, span: Span, *, required: bool = False) -> None:
         if isinstance(domain, UnitNorm):
             self.unit_nodes.add(node)
-        self.ranges.append(RangeClaim(node=node, domain=domain, span=span))
+        self.ranges.append(RangeClaim(node=node, domain=domain, span=span, required=required))

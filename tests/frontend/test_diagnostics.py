@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from spec_helpers import errors, messages
 
-from rnnc.diagnostics import render
+from rnnc.diagnostics import SpecError, render
 from rnnc.spec import parse
 
 HEAD = """cell C(d: dim, n: dim, heads: dim = 2, k: int = 2, r: real = 1, flag: bool = false) {
@@ -307,3 +307,36 @@ language M over {a, b} = Missing
         ("E0502", 7, 32),
         ("E0501", 8, 26),
     ]
+
+
+GATES = {
+    "gate g: real in (0, 1) = sigmoid(linear(x))": True,
+    "gate g: real in (0, 2) = r * 2 * sigmoid(linear(x))": True,
+    "gate g: real in (0, 2) = 3 * sigmoid(linear(x))": False,
+    "gate g: real in (0, 1) = linear(x)": False,
+    "gate g: real in (0, 1) = h[0]": False,
+    "gate g: real[n] in [-1, 1] = clamp(h, -1, 1)": True,
+    "gate g: real in (0, 1) = 1": False,
+    "gate g: real in (0, 1] = 1": True,
+    "let g: real in (0, 1) = h[0]": True,  # possible
+    "let g: real in (0, 1) = -softplus(h[0])": False,  # impossible
+    "gate g: complex in disk(1) = polar(sigmoid(h[0]), h[1])": True,
+    "gate g: complex in disk(1) = polar(2 * sigmoid(h[0]), h[1])": False,
+    "gate g: complex in re < 0 = complex(-exp(h[0]), h[1])": True,
+}
+
+
+@pytest.mark.parametrize("statement", GATES)
+def test_the_range_of_a_gate_must_be_provable(statement: str) -> None:
+    column = 3 + statement.index(":") + 2
+    assert errors(f"{HEAD}  {statement}\n}}") == ([] if GATES[statement] else [("E0503", 8, column)])
+
+
+def test_a_range_is_checked_for_the_hyperparameters_given() -> None:
+    spec = parse(f"{HEAD}  gate g: real in (0, 2) = r * sigmoid(linear(x))\n}}")
+    assert spec.check().items == []
+    spec.lower(r=2)
+    with pytest.raises(SpecError) as raised:
+        spec.lower(r=3)
+    (found,) = raised.value.diagnostics
+    assert (found.code, found.label) == ("E0503", "all that is known: the value is in (0, 3)")
