@@ -72,8 +72,12 @@ def _grow(b: Builder, rng: Random) -> None:
             shapes = [(N, M), (M, N), (N,), (N * M,), (N, Dim.of(1))]
             b.add("reshape", a, shape=rng.choice(shapes))
         case 13:
-            kind = rng.randrange(4)
-            if kind == 0:
+            kind = rng.randrange(6)
+            if kind == 4:
+                b.matmul(b.map("sub", b.add("eye", n=N), b.outer(a, a)), c)
+            elif kind == 5:
+                b.matmul(a, b.map("mul", b.add("layout", c, kind="diag"), pick()))
+            elif kind == 0:
                 b.add("layout", a, kind=rng.choice(["diag", "circulant", "companion"]))
             elif kind == 1:
                 b.add("concat", a, c, axis=-1)

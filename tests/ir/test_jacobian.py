@@ -70,6 +70,38 @@ def nonlinear_delta_rule(m: Maker) -> CellIR:
     return m.cell((s, m.b.map("tanh", m.b.map("sub", s, m.b.outer(k, read)))))
 
 
+def delta_rule_by_matrix(m: Maker) -> CellIR:
+    """tanh(alpha (I - beta k k^T) S): the transition as a matrix."""
+    s, k, beta, alpha = m.state(N, M, per=(H,)), m.given(N, per=(H,)), m.given(per=(H,)), m.given(per=(H,))
+    reflect = m.b.map("sub", m.b.add("lift", m.b.add("eye", n=N), per=(H,)), m.b.map("mul", beta, m.b.outer(k, k)))
+    return m.cell((s, m.b.map("tanh", m.b.matmul(m.b.map("mul", alpha, reflect), s))))
+
+
+def two_reflections(m: Maker) -> CellIR:
+    s, k, q = m.state(N, M), m.given(N), m.given(N)
+    both = m.b.matmul(
+        m.b.map("sub", m.b.add("eye", n=N), m.b.outer(k, k)), m.b.map("sub", m.b.add("eye", n=N), m.b.outer(q, q))
+    )
+    return m.cell((s, m.b.map("tanh", m.b.matmul(both, s))))
+
+
+def reflection_from_the_right(m: Maker) -> CellIR:
+    s, k = m.state(N, M), m.given(M)
+    return m.cell((s, m.b.map("tanh", m.b.matmul(s, m.b.map("sub", m.b.add("eye", n=M), m.b.outer(k, k))))))
+
+
+def diagonal_matrix(m: Maker) -> CellIR:
+    h = m.state(N)
+    return m.cell((h, m.b.map("tanh", m.b.matmul(m.b.add("layout", m.given(N), kind="diag"), h))))
+
+
+def matrix_of_ones_times(m: Maker) -> CellIR:
+    """A full matrix times a diagonal one, entry by entry, plus a full one: dense."""
+    h, full = m.state(N), m.given(N, N)
+    some = m.b.map("add", m.b.map("mul", full, m.b.add("eye", n=N)), full)
+    return m.cell((h, m.b.map("tanh", m.b.matmul(some, h))))
+
+
 def two_keys(m: Maker) -> CellIR:
     s, k, q = m.state(N, M), m.given(N), m.given(N)
     once = m.b.map("sub", s, m.b.outer(k, m.b.matmul(m.b.transpose(s), k)))
@@ -133,6 +165,11 @@ CASES: list[tuple[Callable[[Maker], CellIR], Jacobian]] = [
     (elman_per_head, Jacobian(kind="block_diagonal", block=N)),
     (delta_rule, Jacobian(kind="low_rank", rank=1, block=N)),
     (nonlinear_delta_rule, Jacobian(kind="low_rank", rank=1, block=N)),
+    (delta_rule_by_matrix, Jacobian(kind="low_rank", rank=1, block=N)),
+    (two_reflections, Jacobian(kind="low_rank", rank=2, block=N)),
+    (reflection_from_the_right, Jacobian(kind="low_rank", rank=1, block=M)),
+    (diagonal_matrix, Jacobian(kind="diagonal")),
+    (matrix_of_ones_times, Jacobian(kind="dense", block=N)),
     (right_acting, Jacobian(kind="low_rank", rank=1, block=M)),
     (bottleneck, Jacobian(kind="low_rank", rank=2, block=N)),
     (blocks, Jacobian(kind="block_diagonal", block=N)),

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rnnc.ir.dims import ONE, Dim
+from rnnc.ir.domains.matrices import DiagonalPlus, Matrices
+from rnnc.ir.evaluate import evaluate
 from rnnc.ir.graph import CellIR, Node
 from rnnc.ir.ops import OPS
 from rnnc.ir.types import Type
@@ -146,6 +148,7 @@ class Sparsity:
         self.cell = cell
         wanted = None if states is None else frozenset(states)
         self.states = {s.node: s.name for s in cell.states if wanted is None or s.name in wanted}
+        self.matrices = evaluate(cell, Matrices(cell))
 
     def leaf(self, node: Node) -> Pattern:
         if node.id not in self.states:
@@ -173,7 +176,7 @@ class Sparsity:
             case "view":
                 return (self._view(node, k, term),)
             case "contraction" if node.op == "einsum":
-                return (self._einsum(node, k, term),)
+                return self._einsum(node, k, term)
             case "reduction":
                 return (self._reduce(node, term),)
             case "composite":
@@ -216,7 +219,7 @@ class Sparsity:
                 axes[at] = _loosen(_plain(shape[at]))
                 return replace(term, axes=tuple(axes), origin=(node.id, k, term.origin))
 
-    def _einsum(self, node: Node, k: int, term: Term) -> Term:
+    def _einsum(self, node: Node, k: int, term: Term) -> tuple[Term, ...]:
         inputs, output = str(node.attr("spec")).split("->")
         mine, other = inputs.split(",")[k], inputs.split(",")[1 - k]
         lead = len(node.type.per)
@@ -225,10 +228,32 @@ class Sparsity:
         new = [x for x in output if x not in mine]
         weighted = bool(new) and any(x in other for x in mine if x not in output)
         term = replace(term, axes=(*(() for _ in range(lead + len(mine) - len(term.axes))), *term.axes))
+        known = self.matrices[node.args[1 - k]]
+        if known is not None and len(gone) == 1 and len(new) == 1 and len(other) == 2 and weighted:
+            return self._structured_product(node, k, term, at, known)
         done, carry = _contract(term, gone, weighted, (node.id, k, term.origin)) if gone else (term, False)
         sizes = dict(zip(output, node.type.shape, strict=True))
         fresh = {x: _loosen(_plain(sizes[x])) if carry else _plain(sizes[x]) for x in new}
-        return replace(done, axes=(*done.axes[:lead], *(done.axes[at[x]] if x in at else fresh[x] for x in output)))
+        axes = (*done.axes[:lead], *(done.axes[at[x]] if x in at else fresh[x] for x in output))
+        return (replace(done, axes=axes),)
+
+    def _structured_product(
+        self, node: Node, k: int, term: Term, at: dict[str, int], matrix: DiagonalPlus
+    ) -> tuple[Term, ...]:
+        """A diagonal plus low rank matrix times the argument: its entries scaled, and `rank` weighted sums of them."""
+        output = str(node.attr("spec")).split("->")[1]
+        (gone,) = (i for x, i in at.items() if x not in output)
+        lead = len(node.type.per)
+        done, _ = _contract(term, {gone}, False, (node.id, k, term.origin))
+        found = []
+        if matrix.diagonal:
+            axes = (*term.axes[:lead], *(term.axes[at.get(x, gone)] for x in output))
+            found.append(replace(term, axes=axes))
+        if matrix.rank:
+            sizes = dict(zip(output, node.type.shape, strict=True))
+            axes = (*done.axes[:lead], *(done.axes[at[x]] if x in at else _plain(sizes[x]) for x in output))
+            found.append(replace(done, axes=axes, count=done.count * matrix.rank))
+        return tuple(found)
 
     def _reduce(self, node: Node, term: Term) -> Term:
         gone = {len(term.axes) + int(a) for a in node.attr("axes")}  # type: ignore[union-attr, arg-type]
