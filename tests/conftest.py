@@ -8,8 +8,18 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import pytest
 from hypothesis import settings
 
 # A shared machine is slow at times, so no deadline; CI repeats the same examples, a developer's run draws new ones.
 settings.register_profile("rnnc", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("rnnc")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite the goldens of generated code; refused in CI")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--update-golden") and os.environ.get("CI"):
+        raise pytest.UsageError("--update-golden is for people, who read the difference: it is refused in CI")

@@ -49,15 +49,23 @@ class Source:
         return text or None
 
 
-def owners(cell: CellIR, roots: Mapping[NodeId, str]) -> dict[NodeId, str]:
-    """For each node the spec's name nearest to it on the way to a result: what a variable for it is called after."""
-    found: dict[NodeId, str] = dict(roots)
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The named value that a node is a part of, which a variable for the node is called after."""
+
+    name: str
+    node: NodeId
+
+
+def owners(cell: CellIR, roots: Mapping[NodeId, str]) -> dict[NodeId, Owner]:
+    """For each node the named value nearest to it on the way to a result."""
+    found = {i: Owner(name, i) for i, name in roots.items()}
     for n in reversed(cell.nodes):
-        own = n.name if n.name and n.op not in LEAVES else found.get(n.id, "")
-        found[n.id] = own
+        if n.name and n.op not in LEAVES:
+            found[n.id] = Owner(n.name, n.id)
         for a in n.args:
-            if own and a not in found:
-                found[a] = own
+            if n.id in found:
+                found.setdefault(a, found[n.id])
     return found
 
 
@@ -75,7 +83,7 @@ class Body:
     uses: Mapping[NodeId, int]
     titles: Mapping[NodeId, str]
     results: frozenset[NodeId]  # new states and outputs, which always get a variable
-    owners: Mapping[NodeId, str]
+    owners: Mapping[NodeId, Owner]
     source: Source
     time: Time
     suffix: str = ""
@@ -144,7 +152,7 @@ class Body:
             return self.titles[node.id]
         if node.name:
             return node.name
-        owner = self.owners.get(node.id, "").removesuffix("_new")
+        owner = self.owners[node.id].name.removesuffix("_new") if node.id in self.owners else ""
         if owner and node.id in self.loop_inputs:
             return f"{owner}_in"
         word = WORDS.get(node.op, node.op)
@@ -154,8 +162,9 @@ class Body:
         if node.id in self.finish:
             e = state_value(self, *self.finish[node.id])
         name = self.names.fresh(self.title(node) + ("" if node.id in self.finish else self.suffix))
-        if node.name or node.id in self.titles:
-            self.comment(self.source.line(node))
+        owner = self.owners.get(node.id)
+        if owner is not None:
+            self.comment(self.source.line(self.c.cell.nodes[owner.node]))
         self.lines.append(f"{name} = {e.text}")
         self.bound[node.id] = name
         self.env[node.id] = e.named(name)

@@ -185,7 +185,7 @@ def complex_(c: Context, node: Node, args: list[Expr]) -> Expr:
         return joined(c, node, args, call("complex", re.text, im.text), ATOM)
     if re.number or im.number:
         return joined(c, node, args, f"{re.at(ADD)} + 1j * {im.at(UNARY)}", ADD)
-    return joined(c, node, args, call("torch.complex", re.text, im.text), ATOM)
+    return joined(c, node, args, call(c.use("complex_of"), re.text, im.text), ATOM)
 
 
 def part(c: Context, node: Node, args: list[Expr]) -> Expr:

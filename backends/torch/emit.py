@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import PurePath
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from rnnc.backends.torch.body import Names, Source, indented
+from rnnc.backends.torch.cheap import cheap_step
 from rnnc.backends.torch.context import identifier
 from rnnc.backends.torch.expr import dim_text
 from rnnc.backends.torch.functions import Forward, Writer, write_step
@@ -77,18 +79,18 @@ class Module:
     # ------------------------------------------------------------ parts
 
     def text(self) -> str:
-        parts = [
-            self.constructor(),
-            self.reset(),
-            self.apply(),
-            self.initial_state(),
-            self.forward(),
-            self.step(),
-            self.extra_repr(),
-        ]
+        running = [self.initial_state(), self.forward(), self.step()]
+        self.drop_unused(running)
+        parts = [self.constructor(), self.reset(), self.apply(), *running, self.extra_repr()]
         body = "\n\n".join("\n".join(indented(p)) for p in parts if p)
         doc = "\n".join(indented(self.docstring()))
         return f"class {self.name}(nn.Module):\n{doc}\n\n{body}\n"
+
+    def drop_unused(self, parts: list[list[str]]) -> None:
+        """Keep the buffers that some function reads."""
+        words = {word for part in parts for line in part for word in re.findall(r"self\.(\w+)", line)}
+        starts = {i for p in self.cell.params if p.init.node is not None for i in closure(self.cell, [p.init.node])}
+        self.buffers = [b for b in self.buffers if b.name in words or b.node in starts]
 
     def docstring(self) -> list[str]:
         cell = self.cell
@@ -290,10 +292,25 @@ class Module:
         lines += ["if reverse:", f"    {', '.join(names)} = {', '.join(f'{n}.flip(1)' for n in names)}"]
         return [head, *indented([*lines, *written.lines, *written.ending(reverse=True)])]
 
+    def step_writer(self) -> Writer:
+        """The writer of `step`, whose graph may be a cheaper one than that of the whole sequence."""
+        cell = cheap_step(self.cell, tuple(c.group for c in self.choices))
+        if cell is self.cell:
+            return self.writer
+        attributes: dict[NodeId | str, str] = {p.node: f"self.{self.attribute[p.name]}" for p in cell.params}
+        fixed = {(n.op, n.attrs): self.writer.attributes[n.id] for n in self.cell.nodes if n.id in self.buffer_nodes}
+        attributes |= {n.id: fixed[n.op, n.attrs] for n in cell.nodes if (n.op, n.attrs) in fixed}
+        attributes |= {key: self.writer.attributes[key] for key in self.submodules}
+        return replace(self.writer, cell=cell, attributes=attributes)
+
+    @property
+    def buffer_nodes(self) -> set[NodeId]:
+        return {b.node for b in self.buffers}
+
     def step(self) -> list[str]:
         head = signature("step", ["self", *self.arguments(), "state: State | None = None"], self.result_type())
         doc = '"""One step: inputs are [batch, ...], without the time axis."""'
-        written = write_step(self.writer)
+        written = write_step(self.step_writer())
         return [head, *indented([doc, *self.fresh_state(), *written.lines, *written.ending()])]
 
     def extra_repr(self) -> list[str]:

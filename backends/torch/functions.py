@@ -49,7 +49,7 @@ class Writer:
             uses=uses,
             titles=titles,
             results=frozenset(self.titles()),
-            owners=owners(self.cell, titles),
+            owners=owners(self.cell, self.titles()),
             source=self.source,
             time=Time(step=lead == 1),
         )

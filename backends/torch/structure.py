@@ -232,9 +232,7 @@ def rotation_blocks(c: Context, node: Node, args: list[Expr]) -> Expr:
 def matrix_function(c: Context, node: Node, args: list[Expr]) -> Expr:
     t = c.type(node.args[0])
     x = c.whole(args[0], t, core(t))
-    if node.op == "expm":  # its backward needs contiguous input
-        return plain(x, call("torch.linalg.matrix_exp", f"{x.atom}.contiguous()"))
-    return plain(x, call(c.use("cayley"), x.text))
+    return plain(x, call(c.use("matrix_exp" if node.op == "expm" else "cayley"), x.text))
 
 
 def solve(c: Context, node: Node, args: list[Expr]) -> Expr:
@@ -243,7 +241,7 @@ def solve(c: Context, node: Node, args: list[Expr]) -> Expr:
     a, b = one_field(c, node, node.args, [a, b])
     static = a.static and b.static
     return Expr(
-        text=call("torch.linalg.solve", a.text, b.text),
+        text=call(c.use("solve"), a.text, b.text),
         static=static,
         small=a.small & b.small,
         absent=min(a.absent, b.absent) if static else 0,
