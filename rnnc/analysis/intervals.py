@@ -128,9 +128,9 @@ def at_least(x: Interval, bound: Interval) -> Interval:
     """max(x, y) for y in `bound`."""
     (a, a_open), (b, b_open) = ends(x)
     (c, c_open), (d, d_open) = ends(bound)
-    lo = max((a, not a_open), (c, not c_open))
+    lo = max((a, a_open), (c, c_open))  # where both start at one value, both must reach it
     hi = max((b, not b_open), (d, not d_open))
-    return Interval(lo=_finite(lo[0]), hi=_finite(hi[0]), lo_open=not lo[1], hi_open=not hi[1])
+    return Interval(lo=_finite(lo[0]), hi=_finite(hi[0]), lo_open=lo[1], hi_open=not hi[1])
 
 
 def at_most(x: Interval, bound: Interval) -> Interval:

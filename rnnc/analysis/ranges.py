@@ -21,6 +21,9 @@ VIEWS = frozenset({"lift", "merge", "split_per", "expand", "broadcast", "reshape
 NONNEGATIVE = between(0, None, lo_open=False)
 FIXED = {
     "tanh": between(-1, 1),
+    "erf": between(-1, 1),
+    "silu": between(Fraction(-2785, 10000), None),  # least at -1.278: -0.27846
+    "gelu": between(Fraction(-17, 100), None),  # least at -0.752: -0.16997
     "softplus": between(0, None),
     "softmax": between(0, 1, hi_open=False),
     "sin": between(-1, 1, False, False),
@@ -113,11 +116,13 @@ class Ranges:
             case "mul":
                 return _power(x, Fraction(2)) if n.args[0] == n.args[1] else iv.mul(x, y)
             case "div":
-                return iv.mul(x, iv.reciprocal(y))
+                return between(0, 1) if self._is_share(n) else iv.mul(x, iv.reciprocal(y))
             case "pow":
                 return self._pow(x, y)
             case "exp":
                 return _exp(x)
+            case "log":
+                return iv.monotone(_log, iv.at_least(x, exactly(0)))
             case "logsigmoid":
                 return between(None, 0)
             case "sqrt":
@@ -131,6 +136,13 @@ class Ranges:
             case "logaddexp":
                 return between(_max_lower(x, y), None)
         return ALL
+
+    def _is_share(self, n: Node) -> bool:
+        """x / (x + y) of positive x and y."""
+        whole = self.nodes[n.args[1]]
+        if whole.op != "add" or n.args[0] not in whole.args:
+            return False
+        return all(iv.is_positive(self.real(a)) for a in whole.args)
 
     def _pow(self, x: Interval, y: Interval) -> Interval:
         if y.lo is not None and y.lo == y.hi:
@@ -216,6 +228,12 @@ def _const(value: object) -> Interval:
 
 def _exp(x: Interval) -> Interval:
     return iv.intersect(iv.monotone(iv.exp, x), between(0, None))
+
+
+def _log(z: Fraction | float) -> Fraction | float:
+    if z <= 0:
+        return -math.inf
+    return z if isinstance(z, float) and math.isinf(z) else Fraction(0) if z == 1 else math.log(z)
 
 
 def _sigmoid(x: Interval) -> Interval:

@@ -18,7 +18,23 @@ from rnnc.ir.domains.concrete import Concrete
 from rnnc.ir.evaluate import evaluate
 from rnnc.ir.types import Interval
 
-UNARY = ["neg", "exp", "sigmoid", "tanh", "softplus", "logsigmoid", "relu", "abs", "sin", "cos", "sign", "step"]
+UNARY = [
+    "neg",
+    "exp",
+    "sigmoid",
+    "silu",
+    "gelu",
+    "erf",
+    "tanh",
+    "softplus",
+    "logsigmoid",
+    "relu",
+    "abs",
+    "sin",
+    "cos",
+    "sign",
+    "step",
+]
 BINARY = ["add", "sub", "mul", "max", "min", "logaddexp"]
 CONSTANTS = [Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(1, 2), Fraction(-3, 4)]
 EXPRESSIONS = st.lists(
@@ -26,7 +42,9 @@ EXPRESSIONS = st.lists(
         st.tuples(st.sampled_from(UNARY), st.integers(0, 20), st.integers(0, 20)),
         st.tuples(st.sampled_from(BINARY), st.integers(0, 20), st.integers(0, 20)),
         st.tuples(
-            st.sampled_from(["const", "square", "root", "half power", "divide"]), st.integers(0, 20), st.integers(0, 20)
+            st.sampled_from(["const", "square", "root", "half power", "divide", "share", "log"]),
+            st.integers(0, 20),
+            st.integers(0, 20),
         ),
     ),
     min_size=1,
@@ -46,6 +64,11 @@ def _node(b, nodes, step):
             return b.add("sqrt", b.add("sigmoid", x))
         case "half power":
             return b.map("pow", b.add("sigmoid", x), b.const(Fraction(1, 16)))
+        case "share":
+            positive = b.add("exp", x)
+            return b.map("div", positive, b.map("add", b.add("softplus", y), positive))
+        case "log":
+            return b.add("log", b.add("sigmoid", x))
         case "divide":
             return b.map("div", y, b.map("add", b.const(1), b.add("softplus", x)))
         case _:
@@ -94,6 +117,9 @@ def test_ranges_enclose_values(make, steps, seed, spread):
         ("cos(x)", -1, 1, (False, False)),
         ("exp(-8 * softplus(x) * sigmoid(x))", 0, 1, (True, True)),
         ("1 - tanh(x)^2", 0, 1, (True, False)),
+        ("exp(x) / (exp(x) + softplus(x))", 0, 1, (True, True)),
+        ("log(sigmoid(x))", None, 0, (True, True)),
+        ("sqrt(1 - sigmoid(x)^2)", 0, 1, (True, True)),
     ],
 )
 def test_gates(text, lo, hi, open_):
