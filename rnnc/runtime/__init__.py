@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from rnnc.runtime.chunk import MicroStep, Read, Update, matrix_scan, matrix_states
 from rnnc.runtime.convolution import causal_convolution, power_kernel
-from rnnc.runtime.functional import causal_attention, causal_conv, delayed, keeping_complex, l2norm, rmsnorm
+from rnnc.runtime.functional import (
+    causal_attention,
+    causal_conv,
+    complex_of,
+    delayed,
+    keeping_complex,
+    l2norm,
+    rmsnorm,
+)
 from rnnc.runtime.operators import (
     block_diagonal,
     block_diagonal_transpose,
@@ -12,7 +20,9 @@ from rnnc.runtime.operators import (
     circulant,
     circulant_transpose,
     companion,
+    matrix_exp,
     rotation_blocks,
+    solve,
 )
 from rnnc.runtime.scan import (
     block_scan,
@@ -47,6 +57,7 @@ __all__ = [
     "circulant",
     "circulant_transpose",
     "companion",
+    "complex_of",
     "convolution_scan",
     "delayed",
     "keeping_complex",
@@ -55,6 +66,7 @@ __all__ = [
     "linear_scan",
     "log_plus_scan",
     "masked_step",
+    "matrix_exp",
     "matrix_scan",
     "matrix_states",
     "max_plus_scan",
@@ -67,5 +79,6 @@ __all__ = [
     "rotation_blocks",
     "run_packed",
     "sequence_lengths",
+    "solve",
     "states_at",
 ]

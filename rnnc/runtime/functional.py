@@ -9,17 +9,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["causal_attention", "causal_conv", "delayed", "keeping_complex", "l2norm", "rmsnorm"]
+from rnnc.runtime.layout import compute_dtype
+
+__all__ = ["causal_attention", "causal_conv", "complex_of", "delayed", "keeping_complex", "l2norm", "rmsnorm"]
 
 
 def keeping_complex(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """`function` of real tensors (a change of dtype or device), of complex ones through their real and imaginary
-    parts."""
+    parts.  There are no complex numbers of half precision: those stay complex64."""
 
     def apply(x: Tensor) -> Tensor:
-        return torch.view_as_complex(function(torch.view_as_real(x))) if x.is_complex() else function(x)
+        if not x.is_complex():
+            return function(x)
+        parts = function(torch.view_as_real(x))
+        return torch.view_as_complex(parts.to(compute_dtype(parts.dtype)))
 
     return apply
+
+
+def complex_of(re: Tensor, im: Tensor) -> Tensor:
+    """re + i im in at least complex64: `torch.complex` takes no half precision, which autocast makes."""
+    dtype = compute_dtype(torch.promote_types(re.dtype, im.dtype))
+    return torch.complex(re.to(dtype), im.to(dtype))
 
 
 def _squared(x: Tensor) -> Tensor:

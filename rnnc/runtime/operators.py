@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rnnc.runtime.layout import compute_dtype, full_precision
+
 __all__ = [
     "block_diagonal",
     "block_diagonal_transpose",
@@ -12,7 +14,9 @@ __all__ = [
     "circulant",
     "circulant_transpose",
     "companion",
+    "matrix_exp",
     "rotation_blocks",
+    "solve",
 ]
 
 
@@ -66,4 +70,18 @@ def rotation_blocks(theta: Tensor) -> Tensor:
 def cayley(m: Tensor) -> Tensor:
     """(I + M)^-1 (I - M): orthogonal for a skew-symmetric M."""
     eye = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device)
-    return torch.linalg.solve(eye + m, eye - m)
+    return solve(eye + m, eye - m)
+
+
+def solve(a: Tensor, b: Tensor) -> Tensor:
+    """X with A X = B, in at least single precision; the dtype of the operands comes back."""
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    with full_precision(a.device):
+        return torch.linalg.solve(a.to(compute_dtype(dtype)), b.to(compute_dtype(dtype))).to(dtype)
+
+
+def matrix_exp(m: Tensor) -> Tensor:
+    """exp(M), in at least single precision (it is not finite in bfloat16); the dtype of M comes back."""
+    with full_precision(m.device):
+        # contiguous, because its backward needs that
+        return torch.linalg.matrix_exp(m.to(compute_dtype(m.dtype)).contiguous()).to(m.dtype)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import rnnc
 from rnnc.analysis.recurrence import analyse_recurrence
@@ -94,3 +95,25 @@ def test_hyperparameters_that_change_the_structure(gated: bool, order: int, hard
 def test_numbers_of_micro_steps(steps: int) -> None:
     spec = rnnc.load(HERE / "odd" / "substeps.rnn")
     assert "chunkwise" in specs.check(spec, "Substeps", SIZES, time=33, steps=steps)
+
+
+@pytest.mark.parametrize(("path", "cell"), CELLS, ids=lambda value: value if isinstance(value, str) else "")
+def test_autocast_to_bfloat16(path: Path, cell: str) -> None:
+    """Products are rounded; what has no half precision (complex numbers, matrix functions) still works."""
+    spec = rnnc.load(path)
+    lowered = spec.lower(cell)
+    dims = specs.sizes_for(lowered, SIZES)
+    torch.manual_seed(0)
+    layer = rnnc.compile(spec, cell)(**dims)
+    _, inputs, _ = specs.draw(lowered, dims, 2, 12, seed=1)
+    xs = [torch.tensor(inputs[i.name]) for i in lowered.inputs]
+    xs = [x.float().requires_grad_() if x.is_floating_point() else x for x in xs]
+    exact, _ = layer(*xs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded, _ = layer(*xs)
+    pairs = zip(rounded, exact, strict=True) if isinstance(exact, tuple) else [(rounded, exact)]
+    for a, b in pairs:
+        assert (a.float() - b).norm() <= 0.1 * b.norm()
+        if a.requires_grad:
+            a.float().square().sum().backward(retain_graph=True)
+    assert all(torch.isfinite(x.grad).all() for x in [*xs, *layer.parameters()] if x.grad is not None)
