@@ -106,12 +106,14 @@ def monotone(f: Callable[[Fraction | float], Fraction | float], x: Interval) -> 
 
 
 def _outward(value: Fraction | float, towards: float) -> Fraction | float:
-    """A float result moved a few units in the last place; exact results stay."""
+    """A float result moved by more than its relative error can be; exact results stay.
+
+    Arguments are rounded to floats first, which costs exp(x) up to |x| units of 2^-53, and |x| is below 750.
+    """
     if isinstance(value, Fraction) or math.isinf(value):
         return value
-    for _ in range(4):
-        value = math.nextafter(value, towards)
-    return value
+    margin = abs(Fraction(value)) / 2**40 + Fraction(5, 10**324)
+    return Fraction(value) + (margin if towards > 0 else -margin)
 
 
 def exp(x: Fraction | float) -> Fraction | float:

@@ -112,7 +112,7 @@ class Ranges:
             case "add":
                 return iv.add(x, y)
             case "sub":
-                return iv.sub(x, y) if n.args[0] != n.args[1] else exactly(0)
+                return exactly(0) if n.args[0] == n.args[1] else iv.intersect(iv.sub(x, y), self._below_its_max(n))
             case "mul":
                 return _power(x, Fraction(2)) if n.args[0] == n.args[1] else iv.mul(x, y)
             case "div":
@@ -137,6 +137,15 @@ class Ranges:
                 return between(_max_lower(x, y), None)
         return ALL
 
+    def _below_its_max(self, n: Node) -> Interval:
+        """x - max(x, y) <= 0 and x - logaddexp(x, y) < 0: what a stabiliser subtracts."""
+        top = self.nodes[n.args[1]]
+        if n.args[0] not in top.args:
+            return ALL
+        return (
+            between(None, 0, hi_open=False) if top.op == "max" else between(None, 0) if top.op == "logaddexp" else ALL
+        )
+
     def _is_share(self, n: Node) -> bool:
         """x / (x + y) of positive x and y."""
         whole = self.nodes[n.args[1]]
@@ -148,10 +157,7 @@ class Ranges:
         if y.lo is not None and y.lo == y.hi:
             return _power(x, y.lo)
         if x.lo is not None and x.lo == x.hi and x.lo > 0:
-            base = float(x.lo)
-            scaled = y if base >= 1 else iv.neg(y)
-            rate = abs(math.log(base))
-            return iv.monotone(lambda e: iv.exp(e * rate) if not math.isinf(e) else iv.exp(e), scaled)
+            return _exponential(x.lo, y) if x.lo >= 1 else _exponential(1 / x.lo, iv.neg(y))
         return between(0, None) if iv.is_positive(x) else ALL
 
     def _arange(self, n: Node) -> Interval:
@@ -233,7 +239,10 @@ def _exp(x: Interval) -> Interval:
 def _log(z: Fraction | float) -> Fraction | float:
     if z <= 0:
         return -math.inf
-    return z if isinstance(z, float) and math.isinf(z) else Fraction(0) if z == 1 else math.log(z)
+    if isinstance(z, float) and math.isinf(z):
+        return z
+    near = abs(float(Fraction(z) - 1)) < 0.5  # there the difference from one must not be rounded away
+    return Fraction(0) if z == 1 else math.log1p(float(Fraction(z) - 1)) if near else math.log(z)
 
 
 def _sigmoid(x: Interval) -> Interval:
@@ -270,6 +279,19 @@ def _power(x: Interval, n: Fraction) -> Interval:
     return iv.monotone(value, x)
 
 
+def _exponential(base: Fraction, exponent: Interval) -> Interval:
+    """base^exponent for a base of at least one; exact at small whole exponents."""
+
+    def value(e: Fraction | float) -> Fraction | float:
+        if math.isinf(e):
+            return iv.exp(e)
+        if Fraction(e).denominator == 1 and -64 <= e <= 64:
+            return Fraction(base ** int(e))
+        return iv.exp(float(e) * math.log(base))
+
+    return exactly(1) if base == 1 else iv.intersect(iv.monotone(value, exponent), between(0, None))
+
+
 def _max_lower(x: Interval, y: Interval) -> Fraction | None:
-    known = [v.lo for v in (x, y) if v.lo is not None]
+    known: list[Fraction] = [v.lo for v in (x, y) if v.lo is not None]
     return max(known) if known else None

@@ -42,7 +42,7 @@ EXPRESSIONS = st.lists(
         st.tuples(st.sampled_from(UNARY), st.integers(0, 20), st.integers(0, 20)),
         st.tuples(st.sampled_from(BINARY), st.integers(0, 20), st.integers(0, 20)),
         st.tuples(
-            st.sampled_from(["const", "square", "root", "half power", "divide", "share", "log"]),
+            st.sampled_from(["const", "square", "root", "half power", "divide", "share", "log", "below"]),
             st.integers(0, 20),
             st.integers(0, 20),
         ),
@@ -67,6 +67,8 @@ def _node(b, nodes, step):
         case "share":
             positive = b.add("exp", x)
             return b.map("div", positive, b.map("add", b.add("softplus", y), positive))
+        case "below":
+            return b.map("sub", x, b.map("logaddexp" if i % 2 else "max", x, y))
         case "log":
             return b.add("log", b.add("sigmoid", x))
         case "divide":
@@ -119,6 +121,8 @@ def test_ranges_enclose_values(make, steps, seed, spread):
         ("1 - tanh(x)^2", 0, 1, (True, False)),
         ("exp(x) / (exp(x) + softplus(x))", 0, 1, (True, True)),
         ("log(sigmoid(x))", None, 0, (True, True)),
+        ("exp(x - max(x, sin(x)))", 0, 1, (True, False)),
+        ("2^(-2 - relu(x))", 0, Fraction(1, 4), (True, False)),
         ("sqrt(1 - sigmoid(x)^2)", 0, 1, (True, True)),
     ],
 )
