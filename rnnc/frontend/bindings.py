@@ -35,6 +35,13 @@ def unknown_name(c: Lowering, expr: ast.Name, context: Context) -> ErrorValue:
         return ERROR
     if expr.id in FUNCTIONS:
         return c.error("E0204", f"`{expr.id}` is a function", expr.span, help=f"call it: `{expr.id}(...)`")
+    if expr.id in c.future_names and not context.pure:
+        return c.error(
+            "E0201",
+            f"`{expr.id}` is not known here",
+            expr.span,
+            help="it is declared inside a block: in a `substep`, a `repeat`, or a branch of `if` that is not taken",
+        )
     names = {n for n in context.scope.names() if not n.endswith("'")} | set(CONSTANTS)
     return c.error("E0201", f"unknown name `{expr.id}`", expr.span, help=suggestion(expr.id, names))
 
@@ -50,13 +57,13 @@ def read(c: Lowering, binding: Binding, expr: ast.Name, context: Context, want: 
         )
     if binding.owner is None or binding.owner is c:
         value = force(c, binding, expr.span, want)
-        return seen_from(c, binding, value, context, expr.span)
+        return value if binding.kind == "update" else seen_from(c, binding, value, context)
     from rnnc.frontend.models import capture  # a name of the model around a `repeat`
 
     return capture(c, binding, expr)
 
 
-def seen_from(c: Lowering, binding: Binding, value: Value, context: Context, span: Span) -> Value:
+def seen_from(c: Lowering, binding: Binding, value: Value, context: Context) -> Value:
     """A value of a `per` block that is used outside of it carries the block's axis in front."""
     if not isinstance(value, Tensor) or binding.context is None or c.b.is_free_scalar(value.node):
         return value
@@ -231,8 +238,10 @@ def check_names(c: Lowering, part: object, context: Context) -> None:
             scope.bindings.setdefault(name, Binding(name, "value", span, value=ERROR, status="done"))
     inner = context.within(scope)
     for node in walk(part):
-        if isinstance(node, ast.Name) and inner.scope.lookup(node.id) is None and node.id not in CONSTANTS:
-            unknown_name(c, node, inner)
+        if isinstance(node, ast.Name):
+            known = node.id in CONSTANTS or node.id in c.future_names or inner.scope.lookup(node.id) is not None
+            if not known:
+                unknown_name(c, node, inner)
         elif isinstance(node, ast.Call) and isinstance(node.callee, ast.Name):
             from rnnc.frontend.calls import known_function, unknown_function
 

@@ -149,12 +149,20 @@ def _name(c: Lowering, expr: ast.Name, context: Context, want: Shape | None) -> 
         return _primed(c, expr, context)
     for scope in context.scope.chain():
         if expr.id in scope.running:
-            return scope.running[expr.id]
+            return _state_value(c, expr, scope.running[expr.id], context)
         if expr.id in scope.bindings:
             return read(c, scope.bindings[expr.id], expr, context, want)
     if expr.id in CONSTANTS:
         return constant(c, expr.id)
     return unknown_name(c, expr, context)
+
+
+def _state_value(c: Lowering, expr: ast.Name, value: Value, context: Context) -> Value:
+    """A state's running or new value as it is seen from here: it belongs to the `per` block of the state."""
+    from rnnc.frontend.bindings import seen_from
+
+    state = context.scope.lookup(expr.id)
+    return value if state is None else seen_from(c, state, value, context)
 
 
 def _primed(c: Lowering, expr: ast.Name, context: Context) -> Value:
@@ -163,7 +171,7 @@ def _primed(c: Lowering, expr: ast.Name, context: Context) -> Value:
     update = context.scope.lookup(expr.id + "'")
     value = ERROR if update is None else read(c, update, expr, context, None)
     if not isinstance(value, ErrorValue):
-        return value
+        return _state_value(c, expr, value, context)
     binding = context.scope.lookup(expr.id)
     if binding is None:
         return unknown_name(c, expr, context)

@@ -428,3 +428,31 @@ def test_a_unit_value_must_be_possible() -> None:
         assert errors(f"{start}  let q: unit[n] = {e}\n}}") == []
     for e in ("x", "tanh(x)", "linear(x)", "2 * l2norm(x)", "0.5"):
         assert errors(f"{start}  let q: unit[n] = {e}\n}}") == [("E0204", 5, 20)]
+
+
+def test_states_of_per_blocks_under_a_substep() -> None:
+    text = """cell C(h: dim, n: int = 2) {
+  input x: real
+  per h { state s: real = 1 }
+  substep j in 1..n {
+    let total = sum(s)                       # outside of `per`: all heads, after the rounds so far
+    per h { if j == 1 { s <- s + x } else { s <- s * total } }
+  }
+  output y: real[h] = s'
+  output old: real[h] = s
+}"""
+    out, _ = run(lowered(text), {"x": [2.0]}, h=3)
+    assert out["y"].tolist() == [[27, 27, 27]]
+    assert out["old"].tolist() == [[1, 1, 1]]
+
+
+def test_names_of_one_branch_in_a_choice_on_the_same_condition() -> None:
+    text = """cell C(two: bool = true) {
+  input x: real
+  if two { state g: real = 0
+    g <- g + x }
+  output y = (g' if two else x) + 1
+}"""
+    assert [s.name for s in lowered(text).states] == ["g"]
+    assert lowered(text, two=False).states == ()
+    assert errors(text.replace("(g' if two else x)", "g'")) == [("E0201", 5, 14)]
