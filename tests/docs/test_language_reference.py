@@ -57,7 +57,7 @@ def test_every_keyword_is_documented() -> None:
 
 def test_every_code_is_documented() -> None:
     ranges = {"E06", "E07"}  # named as wholes
-    assert [code for code in pages() if code[:3] not in ranges and code not in REFERENCE] in ([], ["E0501", "E0502"])
+    assert [code for code in pages() if code[:3] not in ranges and code not in REFERENCE] == []
     assert all(f"{r}xx" in REFERENCE for r in ranges)
 
 
