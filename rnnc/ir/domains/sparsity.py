@@ -128,17 +128,19 @@ def _contract(term: Term, gone: set[int], weighted: bool, origin: Origin) -> tup
     carriers.
 
     Where tied entries are summed, each place of the result is a functional of its own: every axis that is not tied
-    carries. Where only dependent directions are summed, the result stays in the span there was, and that bound is
-    kept if it is better. `weighted`: the weights bring axes of their own into the result.
+    carries.  Where only dependent directions are summed, the result stays in the span there was (the origin is kept),
+    or it is one new functional at each place, whichever bound is better.  `weighted`: the weights bring axes of their
+    own into the result.
     """
     lost = [s for i in gone for s in term.axes[i]]
     kept = [s for i, a in enumerate(term.axes) if i not in gone for s in a]
     alone = not weighted and all(s.carrier for s in kept if s.digit is None)
+    alone = alone and (term.count != ONE or any(s.carrier for s in lost))
     if any(s.digit is not None for s in lost) or alone:
         axes = tuple(tuple(s.vary() for s in a) for a in term.axes)
         return Term(state=term.state, axes=axes, origin=origin), weighted
     count = term.count * _width(s for s in lost if s.carrier)
-    return Term(state=term.state, axes=term.axes, count=count, origin=origin), False
+    return Term(state=term.state, axes=term.axes, count=count, origin=term.origin), False
 
 
 class Sparsity:
@@ -207,7 +209,8 @@ class Sparsity:
                 old = (*arg.per, *(ONE for _ in extra), *arg.shape)
                 return replace(term, axes=_stretch((*axes[:lead], *extra, *axes[lead:]), old, shape))
             case "transpose":
-                return replace(term, axes=(*axes[:lead], *(axes[lead + int(p)] for p in node.attr("perm"))))  # type: ignore[union-attr, arg-type]
+                return replace(term, axes=(*axes[:lead], *(axes[lead + int(p)] for p in node.attr("perm"))))  # type:
+                ignore[union - attr, arg - type]
             case "reshape":
                 core = regroup([s for axis in axes[lead:] for s in axis], out.shape)
                 if core is not None:
