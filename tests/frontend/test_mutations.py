@@ -99,13 +99,13 @@ def seconds_to_parse(text: str) -> float:
     return spent
 
 
-@settings(max_examples=2500)
+@settings(max_examples=1500)
 @given(mutated())
 def test_mutated_specs_are_parsed_or_diagnosed(text: str) -> None:
     assert seconds_to_parse(text) < 2
 
 
-@settings(max_examples=400)
+@settings(max_examples=300)
 @given(mutated())
 def test_mutated_specs_are_checked_or_diagnosed(text: str) -> None:
     spec = parse(text, "f")
@@ -114,7 +114,7 @@ def test_mutated_specs_are_checked_or_diagnosed(text: str) -> None:
         assert render(d, spec.sources)
 
 
-@settings(max_examples=400)
+@settings(max_examples=300)
 @given(mutated())
 def test_mutated_specs_are_formatted_or_refused(text: str) -> None:
     if parse_text(text, "f")[1].has_errors:
@@ -125,7 +125,7 @@ def test_mutated_specs_are_formatted_or_refused(text: str) -> None:
         assert format_source(formatted, "f") == formatted
 
 
-@settings(max_examples=400)
+@settings(max_examples=300)
 @given(st.text(max_size=200) | st.lists(st.sampled_from(PIECES), max_size=40).map(" ".join))
 def test_any_text_is_diagnosed(text: str) -> None:
     assert seconds_to_parse(text) < 2
