@@ -209,8 +209,8 @@ class Sparsity:
                 old = (*arg.per, *(ONE for _ in extra), *arg.shape)
                 return replace(term, axes=_stretch((*axes[:lead], *extra, *axes[lead:]), old, shape))
             case "transpose":
-                return replace(term, axes=(*axes[:lead], *(axes[lead + int(p)] for p in node.attr("perm"))))  # type:
-                ignore[union - attr, arg - type]
+                perm: Any = node.attr("perm")
+                return replace(term, axes=(*axes[:lead], *(axes[lead + p] for p in perm)))
             case "reshape":
                 core = regroup([s for axis in axes[lead:] for s in axis], out.shape)
                 if core is not None:
