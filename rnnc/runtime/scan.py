@@ -37,6 +37,7 @@ __all__ = [
     "min_plus_scan",
 ]
 
+SHORT = 8  # steps up to which a plain loop is faster
 SEQUENTIAL_FROM = 16384  # elements of one step from which one pass beats two: measured, see docs/performance.md
 
 
@@ -145,8 +146,20 @@ def _prepare(
 
 def _scan(a: Tensor, b: Tensor, h0: Tensor, ring: str) -> Tensor:
     """All states; `a`, `b` are `[B, T, ...]` expanded to the state's shape (matrices for the ring "matrix")."""
-    run: Callable[..., Tensor] = scan_operator if torch.compiler.is_compiling() else _Scan.apply
-    return run(a, b, h0, ring)
+    if torch.compiler.is_compiling():
+        return scan_operator(a, b, h0, ring)
+    if ring == "plus_times" and 0 < b.shape[1] <= SHORT:
+        return _short_scan(a, b, h0)
+    return _Scan.apply(a, b, h0, ring)
+
+
+def _short_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+    """A few steps, differentiated by autograd: less to set up than one operation with its own backward."""
+    states = []
+    for a_t, b_t in zip(a.unbind(1), b.unbind(1), strict=True):
+        h0 = torch.addcmul(b_t, a_t, h0)
+        states.append(h0)
+    return torch.stack(states, 1)
 
 
 def _adjoint(a: Tensor, d: Tensor, ring: str) -> Tensor:
@@ -155,21 +168,28 @@ def _adjoint(a: Tensor, d: Tensor, ring: str) -> Tensor:
     return run(a, d, ring)
 
 
-@torch.library.custom_op("rnnc::scan", mutates_args=())
-def scan_operator(a: Tensor, b: Tensor, h0: Tensor, ring: str) -> Tensor:
+def _scan_kernel(a: Tensor, b: Tensor, h0: Tensor, ring: str) -> Tensor:
     h = torch.empty_like(b)
     _run(ring, _plain(a), _plain(b), _plain(h0), h, reverse=False)
     return h
 
 
-@torch.library.custom_op("rnnc::scan_adjoint", mutates_args=())
-def adjoint_operator(a: Tensor, d: Tensor, ring: str) -> Tensor:
+def _adjoint_kernel(a: Tensor, d: Tensor, ring: str) -> Tensor:
     g = torch.empty_like(d)
     if d.shape[1]:
         a, d = _plain(a.mH if ring == "matrix" else a.conj()), _plain(d)
         g[:, -1] = d[:, -1]
         _run(ring, a[:, 1:], d[:, :-1], d[:, -1], g[:, :-1], reverse=True)
     return g
+
+
+scan_operator = torch.library.custom_op("rnnc::scan", _scan_kernel, mutates_args=())
+adjoint_operator = torch.library.custom_op("rnnc::scan_adjoint", _adjoint_kernel, mutates_args=())
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether no tracer looks on: then the kernel is called without the operator around it (20 us a call)."""
+    return type(x) in (Tensor, torch.nn.Parameter) and not x.is_meta
 
 
 @scan_operator.register_fake
@@ -221,6 +241,9 @@ def _scan_backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, Tensor | None, T
     ring = ctx.ring
     if h.shape[1] == 0:
         return torch.zeros_like(a), torch.zeros_like(h), torch.zeros_like(h0), None
+    if ring in ("plus_times", "convolution") and _is_plain(d) and not torch.is_grad_enabled():
+        g = _adjoint(a, d, ring)
+        return _by_state_before(g, h, h0), g, a[:, 0].conj() * g[:, 0], None
     before = _shifted(h, h0)
     if ring in ("max_plus", "log_plus"):
         left, right = _branch_weights(a, b, before, h, ring)
@@ -231,6 +254,14 @@ def _scan_backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, Tensor | None, T
     if ring == "matrix":
         return g @ before.mH, g, a[:, 0].mH @ g[:, 0], None
     return g * before.conj(), g, a[:, 0].conj() * g[:, 0], None
+
+
+def _by_state_before(g: Tensor, h: Tensor, h0: Tensor) -> Tensor:
+    """g_t conj(h_{t-1}) without a copy of the states shifted by one step."""
+    result = torch.empty_like(g)
+    torch.mul(g[:, 0], h0.conj(), out=result[:, 0])
+    torch.mul(g[:, 1:], h[:, :-1].conj(), out=result[:, 1:])
+    return result
 
 
 def _adjoint_setup(ctx: Any, inputs: tuple[Tensor, Tensor, str], output: Tensor) -> None:
@@ -265,7 +296,7 @@ def _fold(x: Tensor, dim: int | None, size: int) -> Tensor:
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(a: Tensor, b: Tensor, h0: Tensor, ring: str) -> Tensor:
-        return scan_operator(a, b, h0, ring)
+        return (_scan_kernel if _is_plain(b) else scan_operator)(a, b, h0, ring)
 
     setup_context = staticmethod(_scan_setup)
     backward = staticmethod(_scan_backward)
@@ -294,7 +325,7 @@ class _Scan(torch.autograd.Function):
 class _Adjoint(torch.autograd.Function):
     @staticmethod
     def forward(a: Tensor, d: Tensor, ring: str) -> Tensor:
-        return adjoint_operator(a, d, ring)
+        return (_adjoint_kernel if _is_plain(d) else adjoint_operator)(a, d, ring)
 
     setup_context = staticmethod(_adjoint_setup)
     backward = staticmethod(_adjoint_backward)
