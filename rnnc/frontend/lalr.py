@@ -48,9 +48,10 @@ def table() -> Table:
 
 
 def _table_path() -> Any:
-    source_tree = Path(__file__).resolve().parents[2] / "grammar" / "table.json"
-    if source_tree.is_file():  # quicker than a search through the import system
-        return source_tree
+    here = Path(__file__).resolve()
+    for folder in (here.parents[1], here.parents[2]):  # installed, source tree: quicker than the import system's search
+        if (path := folder / "grammar" / "table.json").is_file():
+            return path
     from importlib.resources import files
 
     return files("rnnc.grammar") / "table.json"
