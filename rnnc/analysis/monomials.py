@@ -149,6 +149,8 @@ class Unifier:
 
     def _first_common_block(self, a: Axis, b: Axis) -> tuple[int, int]:
         """The least prefixes of equal size."""
+        if self.labels.sizes[a[0]] == self.labels.sizes[b[0]]:
+            return 1, 1
         for total in range(2, len(a) + len(b) + 1):
             for i in range(max(1, total - len(b)), min(len(a), total - 1) + 1):
                 if self.labels.size(a[:i]) == self.labels.size(b[: total - i]):

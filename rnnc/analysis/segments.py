@@ -192,8 +192,11 @@ def split(name: str, state: NodeId, points: list[NodeId], r: Realiser, side: str
             if before is None or (step := get(i, j)) is None:
                 continue
             candidate = (before[0] + step.rank**2, before[1] + 1, (*before[2], step))
-            if best[j] is None or candidate[:2] < best[j][:2]:  # type: ignore[index]
+            have = best[j]
+            if have is None or candidate[:2] < have[:2]:
                 best[j] = candidate
+            elif step.rank > 1 and candidate[0] > have[0]:
+                break  # two low-rank factors are kept apart; a longer segment would hold them too
     final = best[-1]
     return None if final is None else Split(side, final[2])
 
