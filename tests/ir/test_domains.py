@@ -174,6 +174,22 @@ def test_dependence_over_time() -> None:
     }
 
 
+def test_old_and_new_values_are_told_apart() -> None:
+    """S' is read where the update's node is; the state's own leaf is its old value."""
+    b = Builder()
+    t = Type()
+    x, s = b.leaf("input", "x", t), b.leaf("state", "s", t)
+    new = b.map("add", s, x)
+    reads_new, reads_old = b.map("exp", new), b.map("exp", s)
+    state = State(name="s", node=s, init=b.const(0), update=new)
+    d = dependences(CellIR(name="C", nodes=tuple(b.nodes), states=(state,)))
+    assert (d[reads_new].states, d[reads_new].updated) == ({"s"}, {"s"})
+    assert (d[reads_old].states, d[reads_old].updated) == ({"s"}, set())
+    assert d[x].updated == set()
+    assert not d[x].static
+    assert d[x].state_free
+
+
 # ---------------------------------------------------------------- sparsity
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rnnc.ir.evaluate import evaluate
 from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.ops import OPS
 
@@ -47,10 +48,6 @@ class Dependence:
     def state_free(self) -> bool:
         """Computable for all steps at once."""
         return not self.states
-
-    @property
-    def time_invariant(self) -> bool:
-        return self.static
 
     def join(self, other: Dependence) -> Dependence:
         inputs = dict(self.inputs)
@@ -127,6 +124,5 @@ class Dependences:
 
 
 def dependences(cell: CellIR, nodes: Iterable[NodeId] | None = None) -> dict[NodeId, Dependence]:
-    from rnnc.ir.evaluate import evaluate
-
+    """What `nodes` (all when None) are computed from."""
     return evaluate(cell, Dependences(cell), nodes)
