@@ -173,7 +173,7 @@ class Body:
     def comment(self, text: str | None) -> None:
         if text and text != self.last_comment:
             self.last_comment = text
-            self.lines.append(f"# {text}")
+            self.lines.append(f"# {text}" if len(text) <= LONG else f"# {text[: LONG - 4]} ...")
 
     def statement(self, text: str) -> None:
         self.lines.append(text)

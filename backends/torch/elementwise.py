@@ -98,6 +98,8 @@ def infix(c: Context, node: Node, args: list[Expr]) -> Expr:
         return plain
     sign, prec, right = INFIX[node.op]
     a, b = args
+    if node.op in ("lt", "le") and a.number and not b.number:  # `0 < x` reads better as `x > 0`
+        sign, a, b = {"<": ">", "<=": ">="}[sign], b, a
     left = prec if node.op not in ("lt", "le", "eq", "ne") else BIT_OR
     return joined(c, node, args, f"{a.at(left)} {sign} {b.at(right)}", prec)
 

@@ -18,7 +18,7 @@ from rnnc.backends.torch.context import identifier
 from rnnc.backends.torch.expr import dim_text
 from rnnc.backends.torch.functions import Forward, Writer, write_step
 from rnnc.backends.torch.needs import closure
-from rnnc.backends.torch.parameters import Buffer, Initialiser, initial_value, shape_text
+from rnnc.backends.torch.parameters import DTYPES, Buffer, Initialiser, initial_value, shape_text
 from rnnc.backends.torch.parameters import buffers as find_buffers
 from rnnc.backends.torch.strategies import Choice, coefficients
 from rnnc.backends.torch.timeops import buffer_length
@@ -246,9 +246,7 @@ class Module:
         init = node.args[1] if node.op == "delay" and len(node.args) > 1 else None
         shape = ["batch", str(length), *(c.dim(d) for d in (*t.per, *t.shape))]
         if init is None:
-            kind = "dtype=torch.promote_types(dtype, torch.complex64)" if t.dtype == "complex" else "dtype=dtype"
-            if t.dtype in ("token", "bool"):
-                kind = f"dtype=torch.{'long' if t.dtype == 'token' else 'bool'}"
+            kind = f"dtype={DTYPES[t.dtype]}"
             return {key: f"torch.zeros({', '.join(shape)}, device=device, {kind})"}
         _, text = initial_value(c, self.source, init, t, f"batch, {length}")
         return {key: text}

@@ -14,6 +14,13 @@ from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR, Init, Node, NodeId, Param
 from rnnc.ir.types import Type
 
+DTYPES = {
+    "real": "dtype",
+    "complex": "torch.promote_types(dtype, torch.complex64)",
+    "bool": "torch.bool",
+    "token": "torch.long",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buffer:
@@ -212,7 +219,7 @@ def initial_value(c: Context, source: Source, init: NodeId, type_: Type, batch: 
     body.build(sorted(closure(c.cell, [init])))
     e = body.env[init]
     sizes = ", ".join([batch, *(c.dim(d) for d in (*type_.per, *type_.shape))])
-    kind = "dtype=torch.promote_types(dtype, torch.complex64)" if type_.dtype == "complex" else "dtype=dtype"
+    kind = f"dtype={DTYPES[type_.dtype]}"
     if e.number and e.text in ("0", "0.0", "complex(0, 0)"):
         return [], f"torch.zeros({sizes}, device=device, {kind})"
     if e.number:
