@@ -81,7 +81,7 @@ class Outliner:
             if self.i >= self.stop:
                 break
             token = self.tokens[self.i]
-            if self.by_indent and token.first and self._begins_statement(token):
+            if self.by_indent and token.first and (token.word == "if" or self._begins_statement(token)):
                 self._close_by_indent(token)
             if token.word == "}" and token.type == "LITERAL":
                 self._close(token)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from syntax_samples import EVERYTHING
+from syntax_samples import EVERYTHING, valid_texts
 
 from rnnc.diagnostics import render
 from rnnc.frontend import ast
@@ -178,6 +178,24 @@ def test_a_missing_brace_of_a_cell_ends_at_the_next_item() -> None:
 def test_a_missing_opening_brace() -> None:
     check_error("cell A()\n  let a = 1\n}\ncell B() {}\n", 1, 9, "E0103")
     check_error("cell A() {\n  per heads\n    let a = 1\n  }\n  let b = 1\n}\n", 2, 12, "E0103")
+
+
+@pytest.mark.parametrize("brace", "{}")
+def test_any_one_missing_brace_gives_few_errors_and_hides_no_other(brace: str) -> None:
+    """In specs of the standard library: the missing brace, at most two errors that follow, and the last cell's own."""
+    counts = []
+    for name, text in valid_texts().items():
+        if name == "everything":
+            continue
+        broken = text + "\ncell Last() {\n  let a = )\n}\n"
+        for i, c in enumerate(text):
+            if c == brace and "#" not in text[text.rfind("\n", 0, i) + 1 : i]:
+                found = errors(broken[:i] + broken[i + 1 :])
+                assert found[-1][1:] == (11, "E0103")
+                counts.append(len(found) - 1)
+    assert len(counts) > 50
+    assert max(counts) <= 3
+    assert counts.count(1) > 0.85 * len(counts)
 
 
 def test_a_surplus_brace() -> None:
