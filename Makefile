@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: demo test lint types format clean
 
 demo: $(VENV)/demo.stamp
-	@OMP_NUM_THREADS=2 $(BIN)/rnnc demo
+	@$(BIN)/rnnc demo
 
 test: $(VENV)/test.stamp lint types
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal

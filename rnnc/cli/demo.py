@@ -17,7 +17,7 @@ REACHES = (1, 2)
 CELL = "DeltaNet"
 # Keys that depend on one token only (`width` of the short convolution): the sharpest form of the question.
 HYPER = {"heads": 4, "width": 1}
-LEARNING_RATE = 2e-2
+LEARNING_RATE = 4e-2
 
 
 @click.command("demo", epilog="Example: rnnc demo --out out/demo")
@@ -28,7 +28,7 @@ LEARNING_RATE = 2e-2
     show_default=True,
     metavar="DIR",
 )
-@click.option("--steps", type=click.IntRange(min=1), default=800, show_default=True, help="Training steps of each.")
+@click.option("--steps", type=click.IntRange(min=1), default=500, show_default=True, help="Training steps of each.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def demo_command(out: Path, steps: int, seed: int) -> int:
     """Check, analyse, compile and train DeltaNet on parity, with eigenvalues in (0, 1) and in (-1, 1)."""

@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+# entries of a group that are lists of sentences or details, for which the whole report is the place
+LONG = ("states", "strategies", "because", "forms", "why")
+
 
 def facts(report: Mapping[str, Any]) -> dict[str, str]:
     """The facts of an `analyze --json` report, as label -> text, in the report's order."""
@@ -14,7 +17,7 @@ def facts(report: Mapping[str, Any]) -> dict[str, str]:
     several = len(report["groups"]) > 1
     for group in report["groups"]:
         prefix = f"{', '.join(group['states'])}: " if several else ""
-        _collect(found, prefix, {k: v for k, v in group.items() if k not in ("states", "strategies", "why")})
+        _collect(found, prefix, {k: v for k, v in group.items() if k not in LONG})
     for claim in report.get("expressivity", ()):
         found[str(claim["claim"])] = str(claim["verdict"]).replace("_", " ")
     return found
@@ -26,6 +29,8 @@ def _collect(found: dict[str, str], prefix: str, entries: Mapping[str, Any]) -> 
         match value:
             case None:
                 continue
+            case _ if key == "missing":
+                continue
             case Mapping():
                 inner = dict(value)
                 if "interval" in inner:  # the ends and whether they belong to it are one fact
@@ -34,7 +39,7 @@ def _collect(found: dict[str, str], prefix: str, entries: Mapping[str, Any]) -> 
             case bool():
                 found[label] = "yes" if value else "no"
             case list() | tuple():
-                found[label] = ", ".join(map(str, value))
+                found[label] = (" to " if key == "modulus" else ", ").join(map(str, value))
             case _:
                 found[label] = str(value).replace("_", " ")
 
