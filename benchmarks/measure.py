@@ -1,7 +1,7 @@
 """Fair timing on a machine that others use too: interleaved runs, paired ratios, medians with quartiles.
 
-Every round runs every competitor once, in an order that rotates, so that a slow moment hits all of them alike; the ratio to
-report is the median over rounds of (baseline's time / competitor's time of the same round).
+Every round runs every competitor once, in an order that rotates, so that a slow moment hits all of them alike; the
+ratio to report is the median over rounds of (baseline's time / competitor's time of the same round).
 """
 
 from __future__ import annotations

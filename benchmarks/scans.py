@@ -1,7 +1,8 @@
 """Elementwise scans h_t = a_t h_{t-1} + b_t against the eager loop and PyTorch's own associative_scan.
 
-The loop is the fast way to write it: it takes the steps apart once (`unbind`) and stacks the states at the end.  Indexing
-`a[:, t]` in the loop makes the backward quadratic in T, since each step's gradient is a tensor of the whole sequence.
+The loop is the fast way to write it: it takes the steps apart once (`unbind`) and stacks the states at the end.
+Indexing `a[:, t]` in the loop makes the backward quadratic in T, since each step's gradient is a tensor of the whole
+sequence.
 """
 
 from __future__ import annotations

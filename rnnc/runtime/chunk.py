@@ -33,8 +33,8 @@ from rnnc.runtime.scan import last_state, linear_scan
 
 __all__ = ["MicroStep", "Read", "Update", "matrix_scan", "matrix_states"]
 
-CHUNK = 64  # micro-steps of a chunk
-PAIRWISE = 4  # time steps of the blocks whose vector decays are done pair by pair
+CHUNK = {"cpu": 32}  # micro-steps of a chunk, 64 elsewhere; measured, see docs/performance.md
+PAIRWISE = 1  # time steps of the blocks whose vector decays are done pair by pair
 
 
 class Update(NamedTuple):
@@ -84,8 +84,8 @@ def matrix_scan(
 
     `state` is `[B, *P, K, V]`, or `[B, *P, K]` with `vector=True` (reads are then `[B, T, *P]`).  Coefficients are
     sequences `[B, T, *P, ...]`, broadcastable, or static `[*P, ...]`.  `length` is T where all are static; `chunk` the
-    time steps of a chunk (by default 64 micro-steps).  Computed in float32 at least; returned in the promoted dtype of
-    the arguments.
+    time steps of a chunk (by default 32 micro-steps on a CPU, 64 elsewhere).  Computed in float32 at least; returned in
+    the promoted dtype of the arguments.
     """
     frame = _frame(state, steps, reads, vector, length)
     with full_precision(state.device):
@@ -205,13 +205,13 @@ def _cut(x: Tensor, axis: int, length: int) -> Tensor:
     return x.narrow(axis, 0, length)
 
 
-def _chunk_steps(frame: _Frame, micro_steps: int, chunk: int | None) -> int:
+def _chunk_steps(frame: _Frame, micro_steps: int, chunk: int | None, device: str) -> int:
     """Time steps of a chunk: a power of two, not far above T."""
     if chunk is not None:
         if chunk < 1 or chunk & (chunk - 1):
             raise ValueError(f"chunk must be a power of two, not {chunk}")
         return chunk
-    steps = 1 << max(0, (CHUNK // micro_steps).bit_length() - 1)
+    steps = 1 << max(0, (CHUNK.get(device, 64) // micro_steps).bit_length() - 1)
     if not torch.compiler.is_compiling():  # there T may be symbolic
         while steps // 2 >= frame.length and steps > 1:
             steps //= 2
@@ -360,7 +360,7 @@ def _solve(
         return tuple(state.new_zeros(shape, dtype=frame.outer) for _ in reads), state.reshape(
             *state.shape[: len(frame.per) + 2], -1
         )
-    size = _chunk_steps(frame, len(steps), chunk)
+    size = _chunk_steps(frame, len(steps), chunk, state.device.type)
     solved = _chunks(frame, state, steps, size)
     outputs: dict[int, Tensor] = {}
     for when in ("old", "new"):
@@ -383,7 +383,7 @@ def _whole(frame: _Frame, state: Tensor, steps: Sequence[MicroStep], chunk: int 
     """Every state, by one elementwise scan: the time step's own micro-steps are a chunk of one step."""
     if frame.length == 0:
         return state.new_zeros((frame.batch, 0, *frame.per, frame.keys, frame.values), dtype=frame.outer)
-    size = _chunk_steps(frame, len(steps), chunk)
+    size = _chunk_steps(frame, len(steps), chunk, state.device.type)
     solved = _chunks(frame, state, steps, size)
     single = _decay(frame, steps, 1)  # [T, G, M, Kd]
     source = state.new_zeros((), dtype=frame.inner)
