@@ -9,6 +9,7 @@ from rnnc.frontend.bindings import check_names, declared_names, force
 from rnnc.frontend.calls import Bound, Function
 from rnnc.frontend.calls import bind as bind_arguments
 from rnnc.frontend.expressions import evaluate, known_number
+from rnnc.frontend.finish import finish
 from rnnc.frontend.lowering import Lowering
 from rnnc.frontend.scope import Binding, BindingKind, Context, Scope, suggestion
 from rnnc.frontend.types import conform
@@ -216,8 +217,6 @@ def repeat(c: Lowering, s: ast.Repeat, context: Context) -> Value:
     _sequence(body, s, s.body, Context(scope=scope), running, type_)
     if not isinstance(running.value, Tensor) or c.diagnostics.has_errors:
         return ERROR
-    from rnnc.frontend.cells import finish
-
     cell = finish(body, [Output(name=s.name, node=running.value.node)], s.span.file)
     args = (start_node, *body.captured)
     dims = tuple((p.name, Dim.of(p.name)) for p in c.dims)

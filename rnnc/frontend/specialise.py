@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import rnnc.frontend.functions
-import rnnc.frontend.maps  # noqa: F401  (both fill the table of functions)
+import rnnc.frontend.maps
+import rnnc.frontend.operators  # noqa: F401  (all three fill the table of functions)
 from rnnc.diagnostics import Diagnostics, Span
 from rnnc.frontend import ast
 from rnnc.frontend.bindings import force
-from rnnc.frontend.cells import collect_future, finish, lower_body, outputs_of
+from rnnc.frontend.cells import collect_future, lower_body
 from rnnc.frontend.expressions import evaluate
+from rnnc.frontend.finish import finish, outputs_of
 from rnnc.frontend.hyper import Known, bind_head
 from rnnc.frontend.lowering import Lowering, TooLarge
 from rnnc.frontend.modules import Library, LoadedModule
