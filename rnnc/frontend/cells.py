@@ -13,7 +13,8 @@ from typing import TypeAlias
 from rnnc.frontend import ast
 from rnnc.frontend.bindings import check_names, declared_names, force
 from rnnc.frontend.claims import statements
-from rnnc.frontend.expressions import evaluate, indexed, unrolled
+from rnnc.frontend.expressions import evaluate
+from rnnc.frontend.folds import indexed, unrolled
 from rnnc.frontend.lowering import Lowering, StateInfo
 from rnnc.frontend.params import declare_param, finish_param
 from rnnc.frontend.scope import Binding, BindingKind, Context, suggestion

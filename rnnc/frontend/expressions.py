@@ -1,4 +1,4 @@
-"""Expressions to graph nodes: operators, conditions, subscripts, folds, and the flow of expected shapes.
+"""Expressions to graph nodes: operators, conditions, names, and the flow of expected shapes.
 
 `evaluate(c, expr, context, want)` lowers one expression.  `want` is the core shape its surroundings expect, if known:
 it flows down through shape-preserving functions and elementwise operators to learned maps, whose output size it gives.
@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from rnnc.frontend import ast
-from rnnc.frontend.lowering import MAX_UNROLL, Lowering, TooLarge
+from rnnc.frontend.lowering import Lowering
 from rnnc.frontend.numbers import compare_exact, fold_exact, negate_exact
-from rnnc.frontend.scope import Binding, Context, Scope
-from rnnc.frontend.values import ERROR, ErrorValue, Identity, Pieces, Shape, Tensor, Value, shape_text
-from rnnc.ir.dims import ONE, Dim
+from rnnc.frontend.scope import Context
+from rnnc.frontend.values import ERROR, ErrorValue, Identity, Shape, Tensor, Value
+from rnnc.ir.dims import Dim
 from rnnc.ir.graph import NodeId
 from rnnc.ir.ops import OpTypeError
 from rnnc.ir.ops.table import broadcast_dims
-from rnnc.ir.types import Type
 
 CONSTANTS = ("pi", "e", "I")
 ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "/": "div", "^": "pow"}
@@ -62,11 +61,17 @@ def _evaluate(c: Lowering, expr: ast.Expr, context: Context, want: Shape | None)
         case ast.Attribute():
             return _attribute(c, expr, context)
         case ast.Subscript():
-            return _subscript(c, expr, context)
+            from rnnc.frontend.sequences import subscript
+
+            return subscript(c, expr, context)
         case ast.ListExpr():
-            return _list(c, expr, context)
+            from rnnc.frontend.sequences import list_of
+
+            return list_of(c, expr, context)
         case ast.Fold():
-            return _fold(c, expr, context, want)
+            from rnnc.frontend.folds import fold
+
+            return fold(c, expr, context, want)
     raise AssertionError(expr)  # unreachable: the cases above are all of them
 
 
@@ -451,174 +456,7 @@ def _attribute(c: Lowering, expr: ast.Attribute, context: Context) -> Value:
     return c.build(expr.span, ".T", lambda: c.b.transpose(node))
 
 
-def _subscript(c: Lowering, expr: ast.Subscript, context: Context) -> Value:
-    value = evaluate(c, expr.value, context)
-    if isinstance(value, ErrorValue):
-        return ERROR
-    if isinstance(value, Pieces):
-        return _piece(c, expr, value, context)
-    node = c.to_node(value, expr.value.span)
-    if node is None:
-        return ERROR
-    rank = c.b.type(node).rank
-    if len(expr.slices) > rank:
-        what = "a scalar" if rank == 0 else f"a value with {rank} {'axis' if rank == 1 else 'axes'}"
-        return c.error(
-            "E0203", f"{len(expr.slices)} subscripts for {what}", expr.span, label=c.described(expr.value, value)
-        )
-    dropped: list[int] = []
-    for i, part in enumerate(expr.slices):
-        size = c.b.type(node).shape[i]
-        bounds = _bounds(c, part, size, context)
-        if bounds is None:
-            return ERROR
-        if bounds != (Dim.of(0), size) or part.single:
-            axis = i - rank
-            node = c.b.add("slice", node, axis=axis, start=bounds[0], stop=bounds[1])
-        if part.single:
-            dropped.append(i)
-    if dropped:
-        shape = tuple(d for i, d in enumerate(c.b.type(node).shape) if i not in dropped)
-        node = c.b.add("reshape", node, shape=shape)
-    return Tensor(node)
-
-
-def _bounds(c: Lowering, part: ast.Slice, size: Dim, context: Context) -> tuple[Dim, Dim] | None:
-    """Start and stop of one subscript; negative numbers count from the end."""
-    ends: list[Dim] = []
-    for end, default in ((part.lo, Dim.of(0)), (part.hi, size)):
-        if end is None:
-            ends.append(default)
-            continue
-        value = known_number(c, end, context, "a subscript")
-        if value is None:
-            return None
-        if value.constant is not None and value.constant.denominator != 1:
-            c.error("E0204", "a subscript is a whole number", end.span)
-            return None
-        ends.append(size + value if value.constant is not None and value.constant < 0 else value)
-    if part.single:
-        ends[1] = ends[0] + 1
-    start, stop = ends
-    low, room, length = start.constant, (size - stop).constant, (stop - start).constant
-    if (low is not None and low < 0) or (room is not None and room < 0) or (length is not None and length <= 0):
-        shown = f"{start}" if part.single else f"{start}:{stop}"
-        c.error("E0203", f"the subscript `{shown}` does not fit an axis of size `{size}`", part.span)
-        return None
-    return start, stop
-
-
-def _piece(c: Lowering, expr: ast.Subscript, value: Pieces, context: Context) -> Value:
-    if len(expr.slices) == 1 and expr.slices[0].single and expr.slices[0].lo is not None:
-        k = known_integer(c, expr.slices[0].lo, context, "a subscript")
-        if k is None:
-            return ERROR
-        if -len(value.items) <= k < len(value.items):
-            return value.items[k]
-        return c.error("E0203", f"there are {len(value.items)} values, numbered from 0", expr.span)
-    return c.error("E0204", "several values are picked one at a time: `name[0]`", expr.span)
-
-
-def _list(c: Lowering, expr: ast.ListExpr, context: Context) -> Value:
-    """`[a, b]`: exact when every element is, else the elements joined along a new first axis."""
-    values = [evaluate(c, item, context) for item in expr.items]
-    if any(isinstance(v, ErrorValue) for v in values):
-        return ERROR
-    nodes = [number_node(c, v, item, "[...]") for v, item in zip(values, expr.items, strict=True)]
-    found = [n for n in nodes if n is not None]
-    if len(found) < len(nodes):
-        return ERROR
-    shapes = {c.b.type(n).shape for n in found}
-    if len(shapes) > 1:
-        first, second = sorted(shapes, key=lambda s: [str(d) for d in s])[:2]
-        return c.error(
-            "E0203",
-            "the elements of a list have one shape",
-            expr.span,
-            label=f"{shape_text(first)} and {shape_text(second)}",
-        )
-    shape = (Dim.of(len(found)), *next(iter(shapes)))
-    constants = [c.b.nodes[n] for n in found]
-    if all(n.op == "const" and not isinstance(n.attr("value"), (str, bool)) for n in constants):
-        literal = tuple(n.attr("value") for n in constants)
-        return Tensor(c.b.const(literal, Type(shape=shape)))  # type: ignore[arg-type]
-    return c.build(expr.span, "[...]", lambda: stack(c, found))
-
-
-def stack(c: Lowering, nodes: Sequence[NodeId]) -> NodeId:
-    """Nodes of one shape joined along a new first axis."""
-    per = max((c.b.type(n).per for n in nodes), key=len)
-    rank = c.b.type(nodes[0]).rank
-    rows = []
-    for n in nodes:
-        full = c.b.broadcast_to(n, c.b.type(n).shape, per)
-        rows.append(c.b.add("expand", full, axes=(-rank - 1,)))
-    return c.b.add("concat", *rows, axis=-rank - 1)
-
-
-# ---------------------------------------------------------------- folds and numbers known at compile time
-
-
-def _fold(c: Lowering, expr: ast.Fold, context: Context, want: Shape | None) -> Value:
-    """`product j in 1..n { e }` is e_1 @ e_2 @ ... @ e_n for matrices, `*` otherwise; `sum` adds."""
-    indices = unrolled(c, expr.lo, expr.hi, context)
-    if indices is None:
-        return ERROR
-    product = expr.kind == "product"
-    total: Value = Dim.of(1 if product else 0)
-    parts = (expr.body, expr.body)
-    for position, j in enumerate(indices):
-        inner = indexed(context, expr.index, j, expr)
-        term = evaluate(c, expr.body, inner, want)
-        if isinstance(term, ErrorValue):
-            return ERROR
-        if position == 0:
-            total = term
-        elif not product:
-            total = arithmetic(c, "+", total, term, expr, parts, want)
-        else:
-            total = _times(c, total, term, expr, parts, want)
-    return total
-
-
-def _times(
-    c: Lowering, a: Value, b: Value, expr: ast.Fold, parts: tuple[ast.Expr, ast.Expr], want: Shape | None
-) -> Value:
-    sa, sb = c.shape(a), c.shape(b)
-    if isinstance(a, Tensor) and isinstance(b, Tensor) and len(sa or ()) == 2 and len(sb or ()) == 2:
-        return matmul_nodes(c, a.node, b.node, expr, parts)
-    if isinstance(a, Identity) and isinstance(b, Identity):
-        scale = arithmetic(c, "*", a.scale, b.scale, expr, parts, None)
-        return Identity(scale) if isinstance(scale, (Dim, Tensor)) else ERROR
-    if isinstance(a, Identity) and len(sb or ()) == 2:
-        return arithmetic(c, "*", a.scale, b, expr, parts, want)
-    if isinstance(b, Identity) and len(sa or ()) == 2:
-        return arithmetic(c, "*", a, b.scale, expr, parts, want)
-    return arithmetic(c, "*", a, b, expr, parts, want)
-
-
-def indexed(context: Context, name: str, j: int, at: ast.Located) -> Context:
-    """The context of one round of a `product`, `sum` or `substep`."""
-    scope = Scope(context.scope)
-    scope.bindings[name] = Binding(name, "hyper", at.span, value=Dim.of(j), status="done")
-    return Context(
-        scope=scope,
-        per=context.per,
-        binding=context.binding,
-        suffix=f"{context.suffix}_{j}",
-        pure=context.pure,
-    )
-
-
-def unrolled(c: Lowering, lo: ast.Expr, hi: ast.Expr, context: Context) -> range | None:
-    """The rounds of `j in lo..hi`, both ends included."""
-    first = known_integer(c, lo, context, "the first index")
-    last = known_integer(c, hi, context, "the last index")
-    if first is None or last is None:
-        return None
-    if last - first + 1 > MAX_UNROLL:
-        raise TooLarge(f"{last - first + 1} rounds are too many to unroll (at most {MAX_UNROLL})", lo.span.to(hi.span))
-    return range(first, last + 1)
+# ---------------------------------------------------------------- numbers known at compile time
 
 
 def known_number(c: Lowering, expr: ast.Expr, context: Context, what: str) -> Dim | None:
@@ -656,6 +494,3 @@ def known_integer(c: Lowering, expr: ast.Expr, context: Context, what: str) -> i
         c.error("E0204", f"{what} must be a whole number, not `{value}`", expr.span)
         return None
     return int(k)
-
-
-__all__ = ["ONE", "arithmetic", "evaluate", "known_integer", "known_number", "needs_shape", "operands", "unrolled"]

@@ -15,9 +15,9 @@ from rnnc.frontend.expressions import (
     number_node,
     operands,
     shape_mismatch,
-    stack,
 )
 from rnnc.frontend.lowering import Lowering
+from rnnc.frontend.sequences import stack
 from rnnc.frontend.types import resolve_size
 from rnnc.frontend.values import ERROR, ErrorValue, Identity, Pieces, Shape, Tensor, Value
 from rnnc.ir.dims import ONE, Dim
