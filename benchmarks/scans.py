@@ -38,6 +38,7 @@ def associative(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
 def main() -> None:
     p = parser(__doc__ or "", "scans")
     p.add_argument("--associative", action="store_true", help="also torch.associative_scan (slow to set up)")
+    p.add_argument("--shape", type=int, nargs=3, action="append", metavar=("B", "T", "D"), help="sizes")
     options = p.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -46,7 +47,7 @@ def main() -> None:
     if options.associative:
         functions["associative_scan"] = associative
     rows = []
-    for batch, steps, width in SHAPES:
+    for batch, steps, width in options.shape or SHAPES:
         arguments = [
             torch.rand(batch, steps, width),
             torch.randn(batch, steps, width),

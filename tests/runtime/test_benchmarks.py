@@ -1,0 +1,31 @@
+"""The benchmarks run, compare numbers first, and write a record."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_small_benchmark_writes_its_record(tmp_path: Path) -> None:
+    where = tmp_path / "scans.json"
+    command = [sys.executable, "-m", "benchmarks.scans", "--rounds", "2", "--threads", "1", "--output", str(where)]
+    subprocess.run([*command, "--shape", "2", "33", "5"], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    record = json.loads(where.read_text())
+    (case,) = record["cases"]
+    assert record["machine"]["threads"] == 1
+    assert case["errors"]["rnnc"] < 1e-4
+    assert case["forward_backward"]["rnnc"]["rounds"] == 2
+
+
+def test_disagreeing_numbers_are_not_timed() -> None:
+    script = (
+        "import torch; from benchmarks.measure import check_same; x = torch.ones(3, requires_grad=True);"
+        "check_same({'a': lambda x: x * 2, 'b': lambda x: x * 3}, [x], baseline='a')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "b does not agree with a" in done.stderr
