@@ -17,7 +17,7 @@ settings.load_profile("rnnc")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="rewrite the goldens of generated code; refused in CI")
+    parser.addoption("--update-golden", action="store_true", help="rewrite goldens of generated code; refused in CI")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 REACHES = (1, 2)
 CELL = "DeltaNet"
 # Keys that depend on one token only (`width` of the short convolution): the sharpest form of the question.
-HYPER = {"heads": 4, "width": 1}
+HYPER: dict[str, Any] = {"heads": 4, "width": 1}
 LEARNING_RATE = 4e-2
 
 

@@ -9,14 +9,14 @@ import click
 @click.argument("code", required=False)
 def explain_command(code: str | None) -> int:
     """A page on an error code, with a wrong and a right example; without a code, the list of all codes."""
-    from rnnc.frontend.codes import CODES, explain
+    from rnnc.frontend.codes import CODES, UnknownCode, explain
 
     if code is None:
         for known in sorted(CODES):
             click.echo(f"{known}  {explain(known).splitlines()[0].lstrip('# ').removeprefix(known).lstrip(': ')}")
         return 0
-    wanted = code.upper()
-    if wanted not in CODES:
-        raise click.BadParameter(f"there is no code '{code}'; `rnnc explain` lists them", param_hint="CODE")
-    click.echo(explain(wanted))
+    try:
+        click.echo(explain(code))
+    except UnknownCode as error:
+        raise click.BadParameter(str(error), param_hint="CODE") from None
     return 0

@@ -29,7 +29,7 @@ class Block(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """h [B, T, width] -> [B, T, width]."""
         x: Tensor = self.into(self.norm(h))
-        x = x.unflatten(-1, self.input_shape) if self.input_shape else x[..., 0]
+        x = x.reshape(*x.shape[:-1], *self.input_shape)
         y = first_output(self.layer(x))
         change: Tensor = self.out_of(y.flatten(2) if self.output_shape else y[..., None])
         return h + change

@@ -93,7 +93,7 @@ def prepare(spec: Spec, cell: str | None, config: TrainConfig, hyper: Hyper, lab
     known = {p.name for p in ir.dims}
     dims = {name: _whole(name, value) for name, value in hyper.items() if name in known}
     fitted = fit(ir, task, dims, config.width)
-    structural = {name: value for name, value in hyper.items() if name not in known}
+    structural: dict[str, Any] = {name: value for name, value in hyper.items() if name not in known}
     layer_class = compile_cell(spec, ir.name, **structural)
     return Session(
         cell=ir,
