@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import copyreg
 import hashlib
+import inspect
 import linecache
 import sys
 from collections.abc import Mapping
@@ -126,6 +127,10 @@ class CompiledLayer(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         """An instance; hyperparameters that are compiled in may be given, and choose the specialisation."""
         given = {name: kwargs.pop(name) for name in cls.compiled if name in kwargs}
+        known = inspect.signature(
+            cls.__init__
+        ).parameters  # a name that Python keeps for itself ends in an underscore there
+        kwargs = {f"{k}_" if k not in known and f"{k}_" in known else k: v for k, v in kwargs.items()}
         if all(cls.compiled[name] == _value(value) for name, value in given.items()):
             return super().__call__(*args, **kwargs)
         other = cls.specialise(given)
@@ -175,7 +180,7 @@ def _build(request: Request, source: str) -> CompiledLayer:
     made = module.__dict__.setdefault("__rnnc_classes__", {})
     key = (request.spec.text, repr(request.strategy), repr(sorted(request.hyper.items())))
     if key not in made:
-        base = module.__dict__[cell.name]
+        base = module.__dict__[module.__all__[0]]
         body = {
             "__module__": module.__name__,
             "__qualname__": cell.name,

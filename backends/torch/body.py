@@ -57,12 +57,14 @@ class Owner:
     node: NodeId
 
 
-def owners(cell: CellIR, roots: Mapping[NodeId, str]) -> dict[NodeId, Owner]:
-    """For each node the named value nearest to it on the way to a result."""
+def owners(cell: CellIR, roots: Mapping[NodeId, str], parts: Mapping[NodeId, Owner]) -> dict[NodeId, Owner]:
+    """For each node the named value nearest to it on the way to a result; `parts` has those nothing else reads."""
     found = {i: Owner(name, i) for i, name in roots.items()}
     for n in reversed(cell.nodes):
         if n.name and n.op not in LEAVES:
             found[n.id] = Owner(n.name, n.id)
+        elif n.id in parts:
+            found.setdefault(n.id, parts[n.id])
         for a in n.args:
             if n.id in found:
                 found.setdefault(a, found[n.id])

@@ -23,6 +23,33 @@ def identifier(name: str) -> str:
     return name + "_" if keyword.iskeyword(name) or name in LOCALS else name
 
 
+TAKEN = LOCALS | {
+    "cmath",
+    "Any",
+    "Tensor",
+    "State",
+    "forward",
+    "step",
+    "initial_state",
+    "reset_parameters",
+    "extra_repr",
+}
+
+
+def dim_name(name: str) -> str:
+    """A dim as a constructor's argument and an attribute of the module."""
+    from torch import nn
+
+    return name + "_" if keyword.iskeyword(name) or name in TAKEN or hasattr(nn.Module, name) else name
+
+
+def class_name(name: str) -> str:
+    """A cell as a class, which must not hide what the file imports."""
+    import rnnc.runtime
+
+    return name + "_" if keyword.iskeyword(name) or name in TAKEN or name in rnnc.runtime.__all__ else name
+
+
 def static_nodes(cell: CellIR) -> frozenset[NodeId]:
     """Nodes made of parameters and constants only: they have no batch and time axes."""
     static: set[NodeId] = set()
@@ -51,7 +78,7 @@ class Context:
         known = dim.constant
         if known is not None and known.denominator == 1:
             return str(known)
-        return dim_text(dim, lambda n: self.dim_names.get(n, f"self.{n}"), prec)
+        return dim_text(dim, lambda n: self.dim_names.get(n, f"self.{dim_name(n)}"), prec)
 
     def type(self, node: NodeId) -> Type:
         return self.cell.nodes[node].type

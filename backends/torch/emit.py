@@ -14,7 +14,7 @@ from torch import nn
 
 from rnnc.backends.torch.body import Names, Source, indented
 from rnnc.backends.torch.cheap import cheap_step
-from rnnc.backends.torch.context import identifier
+from rnnc.backends.torch.context import class_name, dim_name, identifier
 from rnnc.backends.torch.expr import dim_text
 from rnnc.backends.torch.functions import Forward, Writer, write_step
 from rnnc.backends.torch.needs import closure
@@ -54,7 +54,9 @@ class Module:
         )
         for choice in self.choices:
             self.used |= closure(cell, [] if choice.form is None else coefficients(cell, choice.form))
-        names = Names(set(dir(nn.Module)) | {"step", "initial_state", "reset_parameters"} | {d.name for d in cell.dims})
+        names = Names(
+            set(dir(nn.Module)) | {"step", "initial_state", "reset_parameters"} | {dim_name(d.name) for d in cell.dims}
+        )
         self.attribute = {p.name: names.fresh(p.name) for p in cell.params}
         attributes: dict[NodeId | str, str] = {p.node: f"self.{self.attribute[p.name]}" for p in cell.params}
         self.submodules = {str(n.attr("key")): n for n in self.nodes_of("call", "repeat")}
@@ -123,13 +125,13 @@ class Module:
         for d in cell.dims:
             if d.default is not None and d.default.names:
                 body += [
-                    f"if {d.name} is None:",
-                    *indented([*check(d.default), f"{d.name} = {dim_text(d.default, str)}"]),
+                    f"if {dim_name(d.name)} is None:",
+                    *indented([*check(d.default), f"{dim_name(d.name)} = {dim_text(d.default, dim_name)}"]),
                 ]
         body += self.checks()
-        body += [f"self.{d.name} = {d.name}" for d in cell.dims]
+        body += [f"self.{dim_name(d.name)} = {dim_name(d.name)}" for d in cell.dims]
         c = self.writer.context(0)
-        c.dim_names = {d.name: d.name for d in cell.dims}
+        c.dim_names = {d.name: dim_name(d.name) for d in cell.dims}
         for p in cell.params:
             t = cell.nodes[p.node].type
             kind = "dtype=dtype" if t.dtype == "real" else "dtype=torch.promote_types(dtype, torch.complex64)"
@@ -220,10 +222,10 @@ class Module:
         """The statement of the constructor that makes a submodule, or a list of them."""
         sub = self.cell.subcells[int(str(node.attr("cell")))]
         c = self.writer.context(0)
-        c.dim_names = {d.name: d.name for d in self.cell.dims}
+        c.dim_names = {d.name: dim_name(d.name) for d in self.cell.dims}
         known = {d.name for d in sub.dims}
         given: Any = node.attr("dims")
-        sizes = [f"{name}={c.dim(Dim.of(size))}" for name, size in given if name in known]
+        sizes = [f"{dim_name(name)}={c.dim(Dim.of(size))}" for name, size in given if name in known]
         made = f"{self.class_names[sub]}({', '.join([*sizes, 'device=device', 'dtype=dtype'])})"
         if node.op == "repeat":
             made = f"nn.ModuleList({made} for _ in range({node.attr('count')}))"
@@ -314,7 +316,7 @@ class Module:
     def extra_repr(self) -> list[str]:
         if not self.cell.dims:
             return []
-        text = ", ".join(f"{d.name}={{self.{d.name}}}" for d in self.cell.dims)
+        text = ", ".join(f"{d.name}={{self.{dim_name(d.name)}}}" for d in self.cell.dims)
         return ["def extra_repr(self) -> str:", f'    return f"{text}"']
 
 
@@ -328,9 +330,9 @@ def _plain(value: Fraction | int | bool) -> str:
 
 def _argument(d: DimParam) -> str:
     if d.default is None:
-        return f"{d.name}: int"
+        return f"{dim_name(d.name)}: int"
     known = d.default.constant
-    return f"{d.name}: int | None = None" if known is None else f"{d.name}: int = {known}"
+    return f"{dim_name(d.name)}: int | None = None" if known is None else f"{dim_name(d.name)}: int = {known}"
 
 
 def ordered_dims(cell: CellIR) -> list[DimParam]:
@@ -343,12 +345,12 @@ def check(dim: Dim) -> list[str]:
     top, bottom = quotient(dim)
     if bottom == "1":
         return []
-    values = ", ".join(f"{n} = {{{n}}}" for n in sorted(dim.names))
+    values = ", ".join(f"{n} = {{{dim_name(n)}}}" for n in sorted(dim.names))
     return [f"if {top} % {bottom}:", f'    raise ValueError(f"{top} has to be divisible by {bottom}, not {values}")']
 
 
 def quotient(dim: Dim) -> tuple[str, str]:
-    text = dim_text(dim, str)
+    text = dim_text(dim, dim_name)
     top, _, bottom = text.partition(" // ")
     return top, bottom or "1"
 
@@ -369,7 +371,7 @@ from __future__ import annotations
 """
 
 
-def file_text(modules: list[str], imports: set[str], title: str, file: str) -> str:
+def file_text(modules: list[str], main: str, imports: set[str], title: str, file: str) -> str:
     """A whole file: docstring, imports (only what is used), classes."""
     lines = [HEADER.format(title=title, file=file)]
     lines += [f"import {m}" for m in ("cmath", "math") if m in imports]
@@ -381,11 +383,13 @@ def file_text(modules: list[str], imports: set[str], title: str, file: str) -> s
     runtime = sorted(imports - set(RUNTIME_MODULES))
     if runtime:
         lines += ["", f"from rnnc.runtime import {', '.join(runtime)}"]
-    return (
-        "\n".join(lines)
-        + "\n\nState = dict[str, Any]  # by name: [batch, ...], or the state of a submodule\n\n\n"
-        + "\n\n".join(modules)
-    )
+    lines += [
+        "",
+        f'__all__ = ["{main}"]',
+        "",
+        "State = dict[str, Any]  # by name: [batch, ...], or the state of a submodule",
+    ]
+    return "\n".join(lines) + "\n\n\n" + "\n\n".join(modules)
 
 
 def emit_file(
@@ -398,7 +402,7 @@ def emit_file(
     imports: set[str] = set()
     taken = Names()
     order = [cell for cell in plans if cell != root]
-    names = {root: taken.fresh(root.name)} | {cell: taken.fresh(cell.name) for cell in order}
+    names = {root: taken.fresh(class_name(root.name))} | {cell: taken.fresh(class_name(cell.name)) for cell in order}
     texts = []
     for cell in (*order, root):
         graph, choices, why = plans[cell]
@@ -413,7 +417,7 @@ def emit_file(
         )
         texts.append(module.text())
     title = f"{root.name}: " + (root.doc.split("\n")[0].strip() or "a recurrent layer")
-    return file_text(texts, imports, title, PurePath(root.file).name or "a spec")
+    return file_text(texts, names[root], imports, title, PurePath(root.file).name or "a spec")
 
 
 def emit_cell(cell: CellIR, choices: tuple[Choice, ...], sources: Mapping[str, str], why: tuple[str, ...] = ()) -> str:

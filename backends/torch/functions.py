@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rnnc.analysis.forms import MatrixState
-from rnnc.backends.torch.body import VIEWS, Body, Names, Source, owners, state_value
+from rnnc.backends.torch.body import VIEWS, Body, Names, Owner, Source, owners, state_value
 from rnnc.backends.torch.context import Context, identifier, static_nodes
 from rnnc.backends.torch.loop import sequential
 from rnnc.backends.torch.needs import closure, count_uses, state_dependence
@@ -40,7 +40,13 @@ class Writer:
             imports=self.imports,
         )
 
-    def body(self, lead: int, uses: Mapping[NodeId, int], titles: Mapping[NodeId, str]) -> Body:
+    def body(
+        self,
+        lead: int,
+        uses: Mapping[NodeId, int],
+        titles: Mapping[NodeId, str],
+        parts: Mapping[NodeId, Owner] | None = None,
+    ) -> Body:
         names = Names({identifier(i.name) for i in self.cell.inputs} | {"y"} - {o.name for o in self.cell.outputs})
         body = Body(
             c=self.context(lead),
@@ -49,7 +55,7 @@ class Writer:
             uses=uses,
             titles=titles,
             results=frozenset(self.titles()),
-            owners=owners(self.cell, self.titles()),
+            owners=owners(self.cell, self.titles(), parts or {}),
             source=self.source,
             time=Time(step=lead == 1),
         )
@@ -187,7 +193,7 @@ class Forward:
         everything |= last
         self.outside |= self._touched(last, final_roots)
         reads = [r for choice in self.choices for r in self.roots(choice) if choice.form is not None]
-        self.body = self.w.body(2, count_uses(cell, everything, [*final_roots, *reads]), self.titles())
+        self.body = self.w.body(2, count_uses(cell, everything, [*final_roots, *reads]), self.titles(), self.parts())
         for choice in self.choices:
             if choice.form is None:
                 sequential(self, choice)
@@ -208,6 +214,14 @@ class Forward:
                 for node, title in coefficient_titles(self.cell, choice.form):
                     if node not in found and not self.cell.nodes[node].name:
                         found[node] = title
+        return found
+
+    def parts(self) -> dict[NodeId, Owner]:
+        """The coefficients of a group belong to its first state."""
+        found = {}
+        for choice in self.choices:
+            state = self.cell.state(choice.group.states[0])
+            found |= {n: Owner(state.name, state.update) for n in self.roots(choice)}
         return found
 
     def _touched(self, part: set[NodeId], roots: Iterable[NodeId]) -> set[NodeId]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, assert_never
 
 from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState, MicroStep
-from rnnc.backends.torch.expr import UNARY, Expr, call
+from rnnc.backends.torch.expr import ATOM, UNARY, Expr, call
 from rnnc.backends.torch.updates import fused_updates
-from rnnc.ir.dims import Dim
+from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.graph import CellIR, NodeId
+from rnnc.ir.types import Type
 
 if TYPE_CHECKING:
     from rnnc.backends.torch.functions import Forward
@@ -95,18 +96,34 @@ def coefficient_titles(cell: CellIR, form: Form) -> list[tuple[NodeId, str]]:
 # ---------------------------------------------------------------- arguments
 
 
-def tensor(f: Forward, node: NodeId | None, state: str, core: tuple[Dim, ...] | None = None) -> str:
+def tensor(
+    f: Forward, node: NodeId | None, state: str, core: tuple[Dim, ...] | None = None, *, every: bool = False
+) -> str:
     """A coefficient as an argument: "None" where it is absent, a 0-dimensional tensor for a number.
 
-    With `core` the core axes get their real sizes.
+    With `core` the core axes get their real sizes; with `every` those of `per` blocks too.
     """
     if node is None:
         return "None"
     c, e = f.body.c, f.body.env[node]
     t = c.type(node)
     if core is not None:
-        e = c.whole(e, replace(t, shape=core) if e.number else t, frozenset(range(-len(core), 0)))
+        axes = None if every else frozenset(range(-len(core), 0))
+        e = c.whole(e, replace(t, shape=core) if e.number else t, axes)
     return f'state["{state}"].new_tensor({e.text})' if e.number else e.text
+
+
+def fitted(e: Expr, own: Type, state: Type) -> Expr:
+    """A coefficient that broadcasts to a state's core shape, as one whose axes of size 1 stand for the state's."""
+    if e.number:
+        return e
+    missing = state.rank - own.rank
+    text = f"{e.atom}[..., {', '.join(['None'] * missing)}]" if missing and own.rank == 0 else e.text
+    assert not missing or own.rank == 0, "a coefficient of a lower rank is a scalar"
+    single = {i - own.rank for i, d in enumerate(own.shape) if d == ONE} | set(range(-missing, 0))
+    ones = {axis for axis in single if state.shape[axis] != ONE}
+    small = frozenset(axis - missing for axis in e.small) | ones
+    return replace(e, text=text, prec=ATOM if missing else e.prec, small=small)
 
 
 def length_argument(f: Forward, nodes: Iterable[NodeId | None]) -> list[str]:
@@ -150,7 +167,7 @@ def coupled_scan(f: Forward, choice: Choice) -> None:
     zero = Expr(text="0", number=True, static=True)
 
     def stacked(nodes: Iterable[NodeId | None], axis: int) -> str:
-        parts = [zero if n is None else body.env[n] for n in nodes]
+        parts = [zero if n is None else fitted(body.env[n], c.type(n), t) for n in nodes]
         whole = [c.whole(e, t, lead=True) for e in parts]
         return f"torch.stack([{', '.join(e.text for e in whole)}], {axis})"
 
@@ -191,7 +208,7 @@ def block_scan(f: Forward, choice: Choice) -> None:
     if form.b is not None:
         e = c.whole(body.env[form.b], replace(c.type(form.b), shape=t.shape), frozenset({axis}))
         b = f"{Expr(text=e.text, prec=e.prec).atom}{split}"
-    a = tensor(f, form.blocks, form.state, blocks.shape)
+    a = tensor(f, form.blocks, form.state, blocks.shape, every=True)
     arguments = [a, b, f'state["{form.state}"]{split}', *length_argument(f, (form.blocks, form.b))]
     whole_state(f, form.state, f"{call(function, *arguments)}{joined}")
 
@@ -201,7 +218,7 @@ def dense_scan(f: Forward, form: Dense, function: str) -> None:
     s = f.cell.state(form.state)
     t, n = c.type(s.node), c.type(form.a).shape
     a = body.env[form.a]
-    a_text = tensor(f, form.a, form.state, n)
+    a_text = tensor(f, form.a, form.state, n, every=True)
     turn = form.side == "right" and t.rank == 2
     if form.side == "right":
         a_text = f"{Expr(text=a_text, prec=a.prec).atom}.mT"
@@ -244,7 +261,7 @@ def chunkwise(f: Forward, choice: Choice) -> None:
     names = [body.names.fresh(body.title(f.cell.nodes[r.node])) for r in wanted]
     final = body.names.fresh(form.state)
     targets = f"({', '.join(names)}{',' if len(names) == 1 else ''})" if names else "_"
-    long_call(body.lines, f"{targets}, {final} = ", c.use("matrix_scan"), [start, listed(steps), listed(reads), *tail])
+    long_call(body.lines, f"{targets}, {final} = ", c.use("matrix_scan"), [start, steps, reads, *tail])
     f.finals[form.state] = f"{final}.mT" if right else final
     for r, name in zip(wanted, names):
         body.variable(r.node, name)
@@ -266,7 +283,10 @@ def micro_step(f: Forward, step: MicroStep, state: str, keys: tuple[Dim, ...], v
         inner = []
         for u in fused:
             v = "None" if u.v is None else tensor(f, u.v, state, values)
-            arguments = [tensor(f, u.u, state, keys), v, tensor(f, u.b, state, keys), *scale(f, u.factors, u.negative)]
+            b = tensor(f, u.b, state, keys)
+            if u.negative and not u.factors:  # v - S^T b
+                b = f"-{b if b.isidentifier() else f'({b})'}"
+            arguments = [tensor(f, u.u, state, keys), v, b, *scale(f, u.factors, u.negative)]
             inner.append(call(c.use("Update"), *arguments))
         parts.append(f"updates={tupled(inner)}")
     if low_rank:
@@ -283,10 +303,8 @@ def micro_step(f: Forward, step: MicroStep, state: str, keys: tuple[Dim, ...], v
 
 def scale(f: Forward, factors: tuple[NodeId, ...], negative: bool) -> list[str]:
     """The scalar of an update as its last argument, minus a product of gates, say; none where it is one."""
-    if not factors and not negative:
-        return []
     if not factors:
-        return [f"{f.body.c.like}.new_tensor(-1.0)"]
+        return []
     return [("-" if negative else "") + " * ".join(f.body.env[n].at(UNARY) for n in factors)]
 
 
@@ -298,13 +316,20 @@ def tupled(items: list[str]) -> str:
     return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
 
 
-def long_call(lines: list[str], target: str, function: str, arguments: list[str]) -> None:
-    """A call on one line, or one argument a line."""
-    one = f"{target}{function}({', '.join(arguments)})"
+def long_call(lines: list[str], target: str, function: str, arguments: list[str | list[str]]) -> None:
+    """A call on one line, or one argument a line; an argument that is a list likewise."""
+    flat = [listed(a) if isinstance(a, list) else a for a in arguments]
+    one = f"{target}{function}({', '.join(flat)})"
     if len(one) <= 110:
         lines.append(one)
         return
-    lines += [f"{target}{function}(", *(f"    {a}," for a in arguments), ")"]
+    lines.append(f"{target}{function}(")
+    for argument in arguments:
+        if isinstance(argument, list) and len(listed(argument)) > 100:
+            lines += ["    [", *(f"        {item}," for item in argument), "    ],"]
+        else:
+            lines.append(f"    {listed(argument) if isinstance(argument, list) else argument},")
+    lines.append(")")
 
 
 WRITERS: dict[tuple[str, type], Callable[[Forward, Choice], None]] = {

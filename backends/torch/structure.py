@@ -117,6 +117,8 @@ def _shift_per(x: Expr, rank: int, added: int) -> frozenset[int]:
 def reshape(c: Context, node: Node, args: list[Expr]) -> Expr:
     t = c.type(node.args[0])
     shape = node.type.shape
+    if args[0].number:
+        return args[0]
     x = c.whole(args[0], t, core(t))
     per = frozenset(axis + t.rank - len(shape) for axis in x.small)
     sizes = tuple_text([c.dim(d) for d in shape])
@@ -174,6 +176,8 @@ def reduce(c: Context, node: Node, args: list[Expr]) -> Expr:
     t = c.type(node.args[0])
     axes = node.attr("axes")
     assert isinstance(axes, tuple)
+    if args[0].number and node.op != "sum":
+        return args[0]
     gone = frozenset(int(str(a)) for a in axes)
     x = c.whole(args[0], t, gone)
     if not axes:

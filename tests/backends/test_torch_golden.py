@@ -1,4 +1,4 @@
-"""The text of a few emitted modules, so that a change of the generated code is seen; each is run against the oracle too."""
+"""The text of a few emitted modules, so that a change of the generated code is seen; each is run against the oracle."""
 
 from __future__ import annotations
 

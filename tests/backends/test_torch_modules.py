@@ -310,3 +310,44 @@ def test_the_file_stands_alone(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
     )
     assert done.stdout.strip() == "(1, 4, 8) []", done.stderr
+
+
+def test_names_that_python_keeps_for_itself() -> None:
+    """Dims and cells may be called as they like; in Python such a name ends in an underscore."""
+    spec = rnnc.parse(
+        """
+cell class(forward: dim, nn: dim = 4, lambda: dim = 2) {
+  input x: real[forward]
+  state h: real[nn] = 0
+  h <- 0.5 * h + linear(x) + sum(linear[lambda](x))
+  output y: real[forward] = linear(h')
+}
+cell F(d: dim) {
+  input x: real[d]
+  state h: real[d] = 0
+  h <- 0.5 * h + silu(linear(x))
+  output y: real[d] = h'
+}
+"""
+    )
+    layer = rnnc.compile(spec, "class")(**{"forward": 8, "lambda": 3})
+    assert layer(example())[0].shape == (2, 12, 8)
+    assert repr(layer) == "class(forward=8, nn=4, lambda=3)"
+    assert rnnc.compile(spec, "F")(8)(example())[0].shape == (2, 12, 8)
+
+
+def test_truth_values_as_states() -> None:
+    spec = rnnc.parse(
+        """
+cell Alarm(n: dim) {
+  input x: real[n]
+  state seen: bool = false
+  seen <- seen or sum(x) > 3
+  output y: real[n] = x if seen' else 0 * x
+}
+"""
+    )
+    x = torch.tensor([[[1.0, 1.0], [4.0, 0.0], [0.5, 0.5]]])
+    y, state = rnnc.compile(spec)(2)(x)
+    assert y.tolist() == [[[0.0, 0.0], [4.0, 0.0], [0.5, 0.5]]]
+    assert state["seen"].tolist() == [True]
