@@ -28,9 +28,17 @@ class UnknownCode(LookupError):
     """There is no page for a code; the message names codes that are spelled alike."""
 
     def __init__(self, code: str) -> None:
-        near = difflib.get_close_matches(code.upper(), sorted(pages()), n=3, cutoff=0.6)
+        near = _nearest(code.strip().upper())
         hint = f"did you mean {' or '.join(near)}?" if near else "`rnnc explain` without a code lists all of them"
-        super().__init__(f"there is no code `{code}`; {hint}")
+        super().__init__(f"there is no code '{code}'; {hint}")
+
+
+def _nearest(code: str) -> list[str]:
+    """Known codes that differ in one or two digits, the numerically nearest first; else those spelled alike."""
+    if re.fullmatch(r"E\d{4}", code):
+        distance = {k: (sum(a != b for a, b in zip(code, k)), abs(int(code[1:]) - int(k[1:]))) for k in pages()}
+        return sorted((k for k, (digits, _) in distance.items() if digits <= 2), key=lambda k: distance[k])[:3]
+    return difflib.get_close_matches(code, sorted(pages()), n=3, cutoff=0.6)
 
 
 @cache

@@ -58,8 +58,10 @@ def test_pages_have_one_form(code: str) -> None:
 
 
 def test_unknown_codes() -> None:
-    with pytest.raises(UnknownCode, match=r"no code `E020`; did you mean .*E020\d"):
+    with pytest.raises(UnknownCode, match=r"no code 'E020'; did you mean .*E020\d"):
         explain("E020")
+    with pytest.raises(UnknownCode, match=r"did you mean E0210 or E02\d\d or E02\d\d\?"):
+        explain("E0230")
     with pytest.raises(UnknownCode, match="lists all of them"):
         explain("nonsense")
 
