@@ -1,0 +1,57 @@
+"""The demo and the side-by-side report, with two steps of training instead of hundreds."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import rnnc
+from rnnc.cli.app import main
+from rnnc.cli.demo import _verdict
+from rnnc.cli.side_by_side import compare, facts
+from rnnc.training.checkpoint import Progress
+from rnnc.training.loop import Row, SeedResult
+from rnnc.training.record import Record
+
+
+def test_the_demo_runs_and_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--steps", "2", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    written = [line.split()[0] for line in shown.splitlines() if line.startswith(str(tmp_path))]
+    assert len(written) == 3
+    assert all(Path(path).stat().st_size > 0 for path in written)
+    ast.parse((tmp_path / "deltanet_reach2.py").read_text(encoding="utf-8"))
+    assert (tmp_path / "reach2" / "checkpoint.safetensors").exists()
+    assert "reach 1, seed 0" in shown
+    assert "reach 2, seed 0" in shown
+
+
+def test_side_by_side_marks_what_differs() -> None:
+    spec = rnnc.stdlib("deltanet")
+    reports = [rnnc.analyze(spec, "DeltaNet", reach=reach).to_json() for reach in (1, 2)]
+    marked = [line for line in compare(["reach 1", "reach 2"], reports).splitlines() if "  * " in line]
+    assert len(marked) == 1
+    assert "spectrum interval" in marked[0]
+    assert "(0, 1]" in marked[0]
+    assert "(-1, 1]" in marked[0]
+    assert facts(reports[0])["transition structure"] == "householder product"
+
+
+def test_side_by_side_of_equal_reports_marks_nothing() -> None:
+    report = rnnc.analyze(rnnc.stdlib("gru"), "GRU").to_json()
+    assert "*" not in compare(["a", "b"], [report, report])
+
+
+@pytest.mark.parametrize(
+    ("scaled", "words"), [(1.0, "solves parity at 6 times"), (0.02, "is at chance"), (0.6, "solves parity in part")]
+)
+def test_the_verdict_says_what_the_numbers_say(scaled: float, words: str) -> None:
+    row = Row(length=240, accuracy=0.5, scaled=scaled, bits=1.0)
+    progress = Progress(step=1, seconds=0.0, curve=())
+    result = SeedResult(seed=0, progress=progress, table=(row,), diverged=None)
+    record = Record(
+        label="reach 2", task="parity", chance=0.5, train_length=40, identity={}, parameters=1, results=(result,)
+    )
+    assert words in _verdict(record)
