@@ -117,3 +117,24 @@ def test_autocast_to_bfloat16(path: Path, cell: str) -> None:
         if a.requires_grad:
             a.float().square().sum().backward(retain_graph=True)
     assert all(torch.isfinite(x.grad).all() for x in [*xs, *layer.parameters()] if x.grad is not None)
+
+
+@pytest.mark.parametrize("cell", ["F", "Tensor"])
+def test_names_of_python_and_pytorch(cell: str) -> None:
+    """A cell called `F`, a dim `nn`, an input `self`, a state `state`, a param `class`: one step at a time is the same."""
+    torch.manual_seed(0)
+    layer = rnnc.compile(rnnc.load(HERE / "names.rnn"), cell)(4).double()
+    for parameter in layer.parameters():
+        parameter.data.normal_()
+    x = torch.randn(2, 7, 4, dtype=torch.float64)
+    whole, end = layer(x)
+    state, steps = None, []
+    for t in range(7):
+        y, state = layer.step(x[:, t], state=state)
+        steps.append(y)
+    assert state is not None
+    assert all(torch.allclose(state[name], end[name], atol=1e-12) for name in end)
+    if cell == "F":
+        assert torch.allclose(torch.stack(steps, 1), whole, atol=1e-12)
+    else:
+        assert all(torch.allclose(torch.stack(s, 1), w, atol=1e-12) for s, w in zip(zip(*steps), whole, strict=True))
