@@ -127,9 +127,8 @@ class CompiledLayer(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         """An instance; hyperparameters that are compiled in may be given, and choose the specialisation."""
         given = {name: kwargs.pop(name) for name in cls.compiled if name in kwargs}
-        known = inspect.signature(
-            cls.__init__
-        ).parameters  # a name that Python keeps for itself ends in an underscore there
+        # A name that Python keeps for itself ends in an underscore there.
+        known = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
         kwargs = {f"{k}_" if k not in known and f"{k}_" in known else k: v for k, v in kwargs.items()}
         if all(cls.compiled[name] == _value(value) for name, value in given.items()):
             return super().__call__(*args, **kwargs)

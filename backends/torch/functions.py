@@ -218,7 +218,7 @@ class Forward:
 
     def parts(self) -> dict[NodeId, Owner]:
         """The coefficients of a group belong to its first state."""
-        found = {}
+        found: dict[NodeId, Owner] = {}
         for choice in self.choices:
             state = self.cell.state(choice.group.states[0])
             found |= {n: Owner(state.name, state.update) for n in self.roots(choice)}
