@@ -121,7 +121,7 @@ def test_autocast_to_bfloat16(path: Path, cell: str) -> None:
 
 @pytest.mark.parametrize("cell", ["F", "Tensor"])
 def test_names_of_python_and_pytorch(cell: str) -> None:
-    """A cell called `F`, a dim `nn`, an input `self`, a state `state`, a param `class`: one step at a time is the same."""
+    """A cell `F`, a dim `nn`, an input `self`, a state `state`, a param `class`: step by step is the same."""
     torch.manual_seed(0)
     layer = rnnc.compile(rnnc.load(HERE / "names.rnn"), cell)(4).double()
     for parameter in layer.parameters():
