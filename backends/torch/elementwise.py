@@ -106,7 +106,8 @@ def infix(c: Context, node: Node, args: list[Expr]) -> Expr:
 
 def add(c: Context, node: Node, args: list[Expr]) -> Expr:
     """`F.linear(x, W) + b` takes the bias inside."""
-    for product, bias in (args, args[::-1]):
+    one_dtype = c.type(node.args[0]).dtype == c.type(node.args[1]).dtype  # F.linear does not promote
+    for product, bias in (args, args[::-1]) if one_dtype else ():
         fused = product.add_bias(bias) if product.add_bias and bias.static and not bias.number else None
         if fused is not None:
             return fused

@@ -268,7 +268,9 @@ class Module:
         options = ""
         if self.writer.like is None:
             real = [identifier(i.name) for i in self.cell.inputs if self.cell.nodes[i.node].type.dtype == "real"]
-            options = f", device={x}.device" + (f", dtype={real[0]}.dtype" if real else "")
+            options = f", device={x}.device" + (
+                f", dtype={self.writer.context(0).use('state_dtype')}({real[0]})" if real else ""
+            )
         return ["if state is None:", f"    state = self.initial_state({x}.shape[0]{options})"]
 
     def forward(self) -> list[str]:

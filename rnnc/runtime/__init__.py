@@ -13,6 +13,7 @@ from rnnc.runtime.functional import (
     l2norm,
     rmsnorm,
 )
+from rnnc.runtime.layout import state_dtype
 from rnnc.runtime.operators import (
     block_diagonal,
     block_diagonal_transpose,
@@ -80,5 +81,6 @@ __all__ = [
     "run_packed",
     "sequence_lengths",
     "solve",
+    "state_dtype",
     "states_at",
 ]

@@ -72,3 +72,10 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device_type=device.type, enabled=False)
+
+
+def state_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of the states of an operator without parameters: its inputs', under autocast at least float32."""
+    if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
+        return torch.promote_types(x.dtype, torch.float32)
+    return x.dtype

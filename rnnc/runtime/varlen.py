@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnc.runtime.layout import state_dtype
+
 __all__ = ["masked_step", "pack", "pad", "reverse_each", "run_packed", "sequence_lengths", "states_at"]
 
 Layer = Callable[..., tuple[Any, dict[str, Tensor]]]
@@ -154,7 +156,7 @@ def _initial_state(layer: Any, inputs: Sequence[Tensor], batch: int) -> dict[str
     input."""
     if next(layer.parameters(), None) is not None:
         return layer.initial_state(batch)
-    dtype = next((x.dtype for x in inputs if x.is_floating_point()), None)
+    dtype = next((state_dtype(x) for x in inputs if x.is_floating_point()), None)
     return layer.initial_state(batch, device=inputs[0].device, dtype=dtype)
 
 
