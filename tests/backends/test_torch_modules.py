@@ -351,3 +351,29 @@ cell Alarm(n: dim) {
     y, state = rnnc.compile(spec)(2)(x)
     assert y.tolist() == [[[0.0, 0.0], [4.0, 0.0], [0.5, 0.5]]]
     assert state["seen"].tolist() == [True]
+
+
+def test_parameters_start_as_declared() -> None:
+    """An initial value is that of the parameter inside its domain, also where a map keeps it there."""
+    spec = rnnc.parse(
+        """
+cell Start(n: dim) {
+  input x: real[n]
+  param a: real[n] in (0, 1) init constant(0.9)
+  param b: real[n] in [-2, 2] init constant(0.5)
+  param c: real[n] > 0 init constant(3)
+  param w: real[n, n] init orthogonal
+  state h: real[n] = 0
+  h <- a * h + b * x
+  output y: real[n] = h'
+  output z: real[n] = c * (w @ x)
+}
+"""
+    )
+    layer = rnnc.compile(spec)(4, dtype=torch.float64)
+    one = torch.ones(1, 1, 4, dtype=torch.float64)
+    (y, z), state = layer(one)
+    support.assert_close(y, 0.5 * one)
+    (y, _), _ = layer(one, state)
+    support.assert_close(y, (0.9 * 0.5 + 0.5) * one)
+    assert abs(float(torch.linalg.norm(z.detach())) - 3 * 2) < 1e-10
