@@ -1,4 +1,4 @@
-# make demo   two DeltaNets on parity: check, analyse, compile, train, compare (about two minutes after the set-up)
+# make demo   two DeltaNets on parity: check, analyse, compile, train, compare (about a minute after the set-up)
 # make test   lint, format, types, tests
 PYTHON ?= python3
 VENV := .venv

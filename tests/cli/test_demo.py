@@ -17,15 +17,15 @@ from rnnc.training.record import Record
 
 
 def test_the_demo_runs_and_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--steps", "2", "--out", str(tmp_path)]) == 0
+    assert main(["demo", "--steps", "2", "--seeds", "2", "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     written = [line.split()[0] for line in shown.splitlines() if line.startswith(str(tmp_path))]
     assert len(written) == 3
     assert all(Path(path).stat().st_size > 0 for path in written)
     ast.parse((tmp_path / "deltanet_reach2.py").read_text(encoding="utf-8"))
-    assert (tmp_path / "reach2" / "checkpoint.safetensors").exists()
+    assert (tmp_path / "reach2" / "checkpoint-seed1.safetensors").exists()
     assert "reach 1, seed 0" in shown
-    assert "reach 2, seed 0" in shown
+    assert "reach 2, seed 1" in shown
 
 
 def test_side_by_side_marks_what_differs() -> None:
@@ -45,7 +45,8 @@ def test_side_by_side_of_equal_reports_marks_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scaled", "words"), [(1.0, "solves parity at 6 times"), (0.02, "is at chance"), (0.6, "solves parity in part")]
+    ("scaled", "words"),
+    [(1.0, "solves parity in 1 of 1 runs, at 6 times"), (0.02, "is at chance in all"), (0.6, "solves parity in part")],
 )
 def test_the_verdict_says_what_the_numbers_say(scaled: float, words: str) -> None:
     row = Row(length=240, accuracy=0.5, scaled=scaled, bits=1.0)
