@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnnc.training.groups import UnknownGroup, group
+from rnnc.groups import UnknownGroup, group
 from rnnc.training.tasks.base import Task, TaskError
 from rnnc.training.tasks.data import Digits, read_text
 from rnnc.training.tasks.memory import Copying, Recall

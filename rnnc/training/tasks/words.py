@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnc.training.groups import Group
+from rnnc.groups import Group
 from rnnc.training.tasks.base import Batch, Split
 
 

@@ -1,4 +1,4 @@
-"""Finite groups as multiplication tables, for word problems.
+"""Finite groups of permutations, and their multiplication tables, for word problems.
 
 A group is named (`s3`, `a5`, `z6`, `d4`, `q8`), a direct product of named ones (`z2xs3`), or given by permutations that
 generate it, in cycle notation: `(0 1 2)(3 4), (0 1)`.
@@ -7,7 +7,7 @@ generate it, in cycle notation: `(0 1 2)(3 4), (0 1)`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TypeAlias
@@ -63,19 +63,28 @@ def group(text: str) -> Group:
 
 def from_permutations(name: str, generators: list[Permutation]) -> Group:
     """The group that permutations of 0..n-1 generate, by closure; raises UnknownGroup above MAX_ORDER elements."""
+    elements = closure(generators, MAX_ORDER)
+    if elements is None:
+        raise UnknownGroup(f"{name} has more than {MAX_ORDER} elements")
+    index = {element: i for i, element in enumerate(elements)}
+    array = np.array(elements, dtype=np.int64)
+    return Group(name=name, table=_table(array), generators=tuple(dict.fromkeys(index[g] for g in generators)))
+
+
+def closure(generators: Sequence[Permutation], most: int) -> list[Permutation] | None:
+    """All products of permutations of one size, the identity first; None when there are more than `most`."""
     identity = tuple(range(len(generators[0])))
-    index = {identity: 0}
+    seen = {identity}
     elements = [identity]
     for element in elements:  # grows while it is walked
         for generator in generators:
-            image = _compose(generator, element)
-            if image not in index:
-                if len(elements) == MAX_ORDER:
-                    raise UnknownGroup(f"{name} has more than {MAX_ORDER} elements")
-                index[image] = len(elements)
+            image = compose(generator, element)
+            if image not in seen:
+                if len(elements) == most:
+                    return None
+                seen.add(image)
                 elements.append(image)
-    array = np.array(elements, dtype=np.int64)
-    return Group(name=name, table=_table(array), generators=tuple(dict.fromkeys(index[g] for g in generators)))
+    return elements
 
 
 def _table(elements: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -92,7 +101,7 @@ def _table(elements: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array([[index[row.tobytes()] for row in a[elements]] for a in elements], dtype=np.int64)
 
 
-def _compose(a: Permutation, b: Permutation) -> Permutation:
+def compose(a: Permutation, b: Permutation) -> Permutation:
     """a after b."""
     return tuple(a[i] for i in b)
 
@@ -109,10 +118,11 @@ def _named(name: str) -> Group:
     family, number = match[1], int(match[2])
     if number < 1 or (family == "d" and number < 3):
         raise UnknownGroup(f"there is no group '{name}': the number is too small")
-    return from_permutations(f"{family.upper()}({number})", list(_generators(family, number)))
+    return from_permutations(f"{family.upper()}({number})", list(standard_generators(family, number)))
 
 
-def _generators(family: str, n: int) -> Iterator[Permutation]:
+def standard_generators(family: str, n: int) -> Iterator[Permutation]:
+    """z: the cycle (0 1 ... n-1); d: that and a reflection; s: that and (0 1); a: the 3-cycles (0 1 i)."""
     cycle = (*range(1, n), 0)
     match family:
         case "z":
@@ -122,14 +132,17 @@ def _generators(family: str, n: int) -> Iterator[Permutation]:
             yield tuple((n - i) % n for i in range(n))
         case "s":
             yield cycle
-            if n > 1:
+            if n > 2:
                 yield (1, 0, *range(2, n))
-        case _:  # "a": the 3-cycles (0 1 i)
-            yield tuple(range(n))
+        case "a":
+            if n < 3:
+                yield tuple(range(n))
             for i in range(2, n):
                 images = list(range(n))
                 images[0], images[1], images[i] = 1, i, 0
                 yield tuple(images)
+        case _:
+            raise AssertionError(f"no family of groups is called {family!r}")
 
 
 def _direct_product(a: Group, b: Group) -> Group:
@@ -152,16 +165,33 @@ def _parse_cycles(text: str) -> list[Permutation]:
     size = 1 + max(i for cycles in generators for cycle in cycles for i in cycle)
     if size > 64:
         raise UnknownGroup("a permutation may move the points 0 to 63")
-    return [_from_cycles(cycles, size) for cycles in generators]
+    return [from_cycles(cycles, size) for cycles in generators]
 
 
-def _from_cycles(cycles: list[list[int]], size: int) -> Permutation:
+def from_cycles(cycles: Sequence[Sequence[int]], size: int) -> Permutation:
+    """[[0, 1, 2], [3, 4]] -> images of 0..size-1.  Raises UnknownGroup when cycles share points."""
     images = list(range(size))
     seen: set[int] = set()
     for cycle in cycles:
         if seen & set(cycle) or len(set(cycle)) < len(cycle):
             raise UnknownGroup("the cycles of one permutation must not share points")
         seen |= set(cycle)
-        for here, there in zip(cycle, cycle[1:] + cycle[:1]):
+        for here, there in zip(cycle, [*cycle[1:], *cycle[:1]]):
             images[here] = there
     return tuple(images)
+
+
+def cycle_notation(permutation: Permutation) -> str:
+    """(1, 2, 0, 4, 3) -> `(0 1 2)(3 4)`; the identity is `()`."""
+    seen: set[int] = set()
+    text = ""
+    for start in range(len(permutation)):
+        cycle = []
+        here = start
+        while here not in seen:
+            seen.add(here)
+            cycle.append(here)
+            here = permutation[here]
+        if len(cycle) > 1:
+            text += f"({' '.join(map(str, cycle))})"
+    return text or "()"

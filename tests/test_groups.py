@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rnnc.training.groups import UnknownGroup, group
+from rnnc.groups import UnknownGroup, group
 
 ORDERS = [
     ("z1", 1), ("z2", 2), ("z6", 6), ("s2", 2), ("s3", 6), ("S(4)", 24), ("s5", 120), ("a3", 3), ("a4", 12), ("a5", 60),
