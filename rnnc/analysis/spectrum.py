@@ -5,35 +5,16 @@ Nothing here is estimated: an attribute is None where it is not proved, and `mis
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from typing import Literal
 
 from rnnc.analysis import intervals as iv
+from rnnc.analysis.facts import Spectrum
 from rnnc.analysis.forms import Elementwise, Form, Group, MatrixState, MicroStep, Recurrence
 from rnnc.analysis.intervals import exactly
 from rnnc.analysis.ranges import Ranges
 from rnnc.ir.graph import CellIR, NodeId
 from rnnc.ir.types import Interval
-
-Stability = Literal["proved", "refuted", "unknown"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spectrum:
-    """Eigenvalues of one step's transition, for every input and all weights.
-
-    `real`: all are real.  `interval` holds them if real, `modulus` their absolute values.  `norm`: the spectral norm.
-    `products_real`: every product of transitions over time has real eigenvalues.  None: not proved.
-    """
-
-    real: bool | None = None
-    interval: Interval | None = None
-    modulus: Interval | None = None
-    norm: Interval | None = None
-    products_real: bool | None = None
-    stability: Stability = "unknown"
-    missing: str = ""
 
 
 def spectrum_of(recurrence: Recurrence, group: Group) -> Spectrum:
