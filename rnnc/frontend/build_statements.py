@@ -107,6 +107,10 @@ class StatementBuilder(Builder):
         callee = ast.Name(span=self.span(i, i), id="regex")
         return ast.Call(span=self.span(i, j), callee=callee, args=(ast.Argument(span=string.span, value=string),))
 
+    def on_group(self, c: list[Any], i: int, j: int) -> Any:
+        callee = ast.Name(span=self.span(i, i), id="group")
+        return ast.Call(span=self.span(i, j), callee=callee, args=(ast.Argument(span=c[0].span, value=c[0]),))
+
     def on_task_head(self, c: list[Any], i: int, j: int) -> Any:
         return Parts({"name": c[0].word})
 

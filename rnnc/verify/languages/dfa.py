@@ -1,4 +1,4 @@
-"""Deterministic, complete automata: running, reachable part, minimal form (Hopcroft 1971), Boolean operations, equality.
+"""Deterministic, complete automata: running, minimal form (Hopcroft 1971), Boolean operations, shortest difference.
 
 Letters are strings; a word is a tuple of letters.  States are numbers with a name each; `delta[state][letter index]`.
 """
