@@ -75,7 +75,19 @@ def unary(c: Context, node: Node, args: list[Expr]) -> Expr:
         return joined(c, node, args, on_number.format(x.text), ATOM)
     if torch_name.startswith("F."):
         c.use("F")
-    return joined(c, node, args, call(torch_name, x.text), ATOM)
+    found = call(torch_name, x.text)
+    return joined(c, node, args, real_of(c, found) if narrows(c, node) else found, ATOM)
+
+
+def narrows(c: Context, node: Node) -> bool:
+    """Whether a real value is read off a complex one."""
+    return node.type.dtype == "real" and c.type(node.args[0]).dtype == "complex"
+
+
+def real_of(c: Context, text: str) -> str:
+    """A real value read off a complex one, in the module's dtype: in bfloat16 modules too, complex values are
+    complex64."""
+    return f"{text}.to({c.like}.dtype)"
 
 
 def neg(c: Context, node: Node, args: list[Expr]) -> Expr:
@@ -198,8 +210,10 @@ def part(c: Context, node: Node, args: list[Expr]) -> Expr:
         if node.op == "im":
             return joined(c, node, args, "0" if z.number else call("torch.zeros_like", z.text), ATOM)
         return z
-    text = {"re": f"{z.atom}.real", "im": f"{z.atom}.imag"}.get(node.op)
-    return joined(c, node, args, text or (f"{z.atom}.conjugate()" if z.number else f"{z.atom}.conj()"), ATOM)
+    if node.op == "conj":
+        return joined(c, node, args, f"{z.atom}.conjugate()" if z.number else f"{z.atom}.conj()", ATOM)
+    text = f"{z.atom}.{'real' if node.op == 're' else 'imag'}"
+    return joined(c, node, args, text if z.number else real_of(c, text), ATOM)
 
 
 def select(c: Context, node: Node, args: list[Expr]) -> Expr:

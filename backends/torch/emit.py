@@ -290,7 +290,9 @@ class Module:
         )
         self.imports.add("run_packed")
         packed = f"run_packed(self, {_tuple(names)}, state, cu_seqlens, reverse=reverse)"
+        self.imports.add("no_steps")
         lines = ["if cu_seqlens is not None:", f"    return {packed}", *self.fresh_state()]
+        lines += [f"if {names[0]}.shape[1] == 0:", f"    return no_steps(self, {_tuple(names)}, state)"]
         lines += ["if reverse:", f"    {', '.join(names)} = {', '.join(f'{n}.flip(1)' for n in names)}"]
         return [head, *indented([*lines, *written.lines, *written.ending(reverse=True)])]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rnnc.analysis.forms import MatrixState
@@ -89,26 +91,44 @@ class Written:
 
     def ending(self, reverse: bool = False) -> list[str]:
         """The return; with `reverse`, outputs are turned back in time first where the caller asked for it."""
-        lines, outputs = [], list(self.outputs)
+        one = "{" + ", ".join(f'"{k}": {v}' for k, v in self.finals.items()) + "}"
+        dictionary = [f"state = {one}"]
+        if len(one) > 96:
+            dictionary = ["state = {", *(f'    "{k}": {v},' for k, v in self.finals.items()), "}"]
+        lines, outputs, final = [], list(self.outputs), one
         if reverse:
-            names = [o if o.isidentifier() else f"y{n or ''}" for n, o in enumerate(outputs)]
+            names = self._output_names()
             lines += [f"{n} = {o}" for n, o in zip(names, outputs) if n != o]
-            turned = [f"{n}.flip(1)" for n in names]
-            lines += ["if reverse:", f"    {', '.join(names)} = {', '.join(turned)}"]
+            if words(names) & words(self.finals.values()):  # the state is read before the outputs are turned
+                lines, final = [*lines, *dictionary], "state"
+            turned = list(dict.fromkeys(names))
+            lines += ["if reverse:", f"    {', '.join(turned)} = {', '.join(f'{n}.flip(1)' for n in turned)}"]
             outputs = names
         values = outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})"
-        one = "{" + ", ".join(f'"{k}": {v}' for k, v in self.finals.items()) + "}"
-        if len(one) + len(values) <= 96:
-            return [*lines, f"return {values}, {one}"]
-        if len(one) <= 96:
-            return [*lines, f"state = {one}", f"return {values}, state"]
-        return [
-            *lines,
-            "state = {",
-            *(f'    "{k}": {v},' for k, v in self.finals.items()),
-            "}",
-            f"return {values}, state",
-        ]
+        if final == one and len(one) + len(values) > 96:
+            lines, final = [*lines, *dictionary], "state"
+        return [*lines, f"return {values}, {final}"]
+
+    def _output_names(self) -> list[str]:
+        """A variable for each output: its own, or a fresh one for an expression such as `S.mT`."""
+        taken = words([*self.lines, *self.outputs, *self.finals.values()])
+        names = []
+        for n, text in enumerate(self.outputs):
+            name = text if text.isidentifier() else next(f for f in _numbered("y", n or "") if f not in taken)
+            taken.add(name)
+            names.append(name)
+        return names
+
+
+def words(texts: Iterable[str]) -> set[str]:
+    """The identifiers in pieces of Python."""
+    return {w for text in texts for w in re.findall(r"[^\W\d]\w*", text)}
+
+
+def _numbered(stem: str, first: int | str) -> Iterator[str]:
+    """`y`, then `y_2`, `y_3`, ..."""
+    yield f"{stem}{first}"
+    yield from (f"{stem}{first}_{k}" for k in itertools.count(2))
 
 
 def write_step(w: Writer) -> Written:

@@ -36,6 +36,7 @@ from rnnc.runtime.scan import (
 )
 from rnnc.runtime.varlen import (
     masked_step,
+    no_steps,
     pack,
     pad,
     reverse_each,
@@ -72,6 +73,7 @@ __all__ = [
     "matrix_states",
     "max_plus_scan",
     "min_plus_scan",
+    "no_steps",
     "pack",
     "pad",
     "power_kernel",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rnnc.runtime.layout import state_dtype
 
-__all__ = ["masked_step", "pack", "pad", "reverse_each", "run_packed", "sequence_lengths", "states_at"]
+__all__ = ["masked_step", "no_steps", "pack", "pad", "reverse_each", "run_packed", "sequence_lengths", "states_at"]
 
 Layer = Callable[..., tuple[Any, dict[str, Tensor]]]
 
@@ -122,6 +122,18 @@ def run_packed(
     if reverse:
         outputs = [reverse_each(y, lengths) for y in outputs]
     return (outputs[0] if len(outputs) == 1 else tuple(outputs)), _nested(final, state)
+
+
+def no_steps(layer: Any, inputs: Sequence[Tensor], state: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What `layer` gives for a sequence without a step: outputs `[B, 0, ...]` and the state as it was.
+
+    The outputs' shapes and dtypes are those of one step on zeros.
+    """
+    with torch.no_grad():
+        y, _ = layer.step(*(x.new_zeros(x.shape[0], *x.shape[2:]) for x in inputs), state)
+    outputs = [y] if isinstance(y, Tensor) else y
+    empty = [o.new_zeros(o.shape[0], 0, *o.shape[1:]) for o in outputs]
+    return (empty[0] if isinstance(y, Tensor) else tuple(empty)), state
 
 
 Path = tuple[str | int, ...]

@@ -94,6 +94,12 @@ def test_reversed_and_packed_sequences(file: str, cell: str, strategy: str) -> N
         support.tensor(x, torch.float64)
         for x in support.random_inputs(ir, dims, rng, batch=1, steps=sum(lengths)).values()
     ]
+    y, final = layer(*xs, reverse=True)
+    turned, last = layer(*(x.flip(1) for x in xs))
+    for got, want in zip(_tuple(y), _tuple(turned)):
+        support.assert_close(got, want.flip(1))
+    for key, value in support.flat(last).items():
+        support.assert_close(support.flat(final)[key], value)
     ends = np.cumsum([0, *lengths]).tolist()
     for reverse in (False, True):
         y, final = layer(*xs, cu_seqlens=torch.tensor(ends), reverse=reverse)
@@ -104,6 +110,50 @@ def test_reversed_and_packed_sequences(file: str, cell: str, strategy: str) -> N
                 support.assert_close(got[:, start:end], want.flip(1) if reverse else want)
             for key, want in support.flat(last).items():
                 support.assert_close(support.flat(final)[key][i : i + 1], want)
+
+
+@pytest.mark.parametrize(("file", "cell", "strategy"), PAIRS)
+def test_a_sequence_without_a_step(file: str, cell: str, strategy: str) -> None:
+    """Empty outputs, and the state as it was; packed sequences may be empty too."""
+    ir = lowered(file, cell)
+    dims = support.small_dims(ir)
+    layer = compiled(file, cell, strategy)(**dims)
+    inputs = support.random_inputs(ir, dims, np.random.default_rng(2), batch=2, steps=3)
+    xs = [support.tensor(x, torch.float32) for x in inputs.values()]
+    y, state = layer(*xs)
+    for options in ({}, {"reverse": True}):
+        empty, after = layer(*(x[:, :0] for x in xs), state=state, **options)
+        for got, like in zip(_tuple(empty), _tuple(y)):
+            assert got.shape == (2, 0, *like.shape[2:])
+            assert got.dtype == like.dtype
+        for key, value in support.flat(state).items():
+            assert torch.equal(support.flat(after)[key], value)
+    _, fresh = layer(*(x[:, :0] for x in xs))
+    for key, value in support.flat(layer.initial_state(2) if ir.params else fresh).items():
+        assert torch.equal(support.flat(fresh)[key], value)
+
+
+@pytest.mark.parametrize(
+    ("file", "cell"), [("lru.rnn", "LRU"), ("s4d.rnn", "S4D"), ("s5.rnn", "S5"), ("hgrn.rnn", "HGRNComplex")]
+)
+def test_bfloat16_with_complex_states(file: str, cell: str) -> None:
+    """Outputs are bfloat16, states complex64; step by step or all at once."""
+    ir = lowered(file, cell)
+    dims = support.small_dims(ir)
+    torch.manual_seed(0)
+    exact = rnnc.compile(spec_of(file), cell)(**dims)
+    low = rnnc.compile(spec_of(file), cell)(**dims)
+    low.load_state_dict(exact.state_dict())
+    low.to(torch.bfloat16)
+    inputs = support.random_inputs(ir, dims, np.random.default_rng(3), batch=2, steps=6)
+    x = support.tensor(inputs["x"], torch.float32)
+    y, state = low(x.bfloat16())
+    assert y.dtype == torch.bfloat16
+    assert all(s.dtype == torch.complex64 for s in state.values())
+    torch.testing.assert_close(y.float(), exact(x)[0], rtol=0.05, atol=0.05)
+    last, stepped = low.step(x[:, 0].bfloat16())
+    assert last.dtype == torch.bfloat16
+    assert {k: v.dtype for k, v in stepped.items()} == {k: v.dtype for k, v in state.items()}
 
 
 def _tuple(y: Any) -> tuple[torch.Tensor, ...]:
