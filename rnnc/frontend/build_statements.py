@@ -217,8 +217,17 @@ class StatementBuilder(Builder):
         return Parts({"kind": "tracks", "args": (self._name_or_call(c[0]),)})
 
     def _name_or_call(self, e: ast.Expr) -> ast.Expr:
-        if not isinstance(e, ast.Name | ast.Call) or (isinstance(e, ast.Name) and e.primed):
-            self.error("E0107", "a name such as `parity` or `mod(3)` is expected here", e.span)
+        """A name or call, or several joined by operators (which, is checked where names have meaning)."""
+        match e:
+            case ast.Unary():
+                self._name_or_call(e.operand)
+            case ast.Binary():
+                self._name_or_call(e.left)
+                self._name_or_call(e.right)
+            case ast.Name(primed=False) | ast.Call():
+                pass
+            case _:
+                self.error("E0107", "a name such as `parity` or `mod(3)` is expected here", e.span)
         return e
 
     def on_claim_under(self, c: list[Any], i: int, j: int) -> Any:

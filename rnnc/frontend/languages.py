@@ -17,8 +17,8 @@ from rnnc.frontend.scope import Scope, suggestion
 MAX_LETTERS, MAX_STATES = 64, 1000
 MAX_POINTS = 64  # that a permutation of `generated(...)` moves
 
-# family -> least and greatest argument; with more points the order is no longer computed at once
-GROUPS = {"S": (1, 12), "A": (1, 12), "Z": (1, 1000), "D": (3, 1000)}
+# family -> least and greatest argument; below, a group is trivial or goes by another name
+GROUPS = {"S": (2, 12), "A": (3, 12), "Z": (2, 1000), "D": (3, 1000)}
 GROUP_LETTERS = ("all", "generators", "swaps")
 _GROUP_HELP = "one of S(n), A(n), Z(n), D(n), a product such as S(3) * Z(2), or generated([[0, 1, 2]], [[0, 1]])"
 
@@ -245,7 +245,7 @@ def _standard_count(family: str, n: int) -> int:
         case "D":
             return 2
         case "A":
-            return max(1, n - 2)
+            return n - 2
         case _:
             return 1
 

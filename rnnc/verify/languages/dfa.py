@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 Word: TypeAlias = tuple[str, ...]
+T = TypeVar("T", bound=Hashable)
 
 MAX_TRANSITIONS = 2_000_000  # states times letters: the most that is built
 
@@ -63,16 +64,16 @@ class DFA:
 
 def explore(
     alphabet: tuple[str, ...],
-    start: Hashable,
-    step: Callable[[Hashable, str], Hashable],
-    accepts: Callable[[Hashable], bool],
+    start: T,
+    step: Callable[[T, str], T],
+    accepts: Callable[[T], bool],
     *,
-    name: Callable[[Hashable], str] = str,
+    name: Callable[[T], str] = str,
     most: int | None = None,
 ) -> DFA:
     """The automaton of all values reachable from `start`, numbered breadth first.  Raises TooLarge above `most`."""
     most = MAX_TRANSITIONS // max(1, len(alphabet)) if most is None else most
-    index: dict[Hashable, int] = {start: 0}
+    index: dict[T, int] = {start: 0}
     values = [start]
     delta: list[tuple[int, ...]] = []
     for value in values:  # grows while it is walked

@@ -19,7 +19,8 @@ from rnnc.verify.languages.dfa import DFA, TooLarge, Word
 Transformation: TypeAlias = tuple[int, ...]
 
 MAX_ELEMENTS = 20_000
-MAX_CELLS = 40_000_000  # elements times states
+MAX_CELLS = 4_000_000  # elements times states
+MAX_WORK = 400_000_000  # entries compared in search of subgroups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,8 @@ def maximal_subgroups(monoid: Monoid) -> list[tuple[Transformation, ...]]:
     """The maximal subgroups of rank two or more, each as the permutations it makes of an idempotent's image.
 
     The subgroup around an idempotent e is what e m e does to the image of e where it permutes it.  Idempotents with one
-    image generate the same left ideal, so their subgroups are isomorphic: one for each image is enough.
+    image generate the same left ideal, so their subgroups are isomorphic: one for each image is enough.  May raise
+    TooLarge.
     """
     images = monoid.images
     idempotents = np.flatnonzero((np.take_along_axis(images, images, axis=1) == images).all(axis=1))
@@ -141,6 +143,8 @@ def maximal_subgroups(monoid: Monoid) -> list[tuple[Transformation, ...]]:
         points = tuple(np.unique(images[e]).tolist())
         if len(points) > 1:
             chosen.setdefault(points, e)
+    if sum(map(len, chosen)) * monoid.order > MAX_WORK:
+        raise TooLarge("the transition monoid has too many idempotents")
     groups: dict[tuple[Transformation, ...], None] = {}
     for points, e in chosen.items():
         columns = np.array(points)
