@@ -23,8 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnc.runtime._rings import RINGS, Ring
-from rnnc.runtime.convolution import convolve_powers, is_bounded
+from rnnc.runtime._tiles import run_scan
 from rnnc.runtime.layout import common_dtype, compute_dtype, real_dtype, sequence_length, spread
 
 __all__ = [
@@ -38,7 +37,6 @@ __all__ = [
 ]
 
 SHORT = 8  # steps up to which a plain loop is faster
-SEQUENTIAL_FROM = 16384  # elements of one step from which one pass beats two: measured, see docs/performance.md
 
 
 def linear_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
@@ -170,7 +168,7 @@ def _adjoint(a: Tensor, d: Tensor, ring: str) -> Tensor:
 
 def _scan_kernel(a: Tensor, b: Tensor, h0: Tensor, ring: str) -> Tensor:
     h = torch.empty_like(b)
-    _run(ring, _plain(a), _plain(b), _plain(h0), h, reverse=False)
+    run_scan(ring, _plain(a), _plain(b), _plain(h0), h, reverse=False)
     return h
 
 
@@ -179,7 +177,7 @@ def _adjoint_kernel(a: Tensor, d: Tensor, ring: str) -> Tensor:
     if d.shape[1]:
         a, d = _plain(a.mH if ring == "matrix" else a.conj()), _plain(d)
         g[:, -1] = d[:, -1]
-        _run(ring, a[:, 1:], d[:, :-1], d[:, -1], g[:, :-1], reverse=True)
+        run_scan(ring, a[:, 1:], d[:, :-1], d[:, -1], g[:, :-1], reverse=True)
     return g
 
 
@@ -242,8 +240,9 @@ def _scan_backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, Tensor | None, T
     if h.shape[1] == 0:
         return torch.zeros_like(a), torch.zeros_like(h), torch.zeros_like(h0), None
     if ring in ("plus_times", "convolution") and _is_plain(d) and not torch.is_grad_enabled():
-        g = _adjoint(a, d, ring)
-        return _by_state_before(g, h, h0), g, a[:, 0].conj() * g[:, 0], None
+        g = _adjoint_kernel(a, d, ring)
+        grad_a = _by_state_before(g, h, h0) if ctx.needs_input_grad[0] else None
+        return grad_a, g, a[:, 0].conj() * g[:, 0], None
     before = _shifted(h, h0)
     if ring in ("max_plus", "log_plus"):
         left, right = _branch_weights(a, b, before, h, ring)
@@ -347,78 +346,3 @@ class _Adjoint(torch.autograd.Function):
 
 for _operator, _function in ((scan_operator, _Scan), (adjoint_operator, _Adjoint)):
     _operator.register_vmap(_function.vmap)
-
-
-# -- running a scan ---------------------------------------------------------------------------------------------------
-
-
-def _run(name: str, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, *, reverse: bool) -> None:
-    """Write all states into `h`, in one pass or in two levels, whichever is faster for these sizes."""
-    steps = h.shape[1]
-    if name == "convolution":
-        if steps and h.numel() and is_bounded(a[0, 0]):
-            found = convolve_powers(a[0, 0], b.flip(1) if reverse else b, h0)
-            h.copy_(found.flip(1) if reverse else found)
-            return
-        name = "plus_times"
-    ring = RINGS[name]
-    chunk = _chunk_length(steps, h0)
-    if chunk <= 1:
-        _sequential(ring, a, b, h0, h, reverse=reverse)
-        return
-    rest = steps % chunk
-    first, main = (
-        (slice(steps - rest, steps), slice(0, steps - rest)) if reverse else (slice(0, rest), slice(rest, steps))
-    )
-    if rest:
-        _sequential(ring, a[:, first], b[:, first], h0, h[:, first], reverse=reverse)
-        h0 = h[:, steps - rest if reverse else rest - 1]
-    if not _two_level(ring, a[:, main], b[:, main], h0, h[:, main], chunk, reverse=reverse):
-        _sequential(ring, a[:, main], b[:, main], h0, h[:, main], reverse=reverse)
-
-
-def _chunk_length(steps: int, h0: Tensor) -> int:
-    """Steps of a chunk; 1 means one pass.  Two levels cost 3 C + T / C operations, least at C = sqrt(T / 3)."""
-    if steps < 24 or h0.numel() >= SEQUENTIAL_FROM:
-        return 1
-    return round(math.sqrt(steps / 3))
-
-
-def _ordered(parts: Sequence[Tensor], reverse: bool) -> Sequence[Tensor]:
-    return parts[::-1] if reverse else parts
-
-
-def _sequential(ring: Ring, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, *, reverse: bool) -> None:
-    """One step after another, each written in place."""
-    previous = h0
-    for a_t, b_t, h_t in zip(*(_ordered(x.unbind(1), reverse) for x in (a, b, h)), strict=True):
-        ring.step(a_t, previous, b_t, h_t)
-        previous = h_t
-
-
-def _two_level(ring: Ring, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, chunk: int, *, reverse: bool) -> bool:
-    """Reduce every chunk to one step, scan the chunks, then run all chunks at once from their true initial states.
-
-    Returns False, with `h` not yet written, when a chunk's product leaves the floating-point range: a state that is
-    zero would meet an infinite coefficient.
-    """
-    a_steps, b_steps, h_steps = (_ordered(x.unflatten(1, (-1, chunk)).unbind(2), reverse) for x in (a, b, h))
-    product, reduced = a_steps[0].clone(), b_steps[0].clone()
-    for a_t, b_t in zip(a_steps[1:], b_steps[1:], strict=True):
-        ring.step(a_t, reduced, b_t, reduced)
-        product = ring.times(a_t, product)
-    if ring.checks_overflow and not bool(torch.isfinite(product).all() & torch.isfinite(reduced).all()):
-        return False
-    entry = torch.empty_like(reduced)  # the state before each chunk, [B, N, *S]
-    entries = _ordered(entry.unbind(1), reverse)
-    entries[0].copy_(h0)
-    carried = zip(
-        *(_ordered(x.unbind(1), reverse)[:-1] for x in (product, reduced)), entries, entries[1:], strict=False
-    )
-    for a_n, b_n, before, after in carried:
-        ring.step(a_n, before, b_n, after)
-    previous = entry
-    for a_t, b_t, h_t in zip(a_steps, b_steps, h_steps, strict=True):
-        ring.step(a_t, previous, b_t, h_t)
-        previous = h_t
-    return True
