@@ -17,7 +17,7 @@ Functions (`rnnc.exact.functions`): exp log sqrt sigmoid tanh softplus silu ... 
 exact value or raises `NotExact`.  `to_float(x, tau)` puts omega = tau.  `is_limit(x)`: something was left out.
 """
 
-from rnnc.exact.algebraic import I, Algebraic, NotExact, cosine, is_zero, root, sign, sine, unity
+from rnnc.exact.algebraic import Algebraic, I, NotExact, cosine, is_zero, root, sign, sine, unity
 from rnnc.exact.asymptotic import Asymptotic, Number, decided, is_limit, number_key, omega, pi, rational, to_float
 from rnnc.exact.functions import preimage
 

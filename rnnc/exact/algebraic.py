@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from functools import lru_cache
-from typing import TypeAlias, Union
+from functools import cache
+from typing import TypeAlias
 
 from rnnc.exact import cyclotomic as cyc
 from rnnc.exact.cyclotomic import LARGEST_PRIME, Element, NotExact
 
 __all__ = ["Algebraic", "Exact", "I", "NotExact", "cosine", "is_zero", "root", "sign", "sine", "unity"]
 
-Exact: TypeAlias = "Union[Fraction, Algebraic]"
+Exact: TypeAlias = "Fraction | Algebraic"
 ONE: Element = (1, {0: Fraction(1)})
 
 
@@ -174,7 +174,7 @@ def _product(x: dict[int, Element], y: dict[int, Element]) -> Exact:
     return make(out)
 
 
-@lru_cache(maxsize=None)
+@cache
 def unity(turns: Fraction) -> Exact:
     """exp(2 pi i turns)."""
     return make({1: cyc.unity(turns % 1)})
@@ -312,7 +312,7 @@ def _trace_part(x: Algebraic) -> Fraction:
     return sum((c * _unity_mean(n, k) for k, c in terms.items()), Fraction(0))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _unity_mean(n: int, k: int) -> Fraction:
     """The mean of the conjugates of zeta_n^k: mu(m) / phi(m), m the order of zeta_n^k."""
     m = n // math.gcd(n, k) if k % n else 1

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from rnnc.exact import algebraic as alg
 from rnnc.exact.algebraic import Algebraic, Exact, NotExact
 
 EXPONENTIAL = -(10**6)
-Number: TypeAlias = "Union[Fraction, Algebraic, Asymptotic]"
+Number: TypeAlias = "Fraction | Algebraic | Asymptotic"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import cmath
 import math
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 from typing import TypeAlias
 
 Coefficients: TypeAlias = dict[int, Fraction]
@@ -24,7 +24,7 @@ MAX_ORDER = 5000  # of roots of unity: larger fields are refused
 LARGEST_PRIME = 31  # of an order; square roots of larger primes are generators of their own (algebraic.py)
 
 
-@lru_cache(maxsize=None)
+@cache
 def prime_factors(n: int) -> tuple[tuple[int, int], ...]:
     """((p, power), ...) of n >= 1, by trial division; NotExact where a factor above 10^12 is left."""
     found, p = [], 2
@@ -43,7 +43,7 @@ def prime_factors(n: int) -> tuple[tuple[int, int], ...]:
     return (*found, (n, 1)) if n > 1 else tuple(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def cyclotomic_polynomial(n: int) -> tuple[int, ...]:
     """Coefficients of Phi_n, lowest power first."""
     top = [-1] + [0] * (n - 1) + [1]
@@ -64,7 +64,7 @@ def _divide(top: list[int], divisor: tuple[int, ...]) -> list[int]:
     return out
 
 
-@lru_cache(maxsize=None)
+@cache
 def _powers(n: int) -> tuple[tuple[tuple[int, int], ...], ...]:
     """zeta_n^k for k below n in the power basis."""
     phi = cyclotomic_polynomial(n)
@@ -93,7 +93,7 @@ def lifted(x: Element, n: int) -> Coefficients:
     return dict(terms) if m == n else reduced(n, {k * (n // m): c for k, c in terms.items()})
 
 
-@lru_cache(maxsize=None)
+@cache
 def check_order(n: int) -> int:
     if n > MAX_ORDER or any(p > LARGEST_PRIME for p, _ in prime_factors(n)):
         raise NotExact(f"roots of unity of order {n}: too large")

@@ -270,7 +270,7 @@ def signum(x: Number) -> Number:
 
 def logaddexp(a: Number, b: Number) -> Number:
     d = a - b
-    return a + softplus(-d) if isinstance(d, Asymptotic) and not d.terms or sign(d) >= 0 else b + softplus(d)
+    return a + softplus(-d) if (isinstance(d, Asymptotic) and not d.terms) or sign(d) >= 0 else b + softplus(d)
 
 
 def power(a: Number, b: Number) -> Number:
