@@ -3,6 +3,7 @@
 >>> import rnnc
 >>> spec = rnnc.stdlib("deltanet")  # or rnnc.load("mine.rnn"), rnnc.parse(text)
 >>> print(rnnc.analyze(spec, d=64))  # what the recurrence can do and how it can run
+>>> print(rnnc.verify(spec))  # the claims of its expect blocks, proved or refuted
 >>> Layer = rnnc.compile(spec)  # an nn.Module subclass
 >>> y, state = Layer(d=64)(x)  # x: [batch, time, 64]
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from rnnc.spec import load as load
     from rnnc.spec import parse as parse
     from rnnc.spec import stdlib as stdlib
+    from rnnc.verify.engine import Verification as Verification
+    from rnnc.verify.engine import verify as verify
 
 __version__ = "0.1.0"
 
@@ -34,6 +37,7 @@ _HOME = {
     "Report": "rnnc.analysis.report",
     "Spec": "rnnc.spec",
     "SpecError": "rnnc.diagnostics",
+    "Verification": "rnnc.verify.engine",
     "analyze": "rnnc.analysis.report",
     "compile": "rnnc.compile",
     "load": "rnnc.spec",
@@ -45,18 +49,20 @@ __all__ = [
     "Report",
     "Spec",
     "SpecError",
+    "Verification",
     "__version__",
     "analyze",
     "compile",
     "load",
     "parse",
     "stdlib",
+    "verify",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "stdlib":  # a package that can be called
-        return import_module("rnnc.stdlib")
+    if name in ("stdlib", "verify"):  # packages that can be called
+        return import_module(f"rnnc.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'rnnc' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

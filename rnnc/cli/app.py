@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("explain", "A page on an error code."),
     "fmt": ("fmt", "Format specs."),
     "demo": ("demo", "DeltaNet with reach 1 and reach 2 on parity."),
-    "verify": ("later", "Prove or refute a spec's claims (a later version)."),
+    "verify": ("verify", "Prove or refute a spec's claims."),
     "realize": ("later", "An exact program as weights of a known layer (a later version)."),
     "bench": ("later", "Speed beside peers (a later version)."),
 }

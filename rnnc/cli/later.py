@@ -21,11 +21,6 @@ def _later(name: str, help: str, instead: str) -> click.Command:
     )
 
 
-verify_command = _later(
-    "verify",
-    "Prove or refute the claims of a spec's expect blocks.  Comes in a later version.",
-    "`rnnc analyze` already says what follows from the structure",
-)
 realize_command = _later(
     "realize",
     "Write an exact program as the weights of a known layer.  Comes in a later version.",

@@ -24,7 +24,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Why a verdict holds.  `source` cites the theorem or construction; `data` is plain JSON (weights, states, words)."""
+    """Why a verdict holds.  `source` cites the theorem or construction; `data` is plain JSON (weights, states)."""
 
     kind: EvidenceKind
     source: str = ""

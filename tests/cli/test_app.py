@@ -40,7 +40,6 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["analyze", "deltanet", "--set", "reach=1/0"], "a value is a number"),
         (["explain", "E9999"], "there is no code 'E9999'"),
         (["fmt", "absent.rnn"], "does not exist"),
-        (["verify", "deltanet", "--json"], "comes in a later version"),
         (["realize", "x", "--as", "lstm"], "comes in a later version"),
         (["bench", "x"], "comes in a later version"),
     ],

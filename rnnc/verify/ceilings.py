@@ -1,0 +1,375 @@
+"""What a structure can never do: theorems N1 to N6, each with its side conditions.
+
+A `Ceiling` is one attempt: it speaks of one precision model, and holds if all its conditions do.  A condition that is
+not discharged is named, never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rnnc.analysis.forms import BlockLinear, Elementwise
+from rnnc.ir.graph import CellIR
+from rnnc.verify.growth import Growth, growth
+from rnnc.verify.layers import Layer, Layers, nonnegative_in_floats
+from rnnc.verify.results import Condition, Precision
+from rnnc.verify.target import Target, shown
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+GRAZZI_1 = "Grazzi et al. 2025, Theorem 1 (for a letter: from its proof)"
+GRAZZI_2 = "Grazzi et al. 2025, Theorem 2 (periods: from its proof)"
+STAR_FREE = "Sarrof et al. 2024 (for a word: from the proof of Grazzi et al. 2025, Theorem 1)"
+METRIC = "Dankowiakowski and Ronca, Metric Automata Theory, Theorem 6"
+METRIC_GATES = "derived in Metric Automata Theory: strict contractions forget under a repeated letter"
+SHAKERINAVA = "Shakerinava et al.: diagonal state space models and groups"
+MERRILL = "Merrill, Petty and Sabharwal 2024"
+FLOAT = "derived: rounding is monotone"
+WEISS = "Weiss et al. 2018; Merrill 2019"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceiling:
+    """An attempt to show that no weights do what `Target` asks.  `assuming`: a conjecture it rests on."""
+
+    theorem: str
+    source: str
+    precision: Precision
+    reason: str
+    conditions: tuple[Condition, ...]
+    assuming: str = ""
+
+    @property
+    def holds(self) -> bool:
+        return all(c.holds for c in self.conditions)
+
+    @property
+    def missing(self) -> Condition | None:
+        return next((c for c in self.conditions if not c.holds), None)
+
+
+def ceilings(layers: Layers, target: Target, copies: int, precision: Precision) -> Iterator[Ceiling]:
+    """All attempts under one precision model, the strongest statements first.  Lazy: the first that holds decides."""
+    if not target.regular:
+        if precision in FLOATS:
+            yield _finite_state(layers, target, precision)
+        elif precision == "finite_precision":
+            yield _squashed(layers, target)
+        return
+    match precision:
+        case "finite_precision":
+            yield from _periods(layers, target, copies)
+            if target.group is not None:
+                yield _abelian_series(layers, target, copies)
+        case "eta_finite":
+            yield _star_free(layers, target, copies)
+            yield _forgetting(layers, target, copies)
+        case "log_precision":
+            yield _threshold_circuits(layers, target)
+        case "exact":
+            return
+        case _:
+            yield _monotone_floats(layers, target, precision)
+
+
+# ---------------------------------------------------------------- N1, N1*, N2: periods
+
+
+def _periods(layers: Layers, target: Target, copies: int) -> Iterator[Ceiling]:
+    by_letter = growth(layers, copies, "letter")
+    yield _letter_period(target, by_letter)
+    if target.letter_beyond(by_letter.exponent or 0) is None or by_letter.exponent is None:
+        yield _word_period(target, growth(layers, copies, "word"), "finite_precision")
+
+
+def _letter_period(target: Target, found: Growth) -> Ceiling:
+    e = found.exponent or 0
+    beyond = target.letter_beyond(e)
+    letter, p = beyond or ("", 1)
+    text = f"{_subject(target)} gives some letter a period that does not divide {2**e}"
+    have = f"the letter `{letter}` has period {p}" if beyond else f"all periods of letters divide {2**e}"
+    limit = "no period" if e == 0 else f"a period that divides {2**e}"
+    return Ceiling(
+        theorem="N1" if e == 0 else "N2",
+        source=GRAZZI_1 if e == 0 else GRAZZI_2,
+        precision="finite_precision",
+        reason=f"repeating `{letter}` leaves {limit} in the states, and {_subject(target)} needs period {p}"
+        if beyond
+        else f"no repeated letter rules {_subject(target)} out",
+        conditions=(*found.conditions, Condition(text=text, holds=beyond is not None, by=have)),
+    )
+
+
+def _word_period(target: Target, found: Growth, precision: Precision) -> Ceiling:
+    e = found.exponent or 0
+    beyond = target.word_beyond(e) if found.exponent is not None else None
+    word, p = beyond or ((), 1)
+    text = f"{_subject(target)} is not star-free" if e == 0 else f"a word has a period that does not divide {2**e}"
+    have = f"`{shown(word)}`, repeated, has period {p}" if beyond else _why_no_word(target, e)
+    return Ceiling(
+        theorem="N1*" if e == 0 else "N2",
+        source=STAR_FREE if precision == "finite_precision" and e == 0 else METRIC if e == 0 else GRAZZI_2,
+        precision=precision,
+        reason=f"repeating `{shown(word)}` leaves period {2**e} in the states, and {_subject(target)} needs {p}"
+        if beyond
+        else f"no repeated word rules {_subject(target)} out",
+        conditions=(*found.conditions, Condition(text=text, holds=beyond is not None, by=have)),
+    )
+
+
+def _why_no_word(target: Target, e: int) -> str:
+    if target.facts is None or target.facts.monoid is None:
+        why = target.facts.why_unknown if target.facts is not None else "the automaton is too large"
+        return f"the periods of its words are not known: {why}"
+    return "its transition monoid is aperiodic" if e == 0 else f"all periods of words divide {2**e}"
+
+
+def _star_free(layers: Layers, target: Target, copies: int) -> Ceiling:
+    """N1* under eta_finite: only exponent zero, and only layers over (+, x), are covered by the theorem."""
+    found = growth(layers, copies, "word")
+    other = next((layer for layer in layers.layers if layer.is_monotone), None)
+    if other is not None:
+        condition = Condition(text=f"{other.name} is linear over (+, x)", holds=False, by=other.group.semiring)
+        found = Growth(exponent=None, conditions=(*found.conditions, condition))
+    elif found.exponent:
+        condition = Condition(
+            text="all products of transitions have real eigenvalues >= 0", holds=False, by="some may be negative"
+        )
+        found = Growth(exponent=None, conditions=(*found.conditions, condition))
+    return _word_period(target, found, "eta_finite")
+
+
+# ---------------------------------------------------------------- eta_finite: gates that are reached only in the limit
+
+
+_JUMPS = frozenset({"step", "sign", "lt", "le", "eq", "ne", "select", "real", "take", "one_hot"})
+
+
+def _forgetting(layers: Layers, target: Target, copies: int) -> Ceiling:
+    """Every transition shrinks strictly: repeating a letter leads all states to one point, so from some length on into
+    one component.
+    """
+    conditions = [_no_obstacle(layers)]
+    for layer in layers.layers:
+        norm = layer.spectrum.norm
+        strict = norm is not None and norm.hi is not None and (norm.hi < 1 or (norm.hi == 1 and norm.hi_open))
+        conditions.append(
+            Condition(
+                text=f"{layer.name}: linear, and for every input the transition's norm is strictly below 1",
+                holds=strict and layer.group.kind != "nonlinear" and not layer.feedback and not layer.is_clock,
+                by=f"norm in {norm}" if norm is not None else layer.spectrum.why("norm"),
+            )
+        )
+    jump = next((n for n in layers.recurrence.cell.nodes if n.op in _JUMPS), None)
+    if layers.depth * copies > 1:
+        by = f"`{jump.name or jump.op}` is not" if jump is not None else "no comparison or step among its operations"
+        conditions.append(Condition(text="what layers pass on is continuous", holds=jump is None, by=by))
+    letter = target.lasting_letter()
+    text = f"some letter of {_subject(target)}, however often repeated, keeps two states apart"
+    have = f"the letter `{letter}` does" if letter is not None else "every letter, repeated, leads to one state"
+    conditions.append(Condition(text=text, holds=letter is not None, by=have))
+    return Ceiling(
+        theorem="contraction",
+        source=METRIC_GATES,
+        precision="eta_finite",
+        reason=f"repeating `{letter}` leads all states to one point: a gate of exactly 1 is reached in the limit only",
+        conditions=tuple(conditions),
+    )
+
+
+# ---------------------------------------------------------------- N3, N3k: diagonal over C
+
+
+def _abelian_series(layers: Layers, target: Target, copies: int) -> Ceiling:
+    group = target.group
+    assert group is not None
+    depth = layers.depth * copies
+    conditions = [_no_obstacle(layers), *(_diagonal(layer) for layer in layers.layers)]
+    conditions.append(_old_states(layers))
+    if group.derived_length is None:
+        have, beyond = f"{group.shown} is not solvable", True
+    else:
+        beyond = group.derived_length > depth
+        have = f"the derived series of {group.shown} has length {group.derived_length}"
+    text = (
+        f"the group of {_subject(target)} is not abelian"
+        if depth == 1
+        else f"the group of {_subject(target)} has no subnormal series of length {depth} with abelian factors"
+    )
+    conditions.append(Condition(text=text, holds=beyond, by=have))
+    return Ceiling(
+        theorem="N3" if depth == 1 else "N3k",
+        source=SHAKERINAVA,
+        precision="finite_precision",
+        reason=f"{depth} layer{'s' if depth > 1 else ''} of commuting diagonal transitions, and {have}",
+        conditions=tuple(conditions),
+    )
+
+
+def _diagonal(layer: Layer) -> Condition:
+    """Diagonal over C: elementwise, or turned by rotations of fixed planes."""
+    text = f"{layer.name}: transitions are diagonal over C in one basis"
+    forms = layer.group.forms
+    if layer.feedback:
+        return Condition(text=text, holds=False, by=f"it also reads its own past through `{layer.feedback}`")
+    if layer.is_clock:
+        return Condition(text=text, holds=False, by="it is a clock that no input reaches")
+    if layer.group.kind == "nonlinear" or layer.group.semiring != "plus_times":
+        return Condition(text=text, holds=False, by="its update is not linear over (+, x)")
+    if forms and isinstance(forms[0], Elementwise):
+        return Condition(text=text, holds=True, by="the update is elementwise")
+    if forms and isinstance(forms[0], BlockLinear) and layer.spectrum.diagonalisable:
+        return Condition(text=text, holds=True, by=layer.spectrum.why("diagonalisable"))
+    return Condition(text=text, holds=False, by=f"its structure is {layer.group.structure.replace('_', ' ')}")
+
+
+def _old_states(layers: Layers) -> Condition:
+    """The theorem's layers read the inputs and the new states before them, of this step."""
+    text = "a layer reads the inputs and, of earlier layers, the states of the same step"
+    cell = layers.recurrence.cell
+    for layer in layers.layers:
+        if layer.reads and layers.windows:
+            by = f"{layer.name} follows other states, and `{layers.windows[0]}` looks back"
+            return Condition(text=text, holds=False, by=by)
+        earlier = [s for i in layer.reads for s in layers.layers[i].group.states]
+        old = next((s for s in earlier if _reads_old(cell, layer, s)), None)
+        if old is not None:
+            return Condition(text=text, holds=False, by=f"{layer.name} reads `{old}` before the step")
+    by = "dependence analysis"
+    if layers.windows:
+        by += "; a window of the inputs is filled by a word for the identity after each letter"
+    return Condition(text=text, holds=True, by=by)
+
+
+def _reads_old(cell: CellIR, layer: Layer, earlier: str) -> bool:
+    """Whether the layer reads the earlier state otherwise than through its update."""
+    from rnnc.ir.graph import ancestors
+
+    s = cell.state(earlier)
+    updates = [cell.state(name).update for name in layer.group.states]
+    stop = frozenset({s.update}) - frozenset(updates)
+    return s.update == s.node or s.node in ancestors(cell, updates, stop)
+
+
+# ---------------------------------------------------------------- N4: threshold circuits
+
+
+def _threshold_circuits(layers: Layers, target: Target) -> Ceiling:
+    conditions = [_no_obstacle(layers)]
+    for layer in layers.layers:
+        conditions.append(_circuit(layer))
+    text = f"the word problem of {_subject(target)} is complete for NC1: a group in its monoid is not solvable"
+    have = {True: "all its groups are solvable", False: "not solvable", None: "not known"}[target.solvable]
+    conditions.append(Condition(text=text, holds=target.solvable is False, by=have))
+    return Ceiling(
+        theorem="N4",
+        source=MERRILL,
+        precision="log_precision",
+        reason=f"such layers are in TC0 at log precision, and {_subject(target)} is complete for NC1",
+        conditions=tuple(conditions),
+        assuming="TC0 != NC1",
+    )
+
+
+def _circuit(layer: Layer) -> Condition:
+    text = f"{layer.name}: not gated, diagonal, or simultaneously diagonalisable"
+    s = layer.spectrum
+    if layer.feedback or layer.group.kind == "nonlinear" or layer.group.semiring != "plus_times":
+        return Condition(text=text, holds=False, by="its update is not linear over (+, x) in its own state alone")
+    if layer.fixed_transition and layer.group.forms:
+        return Condition(text=text, holds=True, by="the transition is the same at every step")
+    if layer.is_diagonal:
+        return Condition(text=text, holds=True, by="the update is elementwise")
+    if s.diagonalisable:
+        return Condition(text=text, holds=True, by=s.why("diagonalisable"))
+    return Condition(text=text, holds=False, by=s.why("diagonalisable"))
+
+
+# ---------------------------------------------------------------- N5: floating point, one step at a time
+
+
+def _monotone_floats(layers: Layers, target: Target, precision: Precision) -> Ceiling:
+    conditions = [_no_obstacle(layers)]
+    for layer in layers.layers:
+        conditions.append(_monotone(layers, layer))
+    beyond = target.letter_beyond(0)
+    letter, p = beyond or ("", 1)
+    text = f"{_subject(target)} gives some letter a period above 1"
+    have = f"the letter `{letter}` has period {p}" if beyond else "no letter has a period"
+    conditions.append(Condition(text=text, holds=beyond is not None, by=have))
+    return Ceiling(
+        theorem="N5",
+        source=FLOAT,
+        precision=precision,
+        reason=f"each number goes through a nondecreasing map of finitely many floats, so repeating `{letter}` ends in "
+        "one state",
+        conditions=tuple(conditions),
+    )
+
+
+def _monotone(layers: Layers, layer: Layer) -> Condition:
+    text = f"{layer.name}: h <- fl(fl(a h) + b) elementwise with a >= 0 as computed, one step at a time"
+    form = layer.group.forms[0] if layer.group.forms else None
+    if layer.feedback or layer.is_clock or not isinstance(form, Elementwise):
+        return Condition(text=text, holds=False, by="the update is not elementwise in the state alone")
+    if layer.group.semiring in ("max_plus", "min_plus"):
+        return Condition(text=text, holds=True, by=f"max, min and rounded sums are monotone ({layer.group.semiring})")
+    if layer.group.semiring != "plus_times":
+        return Condition(text=text, holds=False, by="a rounded logaddexp need not be monotone")
+    if form.a is None:
+        return Condition(text=text, holds=True, by="a = 1")
+    cell = layers.recurrence.cell
+    if cell.nodes[form.a].type.dtype != "real" or not nonnegative_in_floats(cell, form.a):
+        return Condition(
+            text=text, holds=False, by="a may be negative, or is not known to stay nonnegative in rounding"
+        )
+    return Condition(text=text, holds=True, by="signs of the rounded operations that compute a")
+
+
+# ---------------------------------------------------------------- languages that are not regular
+
+
+def _finite_state(layers: Layers, target: Target, precision: Precision) -> Ceiling:
+    condition = Condition(text=f"{_subject(target)} is not regular", holds=True, by=_why_not_regular(target))
+    return Ceiling(
+        theorem="N6",
+        source="a state of finitely many floats takes finitely many values",
+        precision=precision,
+        reason=f"finitely many values of the states make a finite automaton, and {_subject(target)} has none",
+        conditions=(_no_obstacle(layers), condition),
+    )
+
+
+def _squashed(layers: Layers, target: Target) -> Ceiling:
+    conditions = [_no_obstacle(layers)]
+    for layer in layers.layers:
+        conditions.append(
+            Condition(
+                text=f"{layer.name}: a nonlinear update that keeps its states bounded",
+                holds=layer.group.kind == "nonlinear" and layer.spectrum.stability == "proved",
+                by=layer.spectrum.why("stability"),
+            )
+        )
+    conditions.append(Condition(text=f"{_subject(target)} is not regular", holds=True, by=_why_not_regular(target)))
+    return Ceiling(
+        theorem="N6",
+        source=WEISS,
+        precision="finite_precision",
+        reason=f"bounded states of finite precision take finitely many values, and {_subject(target)} is not regular",
+        conditions=tuple(conditions),
+    )
+
+
+def _why_not_regular(target: Target) -> str:
+    return getattr(target.task, "why_not_regular", "")
+
+
+def _no_obstacle(layers: Layers) -> Condition:
+    text = "the cell is a recurrence over its own states"
+    return Condition(text=text, holds=not layers.obstacle, by=layers.obstacle or "recurrence analysis")
+
+
+def _subject(target: Target) -> str:
+    """`parity`, or the group."""
+    return f"`{target.task.name}`"

@@ -1,0 +1,117 @@
+"""How long a period a cascade of layers can add to a repeated word: the argument of theorems N1, N1* and N2.
+
+Let a word w be repeated, at finite precision (products are exact, results are cast to a finite set).  A layer whose
+inputs are eventually periodic over P steps has H_{t+P} = M H_t + c with M a product of P transitions.  If the
+eigenvalues of M are real and nonnegative, every entry is eventually monotone in the number of rounds, so its cast is
+eventually constant: the layer keeps the period P.  If they are only real, M M has nonnegative ones, and the period at
+most doubles.  So after all layers the period is |w| 2^e, and a language in which some word has a period that does not
+divide 2^e is out of reach.  For e = 0 and single letters this is Theorem 1 of Grazzi et al. 2025, for e > 0 their
+Theorem 2; for words of any length it is the star-free ceiling of Sarrof et al. 2024.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from rnnc.verify.layers import Layer, Layers
+from rnnc.verify.results import Condition
+
+Mode = Literal["letter", "word"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """`exponent` e: a repeated letter (or word) has period at most 2^e (times its length) in the states; None: not
+    proved, and the last of the conditions says why.
+    """
+
+    exponent: int | None
+    conditions: tuple[Condition, ...]
+
+    @property
+    def missing(self) -> Condition | None:
+        return next((c for c in self.conditions if not c.holds), None)
+
+
+def growth(layers: Layers, copies: int, mode: Mode) -> Growth:
+    """For `copies` of the cell stacked with any per-step maps between, over all weights and sizes."""
+    conditions: list[Condition] = [_form(layers)]
+    if not conditions[0].holds:
+        return Growth(exponent=None, conditions=tuple(conditions))
+    before = 0  # the exponent of what this copy's inputs carry
+    for copy in range(copies):
+        exponents: dict[int, int] = {}
+        for layer in layers.layers:
+            driven = max([before if layer.reads_input else 0, *(exponents[i] for i in layer.reads)])
+            gate = max([before if layer.gate_reads_input else 0, *(exponents[i] for i in layer.gate_reads)])
+            steady = layer.fixed_transition or (mode == "letter" and gate == 0)
+            after, condition = _through(layer, driven, steady)
+            if after is None:
+                where = f" (in copy {copy + 1} of the cell)" if copies > 1 else ""
+                conditions.append(replace(condition, text=condition.text + where))
+                return Growth(exponent=None, conditions=tuple(conditions))
+            if condition not in conditions:
+                conditions.append(condition)
+            exponents[layer.group.index] = after
+        before = max([before, *exponents.values()])
+    return Growth(exponent=before, conditions=tuple(conditions))
+
+
+def _form(layers: Layers) -> Condition:
+    """The cell is a cascade of layers H_t = A(u_t) H_{t-1} + B(u_t) with any decoder."""
+    text = "the cell is a cascade of linear recurrences, each with a transition free of its own state"
+    if layers.obstacle:
+        return Condition(text=text, holds=False, by=layers.obstacle)
+    for layer in layers.layers:
+        if layer.feedback:
+            why = f"{layer.name} also reads its own past through `{layer.feedback}`"
+            return Condition(text=text, holds=False, by=why)
+        if layer.group.kind == "nonlinear":
+            because = layer.group.because[0][0] if layer.group.because else f"the update of {layer.name} is nonlinear"
+            return Condition(text=text, holds=False, by=because)
+        if layer.is_clock:
+            why = f"{layer.name} is a clock that no input reaches: with a position, arguments about repeated words fail"
+            return Condition(text=text, holds=False, by=why)
+    groups = ", then ".join(layer.name for layer in layers.layers) or "no states"
+    windows = "; conv and prev are windows of finitely many steps" if layers.windows else ""
+    return Condition(text=text, holds=True, by=f"recurrence analysis: {groups}{windows}")
+
+
+def _through(layer: Layer, driven: int, steady: bool) -> tuple[int | None, Condition]:
+    """The exponent of a layer whose inputs have exponent `driven`; `steady`: its transition is eventually constant."""
+    where = layer.name
+    if layer.is_monotone:
+        text = f"{where}: each number goes through a nondecreasing function of itself, so rounds are monotone"
+        return driven, Condition(text=text, holds=True, by=f"elementwise over {layer.group.semiring}")
+    s = layer.spectrum
+    if steady:
+        return _steady(layer, where, driven)
+    product = f"{where}: all products of transitions"
+    if s.products_nonnegative:
+        text = f"{product} have real eigenvalues >= 0"
+        return driven, Condition(text=text, holds=True, by=s.why("products_nonnegative"))
+    if s.products_real:
+        return driven + 1, Condition(text=f"{product} have real eigenvalues", holds=True, by=s.why("products_real"))
+    text = f"{product} over {2**driven} steps have real eigenvalues" if driven else f"{product} have real eigenvalues"
+    return None, Condition(text=text, holds=False, by=s.why("products_real"))
+
+
+def _steady(layer: Layer, where: str, driven: int) -> tuple[int | None, Condition]:
+    """A transition that repeats: its powers have the powers of its eigenvalues."""
+    s = layer.spectrum
+    if s.nonnegative:
+        text = f"{where}: for every input the eigenvalues of the transition are real and >= 0"
+        return driven, Condition(text=text, holds=True, by=_with_interval(layer, "nonnegative"))
+    if s.real:
+        text = f"{where}: for every input the eigenvalues of the transition are real"
+        return max(driven, 1), Condition(text=text, holds=True, by=_with_interval(layer, "real"))
+    text = f"{where}: for every input the eigenvalues of the transition are real"
+    return None, Condition(text=text, holds=False, by=s.why("real"))
+
+
+def _with_interval(layer: Layer, attribute: str) -> str:
+    s = layer.spectrum
+    where = f"spectrum in {s.interval}" if s.interval is not None else "spectrum"
+    why = s.reasons.get(attribute, "")
+    return f"{where}: {why}" if why else where

@@ -1,0 +1,65 @@
+"""Positive claims: what the search for weights found, and which precision models it speaks for.
+
+A witness is `attained` (exact weights inside the declared domains), reached `in the limit only`, or attained in float32
+by saturation at a pre-activation tau.  What it proves depends on the model:
+- `exact`, `eta_finite`: only an attained one;
+- `finite_precision`: an attained one, and one in the limit (the model casts gates, too);
+- `float32`: one whose closure was computed in float32;
+- `log_precision`: an attained one with finitely many states of bounded size (any closure).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+from rnnc.verify.results import Precision
+from rnnc.verify.structural import Subject
+from rnnc.verify.target import Target
+
+LEAST = 0.05  # seconds below which no search is begun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A witness that serves; `data` is plain JSON."""
+
+    reason: str
+    source: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def find(
+    subject: Subject, target: Target, copies: int, precision: Precision, budget: float
+) -> tuple[Found | str, float]:
+    """A witness under this precision, or why there is none; and the seconds spent."""
+    if budget < LEAST:
+        return "no weights were searched for", 0.0
+    if find_spec("rnnc.verify.witness.search") is None:
+        return "no search for weights is installed", 0.0
+    if target.dfa is None:
+        return "weights are searched for finite automata of moderate size only", 0.0
+    from rnnc.verify.witness import find_witness
+
+    begun = time.monotonic()
+    witness = find_witness(subject.cell, target.dfa, dims=dict(subject.dims), layers=copies, budget=budget)
+    spent = time.monotonic() - begun
+    if witness is None:
+        return "no weights were found that do it", spent
+    return _judged(witness, precision), spent
+
+
+def _judged(witness: Any, precision: Precision) -> Found | str:
+    serves = {
+        "exact": ("attained",),
+        "eta_finite": ("attained",),
+        "log_precision": ("attained",),
+        "finite_precision": ("attained", "limit", "saturation"),
+        "float32": ("attained", "saturation"),
+    }.get(precision, ())
+    if witness.status in serves:
+        return Found(reason=witness.reason, source=witness.source, data=witness.to_json())
+    how = "in the limit only" if witness.status == "limit" else "in float32 only"
+    return f"the weights that were found do it {how}, which says nothing under {precision}"
