@@ -22,13 +22,15 @@ from torch import Tensor
 from rnnc.runtime._rings import RINGS, Ring
 from rnnc.runtime.convolution import convolve_powers, is_bounded
 
-__all__ = ["run_scan"]
+__all__ = ["SMALL", "run_scan"]
 
 GRAIN = 32768  # numbers of an operation up to which PyTorch keeps it on one thread (at::internal::GRAIN_SIZE)
 FEW = 24  # steps up to which one pass is always faster
 WIDE = 4096  # numbers of one step, for each thread, from which one pass is faster: measured, see docs/performance.md
 WINDOW_CHUNK = 32  # steps of a chunk where windows are needed
 UNLIMITED = 1 << 62
+SMALL = 4  # rows of a matrix up to which it is multiplied entry by entry
+POSITIONS = 8  # matrices in a step from which that is faster than their products
 
 
 def run_scan(name: str, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, *, reverse: bool) -> None:
@@ -40,7 +42,24 @@ def run_scan(name: str, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, *, reverse:
             h.copy_(found.flip(1) if reverse else found)
             return
         name = "plus_times"
-    ring = RINGS[name]
+    if name == "matrix" and a.shape[-1] <= SMALL and a.shape[2:-2].numel() >= POSITIONS and steps:
+        p_b, p_h0 = _planar(b), _planar(h0.unsqueeze(1))[:, 0]
+        planar = p_b.new_empty(p_b.shape)
+        _run(RINGS["planar"], _planar(a), p_b, p_h0, planar, reverse=reverse)
+        h.copy_(planar.unflatten(-1, h.shape[2:-2]).movedim((2, 3), (-2, -1)))
+        return
+    _run(RINGS[name], a, b, h0, h, reverse=reverse)
+
+
+def _planar(x: Tensor) -> Tensor:
+    """Matrices `[B, T, *P, n, m]` as `[B, T, n, m, P]`, the positions contiguous; a static one stays as it is."""
+    static = x.stride(0) == 0 and x.stride(1) == 0
+    own = x[:1, :1] if static else x
+    return own.movedim((-2, -1), (2, 3)).flatten(4).contiguous().expand(*x.shape[:2], -1, -1, -1)
+
+
+def _run(ring: Ring, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, *, reverse: bool) -> None:
+    steps = h.shape[1]
     chunk, window = _tiles(steps, h0)
     for start in range(0, steps, window):
         end = min(start + window, steps)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnc.runtime._tiles import run_scan
+from rnnc.runtime._tiles import SMALL, run_scan
 from rnnc.runtime.layout import common_dtype, compute_dtype, real_dtype, sequence_length, spread
 
 __all__ = [
@@ -214,6 +214,20 @@ def _product(ring: str, a: Tensor, h: Tensor) -> Tensor:
     return a @ h if ring == "matrix" else a * h
 
 
+def _outer(g: Tensor, h: Tensor) -> Tensor:
+    """g h^H; for small matrices entry by entry, which is faster than a product for each."""
+    n = g.shape[-2]
+    if n > SMALL or not _is_plain(g) or torch.is_grad_enabled():
+        return g @ h.mH
+    result, h = g.new_empty(*g.shape[:-1], n), h.conj()
+    for i in range(n):
+        for j in range(n):
+            entry = torch.mul(g[..., i, 0], h[..., j, 0], out=result[..., i, j])
+            for k in range(1, g.shape[-1]):
+                entry.addcmul_(g[..., i, k], h[..., j, k])
+    return result
+
+
 def _branch_weights(a: Tensor, b: Tensor, before: Tensor, h: Tensor, ring: str) -> tuple[Tensor, Tensor]:
     """The derivatives of h_t by `a_t + h_{t-1}` and by `b_t` for the two tropical rings."""
     if ring == "max_plus":
@@ -251,7 +265,7 @@ def _scan_backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, Tensor | None, T
         return grad_a, right * g, grad_a[:, 0], None
     g = _adjoint(a, d, ring)
     if ring == "matrix":
-        return g @ before.mH, g, a[:, 0].mH @ g[:, 0], None
+        return _outer(g, before), g, a[:, 0].mH @ g[:, 0], None
     return g * before.conj(), g, a[:, 0].conj() * g[:, 0], None
 
 
@@ -279,7 +293,7 @@ def _adjoint_backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor, None]:
     zero = torch.zeros_like(d[:, 0])
     through = _scan(a, d, zero, ctx.ring)
     before = _shifted(through, zero)
-    return g @ before.mH if ctx.ring == "matrix" else g * before.conj(), through, None
+    return _outer(g, before) if ctx.ring == "matrix" else g * before.conj(), through, None
 
 
 scan_operator.register_autograd(_scan_backward, setup_context=_scan_setup)

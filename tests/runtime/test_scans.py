@@ -193,6 +193,43 @@ def test_block_scan_of_vectors_and_static_blocks() -> None:
     assert relative(block_scan(turn, b.to(torch.complex128), h0.to(torch.complex128)), expected) < 1e-10
 
 
+@pytest.mark.parametrize(("n", "columns"), [(2, 1), (2, 3), (3, 1), (4, 4)])
+@pytest.mark.parametrize("dtype", [F64, torch.complex128])
+@pytest.mark.parametrize("static", [False, True])
+def test_many_small_blocks(n: int, columns: int, dtype: torch.dtype, static: bool) -> None:
+    """At ten positions matrices of up to four rows are multiplied entry by entry."""
+    a = torch.randn(*(() if static else (2, 61)), 2, 5, n, n, dtype=dtype) / 2
+    args = [a, torch.randn(2, 61, 2, 5, n, columns, dtype=dtype), torch.randn(2, 2, 5, n, columns, dtype=dtype)]
+
+    def loop(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+        return scan_loop(STEPS[block_scan], a.expand(2, 61, 2, 5, n, n), b, h0)
+
+    assert relative(block_scan(*args), loop(*args)) < 1e-10
+    for found, wanted in zip(gradients(block_scan, args), gradients(loop, args), strict=True):
+        assert relative(found, wanted) < 1e-10
+    if columns == 1:
+        args = [x[:, :5] if x.ndim == 6 else x for x in args]
+        args = [x.clone().requires_grad_() for x in args]
+        assert torch.autograd.gradgradcheck(block_scan, args, fast_mode=True)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(("steps", "width"), [(700, 1024), (1300, 512), (300, 5000)])
+def test_windows_and_one_pass(threads: int, steps: int, width: int) -> None:
+    """Sequences so wide that the number of threads decides how they are divided."""
+    a, b, h0 = torch.rand(1, steps, width), torch.randn(1, steps, width), torch.randn(1, width)
+    expected = scan_loop(linear, a.double(), b.double(), h0.double())
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = linear_scan(a, b, h0)
+        backwards = linear_scan(a.flip(1), b.flip(1), h0).flip(1)
+    finally:
+        torch.set_num_threads(before)
+    assert relative(found, expected) < 1e-5
+    assert relative(backwards[:, 0], scan_loop(linear, a.flip(1), b.flip(1), h0)[:, -1]) < 1e-5
+
+
 @pytest.mark.parametrize("radius", [0.0, 0.5, 1.0, 1.05])
 @pytest.mark.parametrize("dtype", [F64, torch.complex128, torch.float32, torch.complex64])
 def test_convolution(radius: float, dtype: torch.dtype) -> None:
