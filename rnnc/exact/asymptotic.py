@@ -273,6 +273,11 @@ def infinite(x: Number) -> int:
     return sign(x) if isinstance(x, Asymptotic) and x.terms and x.degree > 0 else 0
 
 
+def without_error(x: Number) -> Number:
+    """x as if nothing were left out: the number it goes to."""
+    return make(x.terms, None) if isinstance(x, Asymptotic) and x.error is not None else x
+
+
 def is_limit(x: Number) -> bool:
     """Something is left out: x is reached only as omega goes to infinity."""
     return isinstance(x, Asymptotic) and (x.error is not None or any(k[0] < 0 for k in x.terms))

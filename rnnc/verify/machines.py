@@ -1,0 +1,275 @@
+"""Step machines: a cell (or a stack of cells) with fixed weights and letters, as a deterministic machine that can be
+explored.
+
+Values of a machine are frozen: `Values` is a tuple of (name, shape, entries) that hashes and compares by value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from rnnc.exact import NotExact, is_limit, to_float
+from rnnc.exact.asymptotic import standard, without_error
+from rnnc.ir.domains.concrete import Concrete
+from rnnc.ir.domains.exact import ExactCell, exact_array
+from rnnc.ir.evaluate import evaluate
+from rnnc.ir.graph import CellIR, Node, NodeId
+from rnnc.ir.unfold import inline_calls, unfold_time
+
+Arrays: TypeAlias = Mapping[str, Any]
+Entries: TypeAlias = "tuple[Any, ...] | bytes"
+Values: TypeAlias = tuple[tuple[str, tuple[int, ...], Entries], ...]
+Arithmetic = Literal["exact", "float32", "float64"]
+DTYPES = {"float32": (np.float32, np.complex64), "float64": (np.float64, np.complex128)}
+
+
+class StepMachine(Protocol):
+    """What `close` explores.  `output` is None where it has no exact value; `core` drops what is only a limit."""
+
+    @property
+    def letters(self) -> tuple[str, ...]: ...
+
+    def start(self) -> Hashable: ...
+
+    def step(self, state: Any, letter: str) -> tuple[Hashable, Hashable | None]: ...
+
+    def core(self, values: Any) -> Hashable: ...
+
+    def is_limit(self, values: Any) -> bool: ...
+
+
+class Layer(Protocol):
+    """One cell: the state after a step, and the outputs, from the state before and the inputs."""
+
+    def start(self) -> Values: ...
+
+    def advance(self, state: Values, inputs: Arrays) -> tuple[Values, Values | None]: ...
+
+
+# ---------------------------------------------------------------- exact
+
+
+def freeze(arrays: Arrays) -> Values:
+    """Object arrays as frozen values."""
+    return tuple((name, tuple(a.shape), tuple(a.reshape(-1).tolist())) for name, a in sorted(arrays.items()))
+
+
+def thaw(values: Values) -> dict[str, Any]:
+    """Frozen exact values as object arrays (of bools and tokens as those)."""
+    found = {}
+    for name, shape, entries in values:
+        plain = all(isinstance(x, (bool, int)) for x in entries) and len(entries) > 0
+        array = np.empty(len(entries), dtype=object)
+        array[:] = list(entries)
+        if plain:
+            array = np.array(list(entries))
+        found[name] = array.reshape(shape)
+    return found
+
+
+def _numbers(values: Values) -> list[Any]:
+    return [x for _, _, entries in values for x in entries]
+
+
+def map_values(f: Callable[[Any], Any], values: Values) -> Values:
+    return tuple((n, s, tuple(x if isinstance(x, (bool, int)) else f(x) for x in entries)) for n, s, entries in values)
+
+
+class ExactLayer:
+    """A cell in exact arithmetic.  After each step what vanishes with omega becomes part of the values' error."""
+
+    def __init__(self, cell: CellIR, dims: Mapping[str, int], params: Arrays) -> None:
+        self.cell, self.dims, self.params = cell, dict(dims), dict(params)
+        self.body = ExactCell(cell, dims, params)
+        self.no_output = ""
+
+    def start(self) -> Values:
+        return map_values(standard, freeze(self.body.start()))
+
+    def advance(self, state: Values, inputs: Arrays) -> tuple[Values, Values | None]:
+        before = thaw(state)
+        after = map_values(standard, freeze(self.body.step(inputs, before)))
+        output = None
+        if not self.no_output:
+            try:
+                output = map_values(standard, freeze(self.body.outputs(inputs, before)))
+            except NotExact as error:
+                self.no_output = str(error)
+        return after, output
+
+
+# ---------------------------------------------------------------- floating point
+
+
+class _Rounded(Concrete):
+    """Every value is rounded to one floating-point format."""
+
+    def __init__(self, cell: CellIR, dims: Mapping[str, int], dtype: str) -> None:
+        super().__init__(cell, dims, {})
+        self.real, self.complex = DTYPES[dtype]
+
+    def cast(self, value: Any) -> Any:
+        array = np.asarray(value)
+        if array.dtype.kind == "f":
+            return array.astype(self.real)
+        return array.astype(self.complex) if array.dtype.kind == "c" else array
+
+    def leaf(self, node: Node) -> Any:
+        return self.cast(super().leaf(node))
+
+    def apply(self, node: Node, args: tuple[Any, ...]) -> Any:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+            return self.cast(super().apply(node, args))
+
+
+def float_array(value: Any, tau: float) -> Any:
+    """An exact array as floats (or complex numbers) with omega = tau; other arrays as they are."""
+    array = np.asarray(value)
+    if array.dtype != object:
+        return array
+    numbers = [to_float(x, tau) for x in exact_array(value).reshape(-1)]
+    return np.array(numbers, dtype=complex if any(isinstance(x, complex) for x in numbers) else float).reshape(
+        array.shape
+    )
+
+
+class FloatLayer:
+    """A cell evaluated one step at a time in float32 or float64; omega is tau."""
+
+    def __init__(
+        self, cell: CellIR, dims: Mapping[str, int], params: Arrays, dtype: Arithmetic = "float32", tau: float = 40.0
+    ) -> None:
+        self.cell, _ = unfold_time(inline_calls(cell))
+        self.tau = tau
+        self.domain = _Rounded(self.cell, self.cell.dim_values(dims), dtype)
+        for p in self.cell.params:
+            self.domain.given[p.node] = self._fit(p.node, params[p.name])
+        static: set[NodeId] = set()
+        for n in self.cell.nodes:
+            if n.op not in ("input", "state") and all(a in static for a in n.args):
+                static.add(n.id)
+        self.static = evaluate(self.cell, self.domain, static)
+
+    def _fit(self, node: NodeId, value: Any) -> Any:
+        t = self.cell.nodes[node].type
+        array = self.domain.cast(float_array(value, self.tau))
+        if t.dtype == "complex":
+            array = array.astype(self.domain.complex)
+        elif t.dtype == "real":
+            array = array.astype(self.domain.real)
+        shape = tuple(d.evaluate(self.domain.dims) for d in (*t.per, *t.shape))
+        return np.broadcast_to(array, shape)
+
+    def _freeze(self, rows: Mapping[str, tuple[NodeId, Any]]) -> Values:
+        """(name -> the node whose type it has, its value) as bytes; -0.0 becomes 0.0."""
+        found = []
+        for name, (node, value) in sorted(rows.items()):
+            array = np.ascontiguousarray(self._fit(node, value))
+            if array.dtype.kind in "fc":
+                array = array + array.dtype.type(0)
+                if np.isnan(array).any():
+                    raise NotExact(f"`{name}` is not a number in floating point")
+            found.append((name, array.shape, array.tobytes()))
+        return tuple(found)
+
+    def start(self) -> Values:
+        return self._freeze({s.name: (s.node, self.static[s.init]) for s in self.cell.states})
+
+    def advance(self, state: Values, inputs: Arrays) -> tuple[Values, Values | None]:
+        kinds = {"complex": self.domain.complex, "real": self.domain.real, "bool": np.bool_, "token": np.int64}
+        stored = {name: (shape, raw) for name, shape, raw in state}
+        for s in self.cell.states:
+            shape, raw = stored[s.name]
+            assert isinstance(raw, bytes)
+            array = np.frombuffer(raw, dtype=kinds[self.cell.nodes[s.node].type.dtype])
+            self.domain.given[s.node] = array.reshape(shape)
+        for i in self.cell.inputs:
+            self.domain.given[i.node] = self._fit(i.node, inputs[i.name])
+        roots = [s.update for s in self.cell.states] + [o.node for o in self.cell.outputs]
+        values = evaluate(self.cell, self.domain, roots, self.static)
+        try:
+            seen: Values | None = self._freeze({o.name: (o.node, values[o.node]) for o in self.cell.outputs})
+        except NotExact:
+            seen = None
+        return self._freeze({s.name: (s.node, values[s.update]) for s in self.cell.states}), seen
+
+
+# ---------------------------------------------------------------- machines
+
+Between: TypeAlias = Callable[[str, Values], Arrays]  # letter, outputs of the layer below -> inputs of the next
+
+
+class Stack:
+    """Layers with a per-step map between: `between[k](letter, outputs of layer k)` are the inputs of layer k + 1.
+
+    `letters[letter]` are the inputs of the first layer.  `tables[k]` remembers what the map was asked, so that a
+    certificate can say it as a finite table.  The state is the tuple of the layers' states.
+    """
+
+    def __init__(self, layers: Sequence[Layer], letters: Mapping[str, Arrays], between: Sequence[Between] = ()) -> None:
+        assert len(between) == len(layers) - 1, "one map between two layers"
+        self.layers = tuple(layers)
+        self.inputs = dict(letters)
+        self.between = tuple(between)
+        self.tables: tuple[dict[tuple[str, Values], Arrays], ...] = tuple({} for _ in between)
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        return tuple(self.inputs)
+
+    @property
+    def no_output(self) -> str:
+        """Why the last layer's outputs have no exact value, or ''."""
+        return str(getattr(self.layers[-1], "no_output", ""))
+
+    def start(self) -> tuple[Values, ...]:
+        return tuple(layer.start() for layer in self.layers)
+
+    def step(self, state: tuple[Values, ...], letter: str) -> tuple[tuple[Values, ...], Values | None]:
+        inputs, after = self.inputs[letter], []
+        output: Values | None = None
+        for k, (layer, before) in enumerate(zip(self.layers, state, strict=True)):
+            new, output = layer.advance(before, inputs)
+            after.append(new)
+            if k < len(self.between):
+                if output is None:
+                    raise NotExact(f"the outputs of layer {k + 1} have no exact value")
+                key = (letter, _core(output))
+                if key not in self.tables[k]:
+                    self.tables[k][key] = self.between[k](*key)
+                inputs = self.tables[k][key]
+        return tuple(after), output
+
+    def core(self, values: Any) -> Hashable:
+        """A state (a tuple of layers) or an output without what is left out."""
+        return tuple(_core(v) for v in values) if values and isinstance(values[0][0], tuple) else _core(values)
+
+    def is_limit(self, values: Any) -> bool:
+        layers = values if values and isinstance(values[0][0], tuple) else (values,)
+        return any(not isinstance(x, (bool, int)) and is_limit(x) for v in layers for x in _numbers(v))
+
+
+def _core(values: Values) -> Values:
+    if any(isinstance(entries, bytes) for _, _, entries in values):
+        return values
+    return map_values(without_error, values)
+
+
+def cell_machine(
+    cell: CellIR,
+    dims: Mapping[str, int],
+    params: Arrays,
+    letters: Mapping[str, Arrays],
+    arithmetic: Arithmetic = "exact",
+    tau: float = 40.0,
+) -> Stack:
+    """One cell as a machine, in exact arithmetic or in a floating-point format with omega = tau."""
+    layer: Layer
+    if arithmetic == "exact":
+        layer = ExactLayer(cell, dims, params)
+    else:
+        layer = FloatLayer(cell, dims, params, arithmetic, tau)
+    return Stack([layer], letters)
