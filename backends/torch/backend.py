@@ -8,7 +8,7 @@ from rnnc.analysis.forms import Recurrence
 from rnnc.analysis.recurrence import analyse_recurrence
 from rnnc.backends.torch.emit import emit_file
 from rnnc.backends.torch.strategies import Choice
-from rnnc.diagnostics import SpecError
+from rnnc.diagnostics import Diagnostic, SpecError
 from rnnc.ir.graph import CellIR
 from rnnc.plan.choose import Plan, plan
 
@@ -17,12 +17,31 @@ Strategies = str | Mapping[str, str] | None
 
 def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, sources: Mapping[str, str]) -> str:
     """The source text of a standalone module; see `rnnc.backends.Backend`."""
+    require_inputs(cell)
     plans = plan_all(cell, dims, strategy)
     made = {}
     for c, p in plans.items():
         choices = tuple(Choice(group=g.group, strategy=g.strategy, form=g.form) for g in p.groups)
         made[c] = (p.recurrence.cell, choices, tuple(explanation(p)))
     return emit_file(cell, made, sources)
+
+
+def require_inputs(cell: CellIR) -> None:
+    """SpecError for a cell, or one that it calls, whose inputs do not say how many sequences and steps there are."""
+    for part in (cell, *cell.subcells):
+        if not part.inputs:
+            raise SpecError(
+                (
+                    Diagnostic(
+                        code="E0604",
+                        message=f"`{part.name}` has no input",
+                        span=None,
+                        help="a module's inputs say how many sequences and steps there are: add `input x: real`",
+                    ),
+                )
+            )
+        if part is not cell:
+            require_inputs(part)
 
 
 def explanation(p: Plan) -> list[str]:

@@ -154,9 +154,16 @@ class Module:
         return [*lines, *indented(body)]
 
     def checks(self) -> list[str]:
-        """Quotients of sizes have to be whole."""
-        sizes = (d for i in sorted(self.used) for d in (*self.cell.nodes[i].type.per, *self.cell.nodes[i].type.shape))
+        """Quotients of sizes have to be whole, sizes positive, slices inside their axes."""
+        nodes = [self.cell.nodes[i] for i in sorted(self.used)]
+        sizes = [d for n in nodes for d in (*n.type.per, *n.type.shape)]
         lines = [tuple(check(d)) for d in sizes]
+        lines += [tuple(positive(d)) for d in sizes]
+        for n in nodes:
+            if n.op == "slice":
+                start, stop = (Dim.of(n.attr(k)) for k in ("start", "stop"))  # type: ignore[arg-type]
+                size = self.cell.nodes[n.args[0]].type.shape[int(str(n.attr("axis")))]
+                lines.append(tuple(fits(start, stop, size)))
         return [line for pair in dict.fromkeys(lines) for line in pair]
 
     def reset(self) -> list[str]:
@@ -258,7 +265,7 @@ class Module:
 
     def result_type(self) -> str:
         n = len(self.cell.outputs)
-        values = "Tensor" if n == 1 else f"tuple[{', '.join(['Tensor'] * n)}]"
+        values = "Tensor" if n == 1 else f"tuple[{', '.join(['Tensor'] * n) or '()'}]"
         return f"tuple[{values}, State]"
 
     def fresh_state(self) -> list[str]:
@@ -349,8 +356,36 @@ def check(dim: Dim) -> list[str]:
     top, bottom = quotient(dim)
     if bottom == "1":
         return []
-    values = ", ".join(f"{n} = {{{dim_name(n)}}}" for n in sorted(dim.names))
-    return [f"if {top} % {bottom}:", f'    raise ValueError(f"{top} has to be divisible by {bottom}, not {values}")']
+    message = f"{top} has to be divisible by {bottom}, not {_values(dim)}"
+    return [f"if {top} % {bottom}:", f'    raise ValueError(f"{message}")']
+
+
+def positive(dim: Dim) -> list[str]:
+    """A test that a size is positive; none where it always is."""
+    if (dim - 1).is_nonnegative():
+        return []
+    test = f"if {dim_text(dim, dim_name)} < 1:"
+    return [test, f'    raise ValueError(f"{dim} has to be positive, and is not with {_values(dim)}")']
+
+
+def fits(start: Dim, stop: Dim, size: Dim) -> list[str]:
+    """A test that a slice lies inside its axis; none where it always does."""
+    tests = []
+    if not start.is_nonnegative():
+        tests.append(f"{dim_text(start, dim_name)} < 0")
+    if not (size - stop).is_nonnegative():
+        tests.append(f"{dim_text(stop, dim_name)} > {dim_text(size, dim_name)}")
+    if not tests:
+        return []
+    shown = f"{start}" if stop == start + 1 else f"{start}:{stop}"
+    values = _values(start + stop * size)
+    message = f"the subscript {shown} does not fit an axis of size {size}: {values}"
+    return [f"if {' or '.join(tests)}:", f'    raise ValueError(f"{message}")']
+
+
+def _values(dim: Dim) -> str:
+    """The dims that occur and their values, inside an f-string."""
+    return ", ".join(f"{n} = {{{dim_name(n)}}}" for n in sorted(dim.names))
 
 
 def quotient(dim: Dim) -> tuple[str, str]:

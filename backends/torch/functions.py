@@ -102,7 +102,8 @@ class Written:
             if words(names) & words(self.finals.values()):  # the state is read before the outputs are turned
                 lines, final = [*lines, *dictionary], "state"
             turned = list(dict.fromkeys(names))
-            lines += ["if reverse:", f"    {', '.join(turned)} = {', '.join(f'{n}.flip(1)' for n in turned)}"]
+            if turned:
+                lines += ["if reverse:", f"    {', '.join(turned)} = {', '.join(f'{n}.flip(1)' for n in turned)}"]
             outputs = names
         values = outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})"
         if final == one and len(one) + len(values) > 96:

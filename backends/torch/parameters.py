@@ -7,12 +7,12 @@ from fractions import Fraction
 
 from rnnc.backends.torch.body import Body, Names, Source
 from rnnc.backends.torch.context import Context, number_text, static_nodes
-from rnnc.backends.torch.expr import ATOM, MUL, Expr, tuple_text
+from rnnc.backends.torch.expr import MUL, tuple_text
 from rnnc.backends.torch.needs import closure
 from rnnc.backends.torch.timeops import Time
 from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR, Init, Node, NodeId, Param
-from rnnc.ir.types import Type
+from rnnc.ir.types import Disk, HalfPlane, Type
 
 DTYPES = {
     "real": "dtype",
@@ -86,8 +86,29 @@ class Initialiser:
         text = self._fill(p.init, name, type_)
         if p.constrained is None or p.constrained == p.node or p.init.kind == "default":
             return text
-        raw = self._raw(p, name)
-        return text if raw == name else [*text, f"{name}.copy_({raw})"]
+        return [*text, *self._to_raw(p, name)]
+
+    def _to_raw(self, p: Param, name: str) -> list[str]:
+        """Bring the value of a parameter back through its domain's map, in place."""
+        match p.domain:
+            case Disk(radius=radius):
+                modulus = f"{name}.abs()" if radius == 1 else f"{name}.abs() / {number_text(radius)[0]}"
+                raw = f"torch.complex(torch.logit({modulus}), {name}.angle())"
+            case HalfPlane(bound=bound, above=above):
+                b = number_text(abs(bound))[0]
+                sign = "" if above else "-"
+                shift = "" if bound == 0 else f" {'-' if (bound > 0) == above else '+'} {b}"
+                distance = f"{sign}{name}.real{shift}"
+                raw = f"torch.complex(torch.log(torch.expm1({distance})), {name}.imag)"
+            case _:
+                raw = self._inverse(p, name)
+        if raw == name:
+            return []
+        known = all(isinstance(a, Fraction) for a in p.init.args) and p.init.kind != "value"
+        if known:  # the frontend has looked at the numbers
+            return [f"{name}.copy_({raw})"]
+        shown = self.c.cell.nodes[p.constrained].name if p.constrained is not None else p.name
+        return [f'{name}.copy_({self.c.use("inside")}({raw}, "{shown}", "{p.domain}"))']
 
     def _number(self, x: Fraction | Dim | object) -> str:
         if isinstance(x, Dim):
@@ -143,20 +164,14 @@ class Initialiser:
         body = static_body(self.c, self.source)
         body.build(sorted(closure(self.c.cell, [p.init.node])))
         e = body.env[p.init.node]
-        if p.constrained is not None and p.constrained != p.node:
-            target = self._inverse(p, e.text if e.prec == ATOM else f"({e.text})", e.number)
-            e = Expr(text=target, number=e.number)
         value = f"nn.init.constant_({name}, {e.text})" if e.number else f"{name}.copy_({e.text})"
-        return [*body.lines, value]
+        mapped = p.constrained is not None and p.constrained != p.node
+        return [*body.lines, value, *(self._to_raw(p, name) if mapped else [])]
 
-    def _raw(self, p: Param, name: str) -> str:
-        return self._inverse(p, name, False)
-
-    def _inverse(self, p: Param, text: str, number: bool) -> str:
-        """The raw leaf that the domain's map sends to `text`, by undoing the map from its end to the leaf."""
+    def _inverse(self, p: Param, value: str) -> str:
+        """The raw leaf that the domain's map sends to `value`, by undoing the map from its end to the leaf."""
         assert p.constrained is not None
         cell, at = self.c.cell, p.constrained
-        value = f"{self.c.attributes[p.node]}.new_tensor({text})" if number else text
         while at != p.node:
             node = cell.nodes[at]
             inner = [a for a in node.args if p.node in closure(cell, [a])]

@@ -127,6 +127,7 @@ def read_given(
 ) -> tuple[dict[str, Known], dict[str, int]]:
     """Python values by name, as known numbers and as dims; unknown names and wrong values are reported."""
     kinds = {h.name: h.kind for h in decl.hyper}
+    places = {h.name: h.span for h in decl.hyper}
     known: dict[str, Known] = {}
     dims: dict[str, int] = {}
     for name, value in given.items():
@@ -138,13 +139,18 @@ def read_given(
         elif kinds[name] == "dim":
             size = _whole(value)
             if size is None or size <= 0:
-                c.error("E0302", f"the dim `{name}` is a positive whole number, not {value!r}", span)
+                c.error("E0302", f"the dim `{name}` is a positive whole number, not {value!r}", places[name])
             else:
                 dims[name] = size
         else:
             number = _number(value)
             if number is None:
-                c.error("E0302", f"`{name}` cannot be {value!r}", span, help=f"it is declared `{name}: {kinds[name]}`")
+                c.error(
+                    "E0302",
+                    f"`{name}` cannot be {value!r}",
+                    places[name],
+                    help=f"it is declared `{name}: {kinds[name]}`",
+                )
             else:
                 known[name] = number
     return known, dims

@@ -6,6 +6,8 @@ state; otherwise they become explicit hidden states that hold the last values.
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from rnnc.frontend.calls import Bound, Function, define, expect_option
 from rnnc.frontend.expressions import evaluate, known_integer, number_node
 from rnnc.frontend.functions import argument_node
@@ -23,10 +25,10 @@ def _linear(c: Lowering, bound: Bound) -> Value:
     """linear(x[..., i]) -> [..., o]: over the last axis, as torch.nn.Linear; a vector may also go to any shape."""
     target = _target_shape(c, bound)
     x = argument_node(c, bound, "x")
-    init = init_of(c, bound.get("init"), bound.context)
-    bias_init = init_of(c, bound.get("bias_init"), bound.context)
     with_bias = expect_option(c, bound, "bias", True)
     if target is None or x is None:
+        init_of(c, bound.get("init"), bound.context)
+        init_of(c, bound.get("bias_init"), bound.context)
         return ERROR
     x = c.b.lift(x, bound.context.per)
     shape = c.b.type(x).shape
@@ -46,10 +48,14 @@ def _linear(c: Lowering, bound: Bound) -> Value:
     dtype = c.b.type(x).dtype
     per = bound.context.per
     _, weight_name, bias_name = c.map_names(bound.context, "linear", "weight", "bias")
-    weight = c.learned(weight_name, Type(dtype=dtype, shape=(*out, *shape[-1:]), per=per), init or default)
+    weight_type = Type(dtype=dtype, shape=(*out, *shape[-1:]), per=per)
+    bias_type = Type(dtype=dtype, shape=out, per=per)
+    init = init_of(c, bound.get("init"), bound.context, weight_type)
+    bias_init = init_of(c, bound.get("bias_init"), bound.context, bias_type)
+    weight = c.learned(weight_name, weight_type, init or default)
     y = _contract(c, weight, x, len(out))
     if with_bias:
-        bias = c.learned(bias_name, Type(dtype=dtype, shape=out, per=per), bias_init or default)
+        bias = c.learned(bias_name, bias_type, bias_init or default)
         y = c.b.map("add", y, bias)
     return Tensor(y)
 
@@ -92,8 +98,8 @@ def _embedding(c: Lowering, bound: Bound) -> Value:
         shape = bound.want
     elif not c.lenient:
         c.error("E0205", "the size of this `embedding` is unknown", bound.call.span, help="write `embedding(t, d)`")
-    init = init_of(c, bound.get("init"), bound.context)
     if token is None or shape is None:
+        init_of(c, bound.get("init"), bound.context)
         return ERROR
     type_ = c.b.type(token)
     if type_.dtype != "token" or type_.vocab is None:
@@ -101,11 +107,9 @@ def _embedding(c: Lowering, bound: Bound) -> Value:
             "E0204", "`embedding` needs a token", bound["t"].span, label=c.described(bound["t"], Tensor(token))
         )
     _, name = c.map_names(bound.context, "embedding", "weight")
-    table = c.learned(
-        name,
-        Type(shape=(type_.vocab, *shape), per=bound.context.per),
-        init or Init(kind="normal", args=(Dim.of(1).constant or Dim.of(1),)),
-    )
+    table_type = Type(shape=(type_.vocab, *shape), per=bound.context.per)
+    init = init_of(c, bound.get("init"), bound.context, table_type)
+    table = c.learned(name, table_type, init or Init(kind="normal", args=(Fraction(1),)))
     lifted = c.b.lift(token, bound.context.per)
     return c.build(bound.call.span, "embedding", lambda: c.b.add("take", table, lifted))
 
@@ -117,18 +121,19 @@ def _conv(c: Lowering, bound: Bound) -> Value:
     """Causal depthwise convolution over the last `width` steps, the newest value last."""
     x = argument_node(c, bound, "x", bound.want)
     width = known_integer(c, bound["width"], bound.context, "the width of `conv`")
-    init = init_of(c, bound.get("init"), bound.context)
     with_bias = expect_option(c, bound, "bias", True)
     if x is None or width is None:
+        init_of(c, bound.get("init"), bound.context)
         return ERROR
     if not 1 <= width <= MAX_UNROLL:
         return c.error("E0209", f"the width of `conv` is between 1 and {MAX_UNROLL}", bound["width"].span)
     per = bound.context.per
     x = c.b.lift(x, per)
     type_ = c.b.type(x)
-    default = Init(kind="fan_in", args=(Dim.of(width).constant or Dim.of(width),))
+    default = Init(kind="fan_in", args=(Fraction(width),))
     key, weight_name, bias_name = c.map_names(bound.context, "conv", "weight", "bias")
     w_type = Type(dtype=type_.dtype, shape=(*type_.shape, Dim.of(width)), per=per)
+    init = init_of(c, bound.get("init"), bound.context, w_type)
     weight = c.learned(weight_name, w_type, init or default)
     bias = c.learned(bias_name, Type(dtype=type_.dtype, shape=type_.shape, per=per), default) if with_bias else None
     if _runs_ahead(c, x):

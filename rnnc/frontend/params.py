@@ -9,6 +9,7 @@ A domain is kept by ordinary nodes around the raw leaf, never by clipping:
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import assert_never
 
 from rnnc.frontend import ast
 from rnnc.frontend.expressions import evaluate
@@ -35,6 +36,7 @@ DISTRIBUTIONS = {
     "fan_in": (1, 1),
     "default": (0, 0),
 }
+MATRICES = ("xavier", "kaiming", "orthogonal", "identity")
 
 
 def declare_param(c: Lowering, decl: ast.ParamDecl, context: Context) -> Value:
@@ -44,6 +46,9 @@ def declare_param(c: Lowering, decl: ast.ParamDecl, context: Context) -> Value:
         return ERROR
     if type_.dtype not in ("real", "complex"):
         return c.error("E0204", f"a `{type_.dtype}` cannot be learned", decl.type.span)
+    if isinstance(domain, Interval) and domain.lo is not None and domain.lo == domain.hi:
+        message = f"nothing is learned inside {domain}, which holds one number"
+        return c.error("E0204", message, decl.type.span, help=f"write `const {decl.name} = {domain.lo}`")
     full = Type(dtype=type_.dtype, shape=type_.shape, per=context.per)
     name = decl.name + context.suffix
     raw_name = name if domain is None else f"{name}_raw"
@@ -54,7 +59,8 @@ def declare_param(c: Lowering, decl: ast.ParamDecl, context: Context) -> Value:
         c.name_node(constrained, name, decl.span)
         if isinstance(domain, UnitNorm):
             c.unit_nodes.add(constrained)
-    c.params.append(Param(name=raw_name, node=node, domain=domain, constrained=constrained))
+    init = Init(kind="normal", args=(Fraction(1),)) if isinstance(domain, UnitNorm) else Init()  # zero has no direction
+    c.params.append(Param(name=raw_name, node=node, init=init, domain=domain, constrained=constrained))
     c.declared_params.add(node)
     return Tensor(node if constrained is None else constrained)
 
@@ -103,7 +109,7 @@ def finish_param(c: Lowering, decl: ast.ParamDecl, value: Value, context: Contex
             target = c.b.type(p.node)
             init = init_of(c, decl.init, context, target)
             if init is not None:
-                _check_inside(c, decl, init, p.domain)
+                _check_inside(c, decl.name, decl.init, init, p.domain)
                 c.params[i] = Param(name=p.name, node=p.node, init=init, domain=p.domain, constrained=p.constrained)
 
 
@@ -113,7 +119,8 @@ def init_of(c: Lowering, expr: ast.Expr | None, context: Context, target: Type |
         return None
     name = _distribution_name(expr)
     if name is not None:
-        return _distribution(c, name, expr, context)
+        found = _distribution(c, name, expr, context)
+        return found if found is None or target is None or _fits(c, found.kind, target, expr) else None
     value = evaluate(c, expr, context, target.shape if target else None)
     if isinstance(value, Dim):
         return Init(kind="constant", args=(value if value.constant is None else value.constant,))
@@ -206,22 +213,76 @@ def _init_number(c: Lowering, expr: ast.Expr, context: Context, name: str) -> In
     return base if coefficient == 1 and power == 1 else found
 
 
-def _check_inside(c: Lowering, decl: ast.ParamDecl, init: Init, domain: Domain | None) -> None:
-    """A constant start must lie inside an open interval: only such values have a raw counterpart."""
-    if not isinstance(domain, Interval) or decl.init is None:
+def _fits(c: Lowering, kind: str, target: Type, expr: ast.Expr) -> bool:
+    """Whether a distribution of matrices can fill this tensor."""
+    if kind not in MATRICES:
+        return True
+    problem = ""
+    if target.rank < 2:
+        problem = f"has {target.rank or 'no'} {'axis' if target.rank == 1 else 'axes'}"
+    elif kind == "identity" and target.rank > 2:
+        problem = f"has {target.rank} axes"
+    elif kind != "identity" and target.dtype == "complex":
+        problem = "is complex"
+    if problem:
+        kinds = "a matrix" if kind == "identity" else "a real tensor with two or more axes"
+        c.error("E0204", f"`{kind}` is for {kinds}; this one {problem}", expr.span, help="for example `normal(0.1)`")
+    return not problem
+
+
+def _check_inside(c: Lowering, name: str, expr: ast.Expr, init: Init, domain: Domain | None) -> None:
+    """What is known of the start must lie inside the domain, without its ends: only such values have a raw
+    counterpart.  A value that is made of dims is checked when the module is made."""
+    if domain is None or domain == Interval() or init.kind in ("default", "value"):
         return
-    values = {"zeros": [Fraction(0)], "ones": [Fraction(1)]}.get(init.kind, [])
-    if init.kind in ("constant", "uniform"):
-        values = [v for v in init.args if isinstance(v, Fraction)]
-    inclusive = init.kind == "uniform"
-    for v in values:
-        low = domain.lo is not None and (v < domain.lo or (v == domain.lo and not inclusive))
-        high = domain.hi is not None and (v > domain.hi or (v == domain.hi and not inclusive))
-        if low or high:
-            c.error(
-                "E0204",
-                f"`{decl.name}` cannot start at {v}: its domain is {domain}, ends excluded",
-                decl.init.span,
-                help="start strictly inside the domain",
-            )
+    help = "start strictly inside the domain"
+    spread = _spread(init)
+    if spread is None:
+        if isinstance(domain, UnitNorm) or init.kind == "constant":
             return
+        problem = f"`{name}` may start outside of its domain {domain}: `{init.kind}` is not kept inside"
+        help = "start from a number or `uniform(a, b)` inside the domain, or leave the init out"
+    else:
+        low, high, inclusive = spread
+        outside = next((v for v in (low, high) if _outside(v, domain, inclusive)), None)
+        if outside is None:
+            return
+        problem = f"`{name}` cannot start at {outside}: its domain is {domain}, ends excluded"
+        if isinstance(domain, UnitNorm):
+            problem, help = f"`{name}` cannot start at 0: zero has no direction", "for example `normal`"
+        elif isinstance(domain, Disk):
+            problem += ", and so is 0" if outside == 0 else ""
+    c.error("E0204", problem, expr.span, help=help)
+
+
+def _spread(init: Init) -> tuple[Fraction, Fraction, bool] | None:
+    """The least and greatest number of a start where both are known, and whether they may be missed: those of
+    `uniform` are not reached."""
+    known = {"zeros": (0, 0), "ones": (1, 1), "identity": (0, 1), "orthogonal": (-1, 1), "fan_in": (-1, 1)}
+    if init.kind in known:
+        low, high = known[init.kind]
+        return Fraction(low), Fraction(high), False
+    if init.kind in ("constant", "uniform") and all(isinstance(v, Fraction) for v in init.args):
+        values = [v for v in init.args if isinstance(v, Fraction)]
+        return min(values), max(values), init.kind == "uniform"
+    return None
+
+
+def _outside(v: Fraction, domain: Domain, inclusive: bool) -> bool:
+    """Whether the number is beyond the domain or, unless `inclusive`, at an end of it."""
+    match domain:
+        case Interval(lo=lo, hi=hi):
+            low, high = lo, hi
+        case Disk(radius=radius):
+            if v == 0 and not inclusive:
+                return True
+            low, high = -radius, radius
+        case HalfPlane(bound=bound, above=above):
+            low, high = (bound, None) if above else (None, bound)
+        case UnitNorm():
+            return v == 0 and not inclusive
+        case _:
+            assert_never(domain)
+    below = low is not None and (v < low or (v == low and not inclusive))
+    above_it = high is not None and (v > high or (v == high and not inclusive))
+    return below or above_it

@@ -63,8 +63,7 @@ def _bounds(c: Lowering, part: ast.Slice, size: Dim, context: Context) -> tuple[
     if part.single:
         ends[1] = ends[0] + 1
     start, stop = ends
-    low, room, length = start.constant, (size - stop).constant, (stop - start).constant
-    if (low is not None and low < 0) or (room is not None and room < 0) or (length is not None and length <= 0):
+    if start.is_negative() or (size - stop).is_negative() or (start - stop).is_nonnegative():
         shown = f"{start}" if part.single else f"{start}:{stop}"
         c.error("E0203", f"the subscript `{shown}` does not fit an axis of size `{size}`", part.span)
         return None

@@ -6,9 +6,13 @@ import than a whole `rnnc check` may run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import total_ordering
+
+MAX_POWER = 16  # beyond these, the sign of a dimension is not looked for
+MAX_TERMS = 500
 
 Monomial = tuple[tuple[str, int], ...]  # sorted ((name, power), ...); () is the constant term
 
@@ -97,6 +101,36 @@ class Dim:
                     term = term * factor if power > 0 else term / factor
             total = total + term
         return total
+
+    def is_nonnegative(self) -> bool:
+        """Whether this is at least 0 for all positive whole values of its names; False also where that is not clear.
+
+        With v = 1 + w for every name v, after clearing denominators, no coefficient may be negative.
+        """
+        terms = dict(self.terms)
+        for name in sorted(self.names):
+            lowest = min(0, *(dict(m).get(name, 0) for m in terms))
+            expanded: dict[Monomial, Fraction] = {}
+            for monomial, c in terms.items():
+                powers = dict(monomial)
+                power = powers.pop(name, 0) - lowest
+                if power > MAX_POWER:
+                    return False
+                for k in range(power + 1):
+                    key = tuple(sorted({**powers, f"{name} - 1": k}.items())) if k else tuple(sorted(powers.items()))
+                    expanded[key] = expanded.get(key, Fraction(0)) + c * math.comb(power, k)
+            terms = expanded
+            if len(terms) > MAX_TERMS:
+                return False
+        return all(c >= 0 for c in terms.values())
+
+    def is_negative(self) -> bool:
+        """Whether this is less than 0 for all positive whole values of its names; False also where that is not
+        clear."""
+        if (-self - 1).is_nonnegative():
+            return True
+        negated = -self
+        return bool(negated.terms) and all(c > 0 for _, c in negated.terms)
 
     def evaluate(self, env: Mapping[str, int]) -> int:
         """The positive integer this stands for; DimError says what is wrong otherwise."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rnnc.runtime.layout import compute_dtype
 
-__all__ = ["causal_attention", "causal_conv", "complex_of", "delayed", "keeping_complex", "l2norm", "rmsnorm"]
+__all__ = ["causal_attention", "causal_conv", "complex_of", "delayed", "inside", "keeping_complex", "l2norm", "rmsnorm"]
 
 
 def keeping_complex(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -25,6 +25,16 @@ def keeping_complex(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], 
         return torch.view_as_complex(parts.to(compute_dtype(parts.dtype)))
 
     return apply
+
+
+def inside(raw: Tensor, name: str, domain: str) -> Tensor:
+    """`raw`, found by undoing the map that keeps a parameter in its domain.
+
+    Raises ValueError where a start was outside: there is nothing that the map sends there.
+    """
+    if not raw.is_meta and not bool(torch.isfinite(raw).all()):
+        raise ValueError(f"parameter {name} cannot start as declared: not all of it lies strictly inside {domain}")
+    return raw
 
 
 def complex_of(re: Tensor, im: Tensor) -> Tensor:
