@@ -16,7 +16,7 @@ MAX_DEPTH = 100  # of an expression's tree; later passes may recurse over it
 
 TYPE_KINDS = ("real", "complex", "unit", "token", "bool")
 HYPER_KINDS = ("dim", "int", "real", "bool")
-PRECISIONS = ("exact", "finite_precision", "log_precision")
+PRECISIONS = ("finite_precision", "exact", "log_precision", "eta_finite", "float16", "bfloat16", "float32", "float64")
 PARALLEL = ("scan", "chunk", "convolution", "newton")
 
 

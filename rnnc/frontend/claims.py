@@ -13,7 +13,6 @@ from rnnc.frontend.languages import check_automaton, check_group, check_language
 from rnnc.frontend.scope import Scope, suggestion
 
 STRATEGIES = ("scan", "chunk", "convolution", "newton")
-PRECISIONS = ("finite_precision", "exact", "log_precision", "eta_finite", "float16", "bfloat16", "float32", "float64")
 
 
 def statements(body: Iterable[ast.Statement]) -> Iterator[ast.Statement]:
@@ -80,9 +79,6 @@ def _check_claim(
         case "tracks":
             for arg in claim.args:
                 check_group(arg, found)
-    if claim.precision and claim.precision not in PRECISIONS:
-        hint = suggestion(claim.precision, PRECISIONS) or f"one of {', '.join(PRECISIONS)}"
-        found.error("E0501", f"unknown precision model `{claim.precision}`", claim.span, help=hint)
     if claim.layers is not None and claim.layers < 1:
         found.error("E0501", "a claim speaks of at least one layer", claim.span)
 

@@ -309,7 +309,7 @@ def _monotone_floats(layers: Layers, target: Target, precision: Precision) -> Ce
 
 
 def _monotone(layers: Layers, layer: Layer) -> Condition:
-    text = f"{layer.name}: h <- fl(fl(a h) + b) elementwise with a >= 0 as computed, one step at a time"
+    text = f"{layer.name}: evaluated one step at a time as h <- fl(fl(a h) + b), elementwise, with a >= 0 as computed"
     form = layer.group.forms[0] if layer.group.forms else None
     if layer.feedback or layer.is_clock or not isinstance(form, Elementwise):
         return Condition(text=text, holds=False, by="the update is not elementwise in the state alone")

@@ -218,8 +218,11 @@ def _nearest(tried: Sequence[Ceiling], precision: Precision) -> str:
     """What kept the theorems from applying, in few words."""
     if not tried:
         return f"none is known under {precision}"
-    open_ = [(c.theorem, c.missing) for c in tried if c.missing is not None]
-    return "; ".join(dict.fromkeys(f"{name}: {c.by or c.text}" for name, c in open_))
+    why: dict[str, list[str]] = {}
+    for c in tried:
+        if c.missing is not None:
+            why.setdefault(c.missing.by or c.missing.text, []).append(c.theorem)
+    return "; ".join(f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in why.items())
 
 
 # ---------------------------------------------------------------- the standard questions of a report

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["proved", "proved_conditional", "refuted", "unknown"]
-Precision = Literal["finite_precision", "eta_finite", "exact", "log_precision", "float32", "float64"]
+Precision = Literal[
+    "finite_precision", "eta_finite", "exact", "log_precision", "float16", "bfloat16", "float32", "float64"
+]
 EvidenceKind = Literal["theorem", "witness", "counterexample", "analysis"]
 
 
