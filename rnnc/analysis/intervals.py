@@ -13,6 +13,8 @@ from typing import TypeAlias
 from rnnc.ir.types import Interval
 
 ALL = Interval(lo_open=True, hi_open=True)
+MOST_DIGITS = 300  # of an end in base 2: numbers below 2^-300 are taken as up to that
+SMALLEST = 2.0**-MOST_DIGITS
 End: TypeAlias = "tuple[Fraction | float, bool]"  # a value (or +-inf) and whether it is left out
 
 
@@ -106,14 +108,19 @@ def monotone(f: Callable[[Fraction | float], Fraction | float], x: Interval) -> 
 
 
 def _outward(value: Fraction | float, towards: float) -> Fraction | float:
-    """A float result moved by more than its relative error can be; exact results stay.
+    """A float result moved by more than its relative error can be, to a number of few digits; exact results stay.
 
     Arguments are rounded to floats first, which costs exp(x) up to |x| units of 2^-53, and |x| is below 750.
     """
     if isinstance(value, Fraction) or math.isinf(value):
         return value
-    margin = abs(Fraction(value)) / 2**40 + Fraction(5, 10**324)
-    return Fraction(value) + (margin if towards > 0 else -margin)
+    exponent = math.frexp(value)[1] if abs(value) > SMALLEST else -MOST_DIGITS
+    grain = Fraction(2) ** (exponent - 42)
+    return (
+        (math.floor(Fraction(value) / grain) - 5) * grain
+        if towards < 0
+        else (math.ceil(Fraction(value) / grain) + 5) * grain
+    )
 
 
 def exp(x: Fraction | float) -> Fraction | float:

@@ -1,158 +1,181 @@
-"""What the form of a transition and the ranges of its coefficients prove about its eigenvalues.
+"""What the form of a transition and the ranges of its coefficients prove: of one step here, of products in `products`.
 
 Nothing here is estimated: an attribute is None where it is not proved, and `missing` says what would be needed.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import assert_never
 
 from rnnc.analysis import intervals as iv
-from rnnc.analysis.facts import Spectrum
-from rnnc.analysis.forms import Elementwise, Form, Group, MatrixState, MicroStep, Recurrence
+from rnnc.analysis.coupled import coupled_facts
+from rnnc.analysis.facts import EndKind, Spectrum
+from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState, Recurrence
 from rnnc.analysis.intervals import exactly
-from rnnc.analysis.ranges import Ranges
-from rnnc.ir.graph import CellIR, NodeId
+from rnnc.analysis.matrices import Matrices, MatrixFacts, diagonal, product
+from rnnc.analysis.microsteps import micro_step_facts
+from rnnc.analysis.products import with_products
+from rnnc.analysis.ranges import NONNEGATIVE, Ranges
+from rnnc.analysis.stability import with_stability
+from rnnc.analysis.tight import Tight, saturations
+from rnnc.ir.graph import NodeId
 from rnnc.ir.types import Interval
+
+__all__ = ["OneStep", "Spectrum", "one_step", "spectrum_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneStep:
+    """Facts of one step's transition, from the form that says most.
+
+    `entries`: the node whose entries are the eigenvalues, for a diagonal transition.
+    """
+
+    facts: MatrixFacts
+    form: Form
+    entries: NodeId | None = None
 
 
 def spectrum_of(recurrence: Recurrence, group: Group) -> Spectrum:
     """Requires: `group` is one of the recurrence's.  Semirings other than (+, x) have no spectrum."""
-    if group.kind == "nonlinear":
-        return Spectrum(missing="the update is nonlinear")
-    if group.semiring != "plus_times":
-        return Spectrum(
-            missing=f"the update is linear over {group.semiring}, where eigenvalues are not those of a real matrix"
-        )
-    if not group.forms:
-        return Spectrum(missing="the transition is in no normal form")
     ranges = Ranges.of(recurrence.cell)
-    if group.structure == "orthogonal":
-        return Spectrum(modulus=exactly(1), norm=exactly(1))
-    found = _of_form(recurrence.cell, group.forms[0], ranges)
-    return _with_stability(found, group)
+    about = Spectrum(field=group.field, input_dependent=group.input_dependent, time_invariant=group.transition_static)
+    why_none = _no_spectrum(group)
+    if why_none:
+        return with_stability(replace(about, missing=why_none), recurrence, group, ranges)
+    step = one_step(group, ranges)
+    found = _of_step(about, step, group, ranges)
+    found = with_products(found, step.facts, group, ranges)
+    found = _with_ends(found, step, recurrence, ranges)
+    return with_stability(found, recurrence, group, ranges)
 
 
-def _of_form(cell: CellIR, form: Form, ranges: Ranges) -> Spectrum:
+def _no_spectrum(group: Group) -> str:
+    if group.kind == "nonlinear":
+        return "the update is nonlinear"
+    if group.semiring != "plus_times":
+        return f"the update is linear over {group.semiring}, where eigenvalues are not those of a real matrix"
+    return "" if group.forms else "the transition is in no normal form"
+
+
+def one_step(group: Group, ranges: Ranges) -> OneStep:
+    """Requires: the group has a form over (+, x)."""
+    form = group.forms[0]
     match form:
         case Elementwise():
-            return _diagonal(cell, form, ranges)
+            return OneStep(facts=_diagonal(form, ranges), form=form, entries=form.a)
         case MatrixState():
-            return _micro_steps(cell, form, ranges)
+            return OneStep(facts=_micro_steps(form, ranges), form=form)
+        case Coupled():
+            return OneStep(facts=coupled_facts(ranges, form), form=form)
+        case BlockLinear():
+            return OneStep(facts=Matrices(ranges).facts(form.blocks), form=form)
+        case Dense():
+            return OneStep(facts=Matrices(ranges).facts(form.a), form=form)
         case _:
-            return Spectrum(missing="no rule bounds the eigenvalues of a dense or block transition from its entries")
+            assert_never(form)
 
 
-def _diagonal(cell: CellIR, form: Elementwise, ranges: Ranges) -> Spectrum:
+def _diagonal(form: Elementwise, ranges: Ranges) -> MatrixFacts:
     if form.a is None:
-        one = exactly(1)
-        return Spectrum(real=True, interval=one, modulus=one, norm=one, products_real=True)
+        return replace(diagonal(exactly(1), "the transition is the identity"), orthogonal=True)
     modulus = ranges.modulus(form.a)
-    missing = f"a bound for the coefficient `{_name(cell, form.a)}`" if modulus.hi is None else ""
-    if cell.nodes[form.a].type.dtype == "complex":
-        return Spectrum(modulus=modulus, norm=modulus, missing=missing)
-    interval = ranges.real(form.a)
-    return Spectrum(real=True, interval=interval, modulus=modulus, norm=modulus, products_real=True, missing=missing)
+    missing = f"a bound for the coefficient `{ranges.name(form.a)}`" if modulus.hi is None else ""
+    if ranges.nodes[form.a].type.dtype != "complex":
+        return replace(diagonal(ranges.real(form.a)), orthogonal=modulus == exactly(1), missing=missing)
+    return MatrixFacts(
+        modulus=modulus,
+        norm=modulus,
+        monomial=True,
+        family="diagonal",
+        diagonalisable=True,
+        orthogonal=modulus == exactly(1),
+        missing=missing or "the transition is a complex diagonal",
+    )
 
 
-def _micro_steps(cell: CellIR, form: MatrixState, ranges: Ranges) -> Spectrum:
-    """One symmetric step has real eigenvalues; of several only the norm is bounded, by the product of theirs."""
-    steps = [_micro_step(cell, step, ranges) for step in form.steps]
-    if len(steps) == 1:
-        return steps[0]
-    norm: Interval | None = exactly(1)
-    for s in steps:
-        norm = None if norm is None or s.norm is None else iv.mul(norm, s.norm)
-    if norm is None:
-        return Spectrum(missing=next(s.missing for s in steps if s.norm is None))
-    modulus = Interval(lo=Fraction(0), hi=norm.hi, hi_open=norm.hi_open)
-    return Spectrum(modulus=modulus, norm=norm, missing="a product of symmetric factors need not have real eigenvalues")
+def _micro_steps(form: MatrixState, ranges: Ranges) -> MatrixFacts:
+    """A product of the micro-steps' transitions, the last one leftmost."""
+    facts = [micro_step_facts(ranges, step) for step in form.steps]
+    found = facts[0]
+    for later in facts[1:]:
+        found = product(later, found)
+    return found
 
 
-def _micro_step(cell: CellIR, step: MicroStep, ranges: Ranges) -> Spectrum:
-    decay_node = step.decay
-    if decay_node is not None and cell.nodes[decay_node].type.dtype != "real":
-        return Spectrum(missing="no rule for a complex decay with a low-rank part")
-    decay = exactly(1) if decay_node is None else ranges.real(decay_node)
-    if not step.low_rank:
-        modulus = iv.magnitude(decay)
-        return Spectrum(real=True, interval=decay, modulus=modulus, norm=modulus, products_real=True)
-    if len(step.low_rank) > 1 or (decay_node is not None and cell.nodes[decay_node].type.rank > 0):
-        return Spectrum(
-            missing="no rule bounds the eigenvalues of a diagonal plus low-rank transition that is not symmetric"
-        )
-    return _scaled_householder(cell, step, decay, ranges)
+def _of_step(about: Spectrum, step: OneStep, group: Group, ranges: Ranges) -> Spectrum:
+    """The facts of one step as a spectrum."""
+    facts = step.facts
+    bounded = facts.modulus.hi is not None or facts.modulus.lo != 0
+    found = replace(about, missing=facts.missing)
+    if bounded or facts.interval is not None:
+        found = replace(found, modulus=facts.modulus)
+    if facts.norm.hi is not None or facts.interval is not None:
+        found = replace(found, norm=facts.norm)
+        if facts.norm.hi is not None:
+            how = (
+                "the largest |eigenvalue| of a symmetric or diagonal transition"
+                if facts.symmetric
+                else "norms of the parts"
+            )
+            found = found.because(f"{how}: at most {facts.norm.hi}", norm=facts.norm)
+    if facts.interval is not None:
+        why = facts.why or "the eigenvalues are real by the structure of the transition"
+        found = found.because(why, real=True, interval=facts.interval)
+        if iv.within(facts.interval, NONNEGATIVE):
+            found = found.because(f"{why}; none is below {facts.interval.lo}", nonnegative=True)
+        else:
+            found = replace(found, reasons={**found.reasons, "nonnegative": _negative(facts.interval)})
+    if facts.orthogonal and facts.modulus == exactly(1):
+        found = found.because(facts.why or "the transition is orthogonal or unitary", unit_circle=True)
+    if facts.monomial:
+        found = found.because("the transition has one nonzero entry in each row and column", permutation_like=True)
+    return found
 
 
-def _scaled_householder(cell: CellIR, step: MicroStep, decay: Interval, ranges: Ranges) -> Spectrum:
-    """c I + s k k^T: eigenvalues c and c + s |k|^2, with factors that c and s share taken out of the sum."""
-    (a, b) = step.low_rank[0]
-    sign_a, factors_a = _factors(cell, a)
-    sign_b, factors_b = _factors(cell, b)
-    vectors = [f for f in factors_b if cell.nodes[f].type.rank > 0]
-    if len(vectors) != 1 or vectors[0] not in factors_a or cell.nodes[vectors[0]].type.dtype != "real":
-        return Spectrum(missing="the low-rank part is not a multiple of an outer product of a vector with itself")
-    key = vectors[0]
-    factors_a.remove(key)
-    scale = factors_a + [f for f in factors_b if f != key]
-    if any(cell.nodes[f].type.rank > 0 for f in scale):
-        return Spectrum(missing="the low-rank part is not a multiple of an outer product of a vector with itself")
-    _, of_decay = (1, []) if step.decay is None else _factors(cell, step.decay)
-    common: list[NodeId] = []
-    for f in of_decay:
-        if f in scale:
-            scale.remove(f)
-            common.append(f)
-    rest = _product(ranges, [f for f in of_decay if f not in common])
-    along = iv.mul(exactly(sign_a * sign_b), iv.mul(_product(ranges, scale), ranges.norm_squared(key)))
-    turned = iv.mul(_product(ranges, common), iv.add(rest, along))
-    interval = iv.union(decay, turned)
-    norm = iv.magnitude(interval)
-    missing = "" if norm.hi is not None else f"a bound for |{_name(cell, key)}|^2, for example a unit vector (l2norm)"
-    return Spectrum(real=True, interval=interval, modulus=norm, norm=norm, missing=missing)
+def _negative(interval: Interval) -> str:
+    low = "-inf" if interval.lo is None else str(interval.lo)
+    return f"the eigenvalues are only known to be above {low}, which is negative"
 
 
-def _factors(cell: CellIR, node: NodeId) -> tuple[int, list[NodeId]]:
-    """A product as its sign and its factors, views that only broadcast taken off."""
-    n = cell.nodes[node]
-    match n.op:
-        case "neg":
-            sign, factors = _factors(cell, n.args[0])
-            return -sign, factors
-        case "mul":
-            (s, left), (t, right) = (_factors(cell, a) for a in n.args)
-            return s * t, left + right
-        case "expand" | "lift" | "broadcast":
-            return _factors(cell, n.args[0])
-        case _:
-            return 1, [node]
-
-
-def _product(ranges: Ranges, factors: list[NodeId]) -> Interval:
-    total = exactly(1)
-    for f in factors:
-        total = iv.mul(total, ranges.real(f))
-    return total
-
-
-def _with_stability(s: Spectrum, group: Group) -> Spectrum:
-    """Proved where every product of transitions goes to zero: a norm bounded below 1, or a fixed diagonal inside the
-    disk.
-    """
-    bound = s.norm
-    if bound is None or bound.hi is None:
+def _with_ends(s: Spectrum, step: OneStep, recurrence: Recurrence, ranges: Ranges) -> Spectrum:
+    """Which ends of the interval are reached, where that is known."""
+    if s.interval is None:
         return s
-    if bound.hi < 1 or (
-        group.transition_static and group.structure in ("scalar", "diagonal") and bound.hi == 1 and bound.hi_open
-    ):
-        return replace(s, stability="proved")
-    missing = s.missing or "a bound of the norm below 1 for all inputs"
-    return replace(s, missing=missing)
+    tight = Tight(ranges)
+    kinds = {"lo": _end(s.interval.lo, s.interval.lo_open, False), "hi": _end(s.interval.hi, s.interval.hi_open, False)}
+    reached = _reached(step, tight)
+    if reached is not None:
+        kinds = {
+            "lo": _end(s.interval.lo, s.interval.lo_open, reached.lo == s.interval.lo),
+            "hi": _end(s.interval.hi, s.interval.hi_open, reached.hi == s.interval.hi),
+        }
+    found = replace(s, lo_end=kinds["lo"], hi_end=kinds["hi"])
+    if step.entries is not None and "limit" in kinds.values():
+        found = replace(found, saturation=saturations(recurrence.cell, ranges, step.entries, s.interval))
+    return found
 
 
-def _name(cell: CellIR, node: NodeId) -> str:
-    n = cell.nodes[node]
-    while not n.name and n.op in ("expand", "lift", "broadcast", "neg"):
-        n = cell.nodes[n.args[0]]
-    return n.name or n.op
+def _reached(step: OneStep, tight: Tight) -> Interval | None:
+    """An interval whose ends eigenvalues come arbitrarily near to (or reach): None where nothing is known."""
+    match step.form:
+        case Elementwise(a=None):
+            return exactly(1)
+        case Elementwise(a=int() as a):
+            return tight.ranges.real(a) if tight.exact(a) else None
+        case MatrixState(steps=(only,)):
+            return tight.of_micro_step(only, step.facts.interval)
+        case _:
+            return step.facts.interval if _is_constant(step, tight) else None
+
+
+def _is_constant(step: OneStep, tight: Tight) -> bool:
+    return isinstance(step.form, Dense) and tight.ranges.nodes[step.form.a].op == "const"
+
+
+def _end(value: Fraction | None, is_open: bool, tight: bool) -> EndKind:
+    if value is None:
+        return "infinite"
+    return "bound" if not tight else "limit" if is_open else "attained"

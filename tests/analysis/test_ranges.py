@@ -199,25 +199,33 @@ def test_an_unnormalised_key_bounds_nothing():
     assert "unit" in found.missing
 
 
-def test_a_product_of_reflections_has_a_norm_but_no_interval():
-    found = spectrum(
-        REFLECTION.format(
-            key="l2norm(linear[K](x))", transition="(householder(k, beta) @ householder(l2norm(linear[K](x)), beta))"
-        )
-    )
+HOUSEHOLDERS = "(householder(k, beta) @ householder(l2norm(linear[K](x)), beta){})"
+THIRD = " @ householder(l2norm(linear[K](x)), beta)"
+
+
+@pytest.mark.parametrize(("third", "reach"), [("", 2), (THIRD, 1), (THIRD, 2)])
+def test_a_product_of_reflections_has_a_norm_but_no_interval(third, reach):
+    found = spectrum(REFLECTION.format(key="l2norm(linear[K](x))", transition=HOUSEHOLDERS.format(third)), reach=reach)
     assert found.real is None
     assert found.interval is None
     assert found.norm.hi == 1
 
 
+def test_two_factors_without_negative_eigenvalues_have_a_real_product():
+    found = spectrum(REFLECTION.format(key="l2norm(linear[K](x))", transition=HOUSEHOLDERS.format("")))
+    assert found.real
+    assert found.nonnegative
+    assert (found.interval.lo, found.interval.hi) == (0, 1)
+    assert found.products_real is None
+    assert found.products_nonnegative is None
+
+
 def test_diagonal_minus_rank_one_of_different_vectors_stays_unknown():
     found = spectrum(
-        REFLECTION.format(
-            key="l2norm(linear[K](x))", transition="(diag(sigmoid(k)) - outer(k, alpha * sigmoid(k) * k))"
-        )
+        REFLECTION.format(key="l2norm(linear[K](x))", transition="(diag(sigmoid(k)) - outer(k, alpha * tanh(k)))")
     )
     assert found.real is None
-    assert found.norm is None
+    assert found.interval is None
 
 
 def test_complex_diagonal_inside_the_disk_is_stable():

@@ -1,0 +1,243 @@
+"""Whether the ends of a proved range are reached: by weights and inputs (attained), arbitrarily nearly (limit), or
+by rounding in a floating-point format (saturation).
+
+An expression in which every free leaf occurs once takes every value of its interval: each operation maps connected sets
+of independent arguments onto the interval that interval arithmetic gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from rnnc.analysis.facts import Saturation
+from rnnc.analysis.forms import MicroStep
+from rnnc.analysis.microsteps import factors
+from rnnc.analysis.ranges import VIEWS, Ranges
+from rnnc.ir.graph import CellIR, Node, NodeId
+from rnnc.ir.types import Interval
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Leaves: TypeAlias = "frozenset[NodeId] | None"  # those whose freedom is used up; None: not known to be exact
+CONTINUOUS = frozenset({"neg", "exp", "log", "sigmoid", "sqrt", "abs", "relu", "tanh", "softplus", "logsigmoid"})
+UNBOUNDED = frozenset({"silu", "gelu", "relu", "softplus"})
+WHOLE = 2**40  # a larger denominator is the mark of an end that was rounded outward
+
+
+class Tight:
+    """Answers for the nodes of one cell."""
+
+    def __init__(self, ranges: Ranges) -> None:
+        self.ranges = ranges
+        self.nodes = ranges.nodes
+        self._known: dict[NodeId, Leaves] = {}
+        self._used: dict[NodeId, frozenset[NodeId]] = {}
+
+    def exact(self, node: NodeId) -> bool:
+        """Whether some entry of a real node takes every value of its range, at some weights and inputs."""
+        return self.leaves(node) is not None and _unrounded(self.ranges.real(node))
+
+    def leaves(self, node: NodeId) -> Leaves:
+        if node not in self._known:
+            self._known[node] = self._find(self.nodes[node])
+        return self._known[node]
+
+    def _find(self, n: Node) -> Leaves:
+        if n.type.dtype != "real":
+            return None
+        match n.op:
+            case "param" | "input":
+                return frozenset({n.id})
+            case "const":
+                return frozenset() if isinstance(n.attr("value"), Fraction) else None
+            case "einsum":
+                return self._linear(n)
+            case "conv":
+                return self._convolved(n)
+            case "add":
+                return self._shifted(n) or self._joint(n)
+            case "sub" | "div":
+                return self._joint(n)
+            case "mul":
+                return self.leaves(n.args[0]) if n.args[0] == n.args[1] else self._joint(n)
+            case "pow":
+                return self._joint(n) if self.nodes[n.args[1]].op == "const" else None
+            case op if op in CONTINUOUS or op in VIEWS or op in UNBOUNDED:
+                return self.leaves(n.args[0])
+        return None
+
+    def _joint(self, n: Node) -> Leaves:
+        return self._independent(n.args)
+
+    def _independent(self, nodes: Iterable[NodeId]) -> Leaves:
+        """Nodes vary independently where none is computed from a leaf that another one's freedom rests on."""
+        listed = list(nodes)
+        own = [self.leaves(a) for a in listed]
+        for i, free in enumerate(own):
+            if free is None or any(free & self.uses(a) for j, a in enumerate(listed) if j != i):
+                return None
+        return frozenset().union(*(free for free in own if free is not None))
+
+    def uses(self, node: NodeId) -> frozenset[NodeId]:
+        """All leaves that a node is computed from."""
+        if node not in self._used:
+            n = self.nodes[node]
+            inner = [self.uses(a) for a in n.args]
+            self._used[node] = frozenset().union(*inner) if inner else frozenset({node})
+        return self._used[node]
+
+    def _linear(self, n: Node) -> Leaves:
+        """A learned map of something that need not be zero: any number."""
+        for w, x in (n.args, n.args[::-1]):
+            if self.nodes[w].op == "param" and w not in self.ranges.domains:
+                rest = self._generic(x)
+                if rest is not None and w not in self.uses(x):
+                    return rest | {w}
+        return None
+
+    def _convolved(self, n: Node) -> Leaves:
+        if len(n.args) > 2 and self.nodes[n.args[2]].op == "param":
+            return frozenset({n.args[2]})
+        rest = self._generic(n.args[0])
+        is_free = self.nodes[n.args[1]].op == "param" and n.args[1] not in self.uses(n.args[0])
+        return None if rest is None or not is_free else rest | {n.args[1]}
+
+    def _shifted(self, n: Node) -> Leaves:
+        """A free bias makes any number of anything."""
+        for a, rest in (n.args, n.args[::-1]):
+            bias = self._viewed(a)
+            fits = self.nodes[a].type.shape == n.type.shape and bias not in self.uses(rest)
+            if self.nodes[bias].op == "param" and fits:
+                return frozenset({bias})
+        return None
+
+    def _generic(self, x: NodeId) -> Leaves:
+        """Leaves that must have certain values for x to be nonzero: none for an unrestricted input, which is held at
+        any nonzero value.
+        """
+        source = self._viewed(x)
+        if self.nodes[source].op == "input" and source not in self.ranges.domains:
+            return frozenset()
+        unrestricted = self.ranges.real(x).lo is None or self.ranges.real(x).hi is None
+        return self.leaves(x) if unrestricted else None
+
+    def _viewed(self, node: NodeId) -> NodeId:
+        while self.nodes[node].op in VIEWS:
+            node = self.nodes[node].args[0]
+        return node
+
+    def of_micro_step(self, step: MicroStep, interval: Interval | None) -> Interval | None:
+        """The interval of c (I + s k k^T), if its factors vary independently and |k| takes every value of its range."""
+        if interval is None or len(step.low_rank) > 1 or not _unrounded(interval):
+            return None
+        if not step.low_rank:
+            return interval if step.decay is None or self.exact(step.decay) else None
+        a, b = (factors(self.ranges, x) for x in step.low_rank[0])
+        scalars = [*a.scalars, *b.scalars]
+        if step.decay is not None:
+            of_decay = factors(self.ranges, step.decay)
+            if of_decay.vectors:
+                return None
+            scalars += of_decay.scalars
+        if len(a.vectors) != 1 or a.vectors != b.vectors or self.nodes[a.vectors[0]].type.shape[-1] == 1:
+            return None
+        direction = self._direction(a.vectors[0])
+        if direction is None or self._independent([direction, *dict.fromkeys(scalars)]) is None:
+            return None
+        return interval
+
+    def _direction(self, key: NodeId) -> NodeId | None:
+        """The unbounded value that a vector normalises, whose |k|^2 so takes every value of its range."""
+        n = self.nodes[key]
+        if n.op == "input":
+            return key
+        if n.op != "l2norm":
+            return None
+        inner = self.nodes[n.args[0]]
+        node = inner.args[0] if inner.op in UNBOUNDED else inner.id
+        unrestricted = self.ranges.real(node).lo is None and self.ranges.real(node).hi is None
+        return node if unrestricted else None
+
+
+def _unrounded(x: Interval) -> bool:
+    return all(end is None or end.denominator < WHOLE for end in (x.lo, x.hi))
+
+
+# ---------------------------------------------------------------- saturation in floating point
+
+
+def saturations(cell: CellIR, ranges: Ranges, node: NodeId, interval: Interval) -> tuple[Saturation, ...]:
+    """At what size of the one pre-activation an elementwise value rounds to the open ends of its interval."""
+    source = _pre_activation(ranges, node)
+    if source is None:
+        return ()
+    found = []
+    precisions: tuple[Literal["float16", "float32"], ...] = ("float16", "float32")
+    for precision in precisions:
+        for end, value, is_open in (("lo", interval.lo, interval.lo_open), ("hi", interval.hi, interval.hi_open)):
+            tau = _tau(cell, ranges, node, source, value, precision) if value is not None and is_open else None
+            if tau is not None:
+                found.append(Saturation(precision=precision, end="lo" if end == "lo" else "hi", tau=tau))
+    return tuple(found)
+
+
+def _pre_activation(ranges: Ranges, node: NodeId) -> NodeId | None:
+    """The one unbounded value that an elementwise expression of constants is a function of."""
+    sources: set[NodeId] = set()
+    work = [node]
+    while work:
+        i = work.pop()
+        n = ranges.nodes[i]
+        range_ = ranges.real(i)
+        if n.op == "const":
+            continue
+        if n.type.dtype != "real" or (n.op not in CONTINUOUS | VIEWS | {"add", "sub", "mul", "div", "pow"}):
+            return None if range_.lo is not None or range_.hi is not None else _with(sources, i)
+        if range_.lo is None and range_.hi is None:
+            sources.add(i)
+            continue
+        work.extend(n.args)
+    return sources.pop() if len(sources) == 1 else None
+
+
+def _with(sources: set[NodeId], node: NodeId) -> NodeId | None:
+    """A learned map is a source when it is the only one."""
+    return node if not sources or sources == {node} else None
+
+
+def _tau(cell: CellIR, ranges: Ranges, node: NodeId, source: NodeId, end: Fraction, precision: str) -> float | None:
+    """The least multiple of 0.1 from which on the computed value is the end, at pre-activations of one sign."""
+    import numpy as np
+
+    sizes = np.arange(1, 1281) / 10
+    for sign in (1.0, -1.0):
+        hit = _computed(cell, ranges, node, source, (sign * sizes).astype(precision)) == np.dtype(precision).type(end)
+        if hit[-1]:
+            return float(sizes[len(hit) - int(np.argmin(hit[::-1]))]) if not hit.all() else float(sizes[0])
+    return None
+
+
+def _computed(cell: CellIR, ranges: Ranges, node: NodeId, source: NodeId, values: Any) -> np.ndarray[Any, Any]:
+    """The node at each of the pre-activations, in their precision; every dim is one."""
+    import numpy as np
+
+    from rnnc.ir.dims import Dim
+    from rnnc.ir.domains.concrete import Concrete
+    from rnnc.ir.evaluate import evaluate
+
+    t = ranges.nodes[source].type
+    cell_dims = {name for n in cell.nodes for d in (*n.type.per, *n.type.shape) for name in Dim.of(d).names}
+    dims = dict.fromkeys(cell_dims, 1)
+    known: dict[NodeId, Any] = {
+        n.id: np.asarray(float(v), dtype=values.dtype)
+        for n in cell.nodes
+        if n.op == "const" and isinstance(v := n.attr("value"), Fraction) and n.type.rank == 0
+    }
+    shape = tuple(d.evaluate(dims) for d in (*t.per, *t.shape))
+    known[source] = np.broadcast_to(values.reshape(-1, *(1,) * len(shape)), (len(values), *shape))
+    with np.errstate(all="ignore"):
+        found = evaluate(cell, Concrete(cell, dims, {}), [node], known)[node]
+    return np.asarray(found).reshape(len(values), -1)[:, 0]
