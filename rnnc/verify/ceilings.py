@@ -6,8 +6,9 @@ not discharged is named, never assumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from rnnc.analysis.forms import BlockLinear, Elementwise
 from rnnc.ir.graph import CellIR
@@ -31,7 +32,10 @@ WEISS = "Weiss et al. 2018; Merrill 2019"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceiling:
-    """An attempt to show that no weights do what `Target` asks.  `assuming`: a conjecture it rests on."""
+    """An attempt to show that no weights do what `Target` asks.
+
+    `assuming`: a conjecture it rests on.  `data` is plain JSON: the letter or word that decides, with its period.
+    """
 
     theorem: str
     source: str
@@ -39,6 +43,7 @@ class Ceiling:
     reason: str
     conditions: tuple[Condition, ...]
     assuming: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:
@@ -98,6 +103,7 @@ def _letter_period(target: Target, found: Growth) -> Ceiling:
         if beyond
         else f"no repeated letter rules {_subject(target)} out",
         conditions=(*found.conditions, Condition(text=text, holds=beyond is not None, by=have)),
+        data={"exponent": found.exponent, "letter": letter, "period": p},
     )
 
 
@@ -115,6 +121,7 @@ def _word_period(target: Target, found: Growth, precision: Precision) -> Ceiling
         if beyond
         else f"no repeated word rules {_subject(target)} out",
         conditions=(*found.conditions, Condition(text=text, holds=beyond is not None, by=have)),
+        data={"exponent": found.exponent, "word": list(word), "period": p},
     )
 
 

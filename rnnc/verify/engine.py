@@ -16,6 +16,7 @@ from rnnc.frontend import ast
 from rnnc.ir.graph import CellIR
 from rnnc.verify.ceilings import Ceiling, ceilings
 from rnnc.verify.claims import Unclear, precision_of, target_of, text_of
+from rnnc.verify.layers import Layer
 from rnnc.verify.results import ClaimResult, Condition, Evidence, Precision
 from rnnc.verify.structural import Answer, Subject, answer, unknown
 from rnnc.verify.target import Target
@@ -148,7 +149,7 @@ class Engine:
         tried: list[Ceiling] = []
         for ceiling in ceilings(self.subject.layers, target, copies, precision):
             if ceiling.holds:
-                return _from_ceiling(what, ceiling, negated)
+                return _from_ceiling(what, ceiling, negated, self._facts(copies))
             tried.append(ceiling)
         found = self._witness(target, copies, precision)
         if isinstance(found, Found):
@@ -170,6 +171,10 @@ class Engine:
             evidence=Evidence(kind="theorem", conditions=_missing(tried)) if tried else None,
         )
 
+    def _facts(self, copies: int) -> dict[str, Any]:
+        """What the analyses say of every layer, as plain JSON: a theorem's conditions rest on it."""
+        return {"copies": copies, "layers": [_layer_json(layer) for layer in self.subject.layers.layers]}
+
     def _witness(self, target: Target, copies: int, precision: Precision) -> Found | str:
         """A witness under this precision, or why there is none."""
         key = (target.what, copies, precision)
@@ -190,10 +195,23 @@ def _negated(found: Answer) -> Answer:
             return found
 
 
-def _from_ceiling(what: str, ceiling: Ceiling, negated: bool) -> ClaimResult:
+def _layer_json(layer: Layer) -> dict[str, Any]:
+    s = layer.spectrum
+    facts = ("real", "nonnegative", "products_real", "products_nonnegative", "diagonalisable")
+    return {
+        "states": list(layer.group.states),
+        "kind": layer.group.kind,
+        "semiring": layer.group.semiring,
+        "structure": layer.group.structure,
+        "interval": None if s.interval is None else str(s.interval),
+        "facts": {name: s.why(name) for name in facts if getattr(s, name)},
+    }
+
+
+def _from_ceiling(what: str, ceiling: Ceiling, negated: bool, facts: dict[str, Any]) -> ClaimResult:
     assuming = f", if {ceiling.assuming}" if ceiling.assuming else ""
     proved = "proved_conditional" if ceiling.assuming else "proved"
-    data: dict[str, Any] = {"theorem": ceiling.theorem, "assuming": ceiling.assuming}
+    data: dict[str, Any] = {"theorem": ceiling.theorem, "assuming": ceiling.assuming, **ceiling.data, **facts}
     if not negated and ceiling.assuming:  # refuted only if the conjecture holds: not refuted
         verdict, reason = "unknown", f"{ceiling.reason}{assuming}: then no weights do it"
     else:
