@@ -1,0 +1,212 @@
+"""Ceilings: each theorem where its conditions hold, and silence where one of them does not."""
+
+from __future__ import annotations
+
+import pytest
+from rnnc.verify.results import ClaimResult
+
+import rnnc
+from rnnc.verify.engine import verify
+
+HEAD = "cell C(d: dim, n: dim) {{ input x: real[d]\n {body}\n output y: real[d] = linear(x)\n expect {{ {claims} }} }}"
+
+
+def ask(body: str, *claims: str) -> list[ClaimResult]:
+    spec = rnnc.parse(HEAD.format(body=body.replace(";", "\n"), claims="; ".join(claims)))
+    found = spec.check()
+    assert not found.has_errors, [d.message for d in found.items]
+    return list(verify(spec, search=False).results)
+
+
+def verdict(body: str, *claims: str) -> list[str]:
+    return [r.verdict for r in ask(body, *claims)]
+
+
+DIAGONAL = "gate a: real[n] in (0, 1) = sigmoid(linear(x)); state h: real[n] = 0; h <- a * h + linear(x)"
+SIGNED = "gate a: real[n] in (-1, 1) = tanh(linear(x)); state h: real[n] = 0; h <- a * h + linear(x)"
+COMPLEX = (
+    "gate r: real[n] in (0, 1) = sigmoid(linear(x)); state h: complex[n] = 0; "
+    "h <- polar(r, linear[n](x)) * h + complex(linear[n](x), linear[n](x))"
+)
+ELMAN = "state h: real[n] = 0; h <- tanh(linear(x) + linear(h))"
+
+
+# ---------------------------------------------------------------- N1, N1*, N2
+
+
+def test_n1_says_what_it_rests_on() -> None:
+    (result,) = ask(DIAGONAL, "not recognizes parity")
+    assert (result.verdict, result.precision) == ("proved", "finite_precision")
+    assert result.evidence is not None
+    assert result.evidence.kind == "theorem"
+    assert "Grazzi" in result.evidence.source
+    assert result.evidence.data["theorem"] == "N1"
+    assert (result.evidence.data["letter"], result.evidence.data["period"]) == ("1", 2)
+    assert len(result.evidence.conditions) == 3
+    assert all(c.holds and c.by for c in result.evidence.conditions)
+
+
+def test_a_refuted_claim_has_the_same_evidence() -> None:
+    yes, no = ask(DIAGONAL, "recognizes parity", "not recognizes parity")
+    assert (yes.verdict, no.verdict) == ("refuted", "proved")
+    assert yes.evidence == no.evidence
+
+
+def test_n1_leaves_star_free_languages() -> None:
+    claims = ("not recognizes flip_flop", "not recognizes alternating", "not recognizes dyck(1, 2)")
+    assert verdict(DIAGONAL, *claims) == ["unknown"] * 3
+
+
+def test_words_decide_where_letters_do_not() -> None:
+    """Counting `ab` mod 2: each letter alone has period 1, the word `ab` has 2."""
+    text = f"""
+language Blocks over {{a, b}} = regex "((ab)(ab))*"
+{HEAD.format(body=DIAGONAL.replace(";", chr(10)), claims="not recognizes Blocks; not recognizes Blocks with layers = 5")}
+"""
+    for result in verify(rnnc.parse(text), search=False).results:
+        assert result.verdict == "proved"
+        assert result.evidence is not None
+        assert result.evidence.data["theorem"] == "N1*"
+        assert sorted(result.evidence.data["word"]) == ["a", "b"]
+
+
+def test_n2_counts_layers() -> None:
+    claims = [f"not recognizes mod({m}) with layers = {k}" for m in (2, 3, 4, 8) for k in (1, 2, 3)]
+    expected = ["unknown"] * 3 + ["proved"] * 3 + ["proved", "unknown", "unknown"] + ["proved", "proved", "unknown"]
+    assert verdict(SIGNED, *claims) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "state h: real[n] = 0; h <- 0.5 * prev(h) + linear(x)",  # two steps long: period 2
+        "state h: real[n] = 0; h <- 0.5 * prev(h, 2) + linear(x)",
+        "state h: real[n] = 0; state g: real[n] = 0; h <- g + linear(x); g <- h",  # a swap
+        "state h: real[2] = 0; h <- permutation([1, 0]) @ h + linear(x)",
+        "state h: real[4] = 0; h <- concat(h[1:4], h[0:1]) + linear(x)",  # a shift register in a ring
+        "state S: real[n, n] = 0; S <- S.T + linear[n, n](x)",
+        "state h: complex[n] = 0; h <- 0.5 * conj(h) + linear[n](x)",
+        "gate a: real[n] in (-0.1, 0.9) = sigmoid(linear(x)) - 0.1; state h: real[n] = 0; h <- a * h + linear(x)",
+        "state g: real[n] = 0; g <- 0.5 * g + linear(x); state h: real[n] = 0; h <- (1 - g) * h + linear(x)",
+        "param W: real[n, n]; state h: real[n] = 0; h <- W @ h + linear(x)",
+        "state h: real[n] = 0; h <- abs(h) - linear(x)",
+        "state h: real[n] = 0; h <- max(-h, linear(x))",
+        "gate a: real[n] in (-1, 1) = tanh(linear(x)); state h: real[n] = 0; h <- max(a * h, linear(x))",
+        ELMAN,
+    ],
+)
+def test_parity_stays_open(body: str) -> None:
+    """In each of these the state can change sign, or remember it, under a repeated letter."""
+    assert verdict(body, "not recognizes parity") == ["unknown"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "let u = conv(x, width = 4); gate a: real[n] in (0, 1) = sigmoid(linear(u)); state h: real[n] = 0; "
+        "h <- a * h + linear(prev(x, 3))",
+        "state m: real[n] = 0; m <- max(m + linear(x), linear[n](x)); state h: real[n] = 0; "
+        "h <- exp(-softplus(m)) * h + m'",
+        "state h: complex[n] = 0; h <- sigmoid(linear[n](x)) * h + complex(linear[n](x), linear[n](x))",
+    ],
+)
+def test_windows_stabilisers_and_complex_drives_do_not_help(body: str) -> None:
+    assert verdict(body, "not recognizes parity") == ["proved"]
+
+
+# ---------------------------------------------------------------- N3, N3k
+
+
+def test_n3_one_complex_diagonal_layer() -> None:
+    claims = ("not tracks group S(3)", "not tracks group D(4)", "not tracks group Z(6)", "not tracks group A(5)")
+    assert verdict(COMPLEX, *claims) == ["proved", "proved", "unknown", "proved"]
+
+
+def test_n3k_counts_layers() -> None:
+    claims = [f"not tracks group {g} with layers = {k}" for g in ("S(3)", "S(4)", "A(5)") for k in (1, 2, 3)]
+    assert verdict(COMPLEX, *claims) == [
+        *("proved", "unknown", "unknown"),
+        *("proved", "proved", "unknown"),
+        *("proved", "proved", "proved"),
+    ]
+
+
+def test_n3_needs_diagonals() -> None:
+    body = (
+        "let k: unit[n] = l2norm(linear(x)); let j: unit[n] = l2norm(linear(x)); state S: real[n, n] = 0; "
+        "S <- householder(j, 2) @ householder(k, 2) @ S + linear[n, n](x)"
+    )
+    assert verdict(body, "not tracks group S(3)") == ["unknown"]
+
+
+# ---------------------------------------------------------------- N4
+
+
+def test_n4_rests_on_a_conjecture() -> None:
+    no, yes = ask(COMPLEX, "not tracks group A(5) under log_precision", "tracks group S(5) under log_precision")
+    assert no.verdict == "proved_conditional"
+    assert "TC0 != NC1" in no.reason
+    assert yes.verdict == "unknown"  # refuted only if the conjecture holds
+
+
+def test_n4_is_silent_on_solvable_groups_and_dense_gates() -> None:
+    assert verdict(COMPLEX, "not tracks group S(4) under log_precision") == ["unknown"]
+    dense = "state h: real[n] = 0; let W = linear[n, n](x); h <- W @ h + linear(x)"
+    assert verdict(dense, "not tracks group A(5) under log_precision") == ["unknown"]
+    fixed = "param W: real[n, n]; state h: real[n] = 0; h <- W @ h + linear(x)"
+    assert verdict(fixed, "not tracks group A(5) under log_precision") == ["proved_conditional"]
+
+
+# ---------------------------------------------------------------- N5, N6 and the models
+
+
+def test_n5_is_about_floats() -> None:
+    claims = ("not recognizes parity under float32", "not recognizes mod(3) under float16")
+    assert verdict(DIAGONAL, *claims) == ["proved", "proved"]
+    assert verdict(SIGNED, *claims) == ["unknown", "unknown"]
+    rounded = "gate a: real[n] = 1 - l2norm(linear[n](x))^2; state h: real[n] = 0; h <- a * h + linear(x)"
+    assert verdict(rounded, claims[0]) == ["unknown"]  # rounding may take 1 - k^2 below zero
+
+
+def test_n6_finitely_many_states_do_not_count() -> None:
+    assert verdict(ELMAN, "not recognizes dyck(1) under float32") == ["proved"]
+    assert verdict(ELMAN, "not recognizes dyck(1)") == ["proved"]
+    counter = "state h: real[n] = 0; h <- h + linear(x)"
+    assert verdict(counter, "not recognizes dyck(1)") == ["unknown"]
+
+
+@pytest.mark.parametrize("precision", ["exact", "log_precision"])
+def test_no_verdict_moves_to_another_model(precision: str) -> None:
+    """With unbounded numbers a counter and a decoder do parity: N1 says nothing."""
+    assert verdict(DIAGONAL, f"not recognizes parity under {precision}") == ["unknown"]
+
+
+def test_a_claim_may_be_too_large() -> None:
+    (result,) = ask(COMPLEX, "not tracks group S(12)")
+    assert result.verdict == "proved"  # the group's series needs no automaton
+
+
+# ---------------------------------------------------------------- models
+
+
+def test_models_are_cascades_unless_they_attend() -> None:
+    text = """
+use std.mingru { MinGRU }
+model Stack(vocab: dim, d: dim) {
+  input t: token[vocab]
+  let h0: real[d] = embedding(t, d)
+  repeat 3 as h from h0 { h = h + MinGRU(d)(rmsnorm(h)) }
+  output y: real[d] = linear(h)
+  expect { not recognizes parity; not recognizes flip_flop }
+}
+model Attends(d: dim) {
+  input x: real[d]
+  output y: real[d] = scaled_dot_product_attention(linear[d](x), linear[d](x), x)
+  expect { not recognizes parity }
+}
+"""
+    spec = rnnc.parse(text)
+    assert not spec.check().has_errors, [d.message for d in spec.check().items]
+    found = verify(spec, search=False)
+    assert [r.verdict for r in found.results] == ["proved", "unknown", "unknown"]
+    assert "attention" in found.results[2].reason
