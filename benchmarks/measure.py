@@ -22,16 +22,22 @@ import torch
 from torch import Tensor
 
 RESULTS = Path(__file__).parent / "results"
+SETTINGS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE")  # what changes the numbers
 Runner = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Milliseconds over the rounds, and the paired speed-up over the baseline (its median and quartiles)."""
+    """Milliseconds over the rounds, and the paired speed-up over the baseline (its median and quartiles).
+
+    `processor_ms` is the time that all threads of this process used: it exceeds the other where threads work (or spin)
+    side by side.
+    """
 
     median_ms: float
     quartiles_ms: tuple[float, float]
     fastest_ms: float
+    processor_ms: float
     speedup: float
     speedup_quartiles: tuple[float, float]
     rounds: int
@@ -41,22 +47,25 @@ def interleaved(runners: Mapping[str, Runner], *, baseline: str, rounds: int) ->
     """Time each runner once a round (after one round that does not count)."""
     names = list(runners)
     times: dict[str, list[float]] = {n: [] for n in names}
+    processor: dict[str, list[float]] = {n: [] for n in names}
     for r in range(rounds + 1):
         for i in range(len(names)):
             name = names[(i + r) % len(names)]
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             runners[name]()
             if r:
                 times[name].append(1e3 * (time.perf_counter() - start))
-    return {n: _timing(times[n], times[baseline]) for n in names}
+                processor[name].append(1e3 * (time.process_time() - used))
+    return {n: _timing(times[n], times[baseline], processor[n]) for n in names}
 
 
-def _timing(own: Sequence[float], base: Sequence[float]) -> Timing:
+def _timing(own: Sequence[float], base: Sequence[float], processor: Sequence[float]) -> Timing:
     ratios = [b / t for t, b in zip(own, base, strict=True)]
     return Timing(
         median_ms=round(statistics.median(own), 3),
         quartiles_ms=_quartiles(own),
         fastest_ms=round(min(own), 3),
+        processor_ms=round(statistics.median(processor), 3),
         speedup=round(statistics.median(ratios), 3),
         speedup_quartiles=_quartiles(ratios),
         rounds=len(own),
@@ -97,13 +106,18 @@ def check_same(
         weight = torch.randn_like(y) if weight is None else weight
         found[name] = [y.detach(), *torch.autograd.grad(y, arguments, weight)]
     errors = {
-        name: max(float((a - b).norm() / b.norm()) for a, b in zip(values, found[baseline], strict=True))
+        name: max(relative_error(a, b) for a, b in zip(values, found[baseline], strict=True))
         for name, values in found.items()
     }
     for name, error in errors.items():
         if not error < bound:
             raise SystemExit(f"{name} does not agree with {baseline}: relative error {error:.2e}, allowed {bound:.0e}")
     return errors
+
+
+def relative_error(a: Tensor, b: Tensor) -> float:
+    """||a - b|| / ||b||."""
+    return float((a - b).norm() / b.norm())
 
 
 def machine() -> dict[str, Any]:
@@ -118,6 +132,7 @@ def machine() -> dict[str, Any]:
         "capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "settings": {k: os.environ[k] for k in SETTINGS if k in os.environ},
         "load_before": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -21,6 +21,20 @@ def test_a_small_benchmark_writes_its_record(tmp_path: Path) -> None:
     assert case["forward_backward"]["rnnc"]["rounds"] == 2
 
 
+def test_the_promises_are_judged_by_what_was_measured(tmp_path: Path) -> None:
+    where = tmp_path / "foundation.json"
+    command = [sys.executable, "-m", "benchmarks.foundation", "--rounds", "2", "--only", "[4, 64, 256]"]
+    done = subprocess.run(
+        [*command, "--threads", "1", "--output", str(where)], cwd=ROOT, check=True, capture_output=True, timeout=120
+    )
+    record = json.loads(where.read_text())
+    (case,) = record["cases"]
+    assert case["promise"] is None
+    assert set(case["errors"]) == set(case["timings"]["forward"]) > {"loop by hand", "compiled, scan"}
+    assert all(t["processor_ms"] > 0 for t in case["timings"]["forward + backward"].values())
+    assert b"compiled, scan" in done.stdout
+
+
 def test_disagreeing_numbers_are_not_timed() -> None:
     script = (
         "import torch; from benchmarks.measure import check_same; x = torch.ones(3, requires_grad=True);"
