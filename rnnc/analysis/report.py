@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from rnnc.analysis.forms import Group, Recurrence
+from rnnc.analysis.ranges import Ranges
 from rnnc.analysis.spectrum import Spectrum
 from rnnc.ir.dims import Dim
-from rnnc.ir.graph import CellIR, ancestors
-from rnnc.ir.types import Interval
+from rnnc.ir.graph import CellIR, RangeClaim, ancestors
+from rnnc.ir.types import Disk, HalfPlane, Interval, UnitNorm
 
 if TYPE_CHECKING:
     from rnnc.plan import GroupPlan
     from rnnc.spec import Spec
+    from rnnc.verify.results import ClaimResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,21 @@ class StateReport:
     shape: tuple[int | str, ...]
     dtype: str
     group: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeReport:
+    """A declared range: the proved one beside it, of the same quantity (`what`: "", "modulus" or "real part").
+
+    `proved` is None for unit vectors, whose norm is no interval of their entries.
+    """
+
+    name: str
+    what: str
+    declared: str
+    proved: Interval | None
+    required: bool
+    line: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +57,10 @@ class GroupReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The analysis of one cell.  A model has no states of its own: `parts` are the reports of the cells it calls."""
+    """The analysis of one cell.  A model has no states of its own: `parts` are the reports of the cells it calls.
+
+    `source` is the text of the file that the cell is in; `expressivity` the answers to its claims.
+    """
 
     cell: str
     file: str
@@ -50,6 +70,9 @@ class Report:
     recurrence: Recurrence
     dims: tuple[tuple[str, int], ...] = ()
     parts: tuple[Report, ...] = ()
+    ranges: tuple[RangeReport, ...] = ()
+    expressivity: tuple[ClaimResult, ...] = ()
+    source: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The stable contract of `rnnc analyze --json`; what is not proved is "unknown" or null."""
@@ -61,7 +84,8 @@ class Report:
                 {"name": s.name, "shape": list(s.shape), "dtype": s.dtype, "group": s.group} for s in self.states
             ],
             "groups": [_group_json(g, dict(self.dims)) for g in self.groups],
-            "expressivity": [],
+            "ranges": [_range_json(r) for r in self.ranges],
+            "expressivity": [r.to_json() for r in self.expressivity],
         }
         if self.parts:
             found["parts"] = [p.to_json() for p in self.parts]
@@ -75,12 +99,15 @@ class Report:
 
     def to_html(self) -> str:
         """A self-contained page of the same content."""
-        from rnnc.analysis.report_text import as_html
+        from rnnc.analysis.report_html import page
 
-        return as_html(self)
+        return page(self)
 
     def _repr_html_(self) -> str:
-        return self.to_html()
+        """What a notebook shows: the page inside a frame, so that neither's style reaches the other."""
+        from html import escape
+
+        return f'<iframe srcdoc="{escape(self.to_html())}" width="100%" height="640" style="border:0"></iframe>'
 
     def __str__(self) -> str:
         return self.to_text()
@@ -92,14 +119,36 @@ def analyze(spec: Spec | CellIR, cell: str | None = None, **hyper: Any) -> Repor
     `hyper` are hyperparameters; dims among them give numbers to sizes (and `B`, `T` to the costs).  Raises SpecError as
     `Spec.lower` does.
     """
-    device = str(hyper.pop("device", "cpu"))
-    sizes = {k: int(hyper.pop(k)) for k in ("B", "T") if k in hyper and isinstance(spec, CellIR)}
+    given = dict(hyper)
+    device = str(given.pop("device", "cpu"))
     if isinstance(spec, CellIR):
-        known = {p.name for p in spec.dims}
-        return _report(spec, {k: int(v) for k, v in hyper.items() if k in known} | sizes, device)
-    ir = spec.lower(cell, **hyper)
+        known = {p.name for p in spec.dims} | {"B", "T"}
+        sizes = {k: int(v) for k, v in given.items() if k in known}
+        return replace(_report(spec, sizes, device), expressivity=_questions(spec, sizes))
+    ir = spec.lower(cell, **given)
     known = {p.name for p in ir.dims}
-    return _report(ir, {k: int(v) for k, v in hyper.items() if k in known}, device)
+    sizes = {k: int(v) for k, v in given.items() if k in known}
+    claims = _claims(spec, cell, given)
+    asked = {r.claim for r in claims}
+    return replace(
+        _report(ir, sizes, device),
+        source=spec.sources.get(ir.file, spec.text),
+        expressivity=(*claims, *(r for r in _questions(ir, sizes) if r.claim not in asked)),
+    )
+
+
+def _claims(spec: Spec, cell: str | None, given: Mapping[str, Any]) -> tuple[ClaimResult, ...]:
+    """What the cell's `expect` blocks claim, answered without a search for weights."""
+    from rnnc.verify.engine import verify
+
+    return verify(spec, cell, search=False, **given).results
+
+
+def _questions(ir: CellIR, sizes: Mapping[str, int]) -> tuple[ClaimResult, ...]:
+    """What is asked of every cell, by theorems alone."""
+    from rnnc.verify.engine import expressivity
+
+    return tuple(expressivity(ir, {k: v for k, v in sizes.items() if k not in ("B", "T")}))
 
 
 def _report(ir: CellIR, given: Mapping[str, int], device: str) -> Report:
@@ -132,6 +181,37 @@ def _report(ir: CellIR, given: Mapping[str, int], device: str) -> Report:
         recurrence=recurrence,
         dims=tuple(dims.items()),
         parts=tuple(_report(sub, {}, device) for sub in ir.subcells),
+        ranges=_declared_ranges(recurrence.cell),
+    )
+
+
+def _declared_ranges(cell: CellIR) -> tuple[RangeReport, ...]:
+    """One row for each declared range, in the order of the source; micro-steps that agree share one."""
+    ranges = Ranges.of(cell)
+    found = [_range_report(cell, ranges, claim) for claim in cell.ranges]
+    return tuple(dict.fromkeys(sorted(found, key=lambda r: r.line)))
+
+
+def _range_report(cell: CellIR, ranges: Ranges, claim: RangeClaim) -> RangeReport:
+    what, proved = "", None
+    match claim.domain:
+        case Interval():
+            proved = ranges.real(claim.node)
+        case Disk():
+            what, proved = "modulus", ranges.modulus(claim.node)
+        case HalfPlane():
+            what, proved = "real part", ranges.real_part(claim.node)
+        case UnitNorm():
+            what = "norm"
+        case _:
+            assert_never(claim.domain)
+    return RangeReport(
+        name=cell.nodes[claim.node].name or "(a value without a name)",
+        what=what,
+        declared=str(claim.domain),
+        proved=proved,
+        required=claim.required,
+        line=claim.span.line if claim.span is not None else 0,
     )
 
 
@@ -170,6 +250,17 @@ def _closed(x: Interval | None) -> list[bool] | None:
     return None if x is None else [x.lo is not None and not x.lo_open, x.hi is not None and not x.hi_open]
 
 
+def _range_json(r: RangeReport) -> dict[str, Any]:
+    return {
+        "name": r.name,
+        "of": r.what or "value",
+        "declared": r.declared,
+        "interval": _ends(r.proved),
+        "closed": _closed(r.proved),
+        "line": r.line,
+    }
+
+
 def _group_json(g: GroupReport, dims: Mapping[str, int]) -> dict[str, Any]:
     group = g.group
     return {
@@ -181,6 +272,7 @@ def _group_json(g: GroupReport, dims: Mapping[str, int]) -> dict[str, Any]:
         "transition": {"name": g.transition, "structure": group.structure, "rank": group.rank, "field": group.field},
         "jacobian": group.jacobian,
         "spectrum": spectrum_json(g.spectrum),
+        "reasons": dict(g.spectrum.reasons),
         "stability": g.spectrum.stability,
         "because": [message for message, _ in group.because],
         "forms": [type(f).__name__ for f in group.forms],
@@ -197,6 +289,9 @@ def _option_json(o: Any) -> dict[str, Any]:
     return found
 
 
+PRODUCTS = ("nonnegative", "products_nonnegative", "products_bounded", "commuting", "diagonalisable", "triangular")
+
+
 def spectrum_json(s: Spectrum) -> dict[str, Any]:
     """`interval`, `modulus`, `norm_bound`: null where nothing is proved; an end of null is infinite."""
     return {
@@ -206,5 +301,9 @@ def spectrum_json(s: Spectrum) -> dict[str, Any]:
         "modulus": _ends(s.modulus),
         "norm_bound": None if s.norm is None else _number(s.norm.hi),
         "products_real": "unknown" if s.products_real is None else s.products_real,
+        **{name: "unknown" if (known := getattr(s, name)) is None else known for name in PRODUCTS},
+        "ends": [s.lo_end, s.hi_end],
+        "saturation": [{"precision": x.precision, "end": x.end, "tau": x.tau} for x in s.saturation],
+        "lipschitz": None if s.lipschitz is None else _number(s.lipschitz.hi),
         "missing": s.missing,
     }

@@ -11,6 +11,7 @@ from rnnc.ir.types import Interval
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from rnnc.analysis.facts import Spectrum
     from rnnc.analysis.report import GroupReport, Report
 
 SEMIRING = {
@@ -19,31 +20,30 @@ SEMIRING = {
     "min_plus": " over (min, +)",
     "log_plus": " over (logaddexp, +)",
 }
+LOOK = {
+    "proved": ("proved", "green"),
+    "proved_conditional": ("proved under a conjecture", "yellow"),
+    "refuted": ("refuted", "red"),
+    "unknown": ("unknown", "yellow"),
+}
 
 
 def as_text(report: Report, width: int) -> str:
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
-    _print(console, report)
+    print_to(console, report)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 
-def as_html(report: Report) -> str:
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=120, record=True, force_terminal=True, legacy_windows=False)
-    _print(console, report)
-    return console.export_html(inline_styles=True)
-
-
-def _print(console: Console, report: Report) -> None:
+def print_to(console: Console, report: Report) -> None:
+    """In colour where the console has it."""
     for item in _items(report):
         console.print(item, highlight=False)
     for part in report.parts:
         console.print()
-        _print(console, part)
+        print_to(console, part)
 
 
 def _items(report: Report) -> Iterator[RenderableType]:
@@ -58,8 +58,46 @@ def _items(report: Report) -> Iterator[RenderableType]:
         yield Text(f"  state {s.name}: {s.dtype}{shape}, group {s.group}")
     if not report.states:
         yield Text("  no state of its own")
+    gates = [r for r in report.ranges if r.required and r.proved is not None]
+    if gates:
+        shown = ", ".join(f"{r.name}{f' ({r.what})' if r.what else ''} in {r.proved}" for r in gates)
+        yield Text.assemble("  gates ", shown)
     for g in report.groups:
         yield from _group(g)
+    if report.expressivity:
+        yield Text()
+        yield from _expressivity(report)
+
+
+def _expressivity(report: Report) -> Iterator[RenderableType]:
+    """What is proved possible, proved impossible, and open; each claim of the spec that does not hold with its line."""
+    from rich.text import Text
+
+    mine = [r for r in report.expressivity if r.line]
+    asked = [r for r in report.expressivity if not r.line]
+    if mine:
+        counts = {v: sum(r.verdict == v for r in mine) for v in LOOK}
+        parts = [(f"{n} {LOOK[v][0]}", LOOK[v][1]) for v, n in counts.items() if n]
+        yield Text.assemble(
+            "  claims      ", *_separated(parts), "  (`rnnc verify` searches for weights, and says why)"
+        )
+        for r in mine:
+            if r.verdict != "proved":
+                name, style = LOOK[r.verdict]
+                yield Text.assemble("              ", (name, style), f" line {r.line}: {r.claim}")
+    for verdict, label in (("proved", "can"), ("refuted", "cannot"), ("unknown", "open")):
+        found = [
+            r.claim.removeprefix("recognizes ").removeprefix("tracks group ") for r in asked if r.verdict == verdict
+        ]
+        if found:
+            yield Text.assemble(f"  {label:<12}", (", ".join(found), LOOK[verdict][1]))
+
+
+def _separated(parts: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for i, part in enumerate(parts):
+        if i:
+            yield (", ", "")
+        yield part
 
 
 def _group(g: GroupReport) -> Iterator[RenderableType]:
@@ -67,12 +105,12 @@ def _group(g: GroupReport) -> Iterator[RenderableType]:
 
     group = g.group
     yield Text()
-    yield Text.assemble((f"group {group.index}: {', '.join(group.states)}", "bold"), f"   {_kind(g)}")
+    yield Text.assemble((f"group {group.index}: {', '.join(group.states)}", "bold"), f"   {facts_of_kind(g)}")
     for message, _ in group.because:
         yield Text(f"  because     {message}")
     if group.kind != "nonlinear":
-        yield Text(f"  transition  {_transition(g)}")
-        yield Text(f"  spectrum    {_spectrum(g)}")
+        yield Text(f"  transition  {transition_text(g)}")
+        yield Text(f"  spectrum    {spectrum_text(g)}")
     yield Text(f"  jacobian    {group.jacobian.replace('_', ' ')}")
     yield _strategies(g)
     for line in _illegal(g):
@@ -80,7 +118,7 @@ def _group(g: GroupReport) -> Iterator[RenderableType]:
     yield Text.assemble("  chosen      ", (g.plan.strategy, "bold green"), f": {g.plan.chosen.why}")
 
 
-def _kind(g: GroupReport) -> str:
+def facts_of_kind(g: GroupReport) -> str:
     group = g.group
     facts = [group.kind + SEMIRING[group.semiring]]
     if group.kind != "nonlinear":
@@ -89,27 +127,42 @@ def _kind(g: GroupReport) -> str:
     return ", ".join(facts)
 
 
-def _transition(g: GroupReport) -> str:
+def transition_text(g: GroupReport) -> str:
     name = f"{g.transition}: " if g.transition else ""
     rank = f" of rank {g.group.rank}" if g.group.rank is not None else ""
     return f"{name}{g.group.structure.replace('_', ' ')}{rank}, {g.group.field}"
 
 
-def _spectrum(g: GroupReport) -> str:
+def spectrum_text(g: GroupReport) -> str:
     s = g.spectrum
-    parts = []
-    if s.real and s.interval is not None:
-        fixed = s.interval.lo is not None and s.interval.lo == s.interval.hi
-        where = f"all {_end(s.interval.lo)}" if fixed else f"real, in {_interval(s.interval)}"
-        parts.append(f"eigenvalues {where}")
-    elif s.modulus is not None and s.modulus.hi is not None:
-        parts.append(f"eigenvalues of modulus in {_interval(s.modulus)}")
+    parts = [f"eigenvalues {eigenvalues_text(s)}"] if s.real or s.modulus is not None else []
     if s.norm is not None and s.norm.hi is not None:
-        parts.append(f"norm {'<' if s.norm.hi_open else '<='} {_end(s.norm.hi)}")
+        parts.append(f"norm {norm_text(s)}")
     if s.products_real:
         parts.append("products over time real too")
-    parts.append(f"stability {s.stability}")
-    return "; ".join(parts) + (f" (missing: {s.missing})" if s.missing else "")
+    if s.stability == "unknown":
+        parts.append(f"stability unknown (missing: {s.why('stability')})")
+    else:
+        parts.append(f"stability {s.stability}")
+    if s.missing and not parts[0].startswith("eigenvalues"):
+        parts.append(f"missing: {s.missing}")
+    return "; ".join(dict.fromkeys(parts))
+
+
+def eigenvalues_text(s: Spectrum) -> str:
+    """Where the eigenvalues of one transition are proved to be."""
+    if s.real and s.interval is not None:
+        fixed = s.interval.lo is not None and s.interval.lo == s.interval.hi
+        return f"all {_end(s.interval.lo)}" if fixed else f"real, in {_interval(s.interval)}"
+    if s.modulus is not None and s.modulus.hi is not None:
+        return f"of modulus in {_interval(s.modulus)}"
+    return "real" if s.real else "not bounded"
+
+
+def norm_text(s: Spectrum) -> str:
+    if s.norm is None or s.norm.hi is None:
+        return "not bounded"
+    return f"{'<' if s.norm.hi_open else '<='} {_end(s.norm.hi)}"
 
 
 def _interval(x: Interval) -> str:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rnnc.cli.options import Hyper, cell_option, choose_cell, load_spec, set_option, spec_argument
+
+if TYPE_CHECKING:
+    from rnnc.analysis.report import Report
 
 
 @click.command("analyze", epilog="Example: rnnc analyze deltanet --set d=64 --set reach=2")
@@ -23,12 +28,28 @@ def analyze_command(file: str, cell: str | None, hyper: Hyper, as_json: bool, ht
     spec = load_spec(file)
     report = analyze(spec, choose_cell(spec, cell), **hyper)
     if html is not None:
-        html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(report.to_html(), encoding="utf-8")
+        write_page(html, report.to_html())
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     else:
-        click.echo(report.to_text())
+        show(report)
     if html is not None:
         click.echo(f"wrote {html}", err=True)
     return 0
+
+
+def show(report: Report) -> None:
+    """With colours and the terminal's width on a terminal, as plain text elsewhere."""
+    if not sys.stdout.isatty():
+        click.echo(report.to_text())
+        return
+    from rich.console import Console
+
+    from rnnc.analysis.report_text import print_to
+
+    print_to(Console(), report)
+
+
+def write_page(path: Path, page: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")

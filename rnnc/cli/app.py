@@ -18,6 +18,7 @@ from rnnc.diagnostics import SpecError
 COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "Parse and check specs."),
     "analyze": ("analyze", "What a recurrence is, what it can do, how it can run."),
+    "compare": ("compare", "Reports of specs beside each other, differences marked."),
     "compile": ("compile", "Write a cell as a PyTorch module."),
     "train": ("train", "Train a cell on a task and test it at other lengths."),
     "list": ("list", "The specs of the standard library."),

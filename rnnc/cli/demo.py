@@ -75,10 +75,11 @@ def _title(text: str) -> None:
 
 def _analyse(spec: Spec) -> None:
     from rnnc.analysis.report import analyze
-    from rnnc.cli.side_by_side import compare
+    from rnnc.analysis.report_compare import compare
+    from rnnc.cli.compare import show
 
-    reports = [analyze(spec, CELL, **{**HYPER, "reach": reach}).to_json() for reach in REACHES]
-    click.echo(compare([f"reach {reach}" for reach in REACHES], reports))
+    reports = [analyze(spec, CELL, **{**HYPER, "reach": reach}) for reach in REACHES]
+    show(compare([f"reach {reach}" for reach in REACHES], reports))
     click.echo("(* differs; `rnnc analyze deltanet --set reach=2` gives the whole report)")
 
 

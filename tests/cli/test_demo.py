@@ -1,4 +1,4 @@
-"""The demo and the side-by-side report, with two steps of training instead of hundreds."""
+"""The demo, with two steps of training instead of hundreds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import rnnc
 from rnnc.cli.app import main
 from rnnc.cli.demo import _verdict
-from rnnc.cli.side_by_side import compare, facts
 from rnnc.training.checkpoint import Progress
 from rnnc.training.loop import Row, SeedResult
 from rnnc.training.record import Record
@@ -26,22 +24,6 @@ def test_the_demo_runs_and_writes_what_it_says(tmp_path: Path, capsys: pytest.Ca
     assert (tmp_path / "reach2" / "checkpoint-seed1.safetensors").exists()
     assert "reach 1, seed 0" in shown
     assert "reach 2, seed 1" in shown
-
-
-def test_side_by_side_marks_what_differs() -> None:
-    spec = rnnc.stdlib("deltanet")
-    reports = [rnnc.analyze(spec, "DeltaNet", reach=reach).to_json() for reach in (1, 2)]
-    marked = [line for line in compare(["reach 1", "reach 2"], reports).splitlines() if "  * " in line]
-    assert len(marked) == 1
-    assert "spectrum interval" in marked[0]
-    assert "(0, 1]" in marked[0]
-    assert "(-1, 1]" in marked[0]
-    assert facts(reports[0])["transition structure"] == "householder product"
-
-
-def test_side_by_side_of_equal_reports_marks_nothing() -> None:
-    report = rnnc.analyze(rnnc.stdlib("gru"), "GRU").to_json()
-    assert "*" not in compare(["a", "b"], [report, report])
 
 
 @pytest.mark.parametrize(
