@@ -22,7 +22,7 @@ from rnnc.ir.unfold import inline_calls, unfold_time
 Array = Any
 PROBE = "the probe"
 SIZES = (2, 4, 8, 16, 32, 64, 128)
-SCALES = (0.0, 1.0, 4.0, 0.3, 30.0)  # of raw parameters, beside those of the declared initialisation
+SCALES = (0.0, 1.0, 4.0, 0.3, 30.0, 1000.0)  # of raw parameters, beside those of the declared initialisation
 MOST_ELEMENTS = 200_000  # of one value, so that a search stays short
 
 

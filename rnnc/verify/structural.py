@@ -425,7 +425,7 @@ def _contractive(subject: Subject, state: str) -> Answer:
             text=f"the Lipschitz constant lies in {bound}", holds=True, by=layer.spectrum.why("lipschitz")
         )
         return proved(f"the update of {layer.name} shrinks distances: by a factor in {bound}", condition)
-    found = _spreads(subject, layer.group)
+    found = _spreads(subject, layer.group) if len(layer.group.states) == 1 else None  # of several, in which norm?
     if found is not None:
         return refuted(f"two states of {layer.name} move apart, by a factor of {found[1]:.6g}", found[0])
     known = f"what is proved is a factor in {bound}" if bound is not None else layer.spectrum.why("lipschitz")
