@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from rnnc.verify.results import ClaimResult
 
 import rnnc
 from rnnc.verify.engine import verify
+from rnnc.verify.results import ClaimResult
 
 HEAD = "cell C(d: dim, n: dim) {{ input x: real[d]\n {body}\n output y: real[d] = linear(x)\n expect {{ {claims} }} }}"
 
@@ -59,10 +59,9 @@ def test_n1_leaves_star_free_languages() -> None:
 
 def test_words_decide_where_letters_do_not() -> None:
     """Counting `ab` mod 2: each letter alone has period 1, the word `ab` has 2."""
-    text = f"""
-language Blocks over {{a, b}} = regex "((ab)(ab))*"
-{HEAD.format(body=DIAGONAL.replace(";", chr(10)), claims="not recognizes Blocks; not recognizes Blocks with layers = 5")}
-"""
+    claims = "not recognizes Blocks; not recognizes Blocks with layers = 5"
+    cell = HEAD.format(body=DIAGONAL.replace(";", chr(10)), claims=claims)
+    text = f'language Blocks over {{a, b}} = regex "((ab)(ab))*"\n{cell}'
     for result in verify(rnnc.parse(text), search=False).results:
         assert result.verdict == "proved"
         assert result.evidence is not None
