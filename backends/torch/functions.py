@@ -12,6 +12,7 @@ from rnnc.backends.torch.body import VIEWS, Body, Names, Owner, Source, owners, 
 from rnnc.backends.torch.context import Context, identifier, static_nodes
 from rnnc.backends.torch.loop import sequential
 from rnnc.backends.torch.needs import closure, count_uses, state_dependence
+from rnnc.backends.torch.order import in_order
 from rnnc.backends.torch.strategies import WRITERS, Choice, coefficient_titles, coefficients
 from rnnc.backends.torch.timeops import TIME, Time
 from rnnc.ir.graph import CellIR, NodeId, State
@@ -200,6 +201,7 @@ class Forward:
         cell = self.cell
         self.depends = state_dependence(cell)
         self._plan()
+        self.choices, self.loop_reads = in_order(cell, self.choices, self.loop_reads)
         known: set[NodeId] = set()
         everything: set[NodeId] = set()
         for choice in self.choices:
