@@ -207,15 +207,20 @@ def _at_most_one(cell: CellIR, node: NodeId) -> bool:
     n = cell.nodes[node]
     if n.op in _AT_MOST_ONE:
         return True
-    if n.op == "mul":
-        return all(_at_most_one(cell, a) and nonnegative_in_floats(cell, a) for a in n.args)
+    match n.op:
+        case "const":
+            return all(v <= 1 for v in _numbers(n.attr("value")))
+        case "mul":
+            return all(_at_most_one(cell, a) and nonnegative_in_floats(cell, a) for a in n.args)
+        case "sub":
+            return _at_most_one(cell, n.args[0]) and nonnegative_in_floats(cell, n.args[1])
     return n.op in _VIEWS and _at_most_one(cell, n.args[0])
 
 
 def _numbers(value: object) -> list[Fraction]:
-    """The entries of a constant; [-1] (no sign known) for one that is not made of numbers."""
+    """The entries of a constant; what is no number has no known sign or bound."""
     if isinstance(value, Fraction):
         return [value]
     if isinstance(value, tuple):
         return [x for v in value for x in _numbers(v)]
-    return [Fraction(3)] if value in ("pi", "e") else [Fraction(-1)]
+    return [Fraction(3)] if value in ("pi", "e") else [Fraction(-1), Fraction(2)]

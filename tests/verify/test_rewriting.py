@@ -1,0 +1,132 @@
+"""Verdicts do not depend on how a cell is written: renamed, reassociated, expanded, with functions or without."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import rnnc
+from rnnc.verify.engine import verify
+
+FUNCTIONS = """
+fn rank_one(M: real[n, m], k: real[n], v: real[m], b: real) -> real[n, m] { M + b * outer(k, v - M.T @ k) }
+fn mix(a: real, b: real, t: real) -> real { (1 - t) * a + t * b }
+fn wash(a: real) -> real { 1 / (1 + exp(-a)) }
+"""
+
+DELTA = (
+    "householder({k}, {z}) @ {h} + {z} * outer({k}, {v})",
+    "{h} - {z} * outer({k}, {h}.T @ {k}) + {z} * outer({k}, {v})",
+    "{h} + {z} * outer({k}, {v} - {h}.T @ {k})",
+    "(I - {z} * outer({k}, {k})) @ {h} + outer({z} * {k}, {v})",
+    "{z} * outer({k}, {v}) + ({h} - outer({z} * {k}, {k} @ {h}))",
+    "rank_one({h}, {k}, {v}, {z})",
+)
+LEAKY = (
+    "(1 - {z}) * {h} + {z} * {v}",
+    "{h} + {z} * ({v} - {h})",
+    "{h} - {z} * {h} + {z} * {v}",
+    "{z} * {v} + {h} * (1 - {z})",
+    "sigmoid(-{a}) * {h} + {z} * {v}",
+    "mix({h}, {v}, {z})",
+    "diag(1 - {z}) @ {h} + {z} * {v}",
+)
+GATES = (
+    "{reach} * sigmoid({a})",
+    "sigmoid({a}) * {reach}",
+    "{reach} * (1 - sigmoid(-{a}))",
+    "{reach} - {reach} * sigmoid(-{a})",
+)
+
+CLAIMS = (
+    "linear in {h}",
+    "not parallel by convolution",
+    "recognizes parity",
+    "not recognizes mod(3)",
+    "not recognizes mod(4) with layers = 2",
+    "not tracks group S(3)",
+    "not recognizes flip_flop under eta_finite",
+    "not recognizes parity under eta_finite",
+    "not tracks group A(5) under log_precision",
+)
+
+NAMES = st.permutations(("h", "z", "k", "v", "a", "gamma", "W", "state_of_it", "λ", "x2"))
+
+
+@cache
+def verdicts(text: str) -> tuple[str, ...]:
+    spec = rnnc.parse(text)
+    found = spec.check()
+    assert not found.has_errors, [d.message for d in found.items]
+    return tuple(r.verdict for r in verify(spec, search=False).results)
+
+
+def delta(names: dict[str, str], update: str, gate: str, reach: int) -> str:
+    body = """cell {C}(d: dim, n: dim, m: dim) {{
+  input {x}: real[d]
+  {statements}
+  state {h}: real[n, m] = 0
+  {h} <- {update}
+  output y: real[m] = {h}'.T @ {k}
+  expect {{ {claims}; eigenvalues({A}) in [-1, 1]; not eigenvalues({A}) in [0, 1] }}
+}}"""
+    statements = (
+        "let {k}: unit[n] = l2norm(linear({x}))",
+        "let {v}: real[m] = linear({x})",
+        "let {a}: real = linear({x})",
+        "gate {z}: real in (0, {reach}) = " + gate,
+        "transition {A} = householder({k}, {z})",
+    )
+    return _filled(body, names, statements, update, reach)
+
+
+def leaky(names: dict[str, str], update: str, gate: str) -> str:
+    body = """cell {C}(d: dim, n: dim) {{
+  input {x}: real[d]
+  {statements}
+  state {h}: real[n] = 0
+  {h} <- {update}
+  output y: real[d] = linear({h}')
+  expect {{ {claims}; contractive in {h}; stable; not recognizes parity under float32 }}
+}}"""
+    statements = (
+        "let {v}: real[n] = linear({x})",
+        "let {a}: real[n] = linear({x})",
+        "gate {z}: real[n] in (0, 1) = " + gate,
+    )
+    return _filled(body, names, statements, update, 1)
+
+
+def _filled(body: str, names: dict[str, str], statements: tuple[str, ...], update: str, reach: int) -> str:
+    fields = {**names, "reach": str(reach)}
+    return FUNCTIONS + body.format(
+        **fields,
+        statements="\n  ".join(statements).format(**fields),
+        update=update.format(**fields),
+        claims="; ".join(CLAIMS).format(**fields),
+    )
+
+
+def named(order: list[str]) -> dict[str, str]:
+    return dict(zip(("h", "z", "k", "v", "a", "A"), order, strict=False)) | {"C": "Cell", "x": "u"}
+
+
+USUAL = {"h": "S", "z": "beta", "k": "k", "v": "v", "a": "a", "A": "A", "C": "Usual", "x": "x"}
+
+
+@settings(max_examples=15)
+@given(order=NAMES, update=st.sampled_from(DELTA), gate=st.sampled_from(GATES), reach=st.sampled_from((1, 2)))
+def test_the_delta_rule(order: list[str], update: str, gate: str, reach: int) -> None:
+    usual = verdicts(delta(USUAL, DELTA[0], GATES[0], reach))
+    assert verdicts(delta(named(order), update, gate, reach)) == usual
+    assert usual[-2:] == ("proved", "proved" if reach == 2 else "refuted")
+
+
+@settings(max_examples=15)
+@given(order=NAMES, update=st.sampled_from(LEAKY), gate=st.sampled_from(GATES))
+def test_a_leaky_average(order: list[str], update: str, gate: str) -> None:
+    usual = verdicts(leaky(USUAL, LEAKY[0], GATES[0]))
+    written = leaky(named(order), update, gate)
+    assert verdicts(written) == usual
