@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,7 +16,13 @@ from rnnc.cli.options import Hyper, cell_option, load_spec, set_option, spec_arg
 @cell_option
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="The verdicts as JSON on stdout.")
-def verify_command(file: str, cell: str | None, hyper: Hyper, as_json: bool) -> int:
+@click.option(
+    "--certificate",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT",
+    help="Also write what `rnnc check-certificate` checks again.",
+)
+def verify_command(file: str, cell: str | None, hyper: Hyper, as_json: bool, certificate: Path | None) -> int:
     """Prove or refute the claims of a spec's expect blocks.
 
     Exit code: 0 when all are proved, 1 when some are refuted or unknown, 2 when the spec is wrong.
@@ -32,4 +39,10 @@ def verify_command(file: str, cell: str | None, hyper: Hyper, as_json: bool) -> 
         from rich.console import Console
 
         print_to(Console(soft_wrap=False), found)
+    if certificate is not None:
+        from rnnc.verify.certificate import write
+
+        certificate.parent.mkdir(parents=True, exist_ok=True)
+        write(certificate, found, spec)
+        click.echo(f"wrote {certificate}", err=True)
     return 0 if found.ok else 1

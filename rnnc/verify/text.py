@@ -56,7 +56,9 @@ def claim_lines(r: ClaimResult) -> Iterator[RenderableType]:
     from rich.text import Text
 
     word, style = LOOK[r.verdict]
-    yield Text.assemble("  ", (f"{word:<9}", style), r.claim, (f"  ({r.precision})" if _has_model(r) else "", "dim"))
+    yield Text.assemble(
+        "  ", (f"{word:<8}", style), f" {r.claim}", (f"  ({r.precision})" if _has_model(r) else "", "dim")
+    )
     yield Padding(Text(r.reason), (0, 0, 0, INDENT))
 
 

@@ -61,5 +61,5 @@ def _judged(witness: Any, precision: Precision) -> Found | str:
     }.get(precision, ())
     if witness.status in serves:
         return Found(reason=witness.reason, source=witness.source, data=witness.to_json())
-    how = "in the limit only" if witness.status == "limit" else "in float32 only"
-    return f"the weights that were found do it {how}, which says nothing under {precision}"
+    how = "in the limit only" if witness.status == "limit" else "in the limit, and in float32 by saturation"
+    return f"the weights that were found do it {how}: that says nothing under {precision}"
