@@ -38,9 +38,13 @@ class BlockScan(Strategy):
             depth=f"log {STEPS}",
             flops=per_step(size * n * n * 4),
             bytes=per_step(size * n * (4 * NUMBER)),
+            memory=per_step(size * (n + 1) * (2 * NUMBER)),  # transitions and states, and the level above
             launches=8 * root(problem.number(Dim.of(STEPS))),
         )
 
     def why(self, problem: Problem, form: Form | None) -> str:
         n, _ = self._block(problem, form)
         return f"{names(problem)} is linear with {n} by {n} blocks, whose products stay {n} by {n}"
+
+    def remedy(self, problem: Problem) -> str:
+        return f"a transition of {names(problem)} made of fixed blocks (`blockdiag`, `rotation`) would be a block scan"

@@ -11,6 +11,7 @@ from rnnc.plan.block_scan import BlockScan
 from rnnc.plan.chunkwise import Chunkwise
 from rnnc.plan.convolution import Convolution
 from rnnc.plan.cost import DEVICES, Problem, evaluated, per_token, seconds
+from rnnc.plan.remedy import Remedy, remedies
 from rnnc.plan.scan import Scan
 from rnnc.plan.sequential import Sequential
 from rnnc.plan.step import Step
@@ -36,9 +37,13 @@ class Option:
     bytes: str = ""
     flops_number: int | None = None
     bytes_number: int | None = None
+    memory: str = ""
+    memory_number: int | None = None
     flops_per_token: str = ""
     bytes_per_token: str = ""
     seconds: float | None = None
+    safety: str = ""
+    remedy: str = ""
     form: Form | None = None
 
 
@@ -94,17 +99,18 @@ def _group_plan(recurrence: Recurrence, group: Group, dims: Mapping[str, int], d
         group=group,
         dims={k: v for k, v in recurrence.cell.dim_values(dims).items() if k in given},
     )
-    options = tuple(_option(s, problem, device) for s in STRATEGIES)
+    cures = remedies(recurrence.cell, group)
+    options = tuple(_option(s, problem, device, cures) for s in STRATEGIES)
     automatic = {s.name for s in STRATEGIES if s.automatic}
     candidates = [o for o in options if o.legal and o.name in automatic]
     chosen = min(candidates, key=lambda o: o.seconds if o.seconds is not None else float("inf"))
     return GroupPlan(group=group, options=options, chosen=chosen)
 
 
-def _option(s: Strategy, problem: Problem, device: str) -> Option:
+def _option(s: Strategy, problem: Problem, device: str, cures: tuple[Remedy, ...]) -> Option:
     form = s.form(problem)
     if isinstance(form, str):
-        return Option(name=s.name, legal=False, why=form)
+        return Option(name=s.name, legal=False, why=form, remedy=_remedy(s, problem, cures))
     cost = s.cost(problem, form)
     return Option(
         name=s.name,
@@ -118,8 +124,22 @@ def _option(s: Strategy, problem: Problem, device: str) -> Option:
         flops_per_token=per_token(cost.flops, problem),
         bytes_per_token=per_token(cost.bytes, problem),
         seconds=seconds(cost, problem, DEVICES[device]),
+        memory=str(cost.memory),
+        memory_number=evaluated(cost.memory, problem),
+        safety=s.safety(problem, form),
         form=form,
     )
+
+
+def _remedy(s: Strategy, problem: Problem, cures: tuple[Remedy, ...]) -> str:
+    """The first change under which the strategy is legal (tried, not guessed)."""
+    if problem.group.kind != "nonlinear":
+        return s.remedy(problem)
+    for cure in cures:
+        changed = [Problem(cell=cure.cell, group=g, dims=problem.dims) for g in cure.groups]
+        if not any(isinstance(s.form(p), str) for p in changed):
+            return f"{cure.text} and runs by {s.name.replace('_', ' ')}"
+    return ""
 
 
 # ---------------------------------------------------------------- overrides

@@ -7,6 +7,7 @@ from typing import ClassVar
 from rnnc.analysis.forms import Form, MatrixState
 from rnnc.ir.dims import ONE, Dim
 from rnnc.plan.cost import NUMBER, STEPS, Cost, Problem, per_step
+from rnnc.plan.safety import chunk_safety
 from rnnc.plan.strategy import Strategy, names, not_linear, structure
 
 CHUNK = 64  # micro-steps
@@ -51,8 +52,20 @@ class Chunkwise(Strategy):
             depth=f"{STEPS}/C",
             flops=per_step(heads, inside + solve),
             bytes=per_step(heads, moved * NUMBER),
+            memory=self._memory(heads, k, v, rows, whole > 0),
             launches=80 + 3 * chunks + whole,
         )
+
+    def _memory(self, heads: Dim, k: Dim, v: Dim, rows: int, whole: bool) -> Dim:
+        """The vectors of all micro-steps and the chunk's products; one state a chunk, or a step where it is read
+        whole.
+        """
+        states = k * v if whole else k * v / CHUNK
+        return per_step(heads, ((k + v) * (2 * rows) + Dim.of(CHUNK * rows) + states) * NUMBER)
+
+    def safety(self, problem: Problem, form: Form | None) -> str:
+        assert isinstance(form, MatrixState)
+        return chunk_safety(problem, form)
 
     def why(self, problem: Problem, form: Form | None) -> str:
         assert isinstance(form, MatrixState)
@@ -64,3 +77,9 @@ class Chunkwise(Strategy):
             else "it is read as a whole, so every state is formed"
         )
         return f"{names(problem)} moves under {kind}; {reads}"
+
+    def remedy(self, problem: Problem) -> str:
+        return (
+            f"a transition of {names(problem)} that is diagonal plus low rank, with outer products written, would run "
+            "by chunks"
+        )

@@ -43,8 +43,19 @@ class Convolution(Strategy):
             depth=f"log {STEPS}",
             flops=per_step(size * (20 * log)),
             bytes=per_step(size * (16 * NUMBER)),
+            memory=per_step(size * (6 * NUMBER)),  # two padded transforms and their product
             launches=40,
         )
 
     def why(self, problem: Problem, form: Form | None) -> str:
         return f"the transition of {names(problem)} is the same at every step, so its states are a convolution"
+
+    def safety(self, problem: Problem, form: Form | None) -> str:
+        return "the error is relative to the largest value of the sequence, not to each: float32 at least"
+
+    def remedy(self, problem: Problem) -> str:
+        if problem.group.semiring != "plus_times" or not problem.group.forms:
+            return ""
+        return (
+            f"a diagonal transition of {names(problem)} made of parameters and constants alone would be a convolution"
+        )

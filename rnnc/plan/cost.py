@@ -42,13 +42,14 @@ DEVICES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """`depth` is the longest chain of dependent steps, as text; `launches` counts framework operations at `USUAL`
-    sizes.
+    """`depth` is the longest chain of dependent steps, as text; `bytes` are moved, `memory` is held at once beside the
+    inputs and outputs; `launches` counts framework operations at `USUAL` sizes.
     """
 
     depth: str
     flops: Dim
     bytes: Dim
+    memory: Dim
     launches: float
 
 
@@ -107,6 +108,14 @@ def size_of(t: Type) -> Dim:
 def per_step(*factors: Dim | int) -> Dim:
     """A count per sequence and step, over the whole input."""
     total = Dim.of(BATCH) * Dim.of(STEPS)
+    for f in factors:
+        total = total * f
+    return total
+
+
+def per_sequence(*factors: Dim | int) -> Dim:
+    """A count per sequence, for any number of steps."""
+    total = Dim.of(BATCH)
     for f in factors:
         total = total * f
     return total

@@ -9,6 +9,7 @@ from typing import ClassVar
 from rnnc.analysis.forms import Elementwise, Form
 from rnnc.ir.dims import Dim
 from rnnc.plan.cost import NUMBER, STEPS, Cost, Problem, per_step, root
+from rnnc.plan.safety import scan_safety
 from rnnc.plan.strategy import Strategy, names, not_linear, structure
 
 SEMIRING = {
@@ -34,8 +35,15 @@ class Scan(Strategy):
             depth=f"log {STEPS}",
             flops=per_step(size * 2),
             bytes=per_step(size * (4 * NUMBER)),  # a, b and h, and the carries of the two levels
+            memory=per_step(size * (2 * NUMBER)),  # coefficients and states
             launches=6 * root(problem.number(Dim.of(STEPS))),
         )
 
     def why(self, problem: Problem, form: Form | None) -> str:
         return f"{names(problem)} is {SEMIRING[problem.group.semiring]}, so the steps combine associatively"
+
+    def safety(self, problem: Problem, form: Form | None) -> str:
+        return scan_safety(problem, form)
+
+    def remedy(self, problem: Problem) -> str:
+        return f"a diagonal transition of {names(problem)}, such as `diag(a)`, would scan"

@@ -28,6 +28,7 @@ class Sequential(Strategy):
             depth=STEPS,
             flops=per_step(flops),
             bytes=per_step(moved * NUMBER),
+            memory=per_step(problem.state_size * NUMBER),  # the states of all steps
             launches=problem.number(Dim.of(STEPS)) * max(1, len(nodes)),
         )
 

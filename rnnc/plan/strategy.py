@@ -27,6 +27,16 @@ class Strategy(ABC):
     def why(self, problem: Problem, form: Form | None) -> str:
         """One sentence: what makes it legal and what it does."""
 
+    def safety(self, problem: Problem, form: Form | None) -> str:
+        """What the proven bounds make safe (chunk size, precision), or what is missing; "" where nothing can go wrong
+        that does not go wrong step by step.  Requires: legal, with that form.
+        """
+        return ""
+
+    def remedy(self, problem: Problem) -> str:
+        """A change of a *linear* group that would make this legal, or "".  Requires: illegal."""
+        return ""
+
 
 def names(problem: Problem) -> str:
     return " and ".join(f"`{n}`" for n in problem.group.states)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import rnnc.spec
@@ -111,3 +112,99 @@ def test_names_of_strategies():
 def test_a_cell_without_states_has_an_empty_plan():
     found = analyse_recurrence(rnnc.spec.parse("cell C(n: dim) { input x: real[n]; output y: real[n] = x }").lower("C"))
     assert plan(found, strategy="scan").groups == ()
+
+
+# ---------------------------------------------------------------- what is safe, and what would be legal
+
+REMEDIES = {
+    "gru": (
+        "let z: real[n] = sigmoid(x + h); state h: real[n] = 0; h <- z * h + (1 - z) * x",
+        "scan",
+        "take `h` out of `z`: the update is then linear in `h` and runs by scan",
+    ),
+    "elman": (
+        "param W: real[n, n]; state h: real[n] = 0; h <- tanh(W @ h + x)",
+        "block_scan",
+        "drop the nonlinearity of `tanh` in line 1: the update is then linear in `h` and runs by block scan",
+    ),
+    "dense": (
+        "param W: real[n, n]; state h: real[n] = 0; h <- W @ h + x",
+        "scan",
+        "a diagonal transition of `h`, such as `diag(a)`, would scan",
+    ),
+    "normalised": ("state h: real[n] = 0; h <- l2norm(h + x)", "scan", ""),
+}
+
+
+@pytest.mark.parametrize("what", REMEDIES)
+def test_what_would_make_a_strategy_legal(what):
+    body, name, expected = REMEDIES[what]
+    (group,) = plan(recurrence(body), {"n": 8}).groups
+    option = next(o for o in group.options if o.name == name)
+    assert not option.legal
+    assert option.remedy == expected
+    assert all(not o.remedy for o in group.options if o.legal)
+    assert all(not o.safety for o in group.options if not o.legal)
+
+
+def test_the_remedy_for_a_cell_of_two_states_names_the_one_that_enters():
+    found = analyse_recurrence(rnnc.stdlib("lstm").lower("LSTM"))
+    (group,) = plan(found).groups
+    remedy = next(o for o in group.options if o.name == "scan").remedy
+    assert remedy.startswith("take `h` out of ")
+    assert {"`f`", "`i`", "`g`"} <= set(remedy.replace(",", " ").replace(":", " ").split())
+
+
+KEYED = "{key}; state S: real[n, n] = 0; S <- S - {beta} * outer(k, S.T @ k) + outer(k, x)"
+
+
+@pytest.mark.parametrize(
+    ("key", "beta", "part"),
+    [
+        ("let k: unit[n] = l2norm(x)", "2 * sigmoid(sum(x))", "at most 2: safe in float32"),
+        ("let k: unit[n] = l2norm(x)", "sigmoid(sum(x))", "at most 1: safe in float32"),
+        ("let k: real[n] = x", "1", "no proven bound (unnormalised keys `x`"),
+        ("let k: unit[n] = l2norm(x)", "3", "may grow with the chunk"),
+        ("let k: real[n] = x", "(1 / (1 + dot(k, k)))", "at most 1: safe in float32"),
+    ],
+)
+def test_the_inverse_of_a_chunk_is_safe_where_beta_k_squared_is_bounded(key, beta, part):
+    (group,) = plan(recurrence(KEYED.format(key=key, beta=beta)), {"n": 8}).groups
+    chunkwise = next(o for o in group.options if o.name == "chunkwise")
+    assert part in chunkwise.safety
+
+
+@pytest.mark.parametrize(
+    ("gate", "part"),
+    [
+        ("0.5 + 0.5 * sigmoid(x)", "chunks of 126 steps in float32"),
+        ("sigmoid(x)", "no lower bound above zero"),
+        ("tanh(x)", "not known to be positive"),
+    ],
+)
+def test_the_chunk_that_the_decay_makes_safe(gate, part):
+    (group,) = plan(recurrence(f"state S: real[n, n] = 0; S <- diag({gate}) @ S + outer(x, x)"), {"n": 8}).groups
+    assert part in next(o for o in group.options if o.name == "chunkwise").safety
+
+
+def test_memory_is_counted():
+    (group,) = plan(recurrence(CELLS["gated write"][0]), {"n": 8, "B": 2, "T": 100}).groups
+    memory = {o.name: o.memory_number for o in group.options if o.legal}
+    assert memory["step"] == 2 * 64 * 4
+    assert memory["sequential"] == 100 * memory["step"]
+    assert memory["chunkwise"] is not None
+    (group,) = plan(recurrence(CELLS["gated write"][0])).groups
+    assert next(o for o in group.options if o.name == "scan").memory == "8*B*T*n*n"
+
+
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+def test_the_bound_of_the_inverse_holds_in_numbers(beta):
+    """Entries of (I + tril(beta K K^T, -1))^-1 are at most beta for unit keys, and huge for long ones."""
+    rng = np.random.default_rng(0)
+    near = np.ones(4) + 0.1 * rng.normal(size=(64, 4))
+    for keys in (rng.normal(size=(64, 4)), near):
+        unit = keys / np.linalg.norm(keys, axis=1, keepdims=True)
+        inverse = np.linalg.inv(np.eye(64) + np.tril(beta * unit @ unit.T, -1))
+        assert np.abs(np.tril(inverse, -1)).max() <= beta * (1 + 1e-9)
+    long = 3 * near
+    assert np.abs(np.linalg.inv(np.eye(64) + np.tril(beta * long @ long.T, -1))).max() > 1e12
