@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rnnc.compile import compile as compile
     from rnnc.diagnostics import Diagnostic as Diagnostic
     from rnnc.diagnostics import SpecError as SpecError
+    from rnnc.programs import run_exact as run_exact
     from rnnc.spec import Spec as Spec
     from rnnc.spec import load as load
     from rnnc.spec import parse as parse
@@ -42,6 +43,7 @@ _HOME = {
     "compile": "rnnc.compile",
     "load": "rnnc.spec",
     "parse": "rnnc.spec",
+    "run_exact": "rnnc.programs",
 }
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "compile",
     "load",
     "parse",
+    "run_exact",
     "stdlib",
     "verify",
 ]

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "Parse and check specs."),
     "analyze": ("analyze", "What a recurrence is, what it can do, how it can run."),
     "compare": ("compare", "Reports of specs beside each other, differences marked."),
+    "run": ("run", "Run a program exactly, in rationals and algebraic numbers."),
     "compile": ("compile", "Write a cell as a PyTorch module."),
     "train": ("train", "Train a cell on a task and test it at other lengths."),
     "list": ("list", "The specs of the standard library."),
@@ -26,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fmt": ("fmt", "Format specs."),
     "demo": ("demo", "DeltaNet with reach 1 and reach 2 on parity."),
     "verify": ("verify", "Prove or refute a spec's claims."),
+    "check-certificate": ("check_certificate", "Replay a certificate with the independent checker."),
     "realize": ("later", "An exact program as weights of a known layer (a later version)."),
     "bench": ("later", "Speed beside peers (a later version)."),
 }
@@ -41,7 +43,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _ = COMMANDS[cmd_name]
-        command: click.Command = getattr(import_module(f"rnnc.cli.{module}"), f"{cmd_name}_command")
+        command: click.Command = getattr(import_module(f"rnnc.cli.{module}"), f"{cmd_name.replace('-', '_')}_command")
         if not any(p.name == "debug" for p in command.params):
             command.params.append(_debug_option())
         return command

@@ -18,7 +18,7 @@ exact value or raises `NotExact`.  `to_float(x, tau)` puts omega = tau.  `is_lim
 """
 
 from rnnc.exact.algebraic import Algebraic, I, NotExact, cosine, is_zero, root, sign, sine, unity
-from rnnc.exact.asymptotic import Asymptotic, Number, decided, is_limit, number_key, omega, pi, rational, to_float
+from rnnc.exact.asymptotic import Asymptotic, Number, decided, is_limit, omega, pi, rational, to_float
 from rnnc.exact.functions import preimage
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "decided",
     "is_limit",
     "is_zero",
-    "number_key",
     "omega",
     "pi",
     "preimage",

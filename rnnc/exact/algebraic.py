@@ -333,4 +333,4 @@ def approximate(x: Exact) -> complex | float:
     if isinstance(x, Algebraic):
         z = complex(x)
         return z.real if x.is_real else z
-    return float(x)
+    return float(x)  # also of an int

@@ -75,7 +75,7 @@ class Asymptotic:
         return make({k: -c for k, c in self.terms.items()}, self.error)
 
     def __sub__(self, other: object) -> Number:
-        return self + -other if isinstance(other, NUMBERS) else NotImplemented  # type: ignore[operator]
+        return self + -other if isinstance(other, NUMBERS) else NotImplemented
 
     def __rsub__(self, other: object) -> Number:
         return -self + other if isinstance(other, NUMBERS) else NotImplemented
@@ -227,7 +227,7 @@ def coefficient(terms: dict[Key, Exact]) -> Number:
 def sign(x: Number | int) -> int:
     """-1, 0 or 1 (for omega large enough).  NotExact for complex numbers, and where the error hides the sign."""
     if not isinstance(x, Asymptotic):
-        return alg.sign(x)
+        return alg.sign(Fraction(x) if isinstance(x, int) else x)
     head = x.leading()
     if not head:
         raise NotExact("the sign of something infinitesimal")
@@ -237,8 +237,10 @@ def sign(x: Number | int) -> int:
 
 def _numeric_sign(x: Asymptotic) -> int:
     """By floats, with a wide margin: sums of logarithms, pi and preimages."""
-    size = sum(abs(alg.approximate(c)) * math.prod(abs(value_of(a)) ** p for a, p in k[1]) for k, c in x.terms.items())
-    near = to_float(x, 0.0)
+    size = sum(
+        abs(alg.approximate(c)) * math.prod(abs(value_of(a, None)) ** p for a, p in k[1]) for k, c in x.terms.items()
+    )
+    near = to_float(x, None)
     if isinstance(near, complex):
         raise NotExact("a complex number is not ordered")
     if abs(near) <= 1e-9 * size:
@@ -280,6 +282,8 @@ def without_error(x: Number) -> Number:
 
 def is_limit(x: Number) -> bool:
     """Something is left out: x is reached only as omega goes to infinity."""
+    if is_unknown(x):
+        return False  # nothing reads it
     return isinstance(x, Asymptotic) and (x.error is not None or any(k[0] < 0 for k in x.terms))
 
 
@@ -290,29 +294,47 @@ def decided(x: Number) -> bool:
     return all(not atoms or (len(atoms) == 1 and atoms[0][1] == 1 and atoms[0][0].decided) for _, atoms in x.terms)
 
 
-def number_key(x: Number) -> Number:
-    """x itself, in canonical form: numbers hash by value."""
-    return Fraction(x) if isinstance(x, int) else x
-
-
-def value_of(atom: Atom) -> float:
+def value_of(atom: Atom, tau: float | None) -> float:
+    """As a float; NotExact for an atom that grows with omega, where omega has no value."""
     from rnnc.exact.functions import preimage_float
 
     if atom.kind == "pi":
         return math.pi
-    y = to_float(atom.value, 0.0)
+    if tau is None and isinstance(atom.value, Asymptotic) and atom.value.degree > 0:
+        raise NotExact(f"{atom}, which grows with omega")
+    y = to_float(atom.value, tau)
     assert isinstance(y, float)
     return math.log(y) if atom.kind == "log" else preimage_float(atom.kind, y)
 
 
-def to_float(x: Number | int, tau: float = 1e3) -> float | complex:
+def to_float(x: Number, tau: float | None = 1e3) -> float | complex:
     """As a float (or complex), with omega = tau."""
     if not isinstance(x, Asymptotic):
-        return alg.approximate(Fraction(x) if isinstance(x, int) else x)
+        return alg.approximate(x)
     total: float | complex = 0.0
     for (power, atoms), c in x.terms.items():
-        total += alg.approximate(c) * (tau**power if power else 1.0) * math.prod(value_of(a) ** p for a, p in atoms)
+        total += alg.approximate(c) * _omega_power(tau, power) * math.prod(value_of(a, tau) ** p for a, p in atoms)
     return total
+
+
+def _omega_power(tau: float | None, power: int) -> float:
+    if power == 0:
+        return 1.0
+    if tau is None:
+        raise NotExact("omega has no value here")
+    return float(tau**power)
+
+
+UNKNOWN_ORDER = 10**6
+
+
+def unknown() -> Number:
+    """A number of which nothing is known: 0 times it is 0, and everything else that reads it is NotExact."""
+    return Asymptotic({}, UNKNOWN_ORDER)
+
+
+def is_unknown(x: object) -> bool:
+    return isinstance(x, Asymptotic) and x.error is not None and x.error >= UNKNOWN_ORDER // 2
 
 
 def rational(top: int, bottom: int = 1) -> Fraction:

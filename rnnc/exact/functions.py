@@ -87,6 +87,11 @@ def exp(x: Number) -> Number:
 
 
 def log(x: Number) -> Number:
+    """log of a positive number; log(c omega^n) = log c + n log omega, an infinite atom that only exp takes back."""
+    if isinstance(x, Asymptotic) and x.error is None and len(x.terms) == 1:
+        (((grade, atoms), c),) = x.terms.items()
+        if grade and not atoms:
+            return log(c) + grade * atom("log", asy.omega)
     point, error = asy.finite(x)
     if isinstance(point, Asymptotic):
         raise NotExact(f"log({x})")
@@ -340,8 +345,9 @@ def preimage(function: str, value: Number | int) -> Number:
             return (log(1 + y) - log(1 - y)) / 2
         case "erf" if y == 0:
             return ZERO
-    if function == "softplus" and inverted("log", y) is not None:
-        return log(inverted("log", y) - 1)  # type: ignore[operator]
+    inside = inverted("log", y)
+    if function == "softplus" and inside is not None:
+        return log(inside - 1)
     return atom(function, y)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from rnnc.exact import NotExact, is_limit, to_float
-from rnnc.exact.asymptotic import standard, without_error
+from rnnc.exact.asymptotic import standard, unknown, without_error
 from rnnc.ir.domains.concrete import Concrete
 from rnnc.ir.domains.exact import ExactCell, exact_array
 from rnnc.ir.evaluate import evaluate
@@ -78,20 +78,50 @@ def map_values(f: Callable[[Any], Any], values: Values) -> Values:
     return tuple((n, s, tuple(x if isinstance(x, (bool, int)) else f(x) for x in entries)) for n, s, entries in values)
 
 
+def dead_taps(cell: CellIR, body: ExactCell) -> dict[str, Any]:
+    """For each buffer of a convolution whose oldest taps have weight zero: which entries nothing reads.
+
+    bool [*per, n, *shape], as the buffer; entry j is dead if the weights of it and of all older ones are zero.
+    """
+    found: dict[str, Any] = {}
+    flat = inline_calls(cell)
+    for node in flat.nodes:
+        weight = flat.nodes[node.args[1]] if node.op == "conv" else None
+        if weight is None or weight.op != "param":
+            continue
+        name = next(p.name for p in flat.params if p.node == weight.id)
+        array = exact_array(body.given[name])
+        used = np.asarray(np.frompyfunc(lambda w: w != 0, 1, 1)(array[..., :-1]), dtype=bool)
+        dead = ~np.logical_or.accumulate(used, axis=-1)
+        found[str(node.attr("key"))] = np.moveaxis(dead, -1, len(weight.type.per))
+    return {name: mask for name, mask in found.items() if mask.any()}
+
+
 class ExactLayer:
-    """A cell in exact arithmetic.  After each step what vanishes with omega becomes part of the values' error."""
+    """A cell in exact arithmetic.  After each step what vanishes with omega becomes part of the values' error.
+
+    Entries of a buffer that only zero weights read are `unknown`: that nothing else reads them shows in every step.
+    """
 
     def __init__(self, cell: CellIR, dims: Mapping[str, int], params: Arrays) -> None:
         self.cell, self.dims, self.params = cell, dict(dims), dict(params)
         self.body = ExactCell(cell, dims, params)
+        self.dead = dead_taps(cell, self.body)
         self.no_output = ""
 
     def start(self) -> Values:
-        return map_values(standard, freeze(self.body.start()))
+        return self._kept(self.body.start())
+
+    def _kept(self, state: Arrays) -> Values:
+        values = map_values(standard, freeze({k: v for k, v in state.items() if k not in self.dead}))
+        for name, mask in self.dead.items():
+            entries = [unknown() if d else standard(x) for d, x in zip(mask.reshape(-1), state[name].reshape(-1))]
+            values = (*values, (name, tuple(mask.shape), tuple(entries)))
+        return tuple(sorted(values, key=lambda v: v[0]))
 
     def advance(self, state: Values, inputs: Arrays) -> tuple[Values, Values | None]:
         before = thaw(state)
-        after = map_values(standard, freeze(self.body.step(inputs, before)))
+        after = self._kept(self.body.step(inputs, before))
         output = None
         if not self.no_output:
             try:
@@ -104,7 +134,7 @@ class ExactLayer:
 # ---------------------------------------------------------------- floating point
 
 
-class _Rounded(Concrete):
+class RoundedDomain(Concrete):
     """Every value is rounded to one floating-point format."""
 
     def __init__(self, cell: CellIR, dims: Mapping[str, int], dtype: str) -> None:
@@ -144,7 +174,7 @@ class FloatLayer:
     ) -> None:
         self.cell, _ = unfold_time(inline_calls(cell))
         self.tau = tau
-        self.domain = _Rounded(self.cell, self.cell.dim_values(dims), dtype)
+        self.domain = RoundedDomain(self.cell, self.cell.dim_values(dims), dtype)
         for p in self.cell.params:
             self.domain.given[p.node] = self._fit(p.node, params[p.name])
         static: set[NodeId] = set()
@@ -184,7 +214,7 @@ class FloatLayer:
         for s in self.cell.states:
             shape, raw = stored[s.name]
             assert isinstance(raw, bytes)
-            array = np.frombuffer(raw, dtype=kinds[self.cell.nodes[s.node].type.dtype])
+            array: Any = np.frombuffer(raw, dtype=kinds[self.cell.nodes[s.node].type.dtype])
             self.domain.given[s.node] = array.reshape(shape)
         for i in self.cell.inputs:
             self.domain.given[i.node] = self._fit(i.node, inputs[i.name])

@@ -10,11 +10,12 @@ from fractions import Fraction
 from functools import reduce
 from typing import Any, TypeAlias
 
-import numpy as np
+import numpy
 
 from rnnc.exact import NotExact, Number, pi
 from rnnc.exact import functions as fn
 from rnnc.exact.algebraic import I
+from rnnc.exact.asymptotic import sign
 from rnnc.ir.dims import Dim
 from rnnc.ir.evaluate import evaluate
 from rnnc.ir.graph import CellIR, Node, NodeId
@@ -22,6 +23,7 @@ from rnnc.ir.ops import OPS, numeric
 from rnnc.ir.ops.table import Site
 from rnnc.ir.unfold import inline_calls, unfold_time
 
+np: Any = numpy  # object arrays, which its stubs do not describe
 Array = Any  # np.ndarray of object, bool or int64
 Rule: TypeAlias = Callable[..., Array]
 ZERO, ONE = Fraction(0), Fraction(1)
@@ -48,7 +50,7 @@ def _number(x: Any) -> Any:
     if isinstance(x, (float, np.floating)):
         return Fraction(float(x))
     if isinstance(x, (complex, np.complexfloating)):
-        return Fraction(x.real) + I * Fraction(x.imag)
+        return I * Fraction(x.imag) + Fraction(x.real)
     return x
 
 
@@ -289,7 +291,8 @@ def _const(site: Site) -> Array:
 
 VIEWS = frozenset({"lift", "merge", "split_per", "expand", "broadcast", "reshape", "transpose", "slice", "concat"})
 LOGICAL = frozenset({"and", "or", "not"})
-RULES: dict[str, Rule] = {name: _each(f) for name, f in fn.UNARY.items()} | {
+_UNARY: dict[str, Rule] = {name: _each(f) for name, f in fn.UNARY.items()}
+RULES: dict[str, Rule] = _UNARY | {
     "neg": _each(lambda a: -a),
     "real": lambda site, x: exact_array(x.astype(int)),
     "add": _each(lambda a, b: a + b, 2),
@@ -300,8 +303,8 @@ RULES: dict[str, Rule] = {name: _each(f) for name, f in fn.UNARY.items()} | {
     "max": _each(fn.maximum, 2),
     "min": _each(fn.minimum, 2),
     "logaddexp": _each(fn.logaddexp, 2),
-    "lt": _truth(lambda a, b: fn.sign(a - b) < 0),
-    "le": _truth(lambda a, b: fn.sign(a - b) <= 0),
+    "lt": _truth(lambda a, b: sign(a - b) < 0),
+    "le": _truth(lambda a, b: sign(a - b) <= 0),
     "eq": _truth(fn.equal),
     "ne": _truth(lambda a, b: not fn.equal(a, b)),
     "select": lambda site, c, a, b: np.where(c, a, b),
@@ -406,6 +409,7 @@ class ExactCell:
     def __init__(self, cell: CellIR, dims: Mapping[str, int], params: Mapping[str, Any]) -> None:
         self.cell, _ = unfold_time(inline_calls(cell))
         self.dims = self.cell.dim_values(dims)
+        self.given = dict(params)
         given = {p.node: self._fit(p.node, f"parameter `{p.name}`", params.get(p.name)) for p in self.cell.params}
         self.domain = ExactDomain(self.cell, self.dims, given)
         static: set[NodeId] = set()
