@@ -5,24 +5,10 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from truth_table import CLAIMS, DECLARATIONS, SOURCES, TABLE, Entry, Subject
+from truth_table import CLAIMS, SOURCES, TABLE, Entry, Subject, task_of
 
-from rnnc.frontend import ast
-from rnnc.spec import parse, stdlib
-from rnnc.verify.languages import GroupFacts, GroupTask, Language, LanguageFacts, group_of, language_of
-
-CELL = "cell C(d: dim) {{ input x: real[d]; state h: real[d] = 0; h <- 0.5 * h + x; output y = h'; expect {{ {} }} }}"
-
-
-@cache
-def task_of(claim: str) -> Language | GroupTask:
-    spec = parse(DECLARATIONS + "\n" + CELL.format(claim))
-    assert spec.check().items == []
-    assert spec.tree is not None
-    cell = next(i for i in spec.tree.items if isinstance(i, ast.CellDecl))
-    block = next(s for s in cell.body if isinstance(s, ast.Expect))
-    expr = block.claims[0].args[0]
-    return group_of(expr) if block.claims[0].kind == "tracks" else language_of(spec, expr)
+from rnnc.spec import stdlib
+from rnnc.verify.languages import GroupFacts, GroupTask, LanguageFacts
 
 
 @cache

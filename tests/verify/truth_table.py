@@ -10,7 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
+
+from rnnc.frontend import ast
+from rnnc.spec import parse
+from rnnc.verify.languages import GroupTask, Language, group_of, language_of
 
 Truth = Literal["yes", "no", "open"]
 Verdict = Literal["proved", "refuted", "unknown"]
@@ -284,7 +289,7 @@ def _deltas() -> Iterator[Entry]:
             subject,
             _yes((PARITY,), "flip", decided=True),
             _no((MOD3, *GROUPS), "N2"),
-            _no((MOD4,), "real, |.| <= 1", decided=False),
+            _no((MOD4,), "real, |.| <= 1"),
             *writes,
         )
         yield from _entries(
@@ -331,8 +336,25 @@ def _nonlinear() -> Iterator[Entry]:
         yield from _entries(subject, _yes(CLAIMS, "threshold DFA"))
     yield from _entries(SLSTM, _yes(CLAIMS, "sLSTM DFA"))
     for layers in (1, 2):
-        yield from _entries(MLSTM, _no((*COUNTERS, *GROUPS), "N1 after m", decided=False), layers=layers)
+        yield from _entries(MLSTM, _no((*COUNTERS, *GROUPS), "N1 after m"), layers=layers)
     yield from _entries(MLSTM, _yes((FLIP_FLOP, SEEN), "stabiliser"), _open((ALTERNATING,), "1 layer, no delay"))
 
 
 TABLE: tuple[Entry, ...] = (*_positive_diagonal(), *_time_invariant(), *_deltas(), *_nonlinear())
+
+CELL = "cell C(d: dim) {{ input x: real[d]; state h: real[d] = 0; h <- 0.5 * h + x; output y = h'; expect {{ {} }} }}"
+
+
+
+@cache
+def task_of(claim: str) -> Language | GroupTask:
+    """The language or group of a column."""
+    spec = parse(DECLARATIONS + "\n" + CELL.format(claim))
+    assert spec.check().items == []
+    assert spec.tree is not None
+    cell = next(i for i in spec.tree.items if isinstance(i, ast.CellDecl))
+    block = next(s for s in cell.body if isinstance(s, ast.Expect))
+    expr = block.claims[0].args[0]
+    return group_of(expr) if block.claims[0].kind == "tracks" else language_of(spec, expr)
+
+
