@@ -20,6 +20,15 @@ PRECISIONS = ("finite_precision", "exact", "log_precision", "eta_finite", "float
 PARALLEL = ("scan", "chunk", "convolution", "newton")
 
 
+# what other languages call a type --> what to write
+FOREIGN_TYPES = {
+    **dict.fromkeys(("float", "float32", "float64", "double", "number"), "real numbers are `real`"),
+    **dict.fromkeys(("tensor", "Tensor", "array", "vector", "matrix"), "write `real[n]` or `real[n, m]`"),
+    **dict.fromkeys(("string", "str", "char", "byte"), "symbols are `token[V]`, whole numbers below V"),
+    "boolean": "did you mean `bool`?",
+}
+
+
 def nearest(word: str, known: Sequence[str]) -> str:
     """A help line that names the known word nearest to `word`, or an empty one."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
@@ -155,6 +164,8 @@ class Builder:
                     self.error("E0107", "sizes of a learned map are expressions, not ranges", part.span)
             sizes = tuple(part.lo for part in callee.slices if part.single)
             callee = callee.value
+        elif isinstance(callee, ast.Attribute) and callee.name != "T":
+            pass  # the attribute is an error already
         elif not isinstance(callee, ast.Name | ast.Call):
             self.error("E0107", "only a name can be called", callee.span, help_="multiplication needs `*`")
         if isinstance(callee, ast.Name) and callee.primed:
@@ -191,8 +202,9 @@ class Builder:
 
     def on_attribute(self, c: list[Any], i: int, j: int) -> Any:
         if c[1].word != "T":
-            message = f"there is no attribute `.{c[1].word}`"
-            self.error("E0107", message, self.token_span(c[1]), help_="the only attribute is the transpose `.T`")
+            word = c[1].word
+            help_ = f"the only attribute is the transpose `.T`; a function stands before its argument, `{word}(...)`"
+            self.error("E0107", f"there is no attribute `.{word}`", self.token_span(c[1]), help_=help_)
         return self.node(ast.Attribute(span=self.span(i, j), value=c[0], name=c[1].word), c[0])
 
     def on_list(self, c: list[Any], i: int, j: int) -> Any:
@@ -219,7 +231,9 @@ class Builder:
             what = (
                 f"`{kind.word}` is a kind of hyperparameter, not a type" if hyper else f"there is no type `{kind.word}`"
             )
-            help_ = (not hyper and nearest(kind.word, TYPE_KINDS)) or f"types are {', '.join(TYPE_KINDS)}"
+            help_ = f"types are {', '.join(TYPE_KINDS)}"
+            if not hyper:
+                help_ = FOREIGN_TYPES.get(kind.word, "") or nearest(kind.word, TYPE_KINDS) or help_
             self.error("E0105", what, self.token_span(kind), help_=help_)
         return ast.TypeExpr(span=self.span(i, j), kind=kind.word, shape=shape, domain=domain)
 

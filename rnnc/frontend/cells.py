@@ -394,16 +394,16 @@ def _finish_states(c: Lowering, context: Context) -> None:
 
 def _state_init(c: Lowering, state: StateInfo, decl: ast.StateDecl, context: Context) -> None:
     value = evaluate(c, decl.init, context, state.type.shape)
-    value = conform(c, value, state.type, decl.init, f"state `{state.name}`", verb="starts as")
-    if not isinstance(value, Tensor):
-        return
-    if not c.is_static(value.node):
+    if isinstance(value, Tensor) and not c.is_static(value.node):
         c.error(
             "E0204",
             f"state `{state.name}` cannot start from a value that changes with time",
             decl.init.span,
             help="start from a constant or a `param`",
         )
+        return
+    value = conform(c, value, state.type, decl.init, f"state `{state.name}`", verb="starts as")
+    if not isinstance(value, Tensor):
         return
     state.init = c.b.broadcast_to(value.node, state.type.shape, state.type.per)
 

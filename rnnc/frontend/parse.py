@@ -47,6 +47,18 @@ _STARTS = {
     "if": "if_head",
     "repeat": "repeat_head",
 }
+# what other languages begin a statement with --> what to write
+FOREIGN_STATEMENTS = {
+    **dict.fromkeys(
+        ("for", "while", "loop"),
+        "a block for each head is `per heads { }`, small updates in a step are `substep j in 1..n { }`; "
+        "the loop over time is not written",
+    ),
+    **dict.fromkeys(("return", "yield"), "a value leaves a cell by `output y = ...`"),
+    **dict.fromkeys(("var", "val", "auto", "def"), "write `let name = ...`; functions are declared outside, `fn`"),
+    **dict.fromkeys(("elif", "elseif", "elsif"), "write `else if`"),
+    "parameter": "did you mean `param`?",
+}
 _BODY_WORDS = DECLARATION_WORDS | {"per", "substep", "if", "repeat", "expect"}
 
 
@@ -349,10 +361,12 @@ class _Parser:
                 help_ = "claims stand in `expect { }`"
             else:
                 known = sorted(_BODY_WORDS)
-                help_ = nearest(word, known) or f"a statement begins with {', '.join(known)}, or is an update `S <- e`"
+                help_ = FOREIGN_STATEMENTS.get(word, "") or nearest(word, known)
+                help_ = help_ or f"a statement begins with {', '.join(known)}, or is an update `S <- e`"
             self._error("E0108", f"`{word}` does not begin a statement", statement.tokens[0], help_)
         if statement.block is not None:
-            self._body(statement.block, "unknown")  # what may stand in it is not known
+            inside = self._body(statement.block, "unknown")  # what may stand in it is not known
+            self.broken_names.update(s.name for s in inside if isinstance(getattr(s, "name", None), str))
 
     def _expect(self, statement: Statement) -> ast.Expect | None:
         block = statement.block

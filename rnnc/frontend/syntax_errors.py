@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from rnnc.frontend.lalr import Unexpected, table
 from rnnc.frontend.outline import Statement
@@ -80,6 +81,11 @@ def _help(tokens: Sequence[Token], found: Unexpected, start: str) -> str:
     ends_value = previous is not None and (previous.type in ("NUMBER", "NAME", "PRIMED") or previous.word in (")", "]"))
     if ends_value and token.type in ("NUMBER", "NAME", "PRIMED") and "MULOP" in found.expected:
         return "multiplication needs `*`; statements are separated by a new line or `;`"
+    if token.type == "NAME":
+        words = sorted(w for w, name in table().literals.items() if name in found.expected and w.isidentifier())
+        near = get_close_matches(token.word, words, n=1, cutoff=0.6)
+        if near:
+            return f"did you mean `{near[0]}`?"
     if token.type == "STRING":
         return "strings are only file names and regular expressions"
     return ""

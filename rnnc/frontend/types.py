@@ -8,7 +8,7 @@ from rnnc.frontend import ast
 from rnnc.frontend.expressions import known_number
 from rnnc.frontend.lowering import Lowering
 from rnnc.frontend.scope import Context, suggestion
-from rnnc.frontend.values import ERROR, ErrorValue, Pieces, Shape, Tensor, Value, type_text
+from rnnc.frontend.values import ERROR, ErrorValue, Pieces, Tensor, Value, type_text
 from rnnc.ir.dims import Dim
 from rnnc.ir.graph import NodeId
 from rnnc.ir.ops import OPS
@@ -140,7 +140,7 @@ def conform(c: Lowering, value: Value, type_: Type | None, expr: ast.Expr, what:
             f"{what} is declared `{type_text(type_)}`, and {verb} `{type_text(found)}`",
             expr.span,
             label=f"`{type_text(found)}`",
-            help=_fit_help(c, node, expr, type_.shape),
+            help=_fit_help(c, node, expr, type_),
         )
     converted = convert(c, node, type_)
     if converted is None:
@@ -168,8 +168,10 @@ def convert(c: Lowering, node: NodeId, type_: Type) -> NodeId | None:
             return None
 
 
-def _fit_help(c: Lowering, node: NodeId, expr: ast.Expr, wanted: Shape) -> str:
-    found = c.b.type(node).shape
+def _fit_help(c: Lowering, node: NodeId, expr: ast.Expr, type_: Type) -> str:
+    found, wanted = c.b.type(node).shape, type_.shape
+    if {c.b.type(node).dtype, type_.dtype} & {"token", "bool"}:
+        return ""
     if len(found) == 1 and len(wanted) <= 1 and not c.is_static(node):
         text = c.text_of(expr)
         return f"project it, for example `linear({text})`" if len(text) < 24 else "project it with `linear(...)`"
