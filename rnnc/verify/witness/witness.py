@@ -1,0 +1,117 @@
+"""A witness: exact raw parameters of a cell, the inputs that stand for letters, and the closure that proves it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from rnnc.exact import Number as ExactNumber
+from rnnc.exact import to_float
+from rnnc.ir.graph import CellIR
+from rnnc.verify.closure import Closure
+from rnnc.verify.languages.dfa import DFA
+
+Status = Literal["attained", "limit", "saturation"]
+TAU = 128.0  # float32: sigmoid, softplus and exp of -128 are 0, sigmoid and tanh of 128 are 1, and 128^2 + 1e-6 is 128^2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    """Weights that make a cell (or the layers below `after` and then the cell) recognise an automaton's language.
+
+    `params` are raw parameters by name, [*per, *shape] arrays of exact numbers (in them omega is infinite); `letters`
+    gives each letter's value of each input, [*per, *shape].  `status`: "attained" by the exact values; "limit": with
+    omega to infinity; "saturation": in the limit, and in float32 with omega = `tau`.  `readout` says what the readout
+    reads.  `first` is the witness of the layer below (a stack of two): this one's letters are then pairs
+    "letter|class of the layer below after the step".
+    """
+
+    cell: CellIR
+    dfa: DFA
+    dims: Mapping[str, int]
+    params: Mapping[str, Any]
+    letters: Mapping[str, Mapping[str, Any]]
+    closure: Closure
+    construction: str
+    source: str
+    status: Status
+    tau: float | None = None
+    readout: str = "the state"
+    first: Witness | None = None
+    classes: tuple[int, ...] = field(default=())  # of a layer that another reads: the class of each of `dfa`'s states
+
+    @property
+    def layers(self) -> int:
+        return 1 if self.first is None else 1 + self.first.layers
+
+    @property
+    def reason(self) -> str:
+        """One sentence."""
+        how = {
+            "attained": "attained exactly",
+            "limit": "in the limit only",
+            "saturation": f"in the limit, and in float32 by saturation at pre-activation {self.tau:g}" if self.tau else "",
+        }[self.status]
+        stack = f" in {self.layers} layers" if self.first is not None else ""
+        return f"weights were found{stack}: {self.construction} ({how}); {len(self.closure.states)} states close the proof"
+
+    def weights(self, tau: float | None = None, dtype: str = "float32") -> dict[str, Any]:
+        """Raw parameters as NumPy arrays, omega = tau: the state_dict of the compiled module."""
+        return {name: floats(value, tau or self.tau or TAU, dtype) for name, value in self.params.items()}
+
+    def inputs(self, letter: str, tau: float | None = None, dtype: str = "float32") -> dict[str, Any]:
+        """The inputs that stand for a letter."""
+        given = self.letters[letter].items()
+        return {name: floats(value, tau or self.tau or TAU, dtype) for name, value in given}
+
+    def to_safetensors(self, path: str | Path, tau: float | None = None) -> None:
+        """Writes `weights` for the torch backend; the letters' inputs are in the metadata."""
+        import json
+
+        from safetensors.numpy import save_file
+
+        told = {a: {n: v.tolist() for n, v in self.inputs(a, tau).items()} for a in self.dfa.alphabet}
+        metadata = {"letters": json.dumps(told), "dims": json.dumps(dict(self.dims)), "construction": self.construction}
+        save_file({k: np.ascontiguousarray(v) for k, v in self.weights(tau).items()}, str(path), metadata=metadata)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; numbers as text, only non-zero entries of parameters."""
+        out: dict[str, Any] = {
+            "construction": self.construction,
+            "source": self.source,
+            "status": self.status,
+            "tau": self.tau,
+            "dims": dict(self.dims),
+            "readout": self.readout,
+            "weights": {n: _sparse(v) for n, v in self.params.items()},
+            "letters": {a: {n: _sparse(v) for n, v in given.items()} for a, given in self.letters.items()},
+            "states": len(self.closure.states),
+        }
+        if self.first is not None:
+            out["first_layer"] = self.first.to_json() | {"classes": list(self.first.classes)}
+        return out
+
+
+def floats(value: Any, tau: float, dtype: str = "float32") -> Any:
+    """An array of exact numbers as floats (or of tokens as they are)."""
+    array = np.asarray(value)
+    if array.dtype != object:
+        return array
+    out = np.array([_float(x, tau) for x in array.reshape(-1)])
+    kind = dtype if not np.iscomplexobj(out) else {"float32": "complex64", "float64": "complex128"}[dtype]
+    return out.reshape(array.shape).astype(kind)
+
+
+def _float(x: ExactNumber, tau: float) -> complex | float:
+    z = complex(to_float(x, tau))
+    return z if z.imag else z.real
+
+
+def _sparse(value: Any) -> dict[str, str]:
+    """Index -> number, of what is not zero."""
+    array = np.asarray(value)
+    return {",".join(map(str, at)): str(array[at]) for at in np.ndindex(*array.shape) if array[at] != 0}
