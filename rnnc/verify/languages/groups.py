@@ -164,7 +164,8 @@ class GroupTask:
     fewer.  The states of `dfa` are the elements; as an automaton it accepts the words whose product is the identity.
     """
 
-    name: str
+    name: str  # as the claim writes it
+    group: str  # the same without its letters
     generators: tuple[Permutation, ...]
     letter_source: Callable[[], tuple[tuple[str, Permutation], ...]] = field(repr=False, compare=False)
     letters_from: str = "all"
@@ -181,7 +182,7 @@ class GroupTask:
 
     @cached_property
     def facts(self) -> GroupFacts:
-        return group_facts(self.generators, self.name if self.name[:2] in ("S(", "A(", "D(") else "")
+        return group_facts(self.generators, self.group if self.group[:2] in ("S(", "A(", "D(") else "")
 
     @property
     def order(self) -> int:

@@ -238,25 +238,25 @@ def _task(expr: ast.Expr, letters: str) -> GroupTask:
             *((*g, *more) for g in left.generators),
             *((*points, *(left.degree + q for q in g)) for g in right.generators),
         )
-        return _with_letters(show(expr), generators, letters or "all")
+        return _with_letters(show(expr), show(expr), generators, letters or "all")
     assert isinstance(expr, ast.Call)
     given = next((a.value.id for a in expr.args if a.name == "letters" and isinstance(a.value, ast.Name)), letters)
     if call_of(expr, "generated"):
         lists = [cycles_of(a.value) for a in expr.args if isinstance(a.value, ast.ListExpr)]
         size = 1 + max((q for cycles in lists for cycle in cycles for q in cycle), default=0)
         permutations = tuple(from_cycles(cycles, size) for cycles in lists)
-        return _with_letters(show(expr), permutations, given or "generators")
+        return _with_letters(show(expr), show(expr), permutations, given or "generators")
     assert isinstance(expr.callee, ast.Name)
     family, (n,) = expr.callee.id, numbers(expr)
-    return _with_letters(f"{family}({n})", tuple(standard_generators(family.lower(), n)), given or "all")
+    return _with_letters(show(expr), f"{family}({n})", tuple(standard_generators(family.lower(), n)), given or "all")
 
 
-def _with_letters(name: str, generators: tuple[Permutation, ...], letters: str) -> GroupTask:
+def _with_letters(name: str, group: str, generators: tuple[Permutation, ...], letters: str) -> GroupTask:
     def chosen() -> tuple[tuple[str, Permutation], ...]:
         degree = len(generators[0])
         match letters:
             case "all":
-                return all_elements(name, generators)
+                return all_elements(group, generators)
             case "swaps":
                 pairs = [from_cycles([list(pair)], degree) for pair in combinations(range(degree), 2)]
                 return tuple((cycle_notation(p), p) for p in pairs or generators)
@@ -264,7 +264,7 @@ def _with_letters(name: str, generators: tuple[Permutation, ...], letters: str) 
                 distinct = dict.fromkeys(generators)
                 return tuple((cycle_notation(p), p) for p in distinct)
 
-    return GroupTask(name=name, generators=generators, letter_source=chosen, letters_from=letters)
+    return GroupTask(name=name, group=group, generators=generators, letter_source=chosen, letters_from=letters)
 
 
 # ---------------------------------------------------------------- text

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import product as words_of
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rnnc.diagnostics import SpecError
 from rnnc.frontend import ast
 from rnnc.frontend.languages import LANGUAGES, dyck_states
+from rnnc.frontend.patterns import PatternError, read_pattern
 from rnnc.groups import compose, group
 from rnnc.spec import parse
 from rnnc.verify.languages import GroupTask, Language, TooLarge, group_of, language_of
@@ -323,8 +327,6 @@ PATTERNS = {
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_regular_expressions_agree_with_the_standard_module(pattern: str) -> None:
-    import re
-
     compiled = re.compile(pattern.replace(" ", "").replace("*?+", "*").replace("?()", "?"))
     dfa = regex_dfa(pattern, ("a", "b"))
     for n in range(8):
@@ -375,3 +377,47 @@ def test_checking_a_spec_imports_neither_the_automata_library_nor_sympy() -> Non
     test = "print([m for m in ('automata', 'sympy', 'numpy', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", text + test], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def patterns() -> st.SearchStrategy[str]:
+    """Random expressions over a and b that mean the same here and in the standard module."""
+    leaf = st.sampled_from(["a", "b", "[ab]", "()"])
+
+    def more(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+        return st.one_of(
+            st.tuples(inner, inner).map("".join),
+            st.tuples(inner, inner).map(lambda p: f"({p[0]}|{p[1]})"),
+            st.tuples(inner, st.sampled_from("*+?")).map(lambda p: f"({p[0]}){p[1]}"),
+        )
+
+    return st.recursive(leaf, more, max_leaves=8)
+
+
+@given(patterns())
+@settings(max_examples=150, deadline=None)
+def test_random_expressions_agree_with_the_standard_module(pattern: str) -> None:
+    compiled = re.compile(pattern)
+    dfa = regex_dfa(pattern, ("a", "b"))
+    for n in range(6):
+        for letters in words_of("ab", repeat=n):
+            assert dfa.accepts(letters) == bool(compiled.fullmatch("".join(letters))), letters
+
+
+@given(st.text(alphabet="ab|*+?()[] c", max_size=12))
+@settings(max_examples=300, deadline=None)
+def test_every_text_is_an_expression_or_an_error(text: str) -> None:
+    try:
+        tokens = read_pattern(text, ("a", "b"))
+    except PatternError:
+        return
+    assert regex_dfa(text, ("a", "b")).alphabet == ("a", "b")
+    assert "c" not in text
+    assert set(tokens) <= {0, 1, *"|*+?()"}
+
+
+def test_the_name_of_a_task_says_its_letters() -> None:
+    found = task("S(4, letters = swaps)")
+    assert (found.name, found.group, found.facts.name) == ("S(4, letters = swaps)", "S(4)", "S(4)")
+    assert found.shown_letters() == "the swaps of two points"
+    assert task("S(4)").shown_letters() == "all elements"
+    assert task("Z(4, letters = generators)").shown_letters() == "the generators"
