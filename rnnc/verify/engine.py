@@ -25,8 +25,7 @@ from rnnc.verify.witnesses import Found, find
 if TYPE_CHECKING:
     from rnnc.spec import Spec
 
-BUDGET = 4.0  # seconds of search for one witness
-BUDGET_ALL = 8.0  # and for those of all claims of one cell
+BUDGET = 8.0  # seconds of search for the witnesses of all claims of one cell
 NO_SEARCH = 0.0
 
 
@@ -69,10 +68,13 @@ class Verification:
         return self.to_text()
 
 
-def verify(spec: Spec, cell: str | None = None, *, search: bool = True, **hyper: Any) -> Verification:
+def verify(
+    spec: Spec, cell: str | None = None, *, search: bool = True, budget: float = BUDGET, **hyper: Any
+) -> Verification:
     """The claims of a cell (of every cell that has claims, when none is named), specialised on `hyper`.
 
-    `search`: whether witnesses are searched for (a second or more each).  Raises SpecError for a spec that is wrong.
+    `search`: whether witnesses are searched for, for at most `budget` seconds a cell.  Raises SpecError for a spec that
+    is wrong.
     """
     names = [cell] if cell is not None else list(spec.cells)
     found: list[CellResults] = []
@@ -80,7 +82,11 @@ def verify(spec: Spec, cell: str | None = None, *, search: bool = True, **hyper:
         given = hyper if len(names) == 1 else _declared(spec, name, hyper)
         ir = spec.lower(name, **given)
         if cell is not None or ir.expect or len(names) == 1:
-            found.append(CellResults(cell=ir.name, hyper=given, results=_verify_cell(spec, ir, given, search)))
+            found.append(
+                CellResults(
+                    cell=ir.name, hyper=given, results=_verify_cell(spec, ir, given, budget if search else NO_SEARCH)
+                )
+            )
     if hyper and len(names) > 1 and all(not c.hyper for c in found):
         spec.lower(names[0], **hyper)  # reports what no cell declares
     return Verification(file=spec.file, cells=tuple(found))
@@ -94,10 +100,10 @@ def _declared(spec: Spec, cell: str, hyper: Mapping[str, Any]) -> dict[str, Any]
     return {k: v for k, v in hyper.items() if k in known}
 
 
-def _verify_cell(spec: Spec, cell: CellIR, given: Mapping[str, Any], search: bool) -> tuple[ClaimResult, ...]:
+def _verify_cell(spec: Spec, cell: CellIR, given: Mapping[str, Any], budget: float) -> tuple[ClaimResult, ...]:
     dims = {p.name: int(given[p.name]) for p in cell.dims if p.name in given}
     subject = Subject(cell=cell, dims=dims)
-    engine = Engine(subject=subject, budget=BUDGET_ALL if search else NO_SEARCH)
+    engine = Engine(subject=subject, budget=budget)
     claims = [c for c in cell.expect if isinstance(c, ast.Claim)]
     return tuple(engine.result(spec, claim) for claim in claims)
 
@@ -105,7 +111,7 @@ def _verify_cell(spec: Spec, cell: CellIR, given: Mapping[str, Any], search: boo
 class Engine:
     """Verdicts on one cell; `budget` is what is left of the time for searches, in seconds."""
 
-    def __init__(self, subject: Subject, budget: float = BUDGET_ALL) -> None:
+    def __init__(self, subject: Subject, budget: float = BUDGET) -> None:
         self.subject = subject
         self.budget = budget
         self._found: dict[tuple[str, int, Precision], Found | str] = {}
@@ -179,7 +185,7 @@ class Engine:
         """A witness under this precision, or why there is none."""
         key = (target.what, copies, precision)
         if key not in self._found:
-            self._found[key], spent = find(self.subject, target, copies, precision, min(BUDGET, self.budget))
+            self._found[key], spent = find(self.subject, target, copies, precision, self.budget)
             self.budget -= spent
         return self._found[key]
 
@@ -278,5 +284,5 @@ def _named(name: str, *args: int) -> ast.Expr:
 def expressivity(cell: CellIR, dims: Mapping[str, int] | None = None, *, search: bool = False) -> list[ClaimResult]:
     """The standard questions about one cell, under finite precision; without `search` by theorems alone."""
     subject = Subject(cell=cell, dims=dict(dims or {}))
-    engine = Engine(subject, BUDGET_ALL if search else NO_SEARCH)
+    engine = Engine(subject, BUDGET if search else NO_SEARCH)
     return [engine.decide(target) for target in standard_targets()]
