@@ -8,9 +8,9 @@ from rnnc.frontend import ast
 from rnnc.frontend.bindings import check_names, declared_names, force
 from rnnc.frontend.calls import Bound, Function
 from rnnc.frontend.calls import bind as bind_arguments
-from rnnc.frontend.expressions import evaluate, known_number
+from rnnc.frontend.expressions import evaluate, known_integer
 from rnnc.frontend.finish import finish
-from rnnc.frontend.lowering import Lowering
+from rnnc.frontend.lowering import MAX_UNROLL, Lowering
 from rnnc.frontend.scope import Binding, BindingKind, Context, Scope, suggestion
 from rnnc.frontend.types import conform
 from rnnc.frontend.values import ERROR, ErrorValue, Identity, Pieces, Tensor, Value
@@ -192,13 +192,14 @@ def capture(c: Lowering, binding: Binding, expr: ast.Name) -> Value:
 
 def repeat(c: Lowering, s: ast.Repeat, context: Context) -> Value:
     """`repeat n as h from h0 { ... }`: the body, as a subcell, applied n times with its own parameters each time."""
-    count = known_number(c, s.count, context, "the number of rounds")
+    count = known_integer(c, s.count, context, "the number of rounds")
     start = evaluate(c, s.start, context.named(s.name))
     if context.per:
         return c.error("E0207", "`repeat` cannot stand inside a `per` block", s.span)
-    k = None if count is None else count.constant
-    if count is not None and k is not None and (k.denominator != 1 or k < 1):
-        return c.error("E0302", f"a `repeat` runs a positive whole number of times, not `{count}`", s.count.span)
+    if count is not None and count < 1:
+        return c.error("E0302", f"a `repeat` runs a positive whole number of times, not {count}", s.count.span)
+    if count is not None and count > MAX_UNROLL:
+        return c.error("E0304", f"a `repeat` runs at most {MAX_UNROLL} times, not {count}", s.count.span)
     start_node = c.to_node(start, s.start.span)
     if count is None or start_node is None:
         with c.sizes_unknown():
@@ -220,10 +221,9 @@ def repeat(c: Lowering, s: ast.Repeat, context: Context) -> Value:
     cell = finish(body, [Output(name=s.name, node=running.value.node)], s.span.file)
     args = (start_node, *body.captured)
     dims = tuple((p.name, Dim.of(p.name)) for p in c.dims)
-    times = count if k is None else int(k)
     key = c.unique(f"{s.name}_layers")
     c.subcells.append(cell)
-    made = c.b.add("repeat", *args, cell=len(c.subcells) - 1, dims=dims, count=times, key=key, type=type_)  # type: ignore[arg-type]
+    made = c.b.add("repeat", *args, cell=len(c.subcells) - 1, dims=dims, count=count, key=key, type=type_)  # type: ignore[arg-type]
     c.name_node(made, s.name, s.span)
     return Tensor(made)
 
