@@ -84,11 +84,11 @@ def _one_term(ranges: Ranges, step: MicroStep, decay: Interval) -> MatrixFacts |
     scalars = [*a.scalars, *b.scalars]
     of_decay = Factors(1, (), ()) if step.decay is None else factors(ranges, step.decay)
     shared, rest, scalars, weights = _shared(ranges, of_decay, scalars, weights)
-    size = ranges.scaled_norm(scalars, weights, key)
+    size = _size(ranges, scalars, weights, key, step.low_rank[0][0])
     along = iv.mul(exactly(sign), size)
     interval = iv.mul(shared, iv.add(rest, _with_zero(along)))
     missing = "" if interval.lo is not None and interval.hi is not None else _bound_of(ranges, key)
-    named = " * ".join(ranges.name(k) for k in key)
+    named = " * ".join(ranges.name(k) for k in key) or "1"
     if p or q:
         norm = iv.add(iv.magnitude(decay), _norm_of_term(ranges, step))
         return MatrixFacts(
@@ -112,14 +112,25 @@ def _one_term(ranges: Ranges, step: MicroStep, decay: Interval) -> MatrixFacts |
 
 
 def _key(a: Factors, b: Factors) -> tuple[list[NodeId], list[NodeId], list[NodeId]] | None:
-    """The factors of k, p and q in a = p k and b = q k: k has all that the two share."""
+    """The factors of k, p and q in a = p k and b = q k: k has all that the two share (ones, where neither has any)."""
     p, q, key = list(a.vectors), list(b.vectors), []
     for v in a.vectors:
         if v in q:
             key.append(v)
             p.remove(v)
             q.remove(v)
-    return (key, p, q) if key else None
+    return (key, p, q) if key or not (p or q) else None
+
+
+def _size(ranges: Ranges, scalars: list[NodeId], weights: list[NodeId], key: list[NodeId], vector: NodeId) -> Interval:
+    """s |k|^2, weighted; the vector of ones has |1|^2 = its length."""
+    if key:
+        return ranges.scaled_norm(scalars, weights, key)
+    length = ranges.nodes[vector].type.shape[-1]
+    size = ranges.scaled_length(scalars, length)
+    for w in weights:
+        size = iv.mul(ranges.real(w), size)
+    return size
 
 
 def _one_sign(ranges: Ranges, p: list[NodeId], q: list[NodeId]) -> bool:
@@ -167,7 +178,7 @@ def _several_terms(ranges: Ranges, step: MicroStep, decay: Interval) -> MatrixFa
         if common is None or common[1] or common[2]:
             interval = None
         elif interval is not None:
-            size = ranges.scaled_norm([*left.scalars, *right.scalars], [], common[0])
+            size = _size(ranges, [*left.scalars, *right.scalars], [], common[0], a)
             interval = iv.add(interval, _with_zero(iv.mul(exactly(left.sign * right.sign), size)))
         if norm.hi is None and not missing:
             missing = _bound_of(ranges, left.vectors + right.vectors)

@@ -347,6 +347,18 @@ class Ranges:
             size = iv.mul(self.real(w), size)
         return iv.mul(self.product(scalars), size)
 
+    def scaled_length(self, scalars: Sequence[NodeId], length: Dim) -> Interval:
+        """prod(scalars) * length; a factor c / length, as of a mean, is seen."""
+        for s in scalars:
+            n = self.nodes[s]
+            if n.op == "div" and self.nodes[n.args[1]].op == "dim" and self.nodes[n.args[1]].attr("value") == length:
+                rest = list(scalars)
+                rest.remove(s)
+                return iv.mul(self.product(rest), self.real(n.args[0]))
+        known = length.constant
+        size = between(1, None, lo_open=False) if known is None else exactly(known)
+        return iv.mul(self.product(scalars), size)
+
     def _normalised_step(self, scalars: Sequence[NodeId], key: Sequence[NodeId]) -> Interval | None:
         """c |k|^2 / (x + c |k|^2) for c >= 0 and x > 0 is in [0, 1), times what else there is."""
         if len(key) != 1:
