@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rnnc.analysis.forms import BlockLinear, Elementwise
-from rnnc.ir.graph import CellIR
+from rnnc.ir.graph import CellIR, Node, ancestors
 from rnnc.verify.growth import Growth, growth
 from rnnc.verify.layers import Layer, Layers, nonnegative_in_floats
 from rnnc.verify.results import Condition, Precision
@@ -150,7 +150,8 @@ def _star_free(layers: Layers, target: Target, copies: int) -> Ceiling:
 # ---------------------------------------------------------------- eta_finite: gates that are reached only in the limit
 
 
-_JUMPS = frozenset({"step", "sign", "lt", "le", "eq", "ne", "select", "real", "take", "one_hot"})
+_JUMPS = frozenset({"step", "sign", "lt", "le", "eq", "ne", "select", "real", "take", "one_hot", "div", "log", "pow"})
+_NORMS = frozenset({"l2norm", "rmsnorm", "layernorm"})
 
 
 def _forgetting(layers: Layers, target: Target, copies: int) -> Ceiling:
@@ -168,9 +169,9 @@ def _forgetting(layers: Layers, target: Target, copies: int) -> Ceiling:
                 by=f"norm in {norm}" if norm is not None else layer.spectrum.why("norm"),
             )
         )
-    jump = next((n for n in layers.recurrence.cell.nodes if n.op in _JUMPS), None)
+    jump = _jump(layers)
     if layers.depth * copies > 1:
-        by = f"`{jump.name or jump.op}` is not" if jump is not None else "no comparison or step among its operations"
+        by = f"`{jump.name or jump.op}` need not be" if jump is not None else "so are all operations on varying values"
         conditions.append(Condition(text="what layers pass on is continuous", holds=jump is None, by=by))
     letter = target.lasting_letter()
     text = f"some letter of {_subject(target)}, however often repeated, keeps two states apart"
@@ -183,6 +184,20 @@ def _forgetting(layers: Layers, target: Target, copies: int) -> Ceiling:
         reason=f"repeating `{letter}` leads all states to one point: a gate of exactly 1 is reached in the limit only",
         conditions=tuple(conditions),
     )
+
+
+def _jump(layers: Layers) -> Node | None:
+    """An operation on a varying value that need not be continuous everywhere."""
+    nodes = layers.recurrence.cell.nodes
+    varying: set[int] = set()
+    for n in nodes:
+        if n.op in ("input", "state") or any(a in varying for a in n.args):
+            varying.add(n.id)
+            if n.op == "div" and n.args[1] not in varying:
+                continue
+            if n.op in _JUMPS or (n.op in _NORMS and not n.attr("eps")):
+                return n
+    return None
 
 
 # ---------------------------------------------------------------- N3, N3k: diagonal over C
@@ -251,8 +266,6 @@ def _old_states(layers: Layers) -> Condition:
 
 def _reads_old(cell: CellIR, layer: Layer, earlier: str) -> bool:
     """Whether the layer reads the earlier state otherwise than through its update."""
-    from rnnc.ir.graph import ancestors
-
     s = cell.state(earlier)
     updates = [cell.state(name).update for name in layer.group.states]
     stop = frozenset({s.update}) - frozenset(updates)

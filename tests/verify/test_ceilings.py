@@ -209,3 +209,13 @@ model Attends(d: dim) {
     found = verify(spec, search=False)
     assert [r.verdict for r in found.results] == ["proved", "unknown", "unknown"]
     assert "attention" in found.results[2].reason
+
+
+def test_contraction_needs_continuity_between_layers() -> None:
+    """Two states that approach one point from two sides can be told apart by a step: then nothing is forgotten."""
+    lower = "state g: real[n] = 0; g <- 0.5 * g + linear(x); gate a: real[n] in (0, 1) = sigmoid({read}); "
+    upper = "state h: real[n] = 0; h <- a * h + linear(x)"
+    claim = "not recognizes flip_flop under eta_finite"
+    assert verdict(lower.format(read="g'") + upper, claim) == ["proved"]
+    for read in ("step(g')", "1 / g'", "l2norm(g', eps = 0)"):
+        assert verdict(lower.format(read=read) + upper, claim) == ["unknown"]
