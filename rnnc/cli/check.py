@@ -33,8 +33,14 @@ def check_command(files: tuple[str, ...], as_json: bool) -> int:
     records = []
     failed = 0
     for file in files:
-        path = find_spec(file)
-        diagnostics, sources, cells = check_file(path)
+        path = Path(file)
+        try:
+            path = find_spec(file)
+            diagnostics, sources, cells = check_file(path)
+        except click.BadParameter as missing:
+            if len(files) == 1 and not as_json:
+                raise
+            diagnostics, sources, cells = (Diagnostic(code="E0401", message=missing.message, span=None),), {}, ()
         wrong = any(d.severity == "error" for d in diagnostics)
         failed += wrong
         if as_json:
@@ -43,7 +49,7 @@ def check_command(files: tuple[str, ...], as_json: bool) -> int:
             continue
         print_diagnostics(diagnostics, sources)
         if not wrong:
-            click.echo(f"{file}: ok ({', '.join(cells)})" if cells else f"{file}: ok")
+            click.echo(f"{file}: ok ({', '.join(cells) or 'no cells'})")
         else:
             errors = sum(d.severity == "error" for d in diagnostics)
             click.echo(click.style(f"{file}: {plural(errors, 'error')}", fg="red"), err=True)

@@ -80,8 +80,14 @@ def find_spec(file: str) -> Path:
     path = Path(file)
     if path.is_file():
         return path
+    if not file:
+        raise click.BadParameter("the name of a spec is empty", param_hint="FILE")
     if path.is_dir():
         raise click.BadParameter(f"'{file}' is a folder, not a spec", param_hint="FILE")
+    if path.exists():
+        raise click.BadParameter(f"'{file}' is no regular file", param_hint="FILE")
+    if path.is_symlink():
+        raise click.BadParameter(f"'{file}' is a link that leads nowhere", param_hint="FILE")
     from rnnc.stdlib import FOLDER
 
     known = {p.stem: p for p in FOLDER.glob("*.rnn")}

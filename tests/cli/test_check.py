@@ -76,3 +76,29 @@ def test_colours_change_nothing_but_colours() -> None:
     text = "error[E0203]: shapes\n --> a.rnn:3:8\n  |\n3 |   h <- z * x\n  |        ^^^^^ here\n  = help: project `x`"
     assert unstyle(coloured(text)) == text
     assert "\x1b[" in coloured(text)
+
+
+def test_a_file_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, wrong: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty.rnn"
+    empty.write_text("# nothing yet\n", encoding="utf-8")
+    dangling = tmp_path / "dangling.rnn"
+    dangling.symlink_to(tmp_path / "nowhere")
+    files = ["/dev/null", str(empty), str(dangling), str(tmp_path), "", str(wrong)]
+    assert main(["check", *files]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == f"{empty}: ok (no cells)\n"
+    for words in (
+        "'/dev/null' is no regular file",
+        f"'{dangling}' is a link that leads nowhere",
+        f"'{tmp_path}' is a folder, not a spec",
+        "the name of a spec is empty",
+        f"{wrong}: 2 errors",
+    ):
+        assert words in captured.err
+    assert main(["check", "--json", *files]) == 2
+    records = json.loads(capsys.readouterr().out)
+    assert [r["ok"] for r in records] == [False, True, False, False, False, False]
+    assert records[0]["diagnostics"][0]["code"] == "E0401"
+    assert main(["check", "/dev/null"]) == 2
