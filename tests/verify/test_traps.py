@@ -6,6 +6,9 @@ matrices) have their tests beside the parts that they belong to.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -192,3 +195,13 @@ def test_trap_12_nothing_is_recognised_without_weights(name: str) -> None:
     spec = rnnc.stdlib(name)
     engine = Engine(Subject(cell=spec.lower(spec.cells[0])), budget=0)
     assert all(engine.decide(target).verdict != "proved" for target in standard_targets())
+
+
+# ---------------------------------------------------------------- all of them
+
+
+def test_every_trap_has_a_test() -> None:
+    folder = Path(__file__).parents[1]
+    texts = [path.read_text(encoding="utf-8") for path in folder.rglob("test_*.py")]
+    found = {int(n) for text in texts for n in re.findall(r"def test_trap_(\d+)", text)}
+    assert found >= set(range(1, 13)), f"no test for the traps {sorted(set(range(1, 13)) - found)}"
