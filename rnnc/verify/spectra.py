@@ -136,18 +136,30 @@ def _at_the_ends(prober: Prober, p: Point, index: int) -> Point:
 def _collect(prober: Prober, group: Group, points: Iterator[Point]) -> Samples:
     eigenvalues, norms, skipped = [], [], 0
     for p in points:
-        for matrix in transitions(prober, group, p):
-            if not np.isfinite(matrix).all() or np.abs(matrix).max(initial=0) > 1e12:
-                skipped += 1
-                continue
-            eigenvalues.append(np.linalg.eigvals(matrix).astype(complex))
-            norms.append(np.linalg.norm(matrix, 2))
+        matrices = transitions(prober, group, p)
+        fine = [m for m in matrices if np.isfinite(m).all() and np.abs(m).max(initial=0) <= 1e12]
+        skipped += len(matrices) - len(fine)
+        if not fine:
+            continue
+        stack = np.stack(fine)
+        parts = [stack[:, block][:, :, block] for block in _blocks(stack)]
+        eigenvalues += [np.linalg.eigvals(part).astype(complex).reshape(-1) for part in parts]
+        norms.append(np.max([np.linalg.norm(part, 2, axis=(1, 2)) for part in parts], axis=0))
     return Samples(
         eigenvalues=np.concatenate(eigenvalues) if eigenvalues else np.zeros(0, complex),
-        norms=np.array(norms),
+        norms=np.concatenate(norms) if norms else np.zeros(0),
         dims=prober.dims,
         skipped=skipped,
     )
+
+
+def _blocks(stack: Array) -> list[list[int]]:
+    """Positions that are coupled with each other in some of the matrices: heads and columns of a state are not."""
+    from networkx import Graph, connected_components
+
+    graph = Graph(list(zip(*np.nonzero(np.abs(stack).max(axis=0)))))
+    graph.add_nodes_from(range(stack.shape[1]))
+    return [sorted(block) for block in connected_components(graph)]
 
 
 def transitions(prober: Prober, group: Group, p: Point) -> Array:
