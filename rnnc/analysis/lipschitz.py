@@ -38,7 +38,6 @@ SLOPES = {
     "conj": Fraction(1),
     "re": Fraction(1),
     "im": Fraction(1),
-    "mean": Fraction(1),
     "amax": Fraction(1),
     "amin": Fraction(1),
 }
@@ -122,13 +121,13 @@ class Slopes:
                 return self._scaled(n, n.args[0], iv.reciprocal(self.ranges.real(n.args[1])))
             case "einsum":
                 return self._contraction(n)
-            case "sum":
+            case "sum" | "mean":
                 return self._summed(n)
         return Slope(None, f"a bound for the derivative of {self._named(n)}")
 
     def _named(self, n: Node) -> str:
-        line = f", line {n.span.line}" if n.span is not None else ""
-        return f"`{n.name or n.op}`{line}"
+        line = f" in line {n.span.line}" if n.span is not None else ""
+        return f"`{n.op}`{line}"
 
     # ------------------------------------------------------------ rules
 
@@ -166,8 +165,21 @@ class Slopes:
         x, y = n.args
         if x == y:
             return self._scaled(n, x, iv.mul(iv.exactly(2), self.ranges.modulus(x)))
+        if x not in self.cone or y not in self.cone:
+            number, vector = (x, y) if x in self.cone else (y, x)
+            along = self._along(n, number, vector)
+            if along is not None:
+                return along
         parts = [self._scaled(n, a, self.ranges.modulus(other)) for a, other in ((x, y), (y, x)) if a in self.cone]
         return _added(parts)
+
+    def _along(self, n: Node, number: NodeId, vector: NodeId) -> Slope | None:
+        """A number that depends on the state times a state-free vector: the vector's length."""
+        t = self.nodes[number].type
+        squared = self.ranges.norm_squared(vector).hi if n.type.rank == 1 else None
+        if squared is None or any(d != ONE for d in t.shape) or t.per != n.type.per:
+            return None
+        return _times(self.of(number), root_above(squared))
 
     def _contraction(self, n: Node) -> Slope:
         """A state-free matrix or vector times a value of the state: its norm."""
@@ -215,7 +227,7 @@ class Slopes:
         return None if known is None or entry is None else root_above(known * entry * entry)
 
     def _summed(self, n: Node) -> Slope:
-        """A sum of m entries: sqrt(m)."""
+        """A sum of m entries: sqrt(m); their mean: 1 / sqrt(m)."""
         t, axes = self.nodes[n.args[0]].type, n.attr("axes")
         assert isinstance(axes, tuple)
         count = ONE
@@ -224,8 +236,9 @@ class Slopes:
             count = count * t.shape[a]
         known = count.constant
         if known is None:
-            return Slope(None, f"the number {count} of terms in {self._named(n)}")
-        return _times(self.of(n.args[0]), root_above(known))
+            many = f"the number {count} of terms in {self._named(n)}"
+            return Slope(None, many) if n.op == "sum" else self.of(n.args[0])
+        return _times(self.of(n.args[0]), root_above(known if n.op == "sum" else 1 / known))
 
 
 def _times(x: Slope, by: Fraction) -> Slope:
