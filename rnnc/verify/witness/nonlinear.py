@@ -37,7 +37,7 @@ def automata(
 ) -> Iterator[tuple[Proposal, Contexts]]:
     """For each state that may carry the units and each pair of values for on and off."""
     units = [(q, a) for q in range(len(dfa.states)) for a in range(len(dfa.alphabet))]
-    for s in reversed(states):
+    for s in states:
         shape = shapes[s.node]
         if not shape or shape[-1] < units_needed(dfa):
             continue

@@ -273,27 +273,29 @@ def sine(turns: Fraction) -> Number:
     return cosine(turns - Fraction(1, 4))
 
 
+POINTS: dict[tuple[str, Fraction], Number] = {
+    ("exp", Fraction(1)): ZERO,
+    ("exp", Fraction(0)): -OMEGA,
+    ("sigmoid", Fraction(0)): -OMEGA,
+    ("sigmoid", Fraction(1, 2)): ZERO,
+    ("sigmoid", Fraction(1)): OMEGA,
+    ("tanh", Fraction(-1)): -OMEGA,
+    ("tanh", Fraction(0)): ZERO,
+    ("tanh", Fraction(1)): OMEGA,
+    ("softplus", Fraction(0)): -OMEGA,
+    ("silu", Fraction(0)): ZERO,
+    ("gelu", Fraction(0)): ZERO,
+    ("erf", Fraction(-1)): -OMEGA,
+    ("erf", Fraction(0)): ZERO,
+    ("erf", Fraction(1)): OMEGA,
+}
+
+
 def inverse(function: Function, value: Number) -> Number | None:
     """x with function(x) = value: exact, an infinity for a value that is only a limit, or an atom; None outside."""
     y = value.known
-    table: dict[tuple[str, Fraction], Number] = {
-        ("exp", Fraction(1)): ZERO,
-        ("exp", Fraction(0)): -OMEGA,
-        ("sigmoid", Fraction(0)): -OMEGA,
-        ("sigmoid", Fraction(1, 2)): ZERO,
-        ("sigmoid", Fraction(1)): OMEGA,
-        ("tanh", Fraction(-1)): -OMEGA,
-        ("tanh", Fraction(0)): ZERO,
-        ("tanh", Fraction(1)): OMEGA,
-        ("softplus", Fraction(0)): -OMEGA,
-        ("silu", Fraction(0)): ZERO,
-        ("gelu", Fraction(0)): ZERO,
-        ("erf", Fraction(-1)): -OMEGA,
-        ("erf", Fraction(0)): ZERO,
-        ("erf", Fraction(1)): OMEGA,
-    }
-    if y is not None and (function, y) in table:
-        return table[function, y]
+    if y is not None and (function, y) in POINTS:
+        return POINTS[function, y]
     # An argument that goes to infinity where the function does.
     if value.infinite:
         grows = value.infinite > 0
@@ -304,6 +306,15 @@ def inverse(function: Function, value: Number) -> Number | None:
     return Number.of(Preimage(function, value)) if lo < value.size < hi else None
 
 
+LIMITS: dict[str, tuple[Number | None, Number | None]] = {
+    "exp": (ZERO, None),
+    "sigmoid": (ZERO, ONE),
+    "tanh": (-ONE, ONE),
+    "erf": (-ONE, ONE),
+}
+AT_ZERO = {"exp": ONE, "sigmoid": Number(Fraction(1, 2)), "tanh": ZERO, "erf": ZERO, "silu": ZERO, "gelu": ZERO}
+
+
 def forward(function: str, x: Number) -> Number | None:
     """function(x) where it is rational (in the limit), or undoes an atom."""
     if not x.rational and len(x.atoms) == 1 and x.atoms[0][1] == 1:
@@ -312,19 +323,9 @@ def forward(function: str, x: Number) -> Number | None:
             return atom.value
     sign = x.infinite
     if sign:
-        table: dict[str, tuple[Number | None, Number | None]] = {
-            "exp": (ZERO, None),
-            "sigmoid": (ZERO, ONE),
-            "tanh": (-ONE, ONE),
-            "erf": (-ONE, ONE),
-            "softplus": (ZERO, x),
-            "silu": (ZERO, x),
-            "gelu": (ZERO, x),
-            "logsigmoid": (x, ZERO),
-        }
-        return table[function][sign > 0] if function in table else None
-    if x.known == 0:
-        return {"exp": ONE, "sigmoid": Number(Fraction(1, 2)), "tanh": ZERO, "erf": ZERO, "silu": ZERO, "gelu": ZERO}.get(
-            function
-        )
-    return None
+        if function in ("softplus", "silu", "gelu"):
+            return x if sign > 0 else ZERO
+        if function == "logsigmoid":
+            return ZERO if sign > 0 else x
+        return LIMITS[function][sign > 0] if function in LIMITS else None
+    return AT_ZERO.get(function) if x.known == 0 else None

@@ -38,6 +38,7 @@ class Want:
     target: Array
     known: tuple[Array, ...]
     shapes: tuple[tuple[int, ...], ...]  # of the arguments, without the context axis
+    zero: tuple[bool, ...] = ()  # arguments that nobody knows (or multiples of such): zero is all they can be made
     hint: Array | None = None  # per entry: how far in a saturated (or rectified) range, see `nonlinear`
 
 
@@ -204,14 +205,28 @@ UNARY: dict[str, tuple[Inverse, ...]] = {
 
 
 def _unary(w: Want, inverses: tuple[Inverse, ...]) -> Iterator[Option]:
+    follows = None if w.hint is None else _follows(w)
     for f in inverses:
         out = empty(w.target.shape)
         for at in zip(*np.nonzero(w.target != None), strict=True):  # noqa: E711
-            out[at] = f(w.target[at], None if w.hint is None else int(w.hint[at]))
+            use = w.hint is not None and follows is not None and follows[at[1:]]
+            out[at] = f(w.target[at], int(w.hint[at]) if use else None)  # type: ignore[index]
             if out[at] is None:
                 break
         else:
             yield [out]
+
+
+def _follows(w: Want) -> Array:
+    """The units that are high exactly where both conditions hold: only their thresholds are sums of conditions."""
+    out = np.zeros(w.target.shape[1:], dtype=bool)
+    for unit in np.ndindex(*out.shape):
+        column, hints = w.target[(slice(None), *unit)], w.hint[(slice(None), *unit)]  # type: ignore[index]
+        wanted = [(t.size, h == 2) for t, h in zip(column, hints, strict=True) if t is not None]
+        high = max((t for t, _ in wanted), default=0.0)
+        varies = any(t < high for t, _ in wanted)
+        out[unit] = varies and all((t == high) == both for t, both in wanted)
+    return out
 
 
 # ---------------------------------------------------------------- two arguments, elementwise
@@ -255,6 +270,8 @@ def _add(w: Want) -> Iterator[Option]:
                 return (None, rest) if b is None else (None, None) if b == rest else None
             if b is not None:
                 return (t + b if minus else t - b), None
+            if any(w.zero):
+                return (t, ZERO) if w.zero[1] else (ZERO, -t if minus else t)
             return (t, ZERO) if pick(t) else (ZERO, -t if minus else t)
 
         return found
@@ -292,6 +309,8 @@ def _mul(w: Want) -> Iterator[Option]:
                 if rest is None or (other is not None and other != rest):
                     return None
                 return (None, rest) if at == 0 else (rest, None)
+            if any(w.zero):
+                return None if t else (ZERO, None) if w.zero[1] else (None, ZERO)
             rest = t / one
             if rest is None:
                 return None
@@ -302,7 +321,10 @@ def _mul(w: Want) -> Iterator[Option]:
         return found
 
     kinds = ("own", "other") if w.hint is None else ("fixed", "own", "other")
-    ways = [(first, one, kind) for kind in kinds for one in (ONE, OMEGA, half) for first in (True, False)]
+    # With saturated units a factor of the size of the product leaves 0 and 1 to the other, which may be a gate.
+    sizes = (ONE, OMEGA, half) if w.hint is None else (half, ONE, OMEGA)
+    order = (True, False) if w.hint is None else (False, True)
+    ways = [(first, one, kind) for kind in kinds for one in sizes for first in order]
     infinite = any(t is not None and t.infinite for t in w.target.reshape(-1))
     yield from _entrywise(w, tuple(rule(*way) for way in ways if way[1] is not OMEGA or infinite))
 

@@ -390,8 +390,16 @@ class Solver:
             target,
             tuple(self.known(b, a) for a in n.args) if n.op not in VIEWS else (),
             tuple(self.shape(a) for a in n.args),
+            tuple(self.unknowable(a) for a in n.args),
             hints if hints is not None and hints.shape == target.shape else None,
         )
+
+    def unknowable(self, node: NodeId) -> bool:
+        """A state of which nothing is known, or a multiple of one."""
+        n = self.cell.nodes[node]
+        if n.op == "state":
+            return node not in self.contexts.states
+        return (n.op == "mul" or n.op in VIEWS) and any(self.unknowable(a) for a in n.args)
 
     def _take(self, b: Branch, n: Node, option: Iterable[Array | None]) -> None:
         for a, target in zip(n.args, option, strict=True):

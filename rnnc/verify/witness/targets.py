@@ -171,6 +171,10 @@ def micro_targets(
         for step, m in zip(form.steps, micros, strict=True):
             if not _micro(w, step, m, c, block, way):
                 return None
+    for step in form.steps:  # blocks that carry nothing keep it
+        if step.decay is not None:
+            rest = w.targets[step.decay]
+            rest[rest == None] = ONE  # noqa: E711
     return w.targets
 
 
