@@ -7,11 +7,12 @@ from typing import TypeAlias
 
 from rnnc.analysis import intervals as iv
 from rnnc.analysis.constants import constant_facts, root_above
+from rnnc.analysis.elementary import NONNEGATIVE
 from rnnc.analysis.forms import Coupled
 from rnnc.analysis.intervals import exactly
-from rnnc.analysis.matrices import MatrixFacts
+from rnnc.analysis.matrix_facts import MatrixFacts
 from rnnc.analysis.microsteps import factors
-from rnnc.analysis.ranges import NONNEGATIVE, Ranges
+from rnnc.analysis.ranges import Ranges
 from rnnc.ir.graph import NodeId
 from rnnc.ir.types import Interval
 

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from rnnc.analysis import intervals as iv
+from rnnc.analysis.elementary import NONNEGATIVE
 from rnnc.analysis.forms import MicroStep
 from rnnc.analysis.intervals import exactly
-from rnnc.analysis.matrices import MatrixFacts, diagonal, symmetric
-from rnnc.analysis.ranges import NONNEGATIVE, Ranges
+from rnnc.analysis.matrix_facts import MatrixFacts, diagonal, symmetric
+from rnnc.analysis.ranges import Ranges
 from rnnc.ir.dims import ONE
 from rnnc.ir.graph import NodeId
 from rnnc.ir.types import Interval

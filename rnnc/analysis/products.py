@@ -11,7 +11,7 @@ from dataclasses import replace
 from rnnc.analysis.coupled import nonnegative_pair
 from rnnc.analysis.facts import Spectrum
 from rnnc.analysis.forms import Coupled, Group, MatrixState
-from rnnc.analysis.matrices import PRODUCT, MatrixFacts
+from rnnc.analysis.matrix_facts import PRODUCT, MatrixFacts
 from rnnc.analysis.microsteps import factors
 from rnnc.analysis.ranges import Ranges
 from rnnc.ir.graph import NodeId

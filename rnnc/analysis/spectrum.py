@@ -11,13 +11,15 @@ from typing import assert_never
 
 from rnnc.analysis import intervals as iv
 from rnnc.analysis.coupled import coupled_facts
+from rnnc.analysis.elementary import NONNEGATIVE
 from rnnc.analysis.facts import EndKind, Spectrum
 from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState, Recurrence
 from rnnc.analysis.intervals import exactly
-from rnnc.analysis.matrices import Matrices, MatrixFacts, diagonal, product
+from rnnc.analysis.matrices import Matrices
+from rnnc.analysis.matrix_facts import MatrixFacts, diagonal, product
 from rnnc.analysis.microsteps import micro_step_facts
 from rnnc.analysis.products import with_products
-from rnnc.analysis.ranges import NONNEGATIVE, Ranges
+from rnnc.analysis.ranges import Ranges
 from rnnc.analysis.stability import with_stability
 from rnnc.analysis.tight import Tight, saturations
 from rnnc.ir.graph import NodeId
