@@ -16,6 +16,7 @@ from rnnc.ir.types import Disk, HalfPlane, Interval, UnitNorm
 
 if TYPE_CHECKING:
     from rnnc.plan import GroupPlan
+    from rnnc.plan.choose import Option
     from rnnc.spec import Spec
     from rnnc.verify.results import ClaimResult
 
@@ -282,11 +283,11 @@ def _group_json(g: GroupReport, dims: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _option_json(o: Any) -> dict[str, Any]:
+def _option_json(o: Option) -> dict[str, Any]:
     found = {"name": o.name, "legal": o.legal, "depth": o.depth, "flops": o.flops, "bytes": o.bytes, "why": o.why}
-    if o.flops_number is not None and o.bytes_number is not None:
-        found |= {"flops_number": o.flops_number, "bytes_number": o.bytes_number}
-    return found
+    found |= {"memory": o.memory, "safety": o.safety, "remedy": o.remedy}
+    numbers = {"flops": o.flops_number, "bytes": o.bytes_number, "memory": o.memory_number}
+    return found | {f"{name}_number": n for name, n in numbers.items() if n is not None}
 
 
 PRODUCTS = ("nonnegative", "products_nonnegative", "products_bounded", "commuting", "diagonalisable", "triangular")

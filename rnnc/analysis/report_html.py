@@ -149,10 +149,11 @@ def _group(report: Report, g: GroupReport) -> Iterator[str]:
     for o in g.plan.options:
         kind = "chosen" if o.name == g.plan.strategy else "" if o.legal else "off"
         mark = "✓" if o.legal else "✗"
-        cost = [o.depth, o.flops_per_token, o.bytes_per_token] if o.legal else ["", "", ""]
+        cost = [o.depth, o.flops_per_token, o.bytes_per_token, o.memory] if o.legal else [""] * 4
+        said = [part for part in (o.why, o.safety, o.remedy) if part]
         name = o.name + (" (chosen)" if kind == "chosen" else "")
-        rows.append((kind, [f"{mark} {escape(name)}", *map(escape, cost), escape(o.why)]))
-    yield _table(("strategy", "depth", "FLOPs / token", "bytes / token", "why"), rows)
+        rows.append((kind, [f"{mark} {escape(name)}", *map(escape, cost), "<br>".join(map(escape, said))]))
+    yield _table(("strategy", "depth", "FLOPs / token", "bytes / token", "memory, bytes", "why"), rows)
 
 
 def _eigenvalues(report: Report, g: GroupReport) -> str:
