@@ -1,8 +1,8 @@
 """Algebraic numbers: sums of square roots with coefficients in cyclotomic fields; everything about them is decided.
 
-`{r: c}` is the sum of c sqrt(r), r square-free with prime factors above LARGEST_PRIME only, c cyclotomic.  Square roots
-of smaller primes are themselves cyclotomic (Gauss's sums), so the roots that are left are independent: sqrt(p) lies in
-Q(zeta_n) only if p divides n.  Equal numbers have equal forms.
+`{r: c}` is the sum of c sqrt(r), r square-free with prime factors above GAUSS only, c cyclotomic.  Square roots of
+smaller primes are themselves cyclotomic (Gauss's sums).  sqrt(p) lies in Q(zeta_n) only if p divides n: sums of a root
+sqrt(r) and roots of unity of an order that shares a prime with r are refused, so equal numbers have equal forms.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 from typing import TypeAlias
 
 from rnnc.exact import cyclotomic as cyc
-from rnnc.exact.cyclotomic import LARGEST_PRIME, Element, NotExact
+from rnnc.exact.cyclotomic import GAUSS, Element, NotExact
 
 __all__ = ["Algebraic", "Exact", "I", "NotExact", "cosine", "is_zero", "root", "sign", "sine", "unity"]
 
@@ -146,6 +146,9 @@ def make(terms: dict[int, Element]) -> Exact:
     kept = {r: c for r, c in terms.items() if c[1]}
     if not kept:
         return Fraction(0)
+    radicand = math.lcm(*kept)
+    if radicand > 1 and any(math.gcd(radicand, n) > 1 for n, _ in kept.values()):
+        raise NotExact("square roots and roots of unity that are not independent")
     if len(kept) == 1 and 1 in kept and kept[1][0] == 1:
         return kept[1][1][0]
     return Algebraic(kept)
@@ -256,7 +259,7 @@ def root(x: Exact | int) -> Exact:
     outside, inside, small = Fraction(1, x.denominator), 1, []
     for p, power in cyc.prime_factors(x.numerator) + cyc.prime_factors(x.denominator):
         outside *= p ** (power // 2)
-        if power % 2 and p > LARGEST_PRIME:
+        if power % 2 and p > GAUSS:
             inside *= p
         elif power % 2:
             small.append(p)
@@ -334,3 +337,10 @@ def approximate(x: Exact) -> complex | float:
         z = complex(x)
         return z.real if x.is_real else z
     return float(x)  # also of an int
+
+
+def generators(x: Exact) -> tuple[int, int]:
+    """(radicand, order): the square roots and the roots of unity that x is made of."""
+    if not isinstance(x, Algebraic):
+        return 1, 1
+    return math.lcm(*x.terms), math.lcm(*(n for n, _ in x.terms.values()))

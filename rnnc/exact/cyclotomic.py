@@ -20,8 +20,8 @@ class NotExact(ArithmeticError):
     """A value that the exact numbers do not hold, or a question about one that they do not decide."""
 
 
-MAX_ORDER = 5000  # of roots of unity: larger fields are refused
-LARGEST_PRIME = 31  # of an order; square roots of larger primes are generators of their own (algebraic.py)
+MAX_ORDER = 1000  # of roots of unity: larger fields are refused
+GAUSS = 7  # square roots of primes up to here are sums of roots of unity; others are generators (algebraic.py)
 
 
 @cache
@@ -95,7 +95,7 @@ def lifted(x: Element, n: int) -> Coefficients:
 
 @cache
 def check_order(n: int) -> int:
-    if n > MAX_ORDER or any(p > LARGEST_PRIME for p, _ in prime_factors(n)):
+    if n > MAX_ORDER:
         raise NotExact(f"roots of unity of order {n}: too large")
     return n
 

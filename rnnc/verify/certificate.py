@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnc.exact import Algebraic, Asymptotic, NotExact
+from rnnc.exact import Algebraic, NotExact
 from rnnc.exact.asymptotic import wide
 from rnnc.ir.dims import Dim
 from rnnc.ir.domains.exact import ExactCell, exact_array

@@ -6,12 +6,15 @@ are compared on nonempty words: the start state of the machine needs no g of its
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rnnc.exact import NotExact, decided, to_float
+from rnnc.exact.algebraic import generators
+from rnnc.exact.asymptotic import wide
 from rnnc.ir.graph import CellIR
 from rnnc.verify.languages.dfa import DFA, Word
 from rnnc.verify.machines import Arithmetic, Arrays, StepMachine, cell_machine
@@ -220,6 +223,9 @@ class _Search:
         return Readout(through="outputs")
 
     def undecided(self) -> Conflict | None:
+        found = [generators(c) for s in self.states for x in _entries(s) for c in wide(x).terms.values()]
+        if math.gcd(math.lcm(1, *(r for r, _ in found)), math.lcm(1, *(n for _, n in found))) > 1:
+            return Conflict(kind="not_exact", reason="the states mix square roots and roots of unity that are related")
         pair = _close_pair(self.states, self.g)
         if pair is None:
             return None
