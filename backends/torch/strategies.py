@@ -151,11 +151,25 @@ def scan(f: Forward, choice: Choice) -> None:
     """h' = a (x) h (+) b, elementwise."""
     form = choice.form
     assert isinstance(form, Elementwise)
+    if choice.group.semiring == "plus_times" and (known := replaced(f, form)):
+        whole_state(f, form.state, known)
+        return
     function = f.body.c.use(SCANS[choice.group.semiring])
     if choice.strategy == "convolution":
         function = f.body.c.use("convolution_scan")
     a, b = (tensor(f, n, form.state) for n in (form.a, form.b))
     whole_state(f, form.state, call(function, a, b, f'state["{form.state}"]', *length_argument(f, (form.a, form.b))))
+
+
+def replaced(f: Forward, form: Elementwise) -> str:
+    """All values of a state that each step sets anew (the memory of a `prev`); empty where it keeps anything."""
+    c, body, t = f.body.c, f.body, f.body.c.type(f.cell.state(form.state).node)
+    if form.a is None or form.b is None or c.type(form.b).dtype != t.dtype:
+        return ""
+    if not body.env[form.a].number or body.env[form.a].text != "0":
+        return ""
+    e = c.whole(fitted(body.env[form.b], c.type(form.b), t), t, lead=True)
+    return f'{e.atom}.to(state["{form.state}"].dtype)' if e.low else e.text
 
 
 def coupled_scan(f: Forward, choice: Choice) -> None:
