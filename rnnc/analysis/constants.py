@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from math import isqrt
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from rnnc.analysis.intervals import exactly
 from rnnc.ir.types import Interval
 
 Rows: TypeAlias = "tuple[tuple[Fraction, ...], ...]"
+Poly: TypeAlias = "tuple[Fraction, ...]"  # coefficients, highest first
 MAX_SIZE = 24  # of a matrix whose characteristic polynomial is computed
 PRECISION = Fraction(1, 10**12)  # width of an enclosure of an irrational root
 
@@ -49,12 +51,13 @@ def constant_facts(rows: Rows) -> ConstantFacts | None:
     """None where the matrix is larger than is worth an exact answer."""
     if len(rows) > MAX_SIZE:
         return None
-    factors = square_free(characteristic_polynomial(rows))
-    real = all(real_roots(p) == degree(p) for p, _ in factors)
-    ends = [r for p, _ in factors for r in enclosures(p)] if real else []
-    interval = _hull(ends) if real else None
-    gram = [r for p, _ in square_free(characteristic_polynomial(_gram(rows))) for r in enclosures(p)]
-    norm = _root(max((Fraction(0), *(r.hi for r in gram if r.hi is not None))))
+    polynomial = characteristic_polynomial(rows)
+    distinct = radical(polynomial)
+    real = Roots.of(distinct).count == len(distinct) - 1
+    interval = None
+    if real:
+        interval = Interval(lo=smallest_root(polynomial).lo, hi=largest_root(polynomial).hi)
+    norm = _root(largest_root(characteristic_polynomial(_gram(rows))))
     radius = _magnitude(interval) if interval is not None else Interval(lo=Fraction(0), hi=norm.hi)
     on_circle = _is_identity(_gram(rows))
     if on_circle:
@@ -62,10 +65,10 @@ def constant_facts(rows: Rows) -> ConstantFacts | None:
     return ConstantFacts(
         real=real,
         interval=interval,
-        norm=Interval(lo=norm.lo, hi=norm.hi),
+        norm=norm,
         radius=radius,
         unit_circle=on_circle,
-        diagonalisable=_annihilates(rows, [p for p, _ in factors]),
+        diagonalisable=_annihilates(rows, distinct),
     )
 
 
@@ -86,53 +89,114 @@ def characteristic_polynomial(rows: Rows) -> tuple[Fraction, ...]:
     return tuple(coefficients)
 
 
-def _poly(p: Sequence[Fraction]) -> Any:
-    import sympy
-
-    return sympy.Poly([sympy.Rational(c.numerator, c.denominator) for c in p], sympy.Symbol("x"), domain="QQ")
-
-
-def square_free(p: Sequence[Fraction]) -> list[tuple[tuple[Fraction, ...], int]]:
-    """Square-free factors and their multiplicities."""
-    _, factors = _poly(p).sqf_list()
-    return [(tuple(Fraction(c.p, c.q) for c in f.all_coeffs()), int(k)) for f, k in factors]
+def _trimmed(p: Sequence[Fraction]) -> Poly:
+    """Without leading zeros."""
+    start = next((i for i, c in enumerate(p) if c != 0), len(p))
+    return tuple(p[start:])
 
 
-def degree(p: Sequence[Fraction]) -> int:
-    return len(p) - 1
+def _divided(p: Poly, q: Poly) -> tuple[Poly, Poly]:
+    """Quotient and remainder."""
+    rest, quotient = list(p), []
+    while len(rest) >= len(q):
+        c = rest[0] / q[0]
+        quotient.append(c)
+        rest = [x - c * y for x, y in zip(rest, (*q, *(Fraction(0),) * (len(rest) - len(q))), strict=True)][1:]
+    return tuple(quotient), _trimmed(rest)
 
 
-def real_roots(p: Sequence[Fraction]) -> int:
-    """How many distinct real roots a polynomial has (Sturm)."""
-    return int(_poly(p).count_roots())
+def _monic(p: Poly) -> Poly:
+    return tuple(c / p[0] for c in p)
 
 
-def enclosures(p: Sequence[Fraction]) -> list[Interval]:
-    """Disjoint enclosures of the distinct real roots; exact where a root is rational."""
-    import sympy
-
-    eps = sympy.Rational(PRECISION.numerator, PRECISION.denominator)
-    found = []
-    for (lo, hi), _ in _poly(p).intervals(eps=eps):
-        found.append(Interval(lo=Fraction(lo.p, lo.q), hi=Fraction(hi.p, hi.q)))
-    for root in _poly(p).ground_roots():
-        exact = Fraction(root.p, root.q)
-        found = [i for i in found if not (i.lo is not None and i.hi is not None and i.lo <= exact <= i.hi)]
-        found.append(exactly(exact))
-    return found
+def _derivative(p: Poly) -> Poly:
+    n = len(p) - 1
+    return tuple(c * (n - i) for i, c in enumerate(p[:-1]))
 
 
-def _annihilates(rows: Rows, factors: Sequence[Sequence[Fraction]]) -> bool:
+def radical(p: Poly) -> Poly:
+    """The polynomial with the same roots, each once: p / gcd(p, p')."""
+    a, b = _monic(p), _derivative(p)
+    while b:
+        a, b = _monic(b), _divided(a, _monic(b))[1]
+    return _divided(_monic(p), a)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """The real roots of a polynomial without multiple ones, by its Sturm chain."""
+
+    chain: tuple[Poly, ...]
+
+    @staticmethod
+    def of(p: Poly) -> Roots:
+        chain = [p, _derivative(p)]
+        while len(chain[-1]) > 1:
+            rest = _divided(chain[-2], chain[-1])[1]
+            if not rest:
+                break
+            chain.append(tuple(-c for c in rest))
+        return Roots(tuple(q for q in chain if q))
+
+    @property
+    def bound(self) -> Fraction:
+        """All roots are smaller than this in absolute value (Cauchy)."""
+        p = self.chain[0]
+        return 1 + max((abs(c / p[0]) for c in p[1:]), default=Fraction(0))
+
+    def between(self, lo: Fraction, hi: Fraction) -> int:
+        """How many lie in (lo, hi]."""
+        return self._changes(lo) - self._changes(hi)
+
+    def _changes(self, x: Fraction) -> int:
+        signs = [v > 0 for q in self.chain if (v := value(q, x)) != 0]
+        return sum(1 for s, t in pairwise(signs) if s != t)
+
+    @property
+    def count(self) -> int:
+        return self.between(-self.bound, self.bound)
+
+    def largest(self) -> Interval:
+        """An enclosure of the largest real root (there is one); exact where it is a rational of few digits."""
+        lo, hi = -self.bound, self.bound
+        while hi - lo > PRECISION:
+            middle = (lo + hi) / 2
+            lo, hi = (middle, hi) if self.between(middle, hi) else (lo, middle)
+        guess = ((lo + hi) / 2).limit_denominator(10**6)
+        for x in (guess, hi):
+            if value(self.chain[0], x) == 0 and not self.between(x, self.bound):
+                return exactly(x)
+        return Interval(lo=lo, hi=hi)
+
+
+def value(p: Poly, x: Fraction) -> Fraction:
+    total = Fraction(0)
+    for c in p:
+        total = total * x + c
+    return total
+
+
+def largest_root(p: Poly) -> Interval:
+    return Roots.of(radical(p)).largest()
+
+
+def smallest_root(p: Poly) -> Interval:
+    """Of p(x): minus the largest of p(-x)."""
+    n = len(p) - 1
+    found = largest_root(tuple(c if (n - i) % 2 == 0 else -c for i, c in enumerate(p)))
+    assert found.lo is not None
+    assert found.hi is not None
+    return Interval(lo=-found.hi, hi=-found.lo)
+
+
+def _annihilates(rows: Rows, distinct: Poly) -> bool:
     """Whether the product of the distinct factors is zero at A: exactly then A is diagonalisable over C."""
     n = len(rows)
-    total = _identity(n)
-    for p in factors:
-        value = [[Fraction(0)] * n for _ in range(n)]
-        for c in p:
-            value = _times(rows, value)
-            for i in range(n):
-                value[i][i] += c
-        total = _times(total, value)
+    total = [[Fraction(0)] * n for _ in range(n)]
+    for c in distinct:
+        total = _times(rows, total)
+        for i in range(n):
+            total[i][i] += c
     return all(v == 0 for row in total for v in row)
 
 
@@ -158,11 +222,6 @@ def _is_identity(rows: Rows) -> bool:
     return [list(r) for r in rows] == _identity(len(rows))
 
 
-def _hull(parts: Sequence[Interval]) -> Interval:
-    lows, highs = [p.lo for p in parts if p.lo is not None], [p.hi for p in parts if p.hi is not None]
-    return Interval(lo=min(lows), hi=max(highs))
-
-
 def _magnitude(x: Interval) -> Interval:
     """The largest absolute value, enclosed."""
     assert x.lo is not None
@@ -171,9 +230,10 @@ def _magnitude(x: Interval) -> Interval:
     return Interval(lo=Fraction(0), hi=top)
 
 
-def _root(x: Fraction) -> Interval:
-    """An enclosure of the square root; exact for squares of rationals."""
-    return Interval(lo=Fraction(0), hi=root_above(x))
+def _root(x: Interval) -> Interval:
+    """[0, square root of the upper end]; exact for squares of rationals."""
+    assert x.hi is not None
+    return Interval(lo=Fraction(0), hi=root_above(max(x.hi, Fraction(0))))
 
 
 def root_above(x: Fraction) -> Fraction:
