@@ -83,7 +83,11 @@ def _coupling(ranges: Ranges, step: MicroStep) -> Interval:
     total = iv.exactly(0)
     for a, b in step.low_rank:
         left, right = factors(ranges, a), factors(ranges, b)
-        if left.vectors and left.vectors == right.vectors and all(ranges.nodes[v].type.dtype == "real" for v in left.vectors):
+        if (
+            left.vectors
+            and left.vectors == right.vectors
+            and all(ranges.nodes[v].type.dtype == "real" for v in left.vectors)
+        ):
             size = iv.magnitude(ranges.scaled_norm([*left.scalars, *right.scalars], [], left.vectors))
         else:
             size = _norms(ranges, left.vectors, right.vectors, [*left.scalars, *right.scalars])
