@@ -366,7 +366,8 @@ class _Parser:
             self._error("E0108", f"`{word}` does not begin a statement", statement.tokens[0], help_)
         if statement.block is not None:
             inside = self._body(statement.block, "unknown")  # what may stand in it is not known
-            self.broken_names.update(s.name for s in inside if isinstance(getattr(s, "name", None), str))
+            names = (getattr(s, "name", None) for s in inside)
+            self.broken_names.update(n for n in names if isinstance(n, str))
 
     def _expect(self, statement: Statement) -> ast.Expect | None:
         block = statement.block

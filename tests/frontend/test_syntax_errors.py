@@ -306,3 +306,28 @@ def test_the_shown_form() -> None:
         "  |              ^\n"
         "  = help: a power is written `^`"
     )
+
+
+def test_habits_of_other_languages_are_one_error_each() -> None:
+    """A loop hides no name that it declares, and a call through a module is one mistake."""
+    text = """cell A(d: dim) {
+  input x: float[d]
+  for h in heads {
+    let q = linear[d](x)
+  }
+  let o = np.outer(q, q)
+  expect { lineer in h }
+  output y = q
+}"""
+    _, found = parse_text(text, "a.rnn")
+    assert [(d.code, d.span.line if d.span else 0) for d in found.sorted()] == [
+        ("E0105", 2),
+        ("E0108", 3),
+        ("E0107", 6),
+        ("E0102", 7),
+    ]
+    helps = [d.help for d in found.sorted()]
+    assert helps[0] == "real numbers are `real`"
+    assert "`per heads { }`" in helps[1]
+    assert "`outer(...)`" in helps[2]
+    assert helps[3] == "did you mean `linear`?"
