@@ -134,6 +134,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "settings": {k: os.environ[k] for k in SETTINGS if k in os.environ},
         "load_before": round(os.getloadavg()[0], 2),
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
