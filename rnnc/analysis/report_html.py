@@ -190,7 +190,7 @@ def _caption(samples: Samples, g: GroupReport, real: bool) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{round(value, 6):.6g}"
+    return f"{round(value, 6) + 0.0:.6g}"
 
 
 def _ranges(report: Report) -> str:

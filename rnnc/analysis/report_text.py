@@ -115,8 +115,9 @@ def _group(g: GroupReport) -> Iterator[RenderableType]:
     yield _strategies(g)
     for line in _illegal(g):
         yield Text(line)
-    for remedy in dict.fromkeys(o.remedy for o in g.plan.options if o.remedy):
-        yield Text(f"  to change   {remedy}")
+    if g.plan.strategy in ("step", "sequential"):  # the page has those of the others too
+        for remedy in dict.fromkeys(o.remedy for o in g.plan.options if o.remedy):
+            yield Text(f"  to change   {remedy}")
     yield Text.assemble("  chosen      ", (g.plan.strategy, "bold green"), f": {g.plan.chosen.why}")
     if g.plan.chosen.safety:
         yield Text(f"  safe        {g.plan.chosen.safety}")

@@ -224,7 +224,7 @@ def _spectrum_line(row: Mapping[str, Any], several: bool) -> str:
         shown = f"{what} proved in {'[' if left else '('}{low}, {high}{']' if right else ')'}"
     if sampled is None:
         return f"{about}{shown}"
-    low, high = (round(v, 6) for v in sampled["real_part" if real else "modulus"])
+    low, high = (round(v, 6) + 0.0 for v in sampled["real_part" if real else "modulus"])
     return f"{about}{shown}; seen {low:g} to {high:g} in {sampled['transitions']} transitions"
 
 
