@@ -169,9 +169,7 @@ def closure_json(closure: Closure, dfa: DFA) -> dict[str, Any]:
 
 
 def certificate(verification: Verification) -> dict[str, Any]:
-    """The certificate of a verification: every claim whose evidence carries `closure_json` under "certificate" and that
-    the checker accepts.
-    """
+    """The certificate of a verification: every claim that a closure proves and that the checker accepts."""
     from rnnc.verify.checker import Reject, check
 
     claims: list[dict[str, Any]] = []
@@ -200,15 +198,19 @@ def certificate(verification: Verification) -> dict[str, Any]:
 
 
 def _closure_of(result: ClaimResult) -> dict[str, Any] | None:
-    found = None if result.evidence is None else result.evidence.data.get("certificate")
-    return found if isinstance(found, dict) else None
+    proof = None if result.evidence is None else result.evidence.proof
+    if proof is None:
+        return None
+    closure, dfa = proof
+    return closure_json(closure, dfa)
 
 
 def _why_not(result: ClaimResult) -> str:
     if result.verdict == "unknown":
         return "nothing is claimed"
     kind = "nothing" if result.evidence is None else result.evidence.kind
-    return f"it rests on a {kind}, which the checker has no rule for"
+    what = {"theorem": "a theorem", "analysis": "an analysis", "witness": "a witness of several layers"}.get(kind, kind)
+    return f"it rests on {what}, which the checker has no rule for"
 
 
 def write(path: str | Path, verification: Verification, spec: Spec | None = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import numpy
 
@@ -347,8 +347,7 @@ def preimage_of(kind: str, x: Num) -> Num | None:
         ((key, c),) = x.terms.items()
         (found, power), *more = key[3] or (((None, None), 0),)
         if key[:3] == (0, (), 0) and c == 1 and power == 1 and not more and found[0] == kind:
-            value: Num = found[1]
-            return value
+            return cast(Num, found[1])
     return None
 
 

@@ -165,7 +165,7 @@ class Engine:
                 verdict="refuted" if negated else "proved",
                 precision=precision,
                 reason=found.reason,
-                evidence=Evidence(kind="witness", source=found.source, data=found.data),
+                evidence=Evidence(kind="witness", source=found.source, data=found.data, proof=found.proof),
             )
         reason = f"no theorem rules it out ({_nearest(tried, precision)}), and {found}"
         return ClaimResult(

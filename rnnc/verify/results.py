@@ -26,12 +26,16 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Why a verdict holds.  `source` cites the theorem or construction; `data` is plain JSON (weights, states)."""
+    """Why a verdict holds.  `source` cites the theorem or construction; `data` is plain JSON (weights, states).
+
+    `proof` is what a certificate is written from (of a witness: its closure and automaton); no part of the JSON.
+    """
 
     kind: EvidenceKind
     source: str = ""
     conditions: tuple[Condition, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
+    proof: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

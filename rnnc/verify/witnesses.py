@@ -29,6 +29,7 @@ class Found:
     reason: str
     source: str
     data: dict[str, Any] = field(default_factory=dict)
+    proof: Any = field(default=None, compare=False, repr=False)  # (closure, automaton) of a witness in one layer
 
 
 def find(
@@ -60,6 +61,7 @@ def _judged(witness: Any, precision: Precision) -> Found | str:
         "float32": ("attained", "saturation"),
     }.get(precision, ())
     if witness.status in serves:
-        return Found(reason=witness.reason, source=witness.source, data=witness.to_json())
+        proof = (witness.closure, witness.dfa) if witness.layers == 1 else None
+        return Found(reason=witness.reason, source=witness.source, data=witness.to_json(), proof=proof)
     how = "in the limit only" if witness.status == "limit" else "in the limit, and in float32 by saturation"
     return f"the weights that were found do it {how}: that says nothing under {precision}"

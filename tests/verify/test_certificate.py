@@ -178,7 +178,7 @@ def test_claims_without_a_closure_are_listed() -> None:
             claim=claim, line=1, verdict="proved", precision="finite_precision", reason="", evidence=evidence
         )
 
-    witness = Evidence(kind="witness", data={"certificate": closure_json(closure, PARITY)})
+    witness = Evidence(kind="witness", proof=(closure, PARITY))
     results = (result("recognizes parity", witness), result("stable", Evidence(kind="analysis")))
     data = certificate(Verification(file="x.rnn", cells=(CellResults(cell="Closed", hyper={}, results=results),)))
     assert [c["claim"] for c in data["claims"]] == ["recognizes parity"]
