@@ -29,6 +29,8 @@ TOGGLE = """cell Toggle(d: dim) {
     not recognizes mod(3)
     eigenvalues(A) in [-1, 1]
     recognizes flip_flop
+    not recognizes mod(3) under float32
+    recognizes parity under exact
   }
 }
 """
@@ -92,6 +94,13 @@ def test_theorems_for_all_weights_come_first(tmp_path):
     assert (never.verdict, never.precision) == ("proved", "finite_precision")
     assert never.reason.startswith("for all weights: ")
     assert never.evidence.data["these_weights"]["words"]
+
+
+def test_precision_models_are_not_mixed(tmp_path):
+    found = flips(tmp_path)
+    assert found["not recognizes mod(3) under float32"].precision == "float32"
+    assert found["not recognizes mod(3) under float32"].verdict == "proved"  # two words with one state
+    assert found["recognizes parity under exact"].verdict == "unknown"
 
 
 def test_weights_as_exact_numbers(tmp_path):
