@@ -10,9 +10,9 @@ import pytest
 import rnnc
 from rnnc.ir.oracle import run
 from rnnc.ir.types import Interval
+from rnnc.verify.bounds import outside
 from rnnc.verify.engine import verify
 from rnnc.verify.results import ClaimResult
-from rnnc.verify.structural import _outside
 
 GRU = """
 state h: real[n] = 0
@@ -128,7 +128,7 @@ def test_sizes_that_are_given_are_used() -> None:
 @pytest.mark.parametrize("matrix", [[[1, 1], [0, 1]], [[1, 1e3], [0, 1]], [[0.5, 1, 0], [0, 0.5, 1], [0, 0, 0.5]]])
 def test_rounding_of_defective_matrices_refutes_nothing(matrix: list[list[float]]) -> None:
     noisy = np.array(matrix) + 1e-14 * np.ones((len(matrix), len(matrix)))
-    assert _outside(noisy, Interval(lo=Fraction(0), hi=Fraction(1))) is None
+    assert outside(noisy, Interval(lo=Fraction(0), hi=Fraction(1))) is None
 
 
 def test_claims_that_mean_nothing_here_are_unknown() -> None:
