@@ -15,6 +15,7 @@ from rnnc.frontend.patterns import PatternError, read_pattern
 from rnnc.frontend.scope import Scope, suggestion
 
 MAX_LETTERS, MAX_STATES = 64, 1000
+MAX_PARTS = 100  # other languages that one is made of
 MAX_POINTS = 64  # that a permutation of `generated(...)` moves
 
 # family -> least and greatest argument; below, a group is trivial or goes by another name
@@ -172,8 +173,7 @@ def check_language_decl(item: ast.LanguageDecl, scope: Scope, found: Diagnostics
             message = f"this group has {generators} generators, and `{item.name}` {len(item.alphabet)} letters"
             found.error("E0502", message, value.span, help="one letter for each generator, in their order")
         return
-    if _in_circle(item, scope):
-        found.error("E0206", f"`{item.name}` is defined by itself", value.span)
+    if not _founded(item, scope, found):
         return
     for leaf in leaves(value):
         letters = check_language(leaf, scope, found)
@@ -194,22 +194,29 @@ def leaves(expr: ast.Expr) -> Iterator[ast.Expr]:
             yield expr
 
 
-def _in_circle(item: ast.LanguageDecl, scope: Scope) -> bool:
-    """Whether a language's value leads back to it (imports form no circle, so only through this file)."""
+def _founded(item: ast.LanguageDecl, scope: Scope, found: Diagnostics) -> bool:
+    """Whether a language's value does not lead back to it, nor through too many others; else it is reported.
+
+    Imports form no circle, so only names of this file count.
+    """
     seen: set[str] = set()
     open_ = [item]
     while open_:
-        current = open_.pop()
-        for leaf in leaves(current.value):
+        for leaf in leaves(open_.pop().value):
             if not isinstance(leaf, ast.Name) or leaf.id in seen:
                 continue
             seen.add(leaf.id)
             binding = scope.lookup(leaf.id)
-            if binding is not None and binding.decl is item:
-                return True
-            if binding is not None and isinstance(binding.decl, ast.LanguageDecl):
-                open_.append(binding.decl)
-    return False
+            declared = binding.decl if binding is not None else None
+            if declared is item:
+                found.error("E0206", f"`{item.name}` is defined by itself", item.value.span)
+                return False
+            if isinstance(declared, ast.LanguageDecl):
+                open_.append(declared)
+        if len(seen) > MAX_PARTS:
+            found.error("E0304", f"`{item.name}` is made of more than {MAX_PARTS} languages", item.value.span)
+            return False
+    return True
 
 
 # ---------------------------------------------------------------- groups

@@ -14,6 +14,8 @@ Word: TypeAlias = tuple[str, ...]
 T = TypeVar("T", bound=Hashable)
 
 MAX_TRANSITIONS = 2_000_000  # states times letters: the most that is built
+MAX_PRODUCT = 20_000  # states of two languages joined
+LONGEST_NAME = 40
 
 
 class TooLarge(ValueError):
@@ -191,7 +193,7 @@ def product(a: DFA, b: DFA, accepts: Callable[[bool, bool], bool]) -> DFA:
     index = {(a.start, b.start): 0}
     pairs = [(a.start, b.start)]
     delta: list[tuple[int, ...]] = []
-    most = MAX_TRANSITIONS // max(1, len(a.alphabet))
+    most = min(MAX_PRODUCT, MAX_TRANSITIONS // max(1, len(a.alphabet)))
     for p, q in pairs:  # grows while it is walked
         row = []
         for i, j in enumerate(columns):
@@ -205,11 +207,18 @@ def product(a: DFA, b: DFA, accepts: Callable[[bool, bool], bool]) -> DFA:
         delta.append(tuple(row))
     return DFA(
         alphabet=a.alphabet,
-        states=_distinct([f"{a.states[p]},{b.states[q]}" for p, q in pairs]),
+        states=_joined(a, b, pairs),
         delta=tuple(delta),
         start=0,
         accept=frozenset(i for i, (p, q) in enumerate(pairs) if accepts(p in a.accept, q in b.accept)),
     )
+
+
+def _joined(a: DFA, b: DFA, pairs: list[tuple[int, int]]) -> tuple[str, ...]:
+    """Names of pairs of states; numbers when they would be long (they double with each product)."""
+    if max(map(len, (*a.states, *b.states))) > LONGEST_NAME:
+        return tuple(f"q{i}" for i in range(len(pairs)))
+    return _distinct([f"{a.states[p]},{b.states[q]}" for p, q in pairs])
 
 
 def distinguishing_word(a: DFA, b: DFA, *, nonempty: bool = False) -> Word | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
 
 from rnnc.diagnostics import Diagnostics, SpecError
 from rnnc.frontend import ast
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rnnc.spec import Spec
 
 Kind = Literal["regular", "group", "context_free"]
+Known: TypeAlias = "dict[tuple[int, tuple[str, ...] | None], Language]"  # declarations worked out, by their letters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +108,8 @@ def language_of(source: Spec | LoadedModule | None, expr: ast.Expr) -> Language:
     _stop_at(found, source)
     try:
         if not isinstance(expr, ast.Unary | ast.Binary):
-            return _leaf(expr, scope, None)
-        return language(show(expr), _dfa(expr, scope, None))
+            return _leaf(expr, scope, None, {})
+        return language(show(expr), _dfa(expr, scope, None, {}))
     except TooLarge as error:
         found.error("E0504", f"`{show(expr)}` is too large: {error}", expr.span)
         _raise(found, source)
@@ -138,7 +139,7 @@ def _raise(found: Diagnostics, source: Spec | LoadedModule | None) -> NoReturn:
     raise SpecError(found.sorted(), dict(getattr(source, "sources", {})))
 
 
-def _leaf(expr: ast.Expr, scope: Scope, alphabet: Sequence[str] | None) -> Language:
+def _leaf(expr: ast.Expr, scope: Scope, alphabet: Sequence[str] | None, known: Known) -> Language:
     """A named or built-in language, its letters called by `alphabet` where that is given."""
     name = expr.callee if isinstance(expr, ast.Call) else expr
     assert isinstance(name, ast.Name)
@@ -152,7 +153,10 @@ def _leaf(expr: ast.Expr, scope: Scope, alphabet: Sequence[str] | None) -> Langu
         case ast.LanguageDecl() as decl:
             assert binding is not None
             inner = binding.module.scope if binding.module is not None else scope
-            return _declared(decl, inner, alphabet)
+            key = (id(decl), None if alphabet is None else tuple(alphabet))
+            if key not in known:
+                known[key] = _declared(decl, inner, alphabet, known)
+            return known[key]
         case _:
             args = numbers(expr)
             if name.id == "dyck" and len(args) == 1:
@@ -160,7 +164,7 @@ def _leaf(expr: ast.Expr, scope: Scope, alphabet: Sequence[str] | None) -> Langu
             return language(show(expr), _called(BUILDERS[name.id](*args), alphabet))
 
 
-def _declared(decl: ast.LanguageDecl, scope: Scope, alphabet: Sequence[str] | None) -> Language:
+def _declared(decl: ast.LanguageDecl, scope: Scope, alphabet: Sequence[str] | None, known: Known) -> Language:
     found = Diagnostics()
     check_language_decl(decl, scope, found)
     _stop_at(found, None)
@@ -176,8 +180,8 @@ def _declared(decl: ast.LanguageDecl, scope: Scope, alphabet: Sequence[str] | No
             _stop_at(found, None)
         return language(decl.name, _called(rename(task.dfa, decl.alphabet), alphabet))
     if isinstance(value, ast.Unary | ast.Binary):
-        return language(decl.name, _called(_dfa(value, scope, decl.alphabet), alphabet))
-    other = _leaf(value, scope, decl.alphabet)
+        return language(decl.name, _called(_dfa(value, scope, decl.alphabet, known), alphabet))
+    other = _leaf(value, scope, decl.alphabet, known)
     if other.dfa is None:
         letters = tuple(alphabet or decl.alphabet)
         return Language(
@@ -198,17 +202,17 @@ def _called(dfa: DFA, alphabet: Sequence[str] | None) -> DFA:
     return reorder(dfa, alphabet) if set(alphabet) == set(dfa.alphabet) else rename(dfa, alphabet)
 
 
-def _dfa(expr: ast.Expr, scope: Scope, alphabet: Sequence[str] | None) -> DFA:
+def _dfa(expr: ast.Expr, scope: Scope, alphabet: Sequence[str] | None, known: Known) -> DFA:
     """A Boolean combination; each language in it over the same letters."""
     match expr:
         case ast.Unary():
-            return complement(_dfa(expr.operand, scope, alphabet))
+            return complement(_dfa(expr.operand, scope, alphabet, known))
         case ast.Binary():
-            left, right = _dfa(expr.left, scope, alphabet), _dfa(expr.right, scope, alphabet)
+            left, right = (_dfa(e, scope, alphabet, known) for e in (expr.left, expr.right))
             both: Callable[[bool, bool], bool] = (lambda a, b: a and b) if expr.op == "and" else (lambda a, b: a or b)
             return minimise(product(left, right, both))
         case _:
-            leaf = _leaf(expr, scope, alphabet)
+            leaf = _leaf(expr, scope, alphabet, known)
             if leaf.dfa is None:
                 raise _NotRegular(f"`{leaf.name}` is not regular: `not`, `and` and `or` join regular languages")
             return leaf.dfa

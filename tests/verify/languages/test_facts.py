@@ -313,6 +313,25 @@ def test_a_language_too_large_is_reported() -> None:
         language_of(spec, expr)
 
 
+def test_languages_made_of_many_others() -> None:
+    """Each is worked out once, though it is named twice in the next; a hundred is the bound."""
+    lines = ["language L0 over {0, 1} = mod(3)"]
+    lines += [f"language L{i} over {{0, 1}} = L{i - 1} and (L{i - 1} or parity)" for i in range(1, 80)]
+    found = named("L79", chr(10).join(lines)).dfa
+    assert found is not None
+    assert equivalent(found, BUILDERS["mod"](3))
+    chain = [f"language L{i} over {{0, 1}} = L{i + 1}" for i in range(150)]
+    problems = parse(chr(10).join([*chain, "language L150 over {0, 1} = parity"])).check().items
+    assert {d.code for d in problems} == {"E0304"}
+    assert len(problems) == 51  # `parity` counts too
+
+
+def test_a_product_too_large_is_reported() -> None:
+    spec, expr = claimed("recognizes (mod(997) and mod(991))")
+    with pytest.raises(SpecError, match=r"E0504.*more than 20000 states"):
+        language_of(spec, expr)
+
+
 PATTERNS = {
     "a*b": ["b", "ab", "aab"],
     "(a|b)+": ["a", "b", "ab", "bb"],
