@@ -1,4 +1,4 @@
-"""What letters do to an automaton's states, as maps a recurrence can have: bits, rotations, reflections, transpositions."""
+"""What letters do to an automaton's states, as maps a recurrence can have: bits, rotations, reflections, swaps."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def determines(bits: tuple[Bit, ...], dfa: DFA) -> bool:
 
 
 def bit_automata(dfa: DFA, able: frozenset[BitLetter], most: int) -> Iterator[tuple[Bit, ...]]:
-    """Sets of up to `most` bits whose values tell the state, smallest first; `able` is what a letter can do to a bit."""
+    """Sets of up to `most` bits whose values tell the state, smallest first; `able`: what a letter can do to a bit."""
     kinds = [k for k in ("hold", "zero", "one", "flip") if k in able]
     letters = len(dfa.alphabet)
     if not kinds or len(kinds) ** letters > 4096:
@@ -231,13 +231,16 @@ def point_actions(dfa: DFA) -> Iterator[tuple[Permutation, ...]]:
             yield action
 
 
-def _on_cosets(group: list[Permutation], subgroup: list[Permutation], generators: tuple[Permutation, ...]) -> tuple[Permutation, ...]:
+def _on_cosets(
+    group: list[Permutation], subgroup: list[Permutation], generators: tuple[Permutation, ...]
+) -> tuple[Permutation, ...]:
     cosets: list[frozenset[Permutation]] = []
     for g in group:
         if not any(g in c for c in cosets):
             cosets.append(frozenset(compose(h, g) for h in subgroup))
     return tuple(
-        tuple(next(k for k, d in enumerate(cosets) if compose(next(iter(c)), g) in d) for c in cosets) for g in generators
+        tuple(next(k for k, d in enumerate(cosets) if compose(next(iter(c)), g) in d) for c in cosets)
+        for g in generators
     )
 
 

@@ -46,7 +46,12 @@ def automata(
 
 
 def _proposal(
-    cell: CellIR, s: State, shape: tuple[int, ...], dfa: DFA, units: list[tuple[int, int]], values: tuple[Number, Number]
+    cell: CellIR,
+    s: State,
+    shape: tuple[int, ...],
+    dfa: DFA,
+    units: list[tuple[int, int]],
+    values: tuple[Number, Number],
 ) -> tuple[Proposal, Contexts]:
     on, off = values
     letters = range(len(dfa.alphabet))

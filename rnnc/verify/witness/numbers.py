@@ -1,8 +1,8 @@
 """Numbers a target may be: rational combinations of atoms such as omega, sqrt(3) or logit(1/3).
 
 The search needs little arithmetic: it adds, scales by rationals, and inverts functions.  A value of a function that is
-no rational, and the argument at which a function has a wanted value, are atoms; what they are worth is left to the exact
-domain that closes the witness.
+no rational, and the argument at which a function has a wanted value, are atoms; what they are worth is left to the
+exact domain that closes the witness.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Number:
     def __sub__(self, other: Number) -> Number:
         return self + -other
 
-    def __mul__(self, other: Number) -> Number | None:  # type: ignore[override]
+    def __mul__(self, other: Number) -> Number | None:
         """The product, or None where it is no combination of atoms."""
         for x, y in ((self, other), (other, self)):
             if x.known is not None:
@@ -192,7 +192,7 @@ class Number:
         if ratio is not None:
             return Number(ratio)
         if not other.rational and len(other.atoms) == 1 and isinstance(other.atoms[0][0], Root):
-            (atom, c), = other.atoms
+            ((atom, c),) = other.atoms
             if isinstance(atom, Root) and atom.radicand:
                 product = self * Number.of(atom)
                 return None if product is None else product.scaled(1 / (c * atom.radicand))

@@ -22,7 +22,9 @@ from rnnc.verify.witness.numbers import OMEGA, ONE, ZERO, Number, cosine, forwar
 Array: TypeAlias = Any  # np.ndarray of objects
 Option: TypeAlias = "list[Array | None]"  # what is wanted of each argument
 
-VIEWS = frozenset({"lift", "merge", "split_per", "expand", "broadcast", "reshape", "transpose", "slice", "concat", "layout"})
+VIEWS = frozenset(
+    {"lift", "merge", "split_per", "expand", "broadcast", "reshape", "transpose", "slice", "concat", "layout"}
+)
 
 
 class Conflict(Exception):
@@ -234,7 +236,9 @@ def _follows(w: Want) -> Array:
 Pair: TypeAlias = "tuple[Number | None, Number | None]"
 
 
-def _entrywise(w: Want, rules: tuple[Callable[[Number, Number | None, Number | None], Pair | None], ...]) -> Iterator[Option]:
+def _entrywise(
+    w: Want, rules: tuple[Callable[[Number, Number | None, Number | None], Pair | None], ...]
+) -> Iterator[Option]:
     """Each rule says, entry by entry, what is wanted of both operands, given what is known of them."""
     full = w.target.shape
     known = [np.broadcast_to(_aligned(k, len(full)), full) for k in w.known]

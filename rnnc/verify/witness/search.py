@@ -30,10 +30,12 @@ from rnnc.verify.witness.numbers import ONE, ZERO, Number
 from rnnc.verify.witness.outputs import with_outputs
 from rnnc.verify.witness.rules import Array, Conflict
 from rnnc.verify.witness.solver import Branch, Clock, Contexts, OutOfBudget, Solver, Stuck
+from rnnc.verify.witness.stacks import in_two_layers
 from rnnc.verify.witness.targets import Proposal, bit_targets, places, proposals
 from rnnc.verify.witness.witness import TAU, Witness
 
 MOST_STEPS = 2000  # nodes taken for one proposal
+MOST_ROUNDED = 400  # states in floating point, beyond those that exact arithmetic has
 MAX_SIZE = 64  # of a dim that the search chooses
 
 
@@ -59,14 +61,16 @@ def find_witness(
     are told apart as far as its language does.
     """
     allowed = budget if isinstance(budget, Budget) else Budget(seconds=10.0 if budget is None else float(budget))
-    from rnnc.verify.witness.stacks import in_two_layers
-
     end = time.monotonic() + allowed.seconds
-    share = allowed if layers == 1 else Budget(seconds=allowed.seconds / 2, states=allowed.states)
+    share = allowed if layers == 1 else Budget(seconds=allowed.seconds / 4, states=allowed.states)
     found = _in_one_layer(inline_calls(cell), dfa, dict(dims or {}), share)
     if found is None and layers >= 2:
-        rest = Budget(seconds=max(0.0, end - time.monotonic()), states=allowed.states)
-        found = in_two_layers(cell, dfa, dict(dims or {}), rest)
+        flat = inline_calls(cell)
+
+        def search(automaton: DFA, sizes: dict[str, int], seconds: float) -> Witness | None:
+            return _in_one_layer(flat, automaton, sizes, Budget(seconds=seconds, states=allowed.states))
+
+        found = in_two_layers(flat, dfa, dict(dims or {}), end, search)
     return found
 
 
@@ -216,7 +220,7 @@ def _witness(
             continue
         closed = close(cell, dims, params, letters, dfa, _most(cell, dfa, budget))
         if isinstance(closed, Closure):
-            return finished(cell, dfa, dims, params, letters, closed, attempt.proposal, budget)
+            return finished(cell, dfa, dims, params, letters, closed, attempt.proposal)
     return None
 
 
@@ -224,7 +228,8 @@ def _most(cell: CellIR, dfa: DFA, budget: Budget) -> int:
     """How many states a closure may have: each of the automaton's, with all that buffers hold, and some to spare."""
     widths = [int(Fraction(str(n.attr("width")))) - 1 for n in cell.nodes if n.op == "conv"]
     remembered = sum(len(dfa.alphabet) ** k for k in range(max(widths, default=0) + 1))
-    return min(budget.states, 4 * (len(dfa.states) + 2) * (len(dfa.alphabet) + 1) * remembered)
+    most: int = 4 * (len(dfa.states) + 2) * (len(dfa.alphabet) + 1) * remembered
+    return min(budget.states, most)
 
 
 def finished(
@@ -235,12 +240,11 @@ def finished(
     letters: dict[str, dict[str, Any]],
     closed: Closure,
     proposal: Proposal,
-    budget: Budget,
 ) -> Witness:
     """The witness of a closure, with what floating point makes of it."""
     saturated = None
     if not closed.attained:
-        saturated = close(cell, dims, params, letters, dfa, budget.states, "float32", TAU)
+        saturated = close(cell, dims, params, letters, dfa, 4 * len(closed.states) + MOST_ROUNDED, "float32", TAU)
     through = closed.readout.through == "outputs"
     return Witness(
         cell=cell,

@@ -1,9 +1,9 @@
 """From wanted values of nodes, one array a context, back to the raw parameters (and free inputs) that give them.
 
-Nodes are taken from the last to the first, so all that is wanted of one is known when it is taken.  Nonlinear operations
-are inverted entry by entry (`rules.py`), with backtracking over the few ways a product or sum can be had.  Nodes that are
-affine in parameters (linear layers) come last: they become exact linear equations, once the values the layers read are
-chosen, letters one-hot where nothing else is wanted of them.
+Nodes are taken from the last to the first, so all that is wanted of one is known when it is taken.  Nonlinear
+operations are inverted entry by entry (`rules.py`), with backtracking over the few ways a product or sum can be had.
+Nodes that are affine in parameters (linear layers) come last: they become exact linear equations, once the values the
+layers read are chosen, letters one-hot where nothing else is wanted of them.
 """
 
 from __future__ import annotations
@@ -160,7 +160,9 @@ class Solver:
             value = n.attr("value")
             shape = self.shape(n.id)
             if n.op == "const":
-                array = np.broadcast_to(_exact(value), shape) if isinstance(value, tuple) else np.full(shape, _exact(value))
+                array = (
+                    np.broadcast_to(_exact(value), shape) if isinstance(value, tuple) else np.full(shape, _exact(value))
+                )
             else:
                 found = OPS[n.op].value
                 assert found is not None
@@ -227,7 +229,12 @@ class Solver:
                 return args[0]
             value = OPS[n.op].value
             assert value is not None
-            return _plain(np.asarray(value(np, self.site(n.id), *args), dtype=object))
+            try:
+                return _plain(np.asarray(value(np, self.site(n.id), *args), dtype=object))
+            except NotAffine:
+                if symbolic:
+                    raise
+                return _wrap(self.unwanted(n.id))
         if n.op in UNARY:
             x = argument(0)
             return np.array([_forward(n.op, e) for e in x.reshape(-1)], dtype=object).reshape(x.shape)
@@ -274,7 +281,9 @@ class Solver:
 
     def _static_affine(self, node: NodeId) -> bool:
         n = self.cell.nodes[node]
-        return n.op == "param" or (n.op in VIEWS and self.has_param[node] and all(self._static_affine(a) for a in n.args))
+        return n.op == "param" or (
+            n.op in VIEWS and self.has_param[node] and all(self._static_affine(a) for a in n.args)
+        )
 
     def affine(self, b: Branch, node: NodeId) -> bool:
         """Turns what is wanted of an affine node into equations; False on a contradiction."""
@@ -286,7 +295,8 @@ class Solver:
             return False
         target = b.wanted[node]
         return all(
-            b.system.add(found[at], target[at]) for at in zip(*np.nonzero(target != None), strict=True)  # noqa: E711
+            b.system.add(found[at], target[at])
+            for at in zip(*np.nonzero(target != None), strict=True)  # noqa: E711
         )
 
     def _read_by(self, b: Branch, node: NodeId) -> list[NodeId]:

@@ -16,6 +16,7 @@ from rnnc.verify.witness.actions import (
     Bit,
     BitLetter,
     Reflection,
+    Turn,
     bit_automata,
     plane_actions,
     plane_reflections,
@@ -39,7 +40,10 @@ class Proposal:
 
 BITS = ("a bit per unit: kept, flipped or set by each letter", "Grazzi et al. 2025, section 3; theory of resets")
 ROTATIONS = ("rotations and reflections of the plane, as products of reflections", "Grazzi et al. 2025, Thms 3 and 6")
-SWAPS = ("permutations of points, as products of transpositions I - (e_i - e_j)(e_i - e_j)^T", "Grazzi et al. 2025, Thm 3")
+SWAPS = (
+    "permutations of points, as products of transpositions I - (e_i - e_j)(e_i - e_j)^T",
+    "Grazzi et al. 2025, Thm 3",
+)
 MATRICES = ("the automaton's transition matrices on one-hot states", "Terzic et al. 2025 (PD-SSM), Prop. 2")
 
 
@@ -50,16 +54,21 @@ class Wanted:
         self.solver = solver
         self.targets: Targets = {}
 
+    def _array(self, node: NodeId) -> Array:
+        if node not in self.targets:
+            self.targets[node] = self.solver.unwanted(node)
+        return self.targets[node]
+
     def put(self, node: NodeId, letter: int, index: tuple[int, ...], value: Number) -> None:
         """Wants `value` at a state index [*per, *shape], or where the node broadcasts to it."""
-        array = self.targets.setdefault(node, self.solver.unwanted(node))
+        array = self._array(node)
         shape = array.shape[1:]
         kept = index[len(index) - len(shape) :] if shape else ()
         array[(letter, *(0 if n == 1 else i for i, n in zip(kept, shape, strict=True)))] = value
 
     def fill(self, node: NodeId, letter: int, block: tuple[int, ...], vector: tuple[Number, ...]) -> None:
         """Wants a whole vector (padded with zeros) in one block of the per axes."""
-        array = self.targets.setdefault(node, self.solver.unwanted(node))
+        array = self._array(node)
         row = array[(letter, *block[: array.ndim - 2])] if array.ndim > 2 else array[letter]
         if array.ndim == 1:
             array[letter] = vector[0]
@@ -118,17 +127,24 @@ def elementwise(solver: Solver, form: Elementwise, dfa: DFA, able: frozenset[Bit
                 w = bit_targets(solver, form, bits, where, one)
                 if w is None:
                     continue
-                quiet = w if form.b is None else w | {form.b: _idle(w, form.b, solver, ZERO)}
-                for kept in (ONE, ZERO) if form.a is not None else ():
-                    targets = quiet | {form.a: _idle(w, form.a, solver, kept)}
+                for targets in _with_idle_units(solver, form, w):
                     yield Proposal(construction=BITS[0], source=BITS[1], targets=targets)
-                for targets in (quiet, w) if quiet is not w else (w,):
-                    yield Proposal(construction=BITS[0], source=BITS[1], targets=targets)
+
+
+def _with_idle_units(solver: Solver, form: Elementwise, w: Targets) -> Iterator[Targets]:
+    """First with the units that carry no bit kept or erased and not written to, then with less wanted of them."""
+    quiet = w if form.b is None else w | {form.b: _idle(w, form.b, solver, ZERO)}
+    if form.a is not None:
+        yield quiet | {form.a: _idle(w, form.a, solver, ONE)}
+        yield quiet | {form.a: _idle(w, form.a, solver, ZERO)}
+    yield quiet
+    if quiet is not w:
+        yield w
 
 
 def _idle(targets: Targets, node: NodeId, solver: Solver, value: Number) -> Array:
     """The units that carry no bit get this coefficient: with nothing written to them they stay where they start."""
-    out = targets.get(node, solver.unwanted(node)).copy()
+    out = targets[node].copy() if node in targets else solver.unwanted(node)
     out[out == None] = value  # noqa: E711
     return out
 
@@ -223,7 +239,7 @@ def _scaled(key: tuple[Number, ...], by: Number) -> tuple[Number, ...] | None:
     return tuple(known) if len(known) == len(out) else None
 
 
-WAYS = tuple(product((True, False), repeat=2))
+WAYS = ((True, True), (True, False), (False, True), (False, False))
 
 
 def _spread(form: MatrixState, lists: tuple[tuple[Micro, ...], ...]) -> tuple[tuple[Micro, ...], ...] | None:
@@ -265,7 +281,7 @@ def _acted(solver: Solver, form: MatrixState) -> int:
 
 
 def matrix_bits(solver: Solver, form: MatrixState, dfa: DFA) -> Iterator[Proposal]:
-    """One bit along one direction of the state: by the decay, or by a low-rank part of strength 1 (erase) or 2 (flip)."""
+    """One bit along one direction: by the decay, or by a low-rank part of strength 1 (erase) or 2 (flip)."""
     for bits in bit_automata(dfa, frozenset({"hold", "flip", "zero", "one"}), 1):
         for one, soft in product((ONE, Number(Fraction(1, 2))), (False, True)):
             letters = tuple(_bit_micros(form, letter, one, soft) for letter in bits[0])
@@ -301,11 +317,11 @@ def matrices(solver: Solver, form: Dense | BlockLinear, dfa: DFA) -> Iterator[Pr
     node = form.a if isinstance(form, Dense) else form.blocks
     n = solver.shape(node)[-1]
     if len(dfa.states) <= n:
-        yield _matrix_proposal(solver, form, node, *_one_hot(dfa), MATRICES)
+        yield _matrix_proposal(solver, form, node, _one_hot(dfa), MATRICES)
     for turns in plane_actions(dfa):
         if n >= 2:
             for start in (Fraction(0), Fraction(1, 8)):
-                yield _matrix_proposal(solver, form, node, *_turning(turns, start), ROTATIONS)
+                yield _matrix_proposal(solver, form, node, _turning(turns, start), ROTATIONS)
 
 
 def _one_hot(dfa: DFA) -> tuple[list[list[list[Number]]], list[list[Number]]]:
@@ -319,7 +335,7 @@ def _one_hot(dfa: DFA) -> tuple[list[list[list[Number]]], list[list[Number]]]:
     return maps, adds
 
 
-def _turning(turns, start: Fraction):  # type: ignore[no-untyped-def]
+def _turning(turns: tuple[Turn, ...], start: Fraction) -> tuple[list[list[list[Number]]], list[list[Number]]]:
     """Isometries of the plane with the point at angle `start` as the origin."""
     maps, adds = [], []
     for t in turns:
@@ -330,7 +346,14 @@ def _turning(turns, start: Fraction):  # type: ignore[no-untyped-def]
     return maps, adds
 
 
-def _matrix_proposal(solver, form, node, maps, adds, names) -> Proposal:  # type: ignore[no-untyped-def]
+def _matrix_proposal(
+    solver: Solver,
+    form: Dense | BlockLinear,
+    node: NodeId,
+    action: tuple[list[list[list[Number]]], list[list[Number]]],
+    names: tuple[str, str],
+) -> Proposal:
+    maps, adds = action
     a = solver.unwanted(node)
     block = (0,) * (a.ndim - 3)
     out: Targets = {node: a}

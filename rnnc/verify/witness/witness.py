@@ -16,7 +16,9 @@ from rnnc.verify.closure import Closure
 from rnnc.verify.languages.dfa import DFA
 
 Status = Literal["attained", "limit", "saturation"]
-TAU = 128.0  # float32: sigmoid, softplus and exp of -128 are 0, sigmoid and tanh of 128 are 1, and 128^2 + 1e-6 is 128^2
+TAU = (
+    128.0  # float32: sigmoid, softplus and exp of -128 are 0, sigmoid and tanh of 128 are 1, and 128^2 + 1e-6 is 128^2
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +56,14 @@ class Witness:
         how = {
             "attained": "attained exactly",
             "limit": "in the limit only",
-            "saturation": f"in the limit, and in float32 by saturation at pre-activation {self.tau:g}" if self.tau else "",
+            "saturation": f"in the limit, and in float32 by saturation at pre-activation {self.tau:g}"
+            if self.tau
+            else "",
         }[self.status]
         stack = f" in {self.layers} layers" if self.first is not None else ""
-        return f"weights were found{stack}: {self.construction} ({how}); {len(self.closure.states)} states close the proof"
+        return (
+            f"weights were found{stack}: {self.construction} ({how}); {len(self.closure.states)} states close the proof"
+        )
 
     def weights(self, tau: float | None = None, dtype: str = "float32") -> dict[str, Any]:
         """Raw parameters as NumPy arrays, omega = tau: the state_dict of the compiled module."""
@@ -74,7 +80,7 @@ class Witness:
 
         from safetensors.numpy import save_file
 
-        told = {a: {n: v.tolist() for n, v in self.inputs(a, tau).items()} for a in self.dfa.alphabet}
+        told = {a: {n: v.tolist() for n, v in self.inputs(a, tau).items()} for a in self.letters}
         metadata = {"letters": json.dumps(told), "dims": json.dumps(dict(self.dims)), "construction": self.construction}
         save_file({k: np.ascontiguousarray(v) for k, v in self.weights(tau).items()}, str(path), metadata=metadata)
 

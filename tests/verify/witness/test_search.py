@@ -28,7 +28,11 @@ def mod(m: int) -> DFA:
 
 
 FLIP_FLOP = DFA(
-    alphabet=("hold", "set", "reset"), states=("off", "on"), delta=((0, 1, 0), (1, 1, 0)), start=0, accept=frozenset({1})
+    alphabet=("hold", "set", "reset"),
+    states=("off", "on"),
+    delta=((0, 1, 0), (1, 1, 0)),
+    start=0,
+    accept=frozenset({1}),
 )
 # Contains "aa": no letter permutes the states.
 TWICE = DFA(alphabet=("a", "b"), states=("", "a", "aa"), delta=((1, 0), (2, 0), (2, 2)), start=0, accept=frozenset({2}))
@@ -91,6 +95,14 @@ def test_one_reflection_does_not_count_to_three() -> None:
     assert witness("deltanet", "DeltaNet", {"reach": 2}, mod(3), budget=1.0) is None
 
 
+def test_two_layers_count_to_three() -> None:
+    """Trap 4, and Grazzi Thm 6: one reflection a step, the second layer picks it by the first."""
+    w = find_witness(specs.stdlib("deltanet").lower("DeltaNet", reach=2), mod(3), layers=2, budget=20)
+    assert w is not None
+    assert w.layers == 2
+    assert w.status == "limit"
+
+
 def test_perturbed_witness_fails() -> None:
     """Trap 8: an eigenvalue of -0.999 instead of -1 does not close."""
     w = witness("deltanet", "DeltaOp", {}, mod(2))
@@ -143,7 +155,14 @@ cell Threshold(d: dim, n: dim = d) {
 
 @pytest.mark.parametrize(
     ("cell", "dfa"),
-    [("Erase", mod(2)), ("Signed", mod(2)), ("Signed", FLIP_FLOP), ("Table", mod(4)), ("Table", TWICE), ("Threshold", mod(2))],
+    [
+        ("Erase", mod(2)),
+        ("Signed", mod(2)),
+        ("Signed", FLIP_FLOP),
+        ("Table", mod(4)),
+        ("Table", TWICE),
+        ("Threshold", mod(2)),
+    ],
 )
 def test_cells_nobody_has_named(cell: str, dfa: DFA) -> None:
     w = find_witness(specs.parse(UNNAMED).lower(cell), dfa, budget=10)
@@ -161,9 +180,7 @@ def test_cells_nobody_has_named(cell: str, dfa: DFA) -> None:
         ("mingru", "MinGRU", {}, FLIP_FLOP),
     ],
 )
-def test_saved_weights_classify_words(
-    tmp_path: Path, file: str, cell: str, hyper: dict[str, object], dfa: DFA
-) -> None:
+def test_saved_weights_classify_words(tmp_path: Path, file: str, cell: str, hyper: dict[str, object], dfa: DFA) -> None:
     """The compiled module with the saved weights, read at the nearest of the closure's states, on words up to 200."""
     w = witness(file, cell, hyper, dfa)
     assert w is not None
