@@ -227,7 +227,7 @@ def _positive_diagonal() -> Iterator[Entry]:
     gates: dict[Subject, tuple[Row, ...]] = {
         **{
             s: (
-                _yes((FLIP_FLOP,), "overwrite", decided=s in (MINGRU, MINLSTM, GLA)),
+                _yes((FLIP_FLOP,), "overwrite", decided=s in (MINGRU, MINLSTM)),
                 _yes((SEEN,), "latch"),
                 _open((ALTERNATING,), "1 layer, no delay"),
             )
