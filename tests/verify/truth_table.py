@@ -345,7 +345,6 @@ TABLE: tuple[Entry, ...] = (*_positive_diagonal(), *_time_invariant(), *_deltas(
 CELL = "cell C(d: dim) {{ input x: real[d]; state h: real[d] = 0; h <- 0.5 * h + x; output y = h'; expect {{ {} }} }}"
 
 
-
 @cache
 def task_of(claim: str) -> Language | GroupTask:
     """The language or group of a column."""
@@ -356,5 +355,3 @@ def task_of(claim: str) -> Language | GroupTask:
     block = next(s for s in cell.body if isinstance(s, ast.Expect))
     expr = block.claims[0].args[0]
     return group_of(expr) if block.claims[0].kind == "tracks" else language_of(spec, expr)
-
-
