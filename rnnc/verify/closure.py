@@ -7,6 +7,7 @@ are compared on nonempty words: the start state of the machine needs no g of its
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -82,25 +83,31 @@ def close(
     budget: int = BUDGET,
     arithmetic: Arithmetic = "exact",
     tau: float = 40.0,
+    seconds: float | None = None,
 ) -> Closure | Conflict:
     """Explores the cell with these weights: `letters[letter][input]` and `params[name]` are exact arrays.
 
-    `arithmetic` float32 or float64 evaluates step by step in that format, with omega = tau.
+    `arithmetic` float32 or float64 evaluates step by step in that format, with omega = tau.  `seconds` bounds the time.
     """
     try:
         machine = cell_machine(cell, dims, params, letters, arithmetic, tau)
     except NotExact as error:
         return Conflict(kind="not_exact", reason=str(error))
-    return close_machine(machine, dfa, budget, arithmetic, tau)
+    return close_machine(machine, dfa, budget, arithmetic, tau, seconds)
 
 
 def close_machine(
-    machine: StepMachine, dfa: DFA, budget: int = BUDGET, arithmetic: Arithmetic = "exact", tau: float = 40.0
+    machine: StepMachine,
+    dfa: DFA,
+    budget: int = BUDGET,
+    arithmetic: Arithmetic = "exact",
+    tau: float = 40.0,
+    seconds: float | None = None,
 ) -> Closure | Conflict:
     """As `close`, for any machine (a stack of layers, for example)."""
     if set(machine.letters) != set(dfa.alphabet):
         raise ValueError(f"the machine reads {sorted(machine.letters)}, the automaton {sorted(dfa.alphabet)}")
-    search = _Search(machine, dfa, budget)
+    search = _Search(machine, dfa, budget, None if seconds is None else time.monotonic() + seconds)
     try:
         found = search.run()
     except NotExact as error:
@@ -123,8 +130,8 @@ def close_machine(
 class _Search:
     """Breadth first over pairs of a machine state and the automaton's state that a word leads to."""
 
-    def __init__(self, machine: StepMachine, dfa: DFA, budget: int) -> None:
-        self.machine, self.dfa, self.budget = machine, dfa, budget
+    def __init__(self, machine: StepMachine, dfa: DFA, budget: int, end: float | None = None) -> None:
+        self.machine, self.dfa, self.budget, self.end = machine, dfa, budget, end
         self.same = equivalent_states(dfa)
         self.index: dict[Hashable, int] = {}
         self.states: list[Any] = []
@@ -169,6 +176,8 @@ class _Search:
         return self.index[state]
 
     def expand(self, state: int) -> Conflict | None:
+        if self.end is not None and time.monotonic() > self.end:
+            return Conflict(kind="budget", reason=f"time was up at {len(self.states)} states")
         for letter in self.dfa.alphabet:
             after, output = self.machine.step(self.states[state], letter)
             if after not in self.index:

@@ -21,8 +21,9 @@ from rnnc.ir.dims import DimError
 from rnnc.ir.graph import CellIR
 from rnnc.ir.types import Disk, Domain, HalfPlane, Interval, UnitNorm
 from rnnc.ir.unfold import inline_calls
-from rnnc.verify.closure import BUDGET, Closure, close
+from rnnc.verify.closure import BUDGET, Closure, close, close_machine
 from rnnc.verify.languages.dfa import DFA
+from rnnc.verify.machines import ExactLayer, Stack, Values
 from rnnc.verify.witness.actions import BitLetter
 from rnnc.verify.witness.convert import exact_number, exact_numbers
 from rnnc.verify.witness.nonlinear import automata, units_needed
@@ -218,10 +219,44 @@ def _witness(
             params = parameters(cell, attempt.solver, branch)
         except NotExact:
             continue
-        closed = close(cell, dims, params, letters, dfa, _most(cell, dfa, budget))
+        left = max(1.0, attempt.solver.clock.end - time.monotonic())
+        closed = close(cell, dims, params, letters, dfa, _most(cell, dfa, budget), seconds=left)
         if isinstance(closed, Closure):
             return finished(cell, dfa, dims, params, letters, closed, attempt.proposal)
     return None
+
+
+class _Timed(Stack):
+    """One layer that stops when the search's time is over."""
+
+    def __init__(self, layer: ExactLayer, letters: Mapping[str, Any], clock: Clock) -> None:
+        super().__init__([layer], letters)
+        self.clock = clock
+
+    def step(self, state: tuple[Values, ...], letter: str) -> tuple[tuple[Values, ...], Values | None]:
+        self.clock.tick()
+        return super().step(state, letter)
+
+
+def _closed(
+    cell: CellIR,
+    dims: dict[str, int],
+    params: dict[str, Any],
+    letters: dict[str, dict[str, Any]],
+    dfa: DFA,
+    most: int,
+    clock: Clock,
+) -> Closure | None:
+    """The closure in exact arithmetic, or None."""
+    try:
+        machine = _Timed(ExactLayer(cell, dims, params), letters, clock)
+    except NotExact:
+        return None
+    found = close_machine(machine, dfa, most)
+    if not isinstance(found, Closure):
+        return None
+    clock.end = max(clock.end, time.monotonic() + 60)  # found: what is done with it is not search
+    return found
 
 
 def _most(cell: CellIR, dfa: DFA, budget: Budget) -> int:
