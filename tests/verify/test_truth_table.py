@@ -18,7 +18,6 @@ from rnnc.verify.target import Target
 # Decided positive entries for which no weights are found yet: (subject, claim) -> what is missing.
 NOT_FOUND = {
     ("GLA", "recognizes flip_flop"): "a search through the low-rank map of the gate that ends in time",
-    ("DeltaNet reach=2", "recognizes mod(3) with layers = 2"): "two layers through the conv of the keys",
 }
 
 SUBJECTS = tuple(dict.fromkeys(e.subject for e in TABLE))
