@@ -396,6 +396,11 @@ def divide(a: Num, b: Num) -> Num:
     return Num(a.field, {}) if a.is_zero and b.terms else a / b
 
 
+def power(a: Num, b: Num) -> Num:
+    plain = b.terms.get((0, (), 0, ()), Fraction(0))
+    return a ** int(plain) if b == plain and plain.denominator == 1 else a if a == 1 else exp(b * log(a))
+
+
 sigmoid = smooth("sigmoid", 0, 1, lambda x: exp(x) / (exp(x) + 1))
 # fmt: off
 UNARY: dict[str, Callable[[Num], Num]] = {
@@ -410,7 +415,7 @@ UNARY: dict[str, Callable[[Num], Num]] = {
 }
 BINARY: dict[str, Callable[[Num, Num], Any]] = {
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": divide,
-    "max": bigger, "min": lambda a, b: -bigger(-a, -b),
+    "pow": power, "max": bigger, "min": lambda a, b: -bigger(-a, -b),
     "polar": lambda r, t: r * turn(t), "complex": lambda a, b: a + b * unity(a.field, 1, 4),
 }
 COMPARE: dict[str, Callable[[Num, Num], bool]] = {
