@@ -324,8 +324,10 @@ def letter_inputs(cell: CellIR, solver: Solver, branch: Branch, dfa: DFA) -> dic
                 given[i.name] = np.full(shape, k, dtype=np.int64)
                 continue
             wanted = branch.wanted.get(i.node)
-            row = np.full(shape, None, dtype=object) if wanted is None else wanted[context].copy()
-            if row.shape != shape or not _into_domain(row, i.domain):
+            row = np.full(shape, None, dtype=object)
+            if wanted is not None:
+                row[...] = wanted[context]
+            if not _into_domain(row, i.domain):
                 return None
             given[i.name] = exact_numbers(row)
         out[letter] = given

@@ -148,7 +148,7 @@ class Solver:
         for same in groups.values():
             row: Array | None = None
             for c in same:
-                row = join(row, target[c])
+                row = join(row, target[c : c + 1])
             out[same] = row
         return out
 
