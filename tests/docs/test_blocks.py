@@ -118,7 +118,8 @@ def run(command: str, shown: list[str] | None, where: str, capsys: pytest.Captur
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
         assert all(re.search(rf"^{target}:", makefile, re.M) for target in arguments), f"{where}: `{command}`"
     elif program == "python":
-        assert (ROOT / arguments[0]).is_file(), f"{where}: `{command}`"  # the examples have tests of their own
+        named = arguments[1].replace(".", "/") + ".py" if arguments[0] == "-m" else arguments[0]
+        assert (ROOT / named).is_file(), f"{where}: `{command}`"  # examples and benchmarks have tests of their own
     else:
         assert program in ("pip", "git", "cd"), f"{where}: `{command}` is not run by any test"
 
