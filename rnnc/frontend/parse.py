@@ -304,7 +304,9 @@ class _Parser:
                 self._error("E0102", f"`{{` or `if` is expected after `else`, not `{tokens[0].word}`", tokens[0])
                 continue
             head = self._parse("if_head", Statement(tokens, block, part.broken))
-            if head is not None and block is not None:
+            if head is None:
+                self._note_dropped(body)
+            elif block is not None:
                 span = span_of(self.file, tokens[0], last)
                 orelse = (ast.If(span=span, then=body, orelse=orelse, **head.fields),)
         return list(orelse) if chain[0].word == "if" else []
@@ -330,6 +332,7 @@ class _Parser:
             return None
         body = self._body(block, "repeat" if word == "repeat" else context)
         if head is None:
+            self._note_dropped(body)
             return None
         node = {"per": ast.Per, "substep": ast.Substep, "repeat": ast.Repeat}[word]
         return node(span=span_of(self.file, tokens[0], block.last), body=body, **head.fields)
@@ -365,9 +368,7 @@ class _Parser:
                 help_ = help_ or f"a statement begins with {', '.join(known)}, or is an update `S <- e`"
             self._error("E0108", f"`{word}` does not begin a statement", statement.tokens[0], help_)
         if statement.block is not None:
-            inside = self._body(statement.block, "unknown")  # what may stand in it is not known
-            names = (getattr(s, "name", None) for s in inside)
-            self.broken_names.update(n for n in names if isinstance(n, str))
+            self._note_dropped(self._body(statement.block, "unknown"))  # what may stand in it is not known
 
     def _expect(self, statement: Statement) -> ast.Expect | None:
         block = statement.block
@@ -408,6 +409,21 @@ class _Parser:
             self.broken_names.add(tokens[1].word)
         elif tokens[0].type == "NAME":
             self.broken_names.add(tokens[0].word)
+
+    def _note_dropped(self, body: tuple[ast.Statement, ...]) -> None:
+        """Remembers the names that the statements of a block without a head give a meaning to."""
+        for statement in body:
+            match statement:
+                case ast.Per() | ast.Substep() | ast.Repeat():
+                    self._note_dropped(statement.body)
+                case ast.If():
+                    self._note_dropped(statement.then + statement.orelse)
+                case ast.Update() | ast.Assign():
+                    self.broken_names.add(statement.target.id)
+                case ast.Expect():
+                    pass
+                case _:
+                    self.broken_names.add(statement.name)
 
     def _error(self, code: str, message: str, token: Token, help_: str = "") -> None:
         self.diagnostics.error(code, message, span_of(self.file, token, token), help=help_)

@@ -10,6 +10,7 @@ from syntax_samples import EVERYTHING, valid_texts
 from rnnc.diagnostics import render
 from rnnc.frontend import ast
 from rnnc.frontend.parse import parse_text, read_source
+from rnnc.spec import parse
 
 Found = tuple[int, int, str]
 
@@ -212,6 +213,12 @@ def test_an_unclosed_bracket_does_not_swallow_the_next_statements() -> None:
         "cell A() {\n  let a = f(x,\n    y\n  let b = (1\n  S <- [\n  expect {\n    norm(A <= 1\n    stable\n  }\n}\n"
     )
     assert errors(source) == [(2, 12, "E0103"), (4, 11, "E0103"), (5, 8, "E0103"), (7, 9, "E0103")]
+
+
+def test_names_in_a_block_with_a_broken_head_are_remembered() -> None:
+    block = "  per 2 {\n    let k = x\n    if true { state h: real = 0; h <- k }\n  }\n"
+    found = parse(f"cell A() {{\n  input x: real\n{block}  output y = k + h\n}}\n").check().sorted()
+    assert [(d.code, d.span.line) for d in found if d.span] == [("E0102", 3)]
 
 
 def test_names_of_broken_statements_are_remembered() -> None:
