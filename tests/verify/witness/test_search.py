@@ -90,6 +90,24 @@ def test_no_parity_under_a_ceiling(file: str, cell: str, hyper: dict[str, object
     assert witness(file, cell, hyper, mod(2), budget=1.0) is None
 
 
+def test_a_square_of_a_layer_is_inverted() -> None:
+    """Both arguments of the product are one node."""
+    text = """
+cell Squares(d: dim, n: dim = 2) {
+  input x: real[d]
+  let a: real[n] = linear(x)
+  state h: real[n] = 0
+  h <- a * a * h + linear(x)
+  output y: real[n] = h'
+}
+"""
+    cell = specs.parse(text).lower()
+    found = find_witness(cell, FLIP_FLOP, budget=15.0)
+    assert found is not None
+    assert found.status == "attained"
+    assert find_witness(cell, mod(2), budget=1.0) is None  # no square is negative
+
+
 def test_one_reflection_does_not_count_to_three() -> None:
     """Trap 4."""
     assert witness("deltanet", "DeltaNet", {"reach": 2}, mod(3), budget=1.0) is None
