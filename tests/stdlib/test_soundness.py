@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import stdlib_specs as specs
 import torch
 
 import rnnc
@@ -17,17 +16,6 @@ from rnnc.stdlib import FOLDER
 HERE = Path(__file__).parent
 
 
-def helpers() -> Any:
-    if "stdlib_specs" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("stdlib_specs", HERE / "specs.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules["stdlib_specs"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["stdlib_specs"])
-    return sys.modules["stdlib_specs"]
-
-
-specs = helpers()
 FOLDERS = [HERE / "odd", HERE / "unlisted", FOLDER]
 CELLS = [
     (path, cell)

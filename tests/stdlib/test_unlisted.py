@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import stdlib_specs as specs
 
 import rnnc
 from rnnc.analysis.recurrence import analyse_recurrence
 
 HERE = Path(__file__).parent
 
-
-def helpers() -> Any:
-    if "stdlib_specs" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("stdlib_specs", HERE / "specs.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules["stdlib_specs"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["stdlib_specs"])
-    return sys.modules["stdlib_specs"]
-
-
-specs = helpers()
 
 # file: cell, kind, structure, field, normal forms, strategies that must be legal beside `step` and `sequential`
 TABLE = {
