@@ -293,7 +293,7 @@ def _add(w: Want) -> Iterator[Option]:
 
 def _mul(w: Want) -> Iterator[Option]:
     if w.node.args[0] == w.node.args[1]:
-        yield from ((*option, None) for option in _unary(w, (lambda t, h: _square_root(t),)))  # both arguments are one
+        yield from ([*option, None] for option in _unary(w, (lambda t, h: _square_root(t),)))  # both arguments are one
         return
     half = Number(Fraction(1, 2))
 
