@@ -354,7 +354,9 @@ def _unroll(c: Lowering, s: ast.Substep, context: Context) -> dict[str, Value]:
         for name in running:
             update = inner.scope.bindings.get(name + "'")
             if update is not None:
-                running[name] = force(c, update, s.span)
+                value = running[name] = force(c, update, s.span)
+                if isinstance(value, Tensor):
+                    c.state_values.add(value.node)
     return running
 
 

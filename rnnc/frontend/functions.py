@@ -394,15 +394,6 @@ def _each(c: Lowering, bound: Bound) -> Value:
     return c.build(bound.call.span, "each", lambda: c.b.add("split_per", node, n=1))
 
 
-def _grad(c: Lowering, bound: Bound) -> Value:
-    return c.error(
-        "E0901",
-        "`grad` comes in a later version",
-        bound.call.span,
-        help="write the gradient out: for 0.5 * sum((S.T @ k - v)^2) it is `outer(k, S.T @ k - v)`",
-    )
-
-
 def _define_all() -> None:
     for name in UNARY:
         define(Function(name=name, run=_unary(name), params=("x",), shape_of=("x",)))
@@ -432,7 +423,6 @@ def _define_all() -> None:
     define(Function(name="ones", run=_filled(1), many=True))
     define(Function(name="one_hot", run=_one_hot, params=("t",)))
     define(Function(name="each", run=_each, params=("x",)))
-    define(Function(name="grad", run=_grad, params=("loss", "state"), required=2))
 
 
 _define_all()

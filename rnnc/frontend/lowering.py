@@ -76,6 +76,7 @@ class Lowering:
     calls: list[str] = field(default_factory=list)  # functions being inlined
     future_states: set[str] = field(default_factory=set)  # declared anywhere in the cell
     future_names: set[str] = field(default_factory=set)
+    state_values: set[NodeId] = field(default_factory=set)  # what `grad` takes for a state, beside the states' leaves
     substep_results: dict[tuple[int, str], dict[str, Value]] = field(default_factory=dict)
     sizes_of_identity: dict[str, Dim] = field(default_factory=dict)
     names_used: set[str] = field(default_factory=set)

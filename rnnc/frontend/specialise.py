@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import rnnc.frontend.functions
+import rnnc.frontend.gradient
 import rnnc.frontend.maps
-import rnnc.frontend.operators  # noqa: F401  (all three fill the table of functions)
+import rnnc.frontend.operators  # noqa: F401  (all four fill the table of functions)
 from rnnc.diagnostics import Diagnostics, Span
 from rnnc.frontend import ast
 from rnnc.frontend.bindings import force
@@ -140,6 +141,8 @@ def _try_function(library: Library, module: LoadedModule, decl: ast.FnDecl, shap
             if default is not None:
                 evaluate(c, default, context)
             leaf = ERROR if resolved is None else Tensor(c.b.leaf("input", name, resolved))
+            if isinstance(leaf, Tensor):
+                c.state_values.add(leaf.node)
             scope.bindings[name] = Binding(name, "value", type_.span, value=leaf, status="done")
         for let in decl.body:
             if let.name in scope.bindings:

@@ -6,12 +6,12 @@ The rules stand in the op table (`Op.vjp`).  Batch and time are no axes of the g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from rnnc.ir.builder import Builder
 from rnnc.ir.dims import ONE
-from rnnc.ir.graph import CellIR, NodeId
+from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.ops import OPS
 from rnnc.ir.types import Type
 
@@ -41,14 +41,29 @@ def backward(
     """
     b = Builder.of(cell)
     wanted = tuple(wanted)
-    active = _active(cell, wanted)
-    grads: dict[NodeId, NodeId] = {}
     seeds: dict[NodeId, NodeId] = {}
     for root in dict.fromkeys(roots):
         if cell.nodes[root].type.dtype in ("real", "complex"):
-            seed = b.leaf("input", f"d_{cell.nodes[root].name or root}", cell.nodes[root].type)
-            seeds[root] = grads[root] = seed
-    for node in reversed(cell.nodes):
+            seeds[root] = b.leaf("input", f"d_{cell.nodes[root].name or root}", cell.nodes[root].type)
+    grads = propagate(b, cell.nodes, seeds, wanted, stop)
+    return Backward(cell=replace(cell, nodes=tuple(b.nodes)), seeds=seeds, grads=grads)
+
+
+def propagate(
+    b: Builder,
+    nodes: Sequence[Node],
+    seeds: Mapping[NodeId, NodeId],
+    wanted: Sequence[NodeId],
+    stop: Set[NodeId] = frozenset(),
+) -> dict[NodeId, NodeId]:
+    """The gradients of the nodes `wanted`, appended to `b`; absent where they are zero by structure.
+
+    Requires: `nodes` are the first ones of `b`; `seeds`: each root with the node of its gradient; else as `backward`.
+    """
+    active = _active(nodes, wanted)
+    grads = dict(seeds)
+    outer_span = b.span
+    for node in reversed(nodes):
         if node.id not in active or node.id not in grads or node.id in stop or not node.args:
             continue
         op = OPS[node.op]
@@ -60,17 +75,16 @@ def backward(
         b.span = node.span
         for arg, g, use in zip(node.args, op.vjp(b, node, grads[node.id], want), want, strict=True):
             if use and g is not None:
-                fitted = fit(b, g, cell.nodes[arg].type)
+                fitted = fit(b, g, nodes[arg].type)
                 grads[arg] = b.map("add", grads[arg], fitted) if arg in grads else fitted
-    b.span = None
-    found = {w: _as_dtype(b, grads[w], cell.nodes[w].type) for w in wanted if w in grads}
-    return Backward(cell=replace(cell, nodes=tuple(b.nodes)), seeds=seeds, grads=found)
+    b.span = outer_span
+    return {w: _as_dtype(b, grads[w], nodes[w].type) for w in wanted if w in grads}
 
 
-def _active(cell: CellIR, wanted: tuple[NodeId, ...]) -> set[NodeId]:
+def _active(nodes: Sequence[Node], wanted: Iterable[NodeId]) -> set[NodeId]:
     """Nodes through which a gradient reaches something wanted."""
     active = set(wanted)
-    for n in cell.nodes:
+    for n in nodes:
         if n.type.dtype in ("real", "complex") and any(a in active for a in n.args):
             active.add(n.id)
     return active
