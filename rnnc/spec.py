@@ -91,14 +91,10 @@ class Spec:
         variants: list[dict[str, bool]] = [{}]
         flags = [h.name for h in decl.hyper if h.kind == "bool"]
         variants += [{h: value} for h in flags for value in (True, False)]
-        lowered = [
-            lower_declaration(self._library, self._module, decl, given, decl.name_span, generic=True)
-            for given in variants
-        ]
-        for cell, problems in lowered:
-            _extend(found, problems)
-            if cell is not None:
-                _extend(found, check_declared_ranges(cell))
+        for given in variants:
+            lowered = lower_declaration(self._library, self._module, decl, given, decl.name_span, generic=True)
+            _extend(found, lowered.problems)
+            _extend(found, check_declared_ranges(lowered.ranges))
         check_claims(decl, self._module.scope, found, self._library.broken)
 
     def lower(self, cell: str | None = None, **hyper: object) -> CellIR:
@@ -119,14 +115,14 @@ class Spec:
         known, dims = read_given(c, decl, hyper, decl.name_span)
         if found.has_errors:
             self._raise(found)
-        lowered, problems = lower_declaration(self._library, module, decl, known, decl.name_span)
-        _extend(found, problems)
-        if lowered is not None:
-            check_sizes(c, lowered, dims, decl.name_span)
-            _extend(found, check_declared_ranges(lowered))
-        if found.has_errors or lowered is None:
+        lowered = lower_declaration(self._library, module, decl, known, decl.name_span)
+        _extend(found, lowered.problems)
+        if lowered.cell is not None:
+            check_sizes(c, lowered.cell, dims, decl.name_span)
+        _extend(found, check_declared_ranges(lowered.ranges))
+        if found.has_errors or lowered.cell is None:
             self._raise(found)
-        return simplify(lowered)
+        return simplify(lowered.cell)
 
     def _find(self, cell: str | None) -> Binding:
         """The cell of this name; without a name, the file's only cell (or its only model)."""

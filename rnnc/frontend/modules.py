@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rnnc.diagnostics import Diagnostics, Span
 from rnnc.frontend import ast
@@ -17,6 +18,9 @@ from rnnc.frontend.scope import Binding, BindingKind, Scope, suggestion
 from rnnc.frontend.values import ERROR
 from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR
+
+if TYPE_CHECKING:
+    from rnnc.frontend.specialise import Lowered
 
 MAX_FILES = 64
 MAX_TOTAL = 4_000_000  # characters of all files together
@@ -42,7 +46,7 @@ class Library:
     broken: set[str] = field(default_factory=set)  # names that statements with syntax errors would have bound
     modules: dict[str, LoadedModule | None] = field(default_factory=dict)
     loading: list[str] = field(default_factory=list)
-    lowered: dict[tuple[object, ...], tuple[CellIR | None, Diagnostics]] = field(default_factory=dict)
+    lowered: dict[tuple[object, ...], Lowered] = field(default_factory=dict)
     steps: int = 0  # expressions evaluated so far, for a bound on all of them
     lowering: list[str] = field(default_factory=list)  # cells being lowered, to find cells that contain themselves
 
@@ -208,10 +212,9 @@ class Library:
         key = (binding.module.file, name, tuple(sorted(given.items())))
         if key not in self.lowered:
             self.lowered[key] = lower_declaration(self, binding.module, binding.decl, given, at)
-        cell, problems = self.lowered[key]
-        for d in problems.items:
+        for d in self.lowered[key].problems.items:
             into.add(d)
-        return cell
+        return self.lowered[key].cell
 
 
 def _listed(names: Mapping[str, object]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import rnnc.frontend.functions
 import rnnc.frontend.gradient
@@ -23,7 +24,7 @@ from rnnc.frontend.scope import Binding, Context, Scope
 from rnnc.frontend.types import TYPE_KINDS, conform, declared_type, resolve_type
 from rnnc.frontend.values import ERROR, Tensor
 from rnnc.ir.dims import Dim
-from rnnc.ir.graph import CellIR
+from rnnc.ir.graph import CellIR, NodeId, ancestors
 from rnnc.ir.types import Type
 
 DEPTH = 12_000  # Python frames; the parser bounds nesting, so this is reached by very long chains of names only
@@ -52,6 +53,18 @@ def bounded(c: Lowering, span: Span) -> Iterator[None]:
         c.error("E0304", f"`{c.name}` is nested too deeply", span)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowered:
+    """What became of a declaration: `cell` is None when there is an error in it, or in something it needs.
+
+    `ranges` is for checking declared ranges: the cell itself, or of one with errors the part that they do not touch.
+    """
+
+    cell: CellIR | None
+    ranges: CellIR
+    problems: Diagnostics
+
+
 def lower_declaration(
     library: Library,
     module: LoadedModule,
@@ -60,11 +73,8 @@ def lower_declaration(
     at: Span,
     *,
     generic: bool = False,
-) -> tuple[CellIR | None, Diagnostics]:
-    """Lower a cell or model.  `generic`: hyperparameters without a value get a sample one.
-
-    Ensures: the cell is None when there is an error in it, or in something it needs (reported there).
-    """
+) -> Lowered:
+    """Lower a cell or model.  `generic`: hyperparameters without a value get a sample one."""
     found = Diagnostics()
     c = Lowering(library=library, diagnostics=found, keyword=decl.keyword, name=decl.name)
     library.lowering.append(decl.name)
@@ -82,10 +92,24 @@ def lower_declaration(
                     "E0211", f"`{decl.name}` has no output and no state", decl.name_span, help="add `output y = ...`"
                 )
             if not found.has_errors and decl.sound and _complete(c, context):
-                return finish(c, outputs_of(context), module.file, _comment_above(module, decl), head.hyper), found
+                doc = _comment_above(module, decl)
+                cell = finish(c, outputs_of(context), module.file, doc, head.hyper)
+                return Lowered(cell=cell, ranges=cell, problems=found)
     finally:
         library.lowering.pop()
-    return None, found
+    return Lowered(cell=None, ranges=_sound_ranges(c), problems=found)
+
+
+def _sound_ranges(c: Lowering) -> CellIR:
+    """The declared ranges of a cell with errors, without those of values that an error was found in."""
+    whole = CellIR(name=c.name, dims=c.dims, nodes=tuple(c.b.nodes), inputs=tuple(c.inputs), subcells=tuple(c.subcells))
+    wrong = [d.span for d in c.diagnostics.items if d.span is not None]
+
+    def touched(node: NodeId) -> bool:
+        spans = (n.span for n in (whole.nodes[i] for i in ancestors(whole, (node,))) if n.span is not None)
+        return any(s.file == w.file and s.start < w.end and w.start < s.end for s in spans for w in wrong)
+
+    return replace(whole, ranges=tuple(r for r in c.ranges if not touched(r.node)))
 
 
 def _complete(c: Lowering, context: Context) -> bool:

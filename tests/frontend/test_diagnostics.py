@@ -330,6 +330,17 @@ def test_the_range_of_a_gate_must_be_provable(statement: str) -> None:
     assert errors(f"{HEAD}  {statement}\n}}") == ([] if GATES[statement] else [("E0503", 8, column)])
 
 
+def test_a_range_is_checked_beside_other_errors_but_not_where_they_reach() -> None:
+    text = f"""{HEAD}  gate free: real in (0, 1) = linear(x)
+  gate fine: real in (0, 1) = sigmoid(linear(x))
+  let a = unknown
+  gate touched: real in (0, 1) = a * linear(x)
+  input w: real in (0, z)
+  gate from_w: real in (0, 1) = w
+}}"""
+    assert errors(text) == [("E0503", 8, 14), ("E0201", 10, 11), ("E0201", 12, 24)]
+
+
 def test_a_range_is_checked_for_the_hyperparameters_given() -> None:
     spec = parse(f"{HEAD}  gate g: real in (0, 2) = r * sigmoid(linear(x))\n}}")
     assert spec.check().items == []
