@@ -1,0 +1,253 @@
+"""Kernel regions: what one native kernel computes of a cell.
+
+A region holds a group of states, their updates, and the work around them that needs nothing but single entries of
+them: gates from pre-activations before, readouts after.  A kernel then reads pre-activations and writes outputs, and
+the gates and (where only a readout is used) the states are never stored for all steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rnnc.analysis.forms import Group
+from rnnc.backends.kernels.axes import POINTWISE, REDUCTIONS, VIEWS, Axes, Label, Unlabelled, is_number
+from rnnc.backends.torch.context import static_nodes
+from rnnc.backends.torch.needs import state_dependence
+from rnnc.ir.builder import Builder
+from rnnc.ir.graph import CellIR, Input, Node, NodeId, Output, State, ancestors
+from rnnc.ir.rewrite import copy_node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """What one kernel computes for one group.
+
+    `inputs` are nodes of the cell computed outside: sequences, or static values (those in `static`).  `outputs` are
+    nodes of the cell whose values at all steps are wanted outside, a state's old value among them where something
+    reads it.  `step` is the body as a cell of its own: an op "input" for each input (named x0, x1, ...), the states,
+    and the outputs (named y0, y1, ...); `at` maps nodes of the cell to nodes of `step`.
+    """
+
+    states: tuple[str, ...]
+    inputs: tuple[NodeId, ...]
+    static: frozenset[NodeId]
+    outputs: tuple[NodeId, ...]
+    step: CellIR
+    at: Mapping[NodeId, NodeId]
+
+    @property
+    def stored(self) -> tuple[int | None, ...]:
+        """For each state, the output that holds it after every step, if one does."""
+        place = {o.node: k for k, o in enumerate(self.step.outputs)}
+        return tuple(place.get(s.update) for s in self.step.states)
+
+
+def find_region(cell: CellIR, group: Group, later: Iterable[str] = ()) -> Region | None:
+    """The region of a group, or None where its update is not pointwise or does not read the old state.
+
+    `later` are the states of groups that run after this one: nothing that depends on them is taken in.
+    """
+    states = tuple(cell.state(n) for n in group.states)
+    depends = state_dependence(cell)
+    if not all(depends[s.update] & set(group.states) for s in states):
+        return None
+    others = [s.update for s in cell.states if s.name not in group.states]
+    ends = [o.node for o in cell.outputs] + others
+    live = ancestors(cell, [*ends, *(s.update for s in states)])
+    users: dict[NodeId, set[NodeId]] = {i: set() for i in live}
+    for i in live:
+        for a in cell.nodes[i].args:
+            users[a].add(i)
+    finder = _Finder(
+        cell=cell,
+        states=states,
+        static=static_nodes(cell),
+        users=users,
+        ends=frozenset(ends),
+        depends=depends,
+        late=frozenset(later),
+    )
+    return finder.region() if finder.find() else None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Finder:
+    """The search for one group's region."""
+
+    cell: CellIR
+    states: tuple[State, ...]
+    static: frozenset[NodeId]
+    users: Mapping[NodeId, set[NodeId]]  # among the nodes that something needs
+    ends: frozenset[NodeId]  # outputs of the cell and updates of other states
+    depends: Sequence[frozenset[str]]
+    late: frozenset[str]
+    axes: Axes = field(default_factory=Axes)
+    body: set[NodeId] = field(default_factory=set)
+    inputs: set[NodeId] = field(default_factory=set)
+
+    def node(self, i: NodeId) -> Node:
+        return self.cell.nodes[i]
+
+    @property
+    def own(self) -> frozenset[str]:
+        return frozenset(s.name for s in self.states)
+
+    @property
+    def atoms(self) -> frozenset[NodeId]:
+        return frozenset(s.node for s in self.states)
+
+    @property
+    def space(self) -> frozenset[Label]:
+        """The labels of the states."""
+        return frozenset[Label]().union(*(self.axes.carried(s.node) for s in self.states))
+
+    def parallel(self) -> frozenset[Label]:
+        """Labels that every state carries and nothing is summed over."""
+        common = frozenset.intersection(*(self.axes.carried(s.node) for s in self.states))
+        gone: set[Label] = set()
+        for i in self.body:
+            if self.node(i).op in (*REDUCTIONS, "einsum"):
+                read = frozenset[Label]().union(*(self.axes.carried(a) for a in self.node(i).args))
+                gone |= read - self.axes.carried(i)
+        return common - gone
+
+    def find(self) -> bool:
+        """Fill `body` and `inputs`; False where an update is not pointwise."""
+        for s in self.states:
+            self.axes.leaf(self.node(s.node))
+        if not self._take(sorted(self._cone()), joined=self.states) or not self._covered():
+            return False
+        self._down()
+        self._up()
+        self._trim()
+        return True
+
+    def _covered(self) -> bool:
+        """Whether the updates go through values with the states' axes only: no products of matrices."""
+        return all(self.axes.carried(i) <= self.space for i in (*self.body, *self.inputs))
+
+    def _cone(self) -> set[NodeId]:
+        """The nodes between the old states and the updates."""
+        found: set[NodeId] = set()
+        work = [s.update for s in self.states]
+        while work:
+            i = work.pop()
+            if i not in found and i not in self.atoms and self.depends[i] & self.own:
+                found.add(i)
+                work += self.node(i).args
+        return found
+
+    def _take(
+        self, nodes: Sequence[NodeId], *, joined: Iterable[State] = (), within: frozenset[Label] | None = None
+    ) -> bool:
+        """Put nodes (ascending) into the body if their axes can be labelled, by labels of `within`.
+
+        Arguments outside the body become inputs.  Nothing changes where it returns False.
+        """
+        axes, inputs = self.axes.copy(), self.inputs - set(nodes)
+        try:
+            for i in nodes:
+                node = self.node(i)
+                for a in node.args:
+                    if self.node(a).type.dtype == "token":
+                        raise Unlabelled("a token")
+                    if a not in axes.of:
+                        axes.leaf(self.node(a))
+                        inputs |= set() if is_number(self.node(a)) else {a}
+                axes.extend(self.cell, node, again=i in axes.of)
+            for s in joined:
+                axes.join_nodes(s.node, s.update)
+        except Unlabelled:
+            return False
+        fits = within is None or frozenset[Label]().union(*(axes.carried(i) for i in (*nodes, *inputs))) <= {
+            axes.find(x) for x in within
+        }
+        if not fits or not axes.distinct():
+            return False
+        self.axes, self.inputs, self.body = axes, inputs, self.body | set(nodes)
+        return True
+
+    def _down(self) -> None:
+        """Values read from the states: whatever stays pointwise and has no axes that the states have not."""
+        for i in sorted(self.users):
+            if i in self.body | self.atoms or not self.depends[i] & self.own or self.depends[i] & self.late:
+                continue
+            known = self.body | self.atoms
+            node = self.node(i)
+            if node.op not in POINTWISE or any(self.depends[a] & self.own and a not in known for a in node.args):
+                continue
+            before = (self.axes, self.inputs, self.body)
+            if self._take([i], within=self.space) and self.space and not self.parallel():
+                self.axes, self.inputs, self.body = before  # no axis would be left to share out
+
+    def _up(self) -> None:
+        """Values computed for the kernel alone: gates from their pre-activations, outer products from their factors."""
+        changed = True
+        while changed:
+            changed = False
+            for i in sorted(self.inputs, reverse=True):
+                changed = (self._worth(i) and self._take([i], within=self.space)) or changed
+
+    def _worth(self, i: NodeId) -> bool:
+        """Whether an input is better computed inside: entry by entry, for the kernel alone, once for each entry."""
+        node = self.node(i)
+        if i in self.static or i in self.ends or self.users[i] - self.body or node.op not in POINTWISE:
+            return False
+        if node.op in REDUCTIONS or _contracts(node) or self.depends[i] & self.late:
+            return False
+        if node.op == "add" and any(a in self.static for a in node.args):  # a bias, which the matrix product adds
+            return not any(self.node(a).op == "einsum" for a in node.args)
+        return self.parallel() <= self.axes.carried(i)
+
+    def _trim(self) -> None:
+        """Leave out what is only another view of a value: it costs nothing outside, and may cost more to write."""
+        updates = {s.update for s in self.states}
+        for i in sorted(self.body, reverse=True):
+            if self.node(i).op in VIEWS and i not in updates and not self.users[i] & self.body:
+                self.body.discard(i)
+        self.inputs &= {a for i in self.body for a in self.node(i).args}
+
+    # ------------------------------------------------------------ the result
+
+    def region(self) -> Region:
+        inside = self.body | self.atoms
+        outputs = tuple(sorted(i for i in inside if i in self.users and (self.users[i] - self.body or i in self.ends)))
+        inputs = tuple(sorted(self.inputs))
+        b, at = Builder(), dict[NodeId, NodeId]()
+        for k, i in enumerate(inputs):
+            at[i] = b.leaf("input", f"x{k}", self.node(i).type)
+        for s in self.states:
+            at[s.node] = b.leaf("state", s.name, self.node(s.node).type)
+        for i in sorted(self.body):
+            for a in self.node(i).args:
+                if a not in at:
+                    at[a] = copy_node(b, self.node(a), ())  # a number
+            at[i] = copy_node(b, self.node(i), tuple(at[a] for a in self.node(i).args))
+        states = tuple(
+            State(name=s.name, node=at[s.node], init=b.const(0), update=at[s.update], span=s.span) for s in self.states
+        )
+        step = CellIR(
+            name="_".join(s.name for s in self.states),
+            dims=self.cell.dims,
+            nodes=tuple(b.nodes),
+            inputs=tuple(Input(name=f"x{k}", node=at[i]) for k, i in enumerate(inputs)),
+            states=states,
+            outputs=tuple(Output(name=f"y{k}", node=at[i]) for k, i in enumerate(outputs)),
+        )
+        return Region(
+            states=tuple(s.name for s in self.states),
+            inputs=inputs,
+            static=frozenset(i for i in inputs if i in self.static),
+            outputs=outputs,
+            step=step,
+            at=at,
+        )
+
+
+def _contracts(node: Node) -> bool:
+    """Whether an einsum sums over something."""
+    if node.op != "einsum":
+        return False
+    inputs, output = str(node.attr("spec")).split("->")
+    return bool(set(inputs) - set(output) - {","})
