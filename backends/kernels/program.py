@@ -10,7 +10,7 @@ inputs; what the derivative needs of the step itself is computed again).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal, TypeAlias
 
@@ -61,6 +61,8 @@ class Value:
     number: Fraction | str | None = None
     size: Dim | None = None
     over: tuple[Label, ...] = ()
+    node: NodeId | None = field(default=None, compare=False)  # the named node of the step that this is (a part of)
+    title: str = field(default="", compare=False)  # its name, with _re or _im for the parts of a complex one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,33 +121,8 @@ class Program:
         for v in self.values:
             if v.id in needed:
                 at[v.id] = len(values)
-                values.append(_moved(v, len(values), tuple(at[a] for a in v.args)))
-        results = tuple(
-            Result(target=r.target, index=r.index, part=r.part, axes=r.axes, value=at[r.value], over=r.over)
-            for r in keep
-        )
-        return Program(
-            values=tuple(values),
-            results=results,
-            sizes=self.sizes,
-            inputs=self.inputs,
-            outputs=self.outputs,
-            states=self.states,
-        )
-
-
-def _moved(v: Value, id: ValueId, args: tuple[ValueId, ...]) -> Value:
-    return Value(
-        id=id,
-        op=v.op,
-        args=args,
-        labels=v.labels,
-        boolean=v.boolean,
-        load=v.load,
-        number=v.number,
-        size=v.size,
-        over=v.over,
-    )
+                values.append(replace(v, id=len(values), args=tuple(at[a] for a in v.args)))
+        return replace(self, values=tuple(values), results=tuple(replace(r, value=at[r.value]) for r in keep))
 
 
 # ---------------------------------------------------------------- from a region
@@ -172,11 +149,77 @@ def backward(region: Region) -> Program:
     )
 
 
+LEAVES = frozenset({"load", "const", "dim"})
+
 Pair: TypeAlias = "tuple[ValueId, ValueId | None]"  # real and imaginary part
 
 
 @dataclass(slots=True, kw_only=True)
-class _Lowering:
+class Folding:
+    """Values in the making: equal ones are shared, and what zeros and ones make trivial is left out."""
+
+    values: list[Value] = field(default_factory=list)
+    shared: dict[Any, ValueId] = field(default_factory=dict)
+
+    def value(self, op: str, *args: ValueId, labels: tuple[Label, ...], **facts: Any) -> ValueId:
+        key = (op, args, labels, tuple(sorted(facts.items(), key=lambda kv: kv[0])))
+        if key not in self.shared:
+            self.shared[key] = len(self.values)
+            self.values.append(Value(id=len(self.values), op=op, args=args, labels=labels, **facts))
+        return self.shared[key]
+
+    def const(self, number: Fraction | int | str) -> ValueId:
+        return self.value("const", labels=(), number=Fraction(number) if isinstance(number, int) else number)
+
+    def number(self, v: ValueId) -> Fraction | None:
+        found = self.values[v].number
+        return found if isinstance(found, Fraction) else None
+
+    def op(self, name: str, *args: ValueId) -> ValueId:
+        """An elementwise operation on reals; what zeros and ones make trivial is left out."""
+        short = self._trivial(name, args)
+        if short is not None:
+            return short
+        labels = sorted({x for a in args for x in self.values[a].labels})
+        boolean = name in ("lt", "le", "eq", "ne", "and", "or", "not")
+        return self.value(name, *args, labels=tuple(labels), boolean=boolean)
+
+    def _trivial(self, name: str, args: tuple[ValueId, ...]) -> ValueId | None:
+        numbers = [self.number(a) for a in args]
+        match name, numbers:
+            case ("add" | "sub", [a, 0]):
+                return args[0]
+            case "add", [0, _]:
+                return args[1]
+            case "sub", [0, _]:
+                return self.op("neg", args[1])
+            case "mul", [0, _] | [_, 0]:
+                return self.const(0)
+            case "mul" | "div", [_, 1]:
+                return args[0]
+            case "mul", [1, _]:
+                return args[1]
+            case "mul", [-1, _]:
+                return self.op("neg", args[1])
+            case "mul", [_, -1]:
+                return self.op("neg", args[0])
+            case "neg", [Fraction() as a]:
+                return self.const(-a)
+            case "neg", [None] if self.values[args[0]].op == "neg":
+                return self.values[args[0]].args[0]
+            case "add", [None, None] if self.values[args[1]].op == "neg":
+                return self.op("sub", args[0], self.values[args[1]].args[0])
+            case "sub", [None, None] if self.values[args[1]].op == "neg":
+                return self.op("add", args[0], self.values[args[1]].args[0])
+            case (("add" | "sub" | "mul"), [Fraction() as a, Fraction() as b]):
+                return self.const(a + b if name == "add" else a - b if name == "sub" else a * b)
+            case "select", _ if args[1] == args[2]:
+                return args[1]
+        return None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Lowering(Folding):
     """Values of one program, built node by node."""
 
     region: Region
@@ -185,8 +228,6 @@ class _Lowering:
     grads: Mapping[NodeId, NodeId]
     axes: Axes
     names: dict[Label, Label]  # labels as the union-find has them, to those of the program
-    values: list[Value] = field(default_factory=list)
-    shared: dict[Any, ValueId] = field(default_factory=dict)
     known: dict[NodeId, Pair] = field(default_factory=dict)
 
     @staticmethod
@@ -226,6 +267,7 @@ class _Lowering:
         for node in self.cell.nodes:
             if node.id not in self.known:
                 self.known[node.id] = self._node(node)
+                self._entitle(node, self.known[node.id])
         results: list[Result] = []
         if states:
             for k, o in enumerate(step.outputs):
@@ -253,6 +295,12 @@ class _Lowering:
         )
         return whole.pruned(results)
 
+    def _entitle(self, node: Node, pair: Pair) -> None:
+        """The values that a node of the spec becomes carry its name."""
+        for v, end in zip(pair, ("_re", "_im") if pair[1] is not None else ("",)):
+            if node.name and v is not None and self.values[v].node is None and self.values[v].op not in LEAVES:
+                self.values[v] = replace(self.values[v], node=node.id, title=node.name + end)
+
     # ------------------------------------------------------------ leaves and results
 
     def _leaves(self, seeds: list[tuple[NodeId, NodeId]]) -> None:
@@ -278,7 +326,7 @@ class _Lowering:
 
         def part(p: int) -> ValueId:
             load = Load(source=source, index=index, part=p, axes=axes)
-            return self._value("load", labels=labels, load=load)
+            return self.value("load", labels=labels, load=load)
 
         if dtype == "bool":
             return self.op("ne", part(0), self.const(0)), None
@@ -315,62 +363,6 @@ class _Lowering:
 
     # ------------------------------------------------------------ values
 
-    def _value(self, op: str, *args: ValueId, labels: tuple[Label, ...], **facts: Any) -> ValueId:
-        key = (op, args, labels, tuple(sorted(facts.items(), key=lambda kv: kv[0])))
-        if key not in self.shared:
-            self.shared[key] = len(self.values)
-            self.values.append(Value(id=len(self.values), op=op, args=args, labels=labels, **facts))
-        return self.shared[key]
-
-    def const(self, number: Fraction | int | str) -> ValueId:
-        return self._value("const", labels=(), number=Fraction(number) if isinstance(number, int) else number)
-
-    def number(self, v: ValueId) -> Fraction | None:
-        found = self.values[v].number
-        return found if isinstance(found, Fraction) else None
-
-    def op(self, name: str, *args: ValueId) -> ValueId:
-        """An elementwise operation on reals; what zeros and ones make trivial is left out."""
-        short = self._trivial(name, args)
-        if short is not None:
-            return short
-        labels = sorted({x for a in args for x in self.values[a].labels})
-        boolean = name in ("lt", "le", "eq", "ne", "and", "or", "not")
-        return self._value(name, *args, labels=tuple(labels), boolean=boolean)
-
-    def _trivial(self, name: str, args: tuple[ValueId, ...]) -> ValueId | None:
-        numbers = [self.number(a) for a in args]
-        match name, numbers:
-            case ("add" | "sub", [a, 0]):
-                return args[0]
-            case "add", [0, _]:
-                return args[1]
-            case "sub", [0, _]:
-                return self.op("neg", args[1])
-            case "mul", [0, _] | [_, 0]:
-                return self.const(0)
-            case "mul" | "div", [_, 1]:
-                return args[0]
-            case "mul", [1, _]:
-                return args[1]
-            case "mul", [-1, _]:
-                return self.op("neg", args[1])
-            case "mul", [_, -1]:
-                return self.op("neg", args[0])
-            case "neg", [Fraction() as a]:
-                return self.const(-a)
-            case "neg", [None] if self.values[args[0]].op == "neg":
-                return self.values[args[0]].args[0]
-            case "add", [None, None] if self.values[args[1]].op == "neg":
-                return self.op("sub", args[0], self.values[args[1]].args[0])
-            case "sub", [None, None] if self.values[args[1]].op == "neg":
-                return self.op("add", args[0], self.values[args[1]].args[0])
-            case (("add" | "sub" | "mul"), [Fraction() as a, Fraction() as b]):
-                return self.const(a + b if name == "add" else a - b if name == "sub" else a * b)
-            case "select", _ if args[1] == args[2]:
-                return args[1]
-        return None
-
     def imag(self, z: Pair) -> ValueId:
         return self.const(0) if z[1] is None else z[1]
 
@@ -392,11 +384,11 @@ class _Lowering:
             value = self.values[v]
         if not carried or self.number(v) is not None:
             return v
-        return self._value(name, v, labels=tuple(x for x in value.labels if x not in over), over=carried)
+        return self.value(name, v, labels=tuple(x for x in value.labels if x not in over), over=carried)
 
     def size(self, size: Dim) -> ValueId:
         known = size.constant
-        return self.const(known) if known is not None else self._value("dim", labels=(), size=size)
+        return self.const(known) if known is not None else self.value("dim", labels=(), size=size)
 
     # ------------------------------------------------------------ nodes
 
