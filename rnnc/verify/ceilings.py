@@ -1,4 +1,4 @@
-"""What a structure can never do: theorems N1 to N6, each with its side conditions.
+"""What a structure can never do: theorems N1 to N7, each with its side conditions.
 
 A `Ceiling` is one attempt: it speaks of one precision model, and holds if all its conditions do.  A condition that is
 not discharged is named, never assumed.
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rnnc.analysis.forms import BlockLinear, Elementwise
-from rnnc.ir.graph import CellIR, Node, ancestors
+from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
 from rnnc.verify.growth import Growth, growth
 from rnnc.verify.layers import Layer, Layers, nonnegative_in_floats
 from rnnc.verify.results import Condition, Precision
@@ -22,6 +22,7 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 GRAZZI_1 = "Grazzi et al. 2025, Theorem 1 (for a letter: from its proof)"
 GRAZZI_2 = "Grazzi et al. 2025, Theorem 2 (periods: from its proof)"
 STAR_FREE = "Sarrof et al. 2024 (for a word: from the proof of Grazzi et al. 2025, Theorem 1)"
+FIXED_ANGLES = "derived (docs/ceilings.md); AC0 by Barrington, Compton, Straubing and Thérien 1992"
 METRIC = "Dankowiakowski and Ronca, Metric Automata Theory, Theorem 6"
 METRIC_GATES = "derived in Metric Automata Theory: strict contractions forget under a repeated letter"
 SHAKERINAVA = "Shakerinava et al.: diagonal state space models and groups"
@@ -86,6 +87,9 @@ def _periods(layers: Layers, target: Target, copies: int) -> Iterator[Ceiling]:
     yield _letter_period(target, by_letter)
     if target.letter_beyond(by_letter.exponent or 0) is None or by_letter.exponent is None:
         yield _word_period(target, growth(layers, copies, "word"), "finite_precision")
+    by_length = growth(layers, copies, "long")
+    if by_length.turned:
+        yield _fixed_angles(target, by_length)
 
 
 def _letter_period(target: Target, found: Growth) -> Ceiling:
@@ -123,6 +127,42 @@ def _word_period(target: Target, found: Growth, precision: Precision) -> Ceiling
         conditions=(*found.conditions, Condition(text=text, holds=beyond is not None, by=have)),
         data={"exponent": found.exponent, "word": list(word), "period": p},
     )
+
+
+def _fixed_angles(target: Target, found: Growth) -> Ceiling:
+    """N7: fixed angles give no period to a word that some words of all suitable lengths act as."""
+    e = found.exponent or 0
+    beyond = target.lasting_word_beyond(e) if found.exponent is not None else None
+    word, p, s = beyond or ((), 1, 1)
+    lengths = "every length" if s == 1 else f"every length that {s} divides"
+    acts = f"of {lengths} there are words that act as `{shown(word)}`"
+    return Ceiling(
+        theorem="N7",
+        source=FIXED_ANGLES,
+        precision="finite_precision",
+        reason=f"{acts}; repeated, those whose length suits the fixed angles leave "
+        f"{'no period' if e == 0 else f'a period that divides {2**e}'} in the states, and {_subject(target)} needs {p}"
+        if beyond
+        else f"{_subject(target)} is within reach of fixed angles",
+        conditions=(
+            *found.conditions,
+            Condition(
+                text=f"{_subject(target)} is not in AC0"
+                if e == 0
+                else f"some word of {_subject(target)} has a period that does not divide {2**e} at all lengths",
+                holds=beyond is not None,
+                by=f"{acts}, which, repeated, has period {p}" if beyond else _why_not_lasting(target, e),
+            ),
+        ),
+        data={"exponent": found.exponent, "word": list(word), "period": p, "lengths": s},
+    )
+
+
+def _why_not_lasting(target: Target, e: int) -> str:
+    if target.facts is None or target.facts.lasting is None:
+        why = target.facts.why_unknown if target.facts is not None else "the automaton is too large"
+        return f"its words of each length are not known: {why or 'too many'}"
+    return f"what its words do at all lengths has {'no period' if e == 0 else f'periods that divide {2**e} only'}"
 
 
 def _why_no_word(target: Target, e: int) -> str:
@@ -208,7 +248,7 @@ def _abelian_series(layers: Layers, target: Target, copies: int) -> Ceiling:
     assert group is not None
     depth = layers.depth * copies
     conditions = [_no_obstacle(layers), *(_diagonal(layer) for layer in layers.layers)]
-    conditions.append(_old_states(layers))
+    conditions.append(_old_states(layers, copies))
     if group.derived_length is None:
         have, beyond = f"{group.shown} is not solvable", True
     else:
@@ -246,7 +286,7 @@ def _diagonal(layer: Layer) -> Condition:
     return Condition(text=text, holds=False, by=f"its structure is {layer.group.structure.replace('_', ' ')}")
 
 
-def _old_states(layers: Layers) -> Condition:
+def _old_states(layers: Layers, copies: int) -> Condition:
     """The theorem's layers read the inputs and the new states before them, of this step."""
     text = "a layer reads the inputs and, of earlier layers, the states of the same step"
     cell = layers.recurrence.cell
@@ -255,21 +295,28 @@ def _old_states(layers: Layers) -> Condition:
             by = f"{layer.name} follows other states, and `{layers.windows[0]}` looks back"
             return Condition(text=text, holds=False, by=by)
         earlier = [s for i in layer.reads for s in layers.layers[i].group.states]
-        old = next((s for s in earlier if _reads_old(cell, layer, s)), None)
+        updates = [cell.state(name).update for name in layer.group.states]
+        old = next((s for s in earlier if _reads_old(cell, updates, s, frozenset(updates))), None)
         if old is not None:
             return Condition(text=text, holds=False, by=f"{layer.name} reads `{old}` before the step")
+    if copies > 1 and layers.layers:
+        if layers.windows:
+            by = f"the next copy of the cell looks back through `{layers.windows[0]}`"
+            return Condition(text=text, holds=False, by=by)
+        outputs = [o.node for o in cell.outputs]
+        old = next((s.name for s in cell.states if _reads_old(cell, outputs, s.name)), None)
+        if old is not None:
+            return Condition(text=text, holds=False, by=f"the next copy of the cell reads `{old}` before the step")
     by = "dependence analysis"
     if layers.windows:
         by += "; a window of the inputs is filled by a word for the identity after each letter"
     return Condition(text=text, holds=True, by=by)
 
 
-def _reads_old(cell: CellIR, layer: Layer, earlier: str) -> bool:
-    """Whether the layer reads the earlier state otherwise than through its update."""
+def _reads_old(cell: CellIR, nodes: list[NodeId], earlier: str, within: frozenset[NodeId] = frozenset()) -> bool:
+    """Whether `nodes` read the earlier state otherwise than through its update (or through one of `within`)."""
     s = cell.state(earlier)
-    updates = [cell.state(name).update for name in layer.group.states]
-    stop = frozenset({s.update}) - frozenset(updates)
-    return s.update == s.node or s.node in ancestors(cell, updates, stop)
+    return s.update == s.node or s.node in ancestors(cell, nodes, frozenset({s.update}) - within)
 
 
 # ---------------------------------------------------------------- N4: threshold circuits

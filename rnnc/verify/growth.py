@@ -7,6 +7,13 @@ eventually constant: the layer keeps the period P.  If they are only real, M M h
 most doubles.  So after all layers the period is |w| 2^e, and a language in which some word has a period that does not
 divide 2^e is out of reach.  For e = 0 and single letters this is Theorem 1 of Grazzi et al. 2025, for e > 0 their
 Theorem 2; for words of any length it is the star-free ceiling of Sarrof et al. 2024.
+
+Transitions that turn by angles fixed in advance (those of a time-invariant recurrence) add no period to words whose
+length p is chosen to suit them: p even where the eigenvalues are real, and for other angles such that all of them,
+taken p times, are as small as one likes.  Then every entry, as a function of the number of rounds, satisfies a linear
+differential equation whose exponents have small imaginary parts, so over a long time it turns round only as often as
+its order says, and its cast stays the same over some two rounds that follow each other.  That says nothing of a period,
+and so serves only for states that the readout alone reads: docs/ceilings.md has the proof.
 """
 
 from __future__ import annotations
@@ -16,18 +23,20 @@ from typing import Literal
 
 from rnnc.verify.layers import Layer, Layers
 from rnnc.verify.results import Condition
+from rnnc.verify.turning import fixed_angles
 
-Mode = Literal["letter", "word"]
+Mode = Literal["letter", "word", "long"]  # "long": words of some length that suits the fixed angles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
     """`exponent` e: a repeated letter (or word) has period at most 2^e (times its length) in the states; None: not
-    proved, and the last of the conditions says why.
+    proved, and the last of the conditions says why.  `turned`: some layer's angles had to be suited.
     """
 
     exponent: int | None
     conditions: tuple[Condition, ...]
+    turned: bool = False
 
     @property
     def missing(self) -> Condition | None:
@@ -40,22 +49,25 @@ def growth(layers: Layers, copies: int, mode: Mode) -> Growth:
     if not conditions[0].holds:
         return Growth(exponent=None, conditions=tuple(conditions))
     before = 0  # the exponent of what this copy's inputs carry
+    suited = False
     for copy in range(copies):
         exponents: dict[int, int] = {}
         for layer in layers.layers:
             driven = max([before if layer.reads_input else 0, *(exponents[i] for i in layer.reads)])
             gate = max([before if layer.gate_reads_input else 0, *(exponents[i] for i in layer.gate_reads)])
             steady = layer.fixed_transition or (mode == "letter" and gate == 0)
-            after, condition = _through(layer, driven, steady)
+            turned = _turned(layers, layer, driven, last=copy == copies - 1) if mode == "long" else None
+            suited = suited or turned is not None
+            after, condition = turned or _through(layer, driven, steady)
             if after is None:
                 where = f" (in copy {copy + 1} of the cell)" if copies > 1 else ""
                 conditions.append(replace(condition, text=condition.text + where))
-                return Growth(exponent=None, conditions=tuple(conditions))
+                return Growth(exponent=None, conditions=tuple(conditions), turned=suited)
             if condition not in conditions:
                 conditions.append(condition)
             exponents[layer.group.index] = after
         before = max([before, *exponents.values()])
-    return Growth(exponent=before, conditions=tuple(conditions))
+    return Growth(exponent=before, conditions=tuple(conditions), turned=suited)
 
 
 def _form(layers: Layers) -> Condition:
@@ -95,6 +107,25 @@ def _through(layer: Layer, driven: int, steady: bool) -> tuple[int | None, Condi
         return driven + 1, Condition(text=f"{product} have real eigenvalues", holds=True, by=s.why("products_real"))
     text = f"{product} over {2**driven} steps have real eigenvalues" if driven else f"{product} have real eigenvalues"
     return None, Condition(text=text, holds=False, by=s.why("products_real"))
+
+
+def _turned(layers: Layers, layer: Layer, driven: int, *, last: bool) -> tuple[int | None, Condition] | None:
+    """As `_through`, of a layer that turns by fixed angles, for words of a length that suits them; None for others."""
+    s = layer.spectrum
+    why = fixed_angles(layers.recurrence, layer)
+    if not why or s.products_nonnegative:
+        return None
+    text = f"{layer.name}: turns by angles that do not depend on the input"
+    if s.real:
+        by = f"{why}, and its eigenvalues are real: words of even length"
+        return driven, Condition(text=text, holds=True, by=by)
+    readers = [other.name for other in layers.layers if layer.group.index in other.reads]
+    if last and not readers:
+        return driven, Condition(text=f"{text}, and no other layer reads it", holds=True, by=why)
+    reader = readers[0] if readers else "the next layer"
+    text = f"{text}, and the angles are rational parts of a circle (or no other layer reads it)"
+    by = f"{why}, but {reader} reads {layer.name}, and a turn by an irrational angle never comes round"
+    return None, Condition(text=text, holds=False, by=by)
 
 
 def _steady(layer: Layer, where: str, driven: int) -> tuple[int | None, Condition]:

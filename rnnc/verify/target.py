@@ -87,6 +87,20 @@ class Target:
                 return monoid.word(i), p
         return None
 
+    def lasting_word_beyond(self, exponent: int) -> tuple[Word, int, int] | None:
+        """(word, period, s): some word of every length divisible by s acts as this word, whose period in rounds does
+        not divide 2^exponent.
+        """
+        facts = self.facts
+        if facts is None or facts.lasting is None or facts.monoid is None:
+            return None
+        s, elements = facts.lasting
+        for i in sorted(elements):
+            p = period(facts.monoid.element(i))
+            if 2**exponent % p:
+                return facts.monoid.word(i), p, s
+        return None
+
     @property
     def _alphabet(self) -> tuple[str, ...]:
         return () if self.dfa is None else self.dfa.alphabet

@@ -75,19 +75,91 @@ def test_n2_counts_layers() -> None:
     assert verdict(SIGNED, *claims) == expected
 
 
+OTHER_MODELS = ("exact", "log_precision", "float32")
+FIXED_REAL = [
+    "state h: real[n] = 0; h <- 0.5 * prev(h) + linear(x)",  # two steps long: period 2
+    "state h: real[n] = 0; state g: real[n] = 0; h <- g + linear(x); g <- h",  # a swap
+    "state h: real[2] = 0; h <- permutation([1, 0]) @ h + linear(x)",
+]
+FIXED = [
+    "state h: real[n] = 0; h <- 0.5 * prev(h, 2) + linear(x)",
+    "param W: real[n, n]; state h: real[n] = 0; h <- W @ h + linear(x)",
+    "param t: real[n]; state h: complex[n] = 1; h <- polar(1, t) * h + complex(linear[n](x), 1)",
+    "param t: real[n]; gate r: real[n] in (0, 1) = sigmoid(linear(x)); state h: complex[n] = 1; "
+    "h <- polar(r, t) * h + complex(linear[n](conv(x, width = 3)), 1)",
+    "param t: real[n]; state h: complex[n] = 1; h <- exp(complex(linear[n](x), t)) * h + 1",
+]
+
+
+@pytest.mark.parametrize("body", FIXED_REAL + FIXED)
+def test_n7_fixed_angles_tell_positions_and_not_contents(body: str) -> None:
+    claims = ("not recognizes parity", "not recognizes mod(3)", "not tracks group Z(2)", "not tracks group S(3)")
+    assert verdict(body, *claims) == ["proved"] * 4
+    unary = ("not recognizes unary_mod(2)", "not tracks group Z(2, letters = generators)", "not recognizes unary_mod(3)")
+    assert verdict(body, *unary) == ["unknown", "unknown", "proved" if body in FIXED_REAL else "unknown"]
+    others = ("recognizes flip_flop", "recognizes alternating", *(f"recognizes parity under {p}" for p in OTHER_MODELS))
+    assert set(verdict(body, *others)) == {"unknown"}
+
+
+def test_n7_says_what_it_rests_on() -> None:
+    (result,) = ask(FIXED[1], "not recognizes mod(3)")
+    assert result.evidence is not None
+    data = result.evidence.data
+    assert (data["theorem"], data["word"], data["period"], data["lengths"]) == ("N7", ["1"], 3, 2)
+    assert "AC0" in result.evidence.conditions[-1].text
+
+
+@pytest.mark.parametrize("body", FIXED)
+def test_n7_is_about_the_top_layer(body: str) -> None:
+    """A turn by an irrational angle never comes round: what reads it sees no period."""
+    (result,) = ask(body, "not recognizes parity with layers = 2")
+    assert result.verdict == "unknown"
+    assert result.evidence is not None
+    assert any("N7" in c.text and "rational parts" in c.text for c in result.evidence.conditions)
+
+
+@pytest.mark.parametrize("body", FIXED_REAL)
+def test_n7_real_eigenvalues_stay_below(body: str) -> None:
+    assert verdict(body, "not recognizes parity with layers = 3", "not recognizes unary_mod(2)") == ["proved", "unknown"]
+
+
+def test_n7_real_eigenvalues_serve_in_every_layer() -> None:
+    """Negative eigenvalues that the input does not choose, and gates that are not negative, do not add up to parity."""
+    body = (
+        "param a: real[n] in (-1, 1); state g: real[n] = 0; g <- a * g + linear(x); "
+        "gate z: real[n] in (0, 1) = sigmoid(linear(g')); state h: real[n] = 0; h <- z * h + linear(g)"
+    )
+    claims = [f"not recognizes {name} with layers = {k}" for name in ("parity", "mod(3)") for k in (1, 3)]
+    assert verdict(body, *claims) == ["proved"] * 4
+    assert verdict(body, "not recognizes unary_mod(2)") == ["unknown"]
+    assert verdict(body.replace("sigmoid", "tanh").replace("(0, 1)", "(-1, 1)"), "not recognizes parity") == ["unknown"]
+
+
 @pytest.mark.parametrize(
     "body",
     [
-        "state h: real[n] = 0; h <- 0.5 * prev(h) + linear(x)",  # two steps long: period 2
-        "state h: real[n] = 0; h <- 0.5 * prev(h, 2) + linear(x)",
-        "state h: real[n] = 0; state g: real[n] = 0; h <- g + linear(x); g <- h",  # a swap
-        "state h: real[2] = 0; h <- permutation([1, 0]) @ h + linear(x)",
+        "param t: real[n]; state g: complex[n] = 0; g <- polar(1, t) * g + linear[n](x); "
+        "gate z: real[n] in (0, 1) = sigmoid(linear(re(g'))); state h: real[n] = 0; h <- z * h + linear(x)",
+        "state h: complex[n] = 0; h <- polar(1, linear[n](x)) * h + linear[n](x)",
+        "param t: real[n]; state h: complex[n] = 0; h <- polar(tanh(linear[n](x)), t) * h + linear[n](x)",
+        "param t: real[n]; state h: complex[n] = 0; h <- exp(linear[n](x) * complex(-1, t)) * h + linear[n](x)",
+        "param W: real[n, n]; state h: real[n] = 0; h <- sigmoid(linear(x)) * (W @ h) + linear(x)",
+        "state t: real = 0; t <- t + 1; state h: complex[n] = 0; h <- polar(1, t) * h + linear[n](x)",
+        "param W: real[n, n]; state h: real[n] = 0; h <- W @ h + linear(x) * h",
+    ],
+)
+def test_n7_needs_fixed_angles(body: str) -> None:
+    assert verdict(body, "not recognizes parity") == ["unknown"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
         "state h: real[4] = 0; h <- concat(h[1:4], h[0:1]) + linear(x)",  # a shift register in a ring
         "state S: real[n, n] = 0; S <- S.T + linear[n, n](x)",
         "state h: complex[n] = 0; h <- 0.5 * conj(h) + linear[n](x)",
         "gate a: real[n] in (-0.1, 0.9) = sigmoid(linear(x)) - 0.1; state h: real[n] = 0; h <- a * h + linear(x)",
         "state g: real[n] = 0; g <- 0.5 * g + linear(x); state h: real[n] = 0; h <- (1 - g) * h + linear(x)",
-        "param W: real[n, n]; state h: real[n] = 0; h <- W @ h + linear(x)",
         "state h: real[n] = 0; h <- abs(h) - linear(x)",
         "state h: real[n] = 0; h <- max(-h, linear(x))",
         "gate a: real[n] in (-1, 1) = tanh(linear(x)); state h: real[n] = 0; h <- max(a * h, linear(x))",

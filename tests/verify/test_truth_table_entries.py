@@ -58,6 +58,9 @@ def test_the_languages_have_what_the_theorems_ask_for() -> None:
         match entry.source:
             case "N1" | "N1 after m":
                 assert max(facts_of(entry.claim).letter_periods.values()) > 1
+            case "N7":
+                assert facts_of(entry.claim).lasting is not None
+                assert not facts_of(entry.claim).in_ac0
             case "N2":
                 assert any(p & (p - 1) for p in facts_of(entry.claim).letter_periods.values())
             case "real, |.| <= 1":

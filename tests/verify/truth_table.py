@@ -2,7 +2,7 @@
 
 `truth` is what holds in the default precision model (`finite_precision`), by the literature or by a derivation; `open`
 where neither is known to us.  `decided` says that `rnnc verify` must find it (so `proved` or `refuted` is expected): by
-one of the theorems N1 to N6, or by a witness of the constructions that are searched.  Where it is not set, `unknown` is
+one of the theorems N1 to N7, or by a witness of the constructions that are searched.  Where it is not set, `unknown` is
 a right answer too.  A verdict may never contradict `truth`, and must be `unknown` where that is open.
 """
 
@@ -52,7 +52,10 @@ SOURCES = {
         "Shakerinava et al.: k layers of diagonal transitions track only groups with a subnormal series of length k "
         "with abelian factors, and S(5) has none"
     ),
-    "time-invariant": "Khavari et al. 2025: with input-independent transitions no number of layers does parity",
+    "N7": (
+        "docs/ceilings.md: fixed angles tell positions, not contents, so in one layer only languages in AC0 (parity: Sarrof "
+        "et al. 2024)"
+    ),
     "flip": (
         "theory.md, parity: h0 = 0; a(0) = 1, b(0) = 0; a(1) = -1, b(1) = 1; -1 is in the closure of the range (a key"
         " e1 with beta towards 2): in the limit"
@@ -105,9 +108,12 @@ SOURCES = {
     ),
     "clock": "trap 5: t counts the steps and turns the keys, so that arguments about a repeated letter are void",
     "three factors": ("trap 1: products of three factors have negative and complex eigenvalues, so N1 does not apply"),
-    "LTI": "no theorem of theory.md: a constant complex transition; letters differ by what they add only",
-    "LTI, k layers": "no theorem of theory.md: more than one layer of constant complex transitions",
-    "phases": "no theorem and no witness: the phases are fixed, only the moduli depend on the input",
+    "LTI": "no theorem and no witness: a constant complex transition, and a language in AC0",
+    "LTI, k layers": (
+        "no theorem: angles that may be irrational under another layer (for roots of unity: Sarrof et al. 2024, Khavari et "
+        "al. 2025)"
+    ),
+    "phases": "no theorem and no witness: the phases are fixed, only the moduli depend on the input; in AC0",
     "three lines": (
         "no theorem and no witness: the swaps of three points reflect in three lines at 60 degrees, of which two lie "
         "in the quadrant of keys with entries >= 0 (the others are kept from |k| = 1 by eps)"
@@ -253,28 +259,21 @@ def _positive_diagonal() -> Iterator[Entry]:
 
 
 def _time_invariant() -> Iterator[Entry]:
-    for subject in (LRU, S4D, S5_CELL):
+    for subject in (LRU, S4D, S5_CELL, HGRN_COMPLEX):
+        fixed = subject != HGRN_COMPLEX
         yield from _entries(
             subject,
-            _no((PARITY,), "time-invariant", decided=False),
-            _open((MOD3, MOD4, FLIP_FLOP, ALTERNATING), "LTI"),
-            _yes((SEEN,), "count"),
+            _no(COUNTERS, "N7"),
+            _open((FLIP_FLOP, ALTERNATING), "LTI" if fixed else "phases"),
+            _yes((SEEN,), "count" if fixed else "latch, f >= floor"),
             _no(GROUPS, "N3"),
         )
         yield from _entries(
             subject,
-            _no((PARITY,), "time-invariant", decided=False),
-            _open((MOD3, MOD4, S3, S3_GENERATORS), "LTI, k layers"),
+            _open((*COUNTERS, S3, S3_GENERATORS), "LTI, k layers"),
             _no((S5, S5_GENERATORS), "N3k"),
             layers=2,
         )
-    yield from _entries(
-        HGRN_COMPLEX,
-        _open((*COUNTERS, FLIP_FLOP, ALTERNATING), "phases"),
-        _yes((SEEN,), "latch, f >= floor"),
-        _no(GROUPS, "N3"),
-    )
-    yield from _entries(HGRN_COMPLEX, _no((S5, S5_GENERATORS), "N3k"), layers=2)
     yield from _entries(RETNET, _open(CLAIMS, "clock"))
 
 

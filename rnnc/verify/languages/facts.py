@@ -18,6 +18,7 @@ from rnnc.verify.languages.monoid import (
     commutes,
     cycles,
     is_permutation,
+    lasting_elements,
     maximal_subgroups,
     moved,
     period,
@@ -138,6 +139,26 @@ class LanguageFacts:
         if self.is_group:
             return self.states == 1
         return None if self.monoid_periods is None else self.monoid_periods == {1}
+
+    @cached_property
+    def lasting(self) -> tuple[int, tuple[int, ...]] | None:
+        """(s, elements of the monoid that words of every multiple of the length s have); None beyond the bounds.
+
+        Decides N7: where one of them has a period, the language is not in AC0.
+        """
+        if self.monoid is None:
+            return None
+        try:
+            return lasting_elements(self.monoid, self.dfa)
+        except TooLarge:
+            return None
+
+    @property
+    def in_ac0(self) -> bool | None:
+        """Whether constant-depth circuits of polynomial size recognise it: no group at any length."""
+        if self.lasting is None or self.monoid is None:
+            return None
+        return all(period(self.monoid.element(i)) == 1 for i in self.lasting[1])
 
     # ------------------------------------------------------------ groups
 

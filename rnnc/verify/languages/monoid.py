@@ -21,6 +21,7 @@ Transformation: TypeAlias = tuple[int, ...]
 MAX_ELEMENTS = 20_000
 MAX_CELLS = 4_000_000  # elements times states
 MAX_WORK = 400_000_000  # entries compared in search of subgroups
+MAX_TABLE = 1_000_000  # products of an element and a letter that are listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,3 +155,31 @@ def maximal_subgroups(monoid: Monoid) -> list[tuple[Transformation, ...]]:
         if len(numbered) > 1:
             groups.setdefault(tuple(tuple(row) for row in numbered.tolist()))
     return list(groups)
+
+
+def lasting_elements(monoid: Monoid, dfa: DFA) -> tuple[int, tuple[int, ...]]:
+    """(s, elements): what words of length s do is what words of every multiple of s do (the stable semigroup).
+
+    A language is in AC0 iff these elements are aperiodic (Barrington, Compton, Straubing and Thérien 1992).  Raises
+    TooLarge.
+    """
+    letters = [np.array(dfa.action(a), dtype=np.int32) for a in dfa.alphabet]
+    if monoid.order * len(letters) > MAX_TABLE:
+        raise TooLarge("the transition monoid has too many products")
+    index = {row.tobytes(): i for i, row in enumerate(monoid.images)}
+    after = np.array([[index[images[row].tobytes()] for images in letters] for row in monoid.images])  # [M, L]
+    here = np.array([0])
+    seen: dict[bytes, int] = {}
+    sets: list[NDArray[np.int64]] = []
+    work = 0
+    while here.tobytes() not in seen:
+        seen[here.tobytes()] = len(sets)
+        sets.append(here)
+        work += here.size
+        if work > MAX_CELLS:
+            raise TooLarge("the sets of words of one length do not come round soon enough")
+        here = np.unique(after[here])
+    begin = seen[here.tobytes()]
+    turn = len(sets) - begin
+    s = turn * max(1, -(-begin // turn))
+    return s, tuple(sets[begin + (s - begin) % turn].tolist())
