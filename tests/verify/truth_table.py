@@ -53,8 +53,8 @@ SOURCES = {
         "with abelian factors, and S(5) has none"
     ),
     "N7": (
-        "docs/ceilings.md: fixed angles tell positions, not contents, so in one layer only languages in AC0 (parity: Sarrof "
-        "et al. 2024)"
+        "docs/ceilings.md: fixed angles tell positions, not contents, so in one layer only languages in AC0 (for parity:"
+        " Sarrof et al. 2024)"
     ),
     "flip": (
         "theory.md, parity: h0 = 0; a(0) = 1, b(0) = 0; a(1) = -1, b(1) = 1; -1 is in the closure of the range (a key"
@@ -110,8 +110,8 @@ SOURCES = {
     "three factors": ("trap 1: products of three factors have negative and complex eigenvalues, so N1 does not apply"),
     "LTI": "no theorem and no witness: a constant complex transition, and a language in AC0",
     "LTI, k layers": (
-        "no theorem: angles that may be irrational under another layer (for roots of unity: Sarrof et al. 2024, Khavari et "
-        "al. 2025)"
+        "no theorem: angles that may be irrational under another layer (for roots of unity: Sarrof et al. 2024, Khavari"
+        " et al. 2025)"
     ),
     "phases": "no theorem and no witness: the phases are fixed, only the moduli depend on the input; in AC0",
     "three lines": (
