@@ -126,11 +126,12 @@ def call(c: Lowering, expr: ast.Call, context: Context, want: Shape | None) -> V
     if expr.sizes and not function.sizes:
         return c.error("E0209", f"`{function.name}` takes no size in brackets", expr.span)
     if function.learned and context.pure:
+        where = "a `fn` is pure" if c.calls else "a claim speaks of what the cell has"
         return c.error(
             "E0204",
-            f"`{function.name}` learns or remembers something, and a `fn` is pure",
+            f"`{function.name}` learns or remembers something, and {where}",
             expr.span,
-            help="call it in the cell, and pass its value to the function",
+            help="call it in the cell, and pass its value to the function" if c.calls else "name it in the cell",
         )
     bound = bind(c, function, expr, context, want)
     return ERROR if bound is None else function.run(c, bound)

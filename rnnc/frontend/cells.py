@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from rnnc.frontend import ast
 from rnnc.frontend.bindings import check_names, declared_names, force
-from rnnc.frontend.claims import statements
+from rnnc.frontend.claims import lower_subjects, statements
 from rnnc.frontend.expressions import evaluate
 from rnnc.frontend.folds import indexed, unrolled
 from rnnc.frontend.lowering import Lowering, StateInfo
@@ -56,6 +56,7 @@ def lower_body(c: Lowering, body: tuple[ast.Statement, ...], context: Context) -
             c.transitions.append((name, c.scaled_identity(c.sizeless[name][0], size)))
         else:
             c.error("E0205", "the size of `I` is unknown here", span, help="give it a type: `real[n, n]`")
+    lower_subjects(c, context)
 
 
 def _waits_for_use(c: Lowering, binding: Binding) -> bool:

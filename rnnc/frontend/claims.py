@@ -1,16 +1,20 @@
 """Claims, automata, languages and tasks: whether the names in them mean something.
 
-What a claim *says* is the verifier's business; here it is only made sure that it speaks of things that exist.
+What a claim *says* is the verifier's business; here it is only made sure that it speaks of things that exist, and the
+operators it speaks of get their place in the cell's graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from rnnc.diagnostics import Diagnostics
 from rnnc.frontend import ast
+from rnnc.frontend.expressions import CONSTANTS, evaluate
 from rnnc.frontend.languages import check_automaton, check_group, check_language, check_language_decl
-from rnnc.frontend.scope import Scope, suggestion
+from rnnc.frontend.lowering import Lowering
+from rnnc.frontend.scope import Context, Scope, suggestion
 
 STRATEGIES = ("scan", "chunk", "convolution", "newton")
 
@@ -30,14 +34,14 @@ def statements(body: Iterable[ast.Statement]) -> Iterator[ast.Statement]:
 def check_claims(decl: ast.CellDecl, scope: Scope, found: Diagnostics, broken: frozenset[str] | set[str]) -> None:
     """The names in a cell's `expect` blocks."""
     states: set[str] = set(broken)
-    values: set[str] = set(broken)
+    values: set[str] = {*broken, *CONSTANTS, *(h.name for h in decl.hyper)}
     transitions: set[str] = set()
     claims: list[ast.Claim] = []
     for s in statements(decl.body):
         match s:
             case ast.StateDecl():
                 states.add(s.name)
-            case ast.LetDecl() | ast.ParamDecl() | ast.ConstDecl():
+            case ast.LetDecl() | ast.ParamDecl() | ast.ConstDecl() | ast.InputDecl() | ast.OutputDecl():
                 values.add(s.name)
                 if isinstance(s, ast.LetDecl) and s.keyword == "transition":
                     transitions.add(s.name)
@@ -65,7 +69,7 @@ def _check_claim(
                 found.error("E0501", f"`{subject.id}` {what}", subject.span, help=hint)
         case "eigenvalues" | "norm":
             for name in _names(subject):
-                if name.id not in values | states and name.id != "I":
+                if name.id not in values | states:
                     hint = suggestion(name.id, transitions | values) or f"name it: `transition {name.id} = ...`"
                     found.error("E0501", f"`{name.id}` is unknown", name.span, help=hint)
         case "parallel":
@@ -81,6 +85,32 @@ def _check_claim(
                 check_group(arg, found)
     if claim.layers is not None and claim.layers < 1:
         found.error("E0501", "a claim speaks of at least one layer", claim.span)
+
+
+def lower_subjects(c: Lowering, context: Context) -> None:
+    """Gives the operators that claims spell out a place in the graph, under their text as a name.
+
+    eigenvalues(diag(a)) in disk(1)      -->  eigenvalues(`diag(a)`) in disk(1), with the transition `diag(a)`
+    """
+    c.expect = [_with_named_subject(c, claim, context) for claim in c.expect]
+
+
+def _with_named_subject(c: Lowering, claim: ast.Claim, context: Context) -> ast.Claim:
+    subject = claim.subject
+    if claim.kind not in ("eigenvalues", "norm") or subject is None or isinstance(subject, ast.Name):
+        return claim
+    bound = [context.scope.lookup(name.id) for name in _names(subject) if name.id not in CONSTANTS]
+    contexts = [b.context for b in bound if b is not None and b.context is not None]
+    if None in bound:
+        return claim  # reported, or declared in a `substep`
+    per = max((inner.per for inner in contexts), key=len, default=())
+    value = evaluate(c, subject, replace(context, per=per, pure=True))
+    node = c.to_node(value, subject.span)
+    if node is None:
+        return claim
+    name = c.text_of(subject, limit=len(c.library.sources.get(subject.span.file, "")))
+    c.transitions.append((name, node))
+    return replace(claim, subject=ast.Name(span=subject.span, id=name))
 
 
 def _names(expr: ast.Expr | None) -> Iterator[ast.Name]:

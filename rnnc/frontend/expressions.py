@@ -371,7 +371,7 @@ def _matmul(c: Lowering, expr: ast.Binary, context: Context, want: Shape | None)
     first = 1 if needs_shape(c, expr.left, context) else 0
     values[first] = evaluate(c, parts[first], context)
     known = c.shape(values[first])
-    inner = (known[-1] if first == 0 else known[0],) if known else None
+    inner = _matmul_want(c, parts[1 - first], known, want, left_known=first == 0, context=context) if known else None
     with c.sizes_unknown(because=isinstance(values[first], ErrorValue)):
         values[1 - first] = evaluate(c, parts[1 - first], context, inner)
     left, right = values
@@ -393,6 +393,44 @@ def _matmul(c: Lowering, expr: ast.Binary, context: Context, want: Shape | None)
     if a is None or b is None:
         return ERROR
     return matmul_nodes(c, a, b, expr, parts)
+
+
+def _matmul_want(
+    c: Lowering, expr: ast.Expr, known: Shape, want: Shape | None, *, left_known: bool, context: Context
+) -> Shape:
+    """The shape that one side of `@` should have next to one of shape `known`: a vector, unless it makes a matrix."""
+    shared = known[-1] if left_known else known[0]
+    if not _makes_matrix(expr, context):
+        return (shared,)
+    if want is None or len(want) != len(known):
+        return (shared, shared)
+    return (shared, want[-1]) if left_known else (want[0], shared)
+
+
+MATRIX_FUNCTIONS = frozenset(
+    {"diag", "outer", "householder", "rotation", "circulant", "companion", "dense", "cayley", "expm"}
+)
+
+
+def _makes_matrix(expr: ast.Expr, context: Context) -> bool:
+    """Whether an expression is a structured operator (or made of one) by its form alone."""
+    match expr:
+        case ast.Call(callee=ast.Name(id=name)):
+            return name in MATRIX_FUNCTIONS
+        case ast.Unary():
+            return _makes_matrix(expr.operand, context)
+        case ast.Binary(op="+" | "-" | "*" | "/"):
+            return _makes_matrix(expr.left, context) or _makes_matrix(expr.right, context)
+        case ast.Name(primed=False):
+            binding = context.scope.lookup(expr.id)
+            if binding is None or binding.status != "todo" or not isinstance(binding.decl, ast.LetDecl):
+                return False
+            if binding.makes_matrix is None:
+                binding.makes_matrix = False  # a cycle ends here; it is reported when the value is needed
+                binding.makes_matrix = _makes_matrix(binding.decl.value, binding.context or context)
+            return binding.makes_matrix
+        case _:
+            return False
 
 
 def matmul_nodes(c: Lowering, a: NodeId, b: NodeId, at: ast.Expr, parts: Sequence[ast.Expr]) -> Value:

@@ -10,19 +10,19 @@ from rnnc.frontend.expressions import arithmetic, evaluate, known_integer, matmu
 from rnnc.frontend.functions import argument_node, argument_nodes, vector
 from rnnc.frontend.lowering import Lowering
 from rnnc.frontend.sequences import stack
-from rnnc.frontend.values import ERROR, ErrorValue, Tensor, Value
+from rnnc.frontend.values import ERROR, ErrorValue, Shape, Tensor, Value
 from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.types import Type
 
 
-def _diag(c: Lowering, bound: Bound) -> Value:
-    return _layout("diag")(c, bound)
+def _size_of_square(bound: Bound) -> Shape | None:
+    """The size of a square matrix, where one is expected."""
+    return bound.want[:1] if bound.want is not None and len(bound.want) == 2 else None
 
 
 def _layout(kind: str) -> Run:
     def run(c: Lowering, bound: Bound) -> Value:
-        want = bound.want[:1] if bound.want is not None and len(bound.want) == 2 else None
-        node = argument_node(c, bound, "v", want)
+        node = argument_node(c, bound, "v", _size_of_square(bound))
         if node is None or not vector(c, bound, "v", node):
             return ERROR
         return c.build(bound.call.span, kind, lambda: c.b.add("layout", node, kind=kind))
@@ -32,7 +32,7 @@ def _layout(kind: str) -> Run:
 
 def _householder(c: Lowering, bound: Bound) -> Value:
     """householder(k, beta) = I - beta k k^T."""
-    k = argument_node(c, bound, "k")
+    k = argument_node(c, bound, "k", _size_of_square(bound))
     beta = argument_node(c, bound, "beta", ()) if bound.get("beta") is not None else c.b.const(2)
     if k is None or beta is None or not vector(c, bound, "k", k):
         return ERROR
@@ -53,7 +53,9 @@ def _householder(c: Lowering, bound: Bound) -> Value:
 
 def _rotation(c: Lowering, bound: Bound) -> Value:
     """rotation(theta[p]): 2 x 2 rotations along the diagonal; one angle gives one rotation."""
-    node = argument_node(c, bound, "theta")
+    size = _size_of_square(bound)
+    half = None if size is None else size[0] / 2
+    node = argument_node(c, bound, "theta", None if half is None else () if half == ONE else (half,))
     if node is None:
         return ERROR
     theta = c.b.add("reshape", node, shape=(ONE,)) if c.b.type(node).rank == 0 else node
@@ -142,11 +144,10 @@ def _zoh(c: Lowering, bound: Bound) -> Value:
 
 
 def _define_all() -> None:
-    define(Function(name="diag", run=_diag, params=("v",), shape_of=("v",)))
-    for name in ("circulant", "companion"):
+    for name in ("diag", "circulant", "companion"):
         define(Function(name=name, run=_layout(name), params=("v",), shape_of=("v",)))
-    define(Function(name="householder", run=_householder, params=("k", "beta")))
-    define(Function(name="rotation", run=_rotation, params=("theta",)))
+    define(Function(name="householder", run=_householder, params=("k", "beta"), shape_of=("k",)))
+    define(Function(name="rotation", run=_rotation, params=("theta",), shape_of=("theta",)))
     define(Function(name="blockdiag", run=_blockdiag, many=True))
     define(Function(name="permutation", run=_permutation, params=("p",)))
     define(Function(name="lowrank", run=_lowrank, params=("u", "v"), required=2))

@@ -39,6 +39,7 @@ class Binding:
     status: Literal["todo", "active", "done"] = "todo"
     node: NodeId | None = None  # of a state: the node that reads it
     needs_shape: bool | None = None  # whether its shape may come from its use, once that is known
+    makes_matrix: bool | None = None  # whether it is a structured operator by its form, once that is known
 
 
 @dataclass(slots=True, eq=False)

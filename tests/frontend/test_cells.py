@@ -456,3 +456,63 @@ def test_names_of_one_branch_in_a_choice_on_the_same_condition() -> None:
     assert [s.name for s in lowered(text).states] == ["g"]
     assert lowered(text, two=False).states == ()
     assert errors(text.replace("(g' if two else x)", "g'")) == [("E0201", 5, 14)]
+
+
+def test_linear_inside_an_operator_takes_its_size_from_the_matrix() -> None:
+    cell = lowered(
+        """cell C(d: dim, p: dim) {
+  input x: real[d]
+  state r: real[2*p] = 0
+  state q: real[2] = 0
+  state S: real[4, 5] = 0
+  r <- rotation(linear(x)) @ r
+  q <- (0.9 * rotation(linear(x))) @ q
+  let A = I - diag(linear(x))
+  S <- A @ S @ circulant(linear(x)) + outer(linear(x), linear(x)) @ S + householder(linear(x)) @ S
+  output y = r'
+}"""
+    )
+    assert {k: v for k, v in params(cell).items() if k.endswith("weight")} == {
+        "r_linear_weight": "real[p, d]",
+        "q_linear_weight": "real[d]",
+        "A_linear_weight": "real[4, d]",
+        "S_linear_weight": "real[5, d]",
+        "S_linear_2_weight": "real[4, d]",
+        "S_linear_3_weight": "real[4, d]",
+        "S_linear_4_weight": "real[4, d]",
+    }
+
+
+def test_operators_made_of_each_other_are_a_circle() -> None:
+    text = """cell C() {
+  input x: real[2]
+  let a = b + b
+  let b = a * 2
+  output y = a @ x
+}"""
+    assert [code for code, _, _ in errors(text)] == ["E0206"]
+
+
+def test_a_claim_may_spell_its_operator_out() -> None:
+    cell = lowered(
+        """cell C(d: dim, heads: dim = 2, r: real = 1/2) {
+  input x: real[d]
+  per heads {
+    let a: real[3] = tanh(linear(x))
+    state h: real[3] = 0
+    transition A = r * diag(a)
+    h <- A @ h + linear(x)
+  }
+  output y = h'
+  expect {
+    norm(2 * A) <= 1
+    eigenvalues(diag(a)) in (-1, 1)
+    norm(A) <= 1
+  }
+}"""
+    )
+    assert [(name, str(cell.nodes[n].type)) for name, n in cell.transitions] == [
+        ("A", "real[3, 3] per [heads]"),
+        ("2 * A", "real[3, 3] per [heads]"),
+        ("diag(a)", "real[3, 3] per [heads]"),
+    ]
