@@ -13,8 +13,9 @@ from typing import Any
 from rnnc.analysis.forms import BlockLinear, Elementwise
 from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
 from rnnc.verify.growth import Growth, growth
-from rnnc.verify.layers import Layer, Layers, nonnegative_in_floats
+from rnnc.verify.layers import Layer, Layers
 from rnnc.verify.results import Condition, Precision
+from rnnc.verify.rounding import nondecreasing_in_floats
 from rnnc.verify.target import Target, shown
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -376,22 +377,17 @@ def _monotone_floats(layers: Layers, target: Target, precision: Precision) -> Ce
 
 
 def _monotone(layers: Layers, layer: Layer) -> Condition:
-    text = f"{layer.name}: evaluated one step at a time as h <- fl(fl(a h) + b), elementwise, with a >= 0 as computed"
-    form = layer.group.forms[0] if layer.group.forms else None
-    if layer.feedback or layer.is_clock or not isinstance(form, Elementwise):
+    text = f"{layer.name}: as computed, one step at a time, each number's update rises with it or stays"
+    forms = layer.group.forms
+    if layer.feedback or layer.is_clock or not (forms and isinstance(forms[0], Elementwise)):
         return Condition(text=text, holds=False, by="the update is not elementwise in the state alone")
-    if layer.group.semiring in ("max_plus", "min_plus"):
-        return Condition(text=text, holds=True, by=f"max, min and rounded sums are monotone ({layer.group.semiring})")
-    if layer.group.semiring != "plus_times":
-        return Condition(text=text, holds=False, by="a rounded logaddexp need not be monotone")
-    if form.a is None:
-        return Condition(text=text, holds=True, by="a = 1")
     cell = layers.recurrence.cell
-    if cell.nodes[form.a].type.dtype != "real" or not nonnegative_in_floats(cell, form.a):
-        return Condition(
-            text=text, holds=False, by="a may be negative, or is not known to stay nonnegative in rounding"
-        )
-    return Condition(text=text, holds=True, by="signs of the rounded operations that compute a")
+    (name,) = layer.group.states
+    state = cell.state(name)
+    if cell.nodes[state.node].type.dtype != "real" or not nondecreasing_in_floats(cell, state.update, state.node):
+        by = "as the update is written, rounding (or the sign of a coefficient) may make it fall"
+        return Condition(text=text, holds=False, by=by)
+    return Condition(text=text, holds=True, by="rounding is monotone, and the coefficients keep their signs in it")
 
 
 # ---------------------------------------------------------------- languages that are not regular

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 
 from rnnc.analysis.facts import Spectrum
 from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState, Recurrence
@@ -163,64 +162,3 @@ def transition_nodes(form: Form) -> list[NodeId]:
             return [form.blocks]
         case Dense():
             return [form.a]
-
-
-# ---------------------------------------------------------------- signs in floating point
-
-_NONNEGATIVE = frozenset({"exp", "sigmoid", "softplus", "relu", "abs", "sqrt", "softmax", "one_hot", "step", "real"})
-_AT_MOST_ONE = frozenset({"sigmoid", "softmax", "one_hot", "step"})
-_VIEWS = frozenset({"lift", "merge", "split_per", "expand", "broadcast", "reshape", "transpose", "slice", "take"})
-
-
-def nonnegative_in_floats(cell: CellIR, node: NodeId) -> bool:
-    """Whether the value of a real node, computed in any floating-point format, is never negative (nor NaN by a sign).
-
-    By the signs of rounded operations alone: rounding is monotone and keeps 0 and 1.
-    """
-    n = cell.nodes[node]
-    args = n.args
-    if n.op in _NONNEGATIVE:
-        return n.op != "real" or cell.nodes[args[0]].type.dtype == "bool"
-    match n.op:
-        case "const":
-            return all(v >= 0 for v in _numbers(n.attr("value")))
-        case "dim" | "eye":
-            return True
-        case "mul":
-            return args[0] == args[1] or all(nonnegative_in_floats(cell, a) for a in args)
-        case "add" | "div" | "min" | "sum" | "mean" | "concat":
-            return all(nonnegative_in_floats(cell, a) for a in args)
-        case "max":
-            return any(nonnegative_in_floats(cell, a) for a in args)
-        case "select":
-            return all(nonnegative_in_floats(cell, a) for a in args[1:])
-        case "pow":
-            return nonnegative_in_floats(cell, args[0])
-        case "sub":
-            return _numbers(cell.nodes[args[0]].attr("value")) == [Fraction(1)] and _at_most_one(cell, args[1])
-        case op if op in _VIEWS:
-            return nonnegative_in_floats(cell, args[0])
-    return False
-
-
-def _at_most_one(cell: CellIR, node: NodeId) -> bool:
-    n = cell.nodes[node]
-    if n.op in _AT_MOST_ONE:
-        return True
-    match n.op:
-        case "const":
-            return all(v <= 1 for v in _numbers(n.attr("value")))
-        case "mul":
-            return all(_at_most_one(cell, a) and nonnegative_in_floats(cell, a) for a in n.args)
-        case "sub":
-            return _at_most_one(cell, n.args[0]) and nonnegative_in_floats(cell, n.args[1])
-    return n.op in _VIEWS and _at_most_one(cell, n.args[0])
-
-
-def _numbers(value: object) -> list[Fraction]:
-    """The entries of a constant; what is no number has no known sign or bound."""
-    if isinstance(value, Fraction):
-        return [value]
-    if isinstance(value, tuple):
-        return [x for v in value for x in _numbers(v)]
-    return [Fraction(3)] if value in ("pi", "e") else [Fraction(-1), Fraction(2)]

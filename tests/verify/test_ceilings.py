@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import rnnc
@@ -242,6 +243,22 @@ def test_n5_is_about_floats() -> None:
     assert verdict(SIGNED, *claims) == ["unknown", "unknown"]
     rounded = "gate a: real[n] = 1 - l2norm(linear[n](x))^2; state h: real[n] = 0; h <- a * h + linear(x)"
     assert verdict(rounded, claims[0]) == ["unknown"]  # rounding may take 1 - k^2 below zero
+
+
+def test_n5_reads_the_update_as_it_is_written() -> None:
+    """Around 2^24 float32 knows even numbers only: h + (2^24 + x) - h - ... is 0 and 1 by turns, though 1 - b >= 0."""
+    gate = "gate b: real[n] in (0, 1) = sigmoid(linear(x)); let u: real[n] = linear(x); let v: real[n] = linear(x); "
+    plain = gate + "state h: real[n] = 0; h <- (1 - b) * h + (u + v)"
+    drifts = gate + "state h: real[n] = 0; h <- h + u - b * h + v"
+    assert verdict(plain, "not recognizes parity under float32") == ["proved"]
+    assert verdict(drifts, "not recognizes parity under float32") == ["unknown"]
+    assert verdict(drifts, "not recognizes parity") == ["proved"]
+    h, seen = np.float32(0), []
+    u, v, b = np.float32(2**24), np.float32(1 - 2**24), np.float32(1)  # sigmoid(20) is 1
+    for _ in range(6):
+        h = h + u - b * h + v
+        seen.append(int(h))
+    assert seen == [1, 0, 1, 0, 1, 0]
 
 
 def test_n6_finitely_many_states_do_not_count() -> None:

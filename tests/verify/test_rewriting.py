@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +34,7 @@ LEAKY = (
     "mix({h}, {v}, {z})",
     "diag(1 - {z}) @ {h} + {z} * {v}",
 )
+ROUNDED_OTHERWISE = LEAKY[1:3]  # rounding is part of what a cell is in floating point, and need not be monotone here
 GATES = (
     "{reach} * sigmoid({a})",
     "sigmoid({a}) * {reach}",
@@ -89,7 +91,7 @@ def leaky(names: dict[str, str], update: str, gate: str) -> str:
   state {h}: real[n] = 0
   {h} <- {update}
   output y: real[d] = linear({h}')
-  expect {{ {claims}; contractive in {h}; stable; not recognizes parity under float32 }}
+  expect {{ {claims}; contractive in {h}; stable }}
 }}"""
     statements = (
         "let {v}: real[n] = linear({x})",
@@ -130,3 +132,9 @@ def test_a_leaky_average(order: list[str], update: str, gate: str) -> None:
     usual = verdicts(leaky(USUAL, LEAKY[0], GATES[0]))
     written = leaky(named(order), update, gate)
     assert verdicts(written) == usual
+
+
+@pytest.mark.parametrize("update", LEAKY)
+def test_verdicts_on_floats_are_about_the_update_as_it_is_written(update: str) -> None:
+    text = leaky(USUAL, update, GATES[0]).replace("stable }", "stable; not recognizes parity under float32 }")
+    assert verdicts(text)[-1] == ("unknown" if update in ROUNDED_OTHERWISE else "proved")

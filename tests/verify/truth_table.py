@@ -53,8 +53,8 @@ SOURCES = {
         "with abelian factors, and S(5) has none"
     ),
     "N7": (
-        "docs/ceilings.md: fixed angles tell positions, not contents, so in one layer only languages in AC0 (for parity:"
-        " Sarrof et al. 2024)"
+        "docs/ceilings.md: fixed angles tell positions, not contents, so in one layer only languages in AC0 (for parity"
+        ": Sarrof et al. 2024)"
     ),
     "flip": (
         "theory.md, parity: h0 = 0; a(0) = 1, b(0) = 0; a(1) = -1, b(1) = 1; -1 is in the closure of the range (a key"
