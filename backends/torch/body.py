@@ -9,6 +9,7 @@ from rnnc.backends.torch.context import Context, identifier
 from rnnc.backends.torch.expr import ATOM, Expr
 from rnnc.backends.torch.structure import TABLE
 from rnnc.backends.torch.timeops import TIME, Time
+from rnnc.ir.evaluate import Domain, Walk
 from rnnc.ir.graph import CellIR, Node, NodeId, State
 
 LEAVES = frozenset({"param", "const", "dim", "eye", "arange"})
@@ -72,8 +73,9 @@ def owners(cell: CellIR, roots: Mapping[NodeId, str], parts: Mapping[NodeId, Own
 
 
 @dataclass(slots=True, kw_only=True)
-class Body:
-    """Builds statements from nodes.
+class Body(Domain[Expr]):
+    """The code domain of one function, or of one loop inside it: a value is an expression, and statements are written
+    on the way.
 
     `env` holds the values that are known, `uses` how often each node is read in the whole function, `titles` names that
     override the spec's (new states, outputs).
@@ -94,28 +96,28 @@ class Body:
     last_comment: str | None = None
     finish: dict[NodeId, tuple[State, str]] = field(default_factory=dict)  # new states, and what holds the old value
     loop_inputs: frozenset[NodeId] = frozenset()
+    forced: frozenset[NodeId] = frozenset()  # nodes that get a variable in the build under way
 
     def build(self, nodes: Iterable[NodeId], forced: frozenset[NodeId] = frozenset()) -> None:
-        """Statements for `nodes` (ascending, arguments known or among them); those in `forced` get variables."""
-        for i in nodes:
-            if i not in self.env:
-                self._one(self.c.cell.nodes[i], forced)
-            elif i in forced and self._wants_variable(self.c.cell.nodes[i], self.env[i], True):
-                self._hold(self.c.cell.nodes[i])
+        """Statements for `nodes` and what they need, as far as it is not known; those in `forced` get variables."""
+        self.forced = forced
+        Walk(self.c.cell.nodes, self, self.env).run(nodes)
+        self.forced = frozenset()
 
-    def _one(self, node: Node, forced: frozenset[NodeId]) -> None:
-        e = self._expression(node)
+    def leaf(self, node: Node) -> Expr:
+        return self.apply(node, ())
+
+    def apply(self, node: Node, args: tuple[Expr, ...]) -> Expr:
+        e = self._expression(node, list(args))
         while len(e.text) > LONG and self._bind_longest(node):
-            e = self._expression(node)
+            e = self._expression(node, [self.env[a] for a in node.args])
         self.env[node.id] = e
-        if self._wants_variable(node, e, node.id in forced):
+        if self._wants_variable(node, e, node.id in self.forced):
             self._hold(node)
+        return self.env[node.id]
 
-    def _expression(self, node: Node) -> Expr:
-        args = [self.env[a] for a in node.args]
-        if node.op in TIME:
-            return self.time.value(self, node, args)
-        return TABLE[node.op](self.c, node, args)
+    def _expression(self, node: Node, args: list[Expr]) -> Expr:
+        return self.time.value(self, node, args) if node.op in TIME else TABLE[node.op](self.c, node, args)
 
     def _bind_longest(self, node: Node) -> bool:
         """Give the longest unnamed argument a variable; False when there is none worth it."""

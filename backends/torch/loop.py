@@ -35,7 +35,7 @@ def sequential(f: Forward, choice: Choice) -> None:
         - moving
     )
     body.loop_inputs = frozenset(moving)
-    body.build(sorted(closure(cell, moving | still, body.env)), frozenset(moving | hoisted(cell, still)))
+    body.build(moving | still, frozenset(moving | hoisted(cell, still)))
     joined = join_maps(f, inner, {s.node for s in states}, reads)
     loop = loop_body(f, states, moving, still)
     for s in states:

@@ -162,7 +162,7 @@ class Initialiser:
         """A declared expression; brought back through the domain's map where there is one."""
         assert p.init.node is not None
         body = static_body(self.c, self.source)
-        body.build(sorted(closure(self.c.cell, [p.init.node])))
+        body.build([p.init.node])
         e = body.env[p.init.node]
         value = f"nn.init.constant_({name}, {e.text})" if e.number else f"{name}.copy_({e.text})"
         mapped = p.constrained is not None and p.constrained != p.node
@@ -197,7 +197,7 @@ class Initialiser:
             return y
         body = static_body(self.c, self.source)
         other = node.args[1 - place]
-        body.build(sorted(closure(self.c.cell, [other])))
+        body.build([other])
         k = body.env[other].at(MUL + 1)
         forms = {
             ("add", 0): f"{y} - {k}",
@@ -231,7 +231,7 @@ def static_body(c: Context, source: Source) -> Body:
 def initial_value(c: Context, source: Source, init: NodeId, type_: Type, batch: str) -> tuple[list[str], str]:
     """Statements before, and the expression of a state's initial value `[batch, *per, *shape]`."""
     body = static_body(c, source)
-    body.build(sorted(closure(c.cell, [init])))
+    body.build([init])
     e = body.env[init]
     sizes = ", ".join([batch, *(c.dim(d) for d in (*type_.per, *type_.shape))])
     kind = f"dtype={DTYPES[type_.dtype]}"

@@ -17,10 +17,12 @@ from rnnc.analysis.forms import Group
 from rnnc.analysis.matrices import Matrices
 from rnnc.analysis.ranges import Ranges
 from rnnc.ir.dims import ONE, Dim
-from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
+from rnnc.ir.domains.dependence import DependsOn
+from rnnc.ir.evaluate import Domain, Walk
+from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.types import Interval
 
-# the largest |derivative| of elementwise functions (of erf 2/sqrt(pi), of silu 1.0998, of gelu 1.1289)
+# the largest |derivative| of functions of real values (of erf 2/sqrt(pi), of silu 1.0998, of gelu 1.1289)
 SLOPES = {
     "tanh": Fraction(1),
     "relu": Fraction(1),
@@ -34,13 +36,10 @@ SLOPES = {
     "silu": Fraction(11, 10),
     "gelu": Fraction(113, 100),
     "softmax": Fraction(1, 2),
-    "neg": Fraction(1),
-    "conj": Fraction(1),
-    "re": Fraction(1),
-    "im": Fraction(1),
     "amax": Fraction(1),
     "amin": Fraction(1),
 }
+OF_COMPLEX = frozenset({"neg", "conj", "re", "im", "abs"})  # slope 1 over the complex numbers, too
 REARRANGING = frozenset({"merge", "split_per", "expand", "reshape", "transpose", "slice"})
 
 
@@ -67,40 +66,39 @@ def lipschitz_of(cell: CellIR, group: Group, ranges: Ranges) -> tuple[Interval |
     ), f"the update has the Lipschitz bound {_short(found.bound)} in {_names(group)}"
 
 
-class Slopes:
-    """Bounds of the nodes of one cell for one group of states."""
+class Slopes(Domain[Slope]):
+    """The domain, for one group of states of one cell."""
 
     def __init__(self, cell: CellIR, group: Group, ranges: Ranges) -> None:
         self.nodes = cell.nodes
         self.ranges = ranges
         self.matrices = Matrices(ranges)
         self.states = {cell.state(name).node for name in group.states}
-        self.cone = self._cone(cell, group)
-        self._known: dict[NodeId, Slope] = {}
-
-    def _cone(self, cell: CellIR, group: Group) -> set[NodeId]:
-        """The nodes that are computed from the group's states."""
-        found = set(self.states)
-        for i in sorted(ancestors(cell, [cell.state(n).update for n in group.states])):
-            if found & set(cell.nodes[i].args):
-                found.add(i)
-        return found
+        self._moved = Walk(cell.nodes, DependsOn(self.states))
+        self._values = Walk(cell.nodes, self)
 
     def of(self, node: NodeId) -> Slope:
-        if node not in self.cone:
-            return ZERO
-        if node in self.states:
-            return Slope(Fraction(1))
-        if node not in self._known:
-            self._known[node] = self._find(self.nodes[node])
-        return self._known[node]
+        return self._values[node]
 
-    def _find(self, n: Node) -> Slope:
+    def moves(self, node: NodeId) -> bool:
+        """Whether the node is computed from the group's states."""
+        return self._moved[node]
+
+    def is_leaf(self, node: Node) -> bool:
+        return node.id in self.states or not self.moves(node.id)
+
+    def leaf(self, node: Node) -> Slope:
+        return Slope(Fraction(1)) if node.id in self.states else ZERO
+
+    def apply(self, node: Node, args: tuple[Slope, ...]) -> Slope:
+        n = node
         match n.op:
-            case op if op in SLOPES:
-                return _times(self.of(n.args[0]), SLOPES[op])
+            case op if op in OF_COMPLEX:
+                return args[0]
+            case op if op in SLOPES and self.nodes[n.args[0]].type.dtype == "real":
+                return _times(args[0], SLOPES[op])
             case op if op in REARRANGING:
-                return self.of(n.args[0])
+                return args[0]
             case "broadcast" | "lift":
                 return self._repeated(n, n.args[0])
             case "exp":
@@ -112,12 +110,12 @@ class Slopes:
             case "max" | "min" | "logaddexp" | "complex":
                 return _joined([self._repeated(n, a) for a in n.args])
             case "concat":
-                return _joined([self.of(a) for a in n.args])
-            case "select" if n.args[0] not in self.cone:
+                return _joined(args)
+            case "select" if not self.moves(n.args[0]):
                 return _joined([self._repeated(n, a) for a in n.args[1:]])
             case "mul":
                 return self._product(n)
-            case "div" if n.args[1] not in self.cone:
+            case "div" if not self.moves(n.args[1]):
                 return self._scaled(n, n.args[0], iv.reciprocal(self.ranges.real(n.args[1])))
             case "einsum":
                 return self._contraction(n)
@@ -141,7 +139,7 @@ class Slopes:
         return _times(self._repeated(n, argument), size)
 
     def _is_square(self, n: Node) -> bool:
-        return n.args[1] not in self.cone and self.ranges.real(n.args[1]) == iv.exactly(2)
+        return not self.moves(n.args[1]) and self.ranges.real(n.args[1]) == iv.exactly(2)
 
     def _repeated(self, n: Node, argument: NodeId) -> Slope:
         """The slope of an operand that is broadcast to the result: each copy counts."""
@@ -165,12 +163,12 @@ class Slopes:
         x, y = n.args
         if x == y:
             return self._scaled(n, x, iv.mul(iv.exactly(2), self.ranges.modulus(x)))
-        if x not in self.cone or y not in self.cone:
-            number, vector = (x, y) if x in self.cone else (y, x)
+        if not (self.moves(x) and self.moves(y)):
+            number, vector = (x, y) if self.moves(x) else (y, x)
             along = self._along(n, number, vector)
             if along is not None:
                 return along
-        parts = [self._scaled(n, a, self.ranges.modulus(other)) for a, other in ((x, y), (y, x)) if a in self.cone]
+        parts = [self._scaled(n, a, self.ranges.modulus(other)) for a, other in ((x, y), (y, x)) if self.moves(a)]
         return _added(parts)
 
     def _along(self, n: Node, number: NodeId, vector: NodeId) -> Slope | None:
@@ -183,12 +181,12 @@ class Slopes:
 
     def _contraction(self, n: Node) -> Slope:
         """A state-free matrix or vector times a value of the state: its norm."""
-        inside = [a for a in n.args if a in self.cone]
+        inside = [a for a in n.args if self.moves(a)]
         if len(inside) != 1:
             return Slope(None, f"a bound for the product {self._named(n)} of two values of the state")
         inputs, output = str(n.attr("spec")).split("->")
         letters = inputs.split(",")
-        which = 0 if n.args[0] in self.cone else 1
+        which = 0 if self.moves(n.args[0]) else 1
         factor, own, other = n.args[1 - which], letters[1 - which], letters[which]
         norm = self._norm(factor, own, other, output)
         if norm is None:
@@ -207,6 +205,8 @@ class Slopes:
         new = [c for c in own if c not in other]
         if any(c in other and c in output for c in own):
             return None
+        if any(c not in output and (c in own) != (c in other) for c in own + other):
+            return None  # a sum over one operand alone
         t = self.nodes[factor].type
         if len(own) == 2 and len(summed) == 1 and len(new) == 1 and t.shape[0] == t.shape[1]:
             return self.matrices.facts(factor).norm.hi

@@ -16,33 +16,41 @@ from rnnc.analysis.intervals import exactly
 from rnnc.analysis.matrix_facts import MatrixFacts, below, diagonal, orthogonal, product, scaled, symmetric, total
 from rnnc.analysis.ranges import Ranges
 from rnnc.ir.dims import ONE, Dim
+from rnnc.ir.evaluate import Domain, Walk
 from rnnc.ir.graph import Node, NodeId
 from rnnc.ir.types import Interval
 
 SAME_MATRIX = frozenset({"lift", "split_per", "merge", "broadcast", "expand"})
 
 
-class Matrices:
-    """Facts of matrix nodes, found on demand."""
+class Matrices(Domain[MatrixFacts]):
+    """The domain: facts of square matrices; of any other value nothing."""
 
     def __init__(self, ranges: Ranges) -> None:
         self.ranges = ranges
         self.nodes = ranges.nodes
-        self._known: dict[NodeId, MatrixFacts] = {}
+        self._values = Walk(ranges.nodes, self)
 
     def facts(self, node: NodeId) -> MatrixFacts:
         """Requires: at least two core axes, the last two of one size."""
-        if node not in self._known:
-            self._known[node] = self._tightened(node, self._find(self.nodes[node]))
-        return self._known[node]
+        return self._values[node]
 
-    def _tightened(self, node: NodeId, found: MatrixFacts) -> MatrixFacts:
+    def is_leaf(self, node: Node) -> bool:
+        return not node.args or not _is_square(node)
+
+    def leaf(self, node: Node) -> MatrixFacts:
+        return self._tightened(node, self._find(node)) if _is_square(node) else MatrixFacts()
+
+    def apply(self, node: Node, args: tuple[MatrixFacts, ...]) -> MatrixFacts:
+        return self._tightened(node, self._find(node))
+
+    def _tightened(self, n: Node, found: MatrixFacts) -> MatrixFacts:
         """With what the entries alone say: |A| <= sqrt(|A|_1 |A|_inf)."""
-        entries = self._norm_of_entries(self.nodes[node], found)
+        entries = self._norm_of_entries(n, found)
         norm = _smaller(found.norm, entries)
         missing = found.missing
         if norm.hi is None and not missing:
-            missing = f"a bound for the norm of `{self.ranges.name(node)}`"
+            missing = f"a bound for the norm of `{self.ranges.name(n.id)}`"
         return replace(found, norm=norm, modulus=_smaller(found.modulus, norm), missing=missing)
 
     def _norm_of_entries(self, n: Node, found: MatrixFacts) -> Interval:
@@ -289,6 +297,10 @@ class Matrices:
                 why="the exponential of a triangular matrix",
             )
         return MatrixFacts(interval=image, modulus=image, why="the exponential of a matrix with real eigenvalues")
+
+
+def _is_square(n: Node) -> bool:
+    return n.type.rank >= 2 and n.type.shape[-1] == n.type.shape[-2]
 
 
 def exactly_below(bound: int | Fraction) -> Interval:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from rnnc.analysis import elementary as el
@@ -11,34 +11,53 @@ from rnnc.analysis import intervals as iv
 from rnnc.analysis.elementary import NONNEGATIVE
 from rnnc.analysis.intervals import between, exactly
 from rnnc.ir.dims import Dim
+from rnnc.ir.evaluate import Domain, Walk
 from rnnc.ir.graph import Node, NodeId
-from rnnc.ir.types import Domain, Interval, UnitNorm
+from rnnc.ir.types import Domain as DeclaredDomain
+from rnnc.ir.types import Interval, UnitNorm
 
 
-class Norms(ABC):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """What is known of a value: its entries (`real`; everything for a complex value), their real parts, their moduli,
+    and the squared Euclidean norm along the last axis.
+    """
+
+    real: Interval
+    part: Interval
+    modulus: Interval
+    squared: Interval
+
+
+class Norms(Domain[Range]):
     """What `Ranges` says of vectors, beside the intervals of their entries."""
 
-    def __init__(self, nodes: Sequence[Node], domains: dict[NodeId, Domain]) -> None:
+    def __init__(self, nodes: Sequence[Node], domains: dict[NodeId, DeclaredDomain]) -> None:
         self.nodes = nodes
         self.domains = domains
-        self._norms: dict[NodeId, Interval] = {}
+        self._values = Walk(nodes, self)
 
-    @abstractmethod
     def real(self, node: NodeId) -> Interval:
         """An interval that holds every entry of a real node."""
+        return self._values[node].real
 
-    @abstractmethod
     def modulus(self, node: NodeId) -> Interval:
         """|z| of every entry."""
+        return self._values[node].modulus
+
+    def real_part(self, node: NodeId) -> Interval:
+        """re z of every entry."""
+        return self._values[node].part
 
     def norm_squared(self, node: NodeId) -> Interval:
         """Squared Euclidean norm along the last axis."""
-        if node not in self._norms:
-            found = self._norm_squared(self.nodes[node])
-            self._norms[node] = found if found.hi is not None else self._by_entries(node, found)
-        return self._norms[node]
+        return self._values[node].squared
 
-    def _norm_squared(self, n: Node) -> Interval:
+    def _squared(self, n: Node, args: tuple[Range, ...], entry: Interval) -> Interval:
+        found = self._norm_squared(n, args)
+        return found if found.hi is not None else _by_entries(n, entry, found)
+
+    def _norm_squared(self, n: Node, args: tuple[Range, ...]) -> Interval:
         match n.op:
             case "l2norm":
                 return between(0, 1, lo_open=False) if n.attr("eps") else exactly(1)
@@ -52,33 +71,22 @@ class Norms(ABC):
             case "softmax":
                 return between(0, 1, hi_open=False)
             case "lift" | "neg" | "conj":
-                return self.norm_squared(n.args[0])
+                return args[0].squared
             case "merge" | "split_per" | "broadcast" | "expand" if self._keeps_last(n):
-                return self.norm_squared(n.args[0])
+                return args[0].squared
             case "mul":
-                return self._norm_of_mul(n)
+                return self._norm_of_mul(n, args)
             case "sqrt":  # of a vector whose entries sum to at most one
                 return exactly(1) if self._sums_to_one(n.args[0]) else NONNEGATIVE
         return NONNEGATIVE
 
-    def _norm_of_mul(self, n: Node) -> Interval:
+    def _norm_of_mul(self, n: Node, args: tuple[Range, ...]) -> Interval:
         """|c k|^2 = c^2 |k|^2 for a number c; at most sup(c^2) |k|^2 for a vector c."""
         best = NONNEGATIVE
-        for c, k in (n.args, n.args[::-1]):
-            if self.nodes[k].type.shape[-1:] != n.type.shape[-1:]:
-                continue
-            squared = iv.mul(el.power(self.modulus(c), Fraction(2)), self.norm_squared(k))
-            best = iv.intersect(best, squared)
+        for (c, k), node in ((args, n.args[1]), (args[::-1], n.args[0])):
+            if self.nodes[node].type.shape[-1:] == n.type.shape[-1:]:
+                best = iv.intersect(best, iv.mul(el.power(c.modulus, Fraction(2)), k.squared))
         return best
-
-    def _by_entries(self, node: NodeId, found: Interval) -> Interval:
-        """At most n sup(x^2) with a known number of entries."""
-        t = self.nodes[node].type
-        size = t.shape[-1].constant if t.shape else Fraction(1)
-        entry = self.modulus(node)
-        if size is None or entry.hi is None:
-            return found
-        return iv.intersect(found, Interval(lo=Fraction(0), hi=size * entry.hi**2, hi_open=entry.hi_open))
 
     def _keeps_last(self, n: Node) -> bool:
         """Whether a view only repeats or regroups vectors along the last axis."""
@@ -218,3 +226,11 @@ class Norms(ABC):
                 break
             n = self.nodes[varying[0]]
         return n.name or n.op
+
+
+def _by_entries(n: Node, entry: Interval, found: Interval) -> Interval:
+    """At most n sup(x^2) with a known number of entries."""
+    size = n.type.shape[-1].constant if n.type.shape else Fraction(1)
+    if size is None or entry.hi is None:
+        return found
+    return iv.intersect(found, Interval(lo=Fraction(0), hi=size * entry.hi**2, hi_open=entry.hi_open))

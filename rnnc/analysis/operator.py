@@ -26,9 +26,13 @@ from rnnc.analysis.monomials import (
 )
 from rnnc.ir.builder import Builder
 from rnnc.ir.dims import Dim
-from rnnc.ir.graph import Node, NodeId
+from rnnc.ir.domains.dependence import DependsOn
+from rnnc.ir.evaluate import Domain, Walk
+from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.ops import OPS
 
+TAKEN_APART = VIEWS | {"add", "sub", "neg", "mul", "div", "select", "einsum", "sum", "mean", "layout"}
+LINEAR_RULES = VIEWS | {"add", "sub", "neg", "mul", "einsum", "sum", "mean", "select", "layout", "slice", "concat"}
 SMALL_RANK = 8  # a low-rank product with a known rank up to this is taken apart
 
 
@@ -64,83 +68,91 @@ class NonLinear:
 Value: TypeAlias = Affine | Opaque | NonLinear
 
 
-class Operators:
-    """Values of nodes over atoms: a mapping from node to the name of what it stands for."""
+class Operators(Domain[Value]):
+    """The domain, over a builder's growing graph; `atoms` maps nodes to the names of what they stand for.
+
+    State-free nodes whose structure no rule can see are leaves: nothing below them is read.
+    """
 
     def __init__(self, builder: Builder, atoms: Mapping[NodeId, str], labels: Labels | None = None) -> None:
         self.builder = builder
         self.atoms = dict(atoms)
         self.ctx = Context(builder, labels or Labels())
-        self._depends: dict[NodeId, bool] = {}
-        self._values: dict[NodeId, Value] = {}
-        self._structures: dict[NodeId, Sum] = {}
-
-    # ------------------------------------------------------------ dependence
+        self._moved = Walk(builder.nodes, DependsOn(self.atoms.keys()))
+        self._values = Walk(builder.nodes, self)
 
     def depends(self, node: NodeId) -> bool:
         """Whether `node` is computed from an atom."""
-        known = self._depends.get(node)
-        if known is None:
-            known = node in self.atoms or any(self.depends(a) for a in self.builder.nodes[node].args)
-            self._depends[node] = known
-        return known
+        return self._moved[node]
 
-    # ------------------------------------------------------------ state-free values
+    def value(self, node: NodeId) -> Value:
+        """How `node` depends on the atoms."""
+        return self._values[node]
 
     def structure(self, node: NodeId) -> Sum:
         """A state-free node as a sum of monomials: taken apart where it has structure, one factor where it has none."""
-        if node not in self._structures:
-            try:
-                terms = self._structure(self.builder.nodes[node])
-            except NotRepresentable:
-                terms = self.leaf(node)
-            self._structures[node] = terms
-        return self._structures[node]
+        assert not self.depends(node)
+        value = self._values[node]
+        assert isinstance(value, Affine)
+        return value.terms
 
-    def leaf(self, node: NodeId) -> Sum:
+    # ------------------------------------------------------------ the domain
+
+    def is_leaf(self, node: Node) -> bool:
+        return not node.args or node.id in self.atoms or not (node.op in TAKEN_APART or self.depends(node.id))
+
+    def leaf(self, node: Node) -> Value:
+        axes = self.ctx.labels.axes(rules.full_shape(node.type))
+        if node.id in self.atoms:
+            return Affine((Monomial(Fraction(1), (), self.atoms[node.id], axes, axes),))
+        if node.op == "const" and isinstance(value := node.attr("value"), Fraction):
+            return Affine((Monomial(value, (), None, (), axes),) if value else ())
+        if node.op == "eye":
+            axis = self.ctx.labels.axis(node.type.shape[0])
+            return Affine((Monomial(Fraction(1), (), None, (), (axis, axis)),))
+        return Affine(self._factor(node.id))
+
+    def apply(self, node: Node, args: tuple[Value, ...]) -> Value:
+        if self.depends(node.id):
+            return self._over_atoms(node, args)
+        try:
+            return Affine(self._taken_apart(node, tuple(v.terms for v in args if isinstance(v, Affine))))
+        except NotRepresentable:
+            return Affine(self._factor(node.id))
+
+    # ------------------------------------------------------------ state-free values
+
+    def _factor(self, node: NodeId) -> Sum:
         """The node itself as one factor."""
         axes = self.ctx.labels.axes(rules.full_shape(self.ctx.type(node)))
         return (Monomial(Fraction(1), (Factor(node, axes),), None, (), axes),)
 
-    def _structure(self, n: Node) -> Sum:
-        ctx = self.ctx
-        if n.op == "const" and isinstance(value := n.attr("value"), Fraction):
-            axes = ctx.labels.axes(rules.full_shape(n.type))
-            return (Monomial(value, (), None, (), axes),) if value else ()
-        if n.op == "eye":
-            axis = ctx.labels.axis(n.type.shape[0])
-            return (Monomial(Fraction(1), (), None, (), (axis, axis)),)
-        if n.op in VIEWS or (n.op == "layout" and n.attr("kind") in ("diag", "blockdiag")):
-            terms = self.structure(n.args[0])
-            return rules.view(n, terms, ctx) if n.op in VIEWS else rules.layout(n, terms, ctx)
-        if n.op in ("add", "sub", "neg", "mul", "div", "select", "einsum", "sum", "mean"):
-            carriers = {"div": n.args[:1], "select": n.args[1:]}.get(n.op, n.args)
-            worth = any(has_structure(self.structure(a)) for a in carriers) or self._is_outer(n) or self._is_product(n)
-            if worth:
-                return self._low_rank_sum(n) or self._linear_op(n, tuple(self.structure(a) for a in n.args))
-        return self.leaf(n.id)
+    def _taken_apart(self, n: Node, args: tuple[Sum, ...]) -> Sum:
+        if n.op in VIEWS or n.op == "layout":
+            return rules.view(n, args[0], self.ctx) if n.op in VIEWS else rules.layout(n, args[0], self.ctx)
+        carriers = {"div": args[:1], "select": args[1:]}.get(n.op, args)
+        if any(has_structure(a) for a in carriers):
+            return self._linear_op(n, args)
+        if self._is_outer(n, args) or self._is_product(n, args):
+            return self._low_rank_sum(n) or self._linear_op(n, args)
+        return self._factor(n.id)
 
-    def _is_product(self, n: Node) -> bool:
+    def _is_product(self, n: Node, args: tuple[Sum, ...]) -> bool:
         """Whether the value is a scalar times an array, or a negation: kept as factors, so that scalars can move
         between them.
         """
-        if n.op not in ("mul", "neg") or any(len(self.structure(a)) != 1 for a in n.args):
+        if n.op not in ("mul", "neg") or any(len(a) != 1 for a in args):
             return False
         per = len(n.type.per)
-        carries = [any(labels_of(m.out[per:]) & m.used for m in self.structure(a)) for a in n.args]
+        carries = [any(labels_of(m.out[per:]) & m.used for m in a) for a in args]
         return n.op == "neg" or sorted(carries) == [False, True]
 
-    def _is_outer(self, n: Node) -> bool:
+    def _is_outer(self, n: Node, args: tuple[Sum, ...]) -> bool:
         """Whether a product brings in an axis from each of its operands that the other lacks."""
-        if n.op not in ("mul", "einsum"):
-            return False
-        a, b = (self.structure(x) for x in n.args)
-        if len(a) != 1 or len(b) != 1:
+        if n.op not in ("mul", "einsum") or any(len(a) != 1 for a in args):
             return False
         if n.op == "mul":
-            left, right = (
-                {i for i in range(1, len(m.out) + 1) if labels_of((m.out[-i],)) & m.used} for m in (a[0], b[0])
-            )
+            left, right = ({i for i in range(1, len(m.out) + 1) if labels_of((m.out[-i],)) & m.used} for (m,) in args)
             return bool(left - right) and bool(right - left)
         inputs, output = str(n.attr("spec")).split("->")
         left_letters, right_letters = (set(x) for x in inputs.split(","))
@@ -164,7 +176,7 @@ class Operators:
 
     def _low_rank_sum(self, n: Node) -> Sum | None:
         """sum_r u_r v_r^T from an einsum that contracts a small index of known size."""
-        if n.op != "einsum" or any(has_structure(self.structure(a)) for a in n.args):
+        if n.op != "einsum":
             return None
         inputs, output = str(n.attr("spec")).split("->")
         gone = (set(inputs) - {","}) - set(output)
@@ -191,30 +203,14 @@ class Operators:
 
     # ------------------------------------------------------------ values over atoms
 
-    def value(self, node: NodeId) -> Value:
-        """How `node` depends on the atoms."""
-        if node in self._values:
-            return self._values[node]
-        found: Value
-        n = self.builder.nodes[node]
-        if node in self.atoms:
-            axes = self.ctx.labels.axes(rules.full_shape(n.type))
-            found = Affine((Monomial(Fraction(1), (), self.atoms[node], axes, axes),))
-        elif not self.depends(node):
-            found = Affine(self.structure(node))
-        else:
-            found = self._apply(n, tuple(self.value(a) for a in n.args))
-        self._values[node] = found
-        return found
-
-    def _apply(self, n: Node, args: tuple[Value, ...]) -> Value:
+    def _over_atoms(self, n: Node, args: tuple[Value, ...]) -> Value:
         for v in args:
             if isinstance(v, NonLinear):
                 return v
         stateful = [i for i, v in enumerate(args) if isinstance(v, Opaque) or (isinstance(v, Affine) and v.atoms)]
         if not stateful:  # the state cancelled: what is left is state-free
             stateful = [i for i, a in enumerate(n.args) if self.depends(a)]
-            if n.op not in rules_linear():
+            if n.op not in LINEAR_RULES:
                 return NonLinear(n.id, n.args[stateful[0]], n.op)
         blocked = self._nonlinear_in(n, args, stateful)
         if blocked is not None:
@@ -229,6 +225,8 @@ class Operators:
 
     def _has_offset(self, n: Node, args: tuple[Value, ...]) -> bool:
         """Whether the result has a state-free part: that of an argument, or a state-free summand."""
+        if n.op == "layout" and n.attr("kind") == "companion":
+            return True  # its fixed ones
         linear = OPS[n.op].linear
         for i, v in enumerate(args):
             adds = linear == "joint" or (isinstance(linear, tuple) and i in linear)
@@ -248,9 +246,10 @@ class Operators:
             return NonLinear(
                 n.id, n.args[stateful[1]], f"product of two values that both depend on the state (`{n.op}`)"
             )
-        if isinstance(op.linear, tuple) and not set(stateful) <= set(op.linear):
-            bad = next(i for i in stateful if i not in op.linear)
-            return NonLinear(n.id, n.args[bad], n.op)
+        if isinstance(op.linear, tuple):
+            bad = [a for i, a in enumerate(n.args) if i not in op.linear and self.depends(a)]
+            if bad:  # also where the state cancels: the value of the node is what is divided by
+                return NonLinear(n.id, bad[0], n.op)
         opaque = any(isinstance(args[i], Opaque) for i in stateful)
         if op.over_reals and (opaque or not self._atoms_are_real(args)):
             return NonLinear(n.id, through, f"`{n.op}` of a complex state")
@@ -290,7 +289,7 @@ class Operators:
                 return rules.concat(n, args, ctx)
             case "complex":
                 unit = self.builder.add("complex", self.builder.const(0), self.builder.const(1))
-                imaginary = rules.multiply(args[1], self.leaf(unit), t, ctx)
+                imaginary = rules.multiply(args[1], self._factor(unit), t, ctx)
                 return rules.add(args[0], imaginary, t, ctx)
             case "re" | "im" | "conj":
                 return collect(x for m in args[0] for x in self._over_reals(n.op, m))
@@ -306,8 +305,8 @@ class Operators:
         """a where c, else b, as [c] a + [not c] b."""
         b, (c, _, _) = self.builder, n.args
         one, zero = b.const(1), b.const(0)
-        taken = rules.multiply(args[1], self.leaf(b.add("select", c, one, zero)), n.type, self.ctx)
-        other = rules.multiply(args[2], self.leaf(b.add("select", c, zero, one)), n.type, self.ctx)
+        taken = rules.multiply(args[1], self._factor(b.add("select", c, one, zero)), n.type, self.ctx)
+        other = rules.multiply(args[2], self._factor(b.add("select", c, zero, one)), n.type, self.ctx)
         return rules.add(taken, other, n.type, self.ctx)
 
     def _over_reals(self, op: str, m: Monomial) -> Sum:
@@ -323,11 +322,10 @@ class Operators:
         return (replace(m, factors=factors),)
 
 
-def rules_linear() -> frozenset[str]:
-    """Ops that `_linear_op` can apply to state-free sums."""
-    return (
-        frozenset({"add", "sub", "neg", "mul", "einsum", "sum", "mean", "select", "layout", "slice", "concat"}) | VIEWS
-    )
+def is_affine(cell: CellIR, state: str) -> bool:
+    """Whether the update of `state` is proved affine in it, every other state being given."""
+    s = cell.state(state)
+    return not isinstance(Operators(Builder.of(cell), {s.node: state}).value(s.update), NonLinear)
 
 
 def has_structure(terms: Sum) -> bool:

@@ -7,17 +7,16 @@ point rounds to is another question.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 
 from rnnc.analysis import elementary as el
 from rnnc.analysis import intervals as iv
 from rnnc.analysis.elementary import NONNEGATIVE
 from rnnc.analysis.intervals import ALL, between, exactly
-from rnnc.analysis.norms import Norms
+from rnnc.analysis.norms import Norms, Range
 from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR, Node, NodeId
-from rnnc.ir.types import Domain, Interval, UnitNorm
+from rnnc.ir.types import Interval, UnitNorm
 
 VIEWS = frozenset({"lift", "merge", "split_per", "expand", "broadcast", "reshape", "transpose", "slice"})
 ABOVE = frozenset({"max", "logaddexp", "softplus", "relu", "abs"})  # never below their (real) arguments
@@ -39,26 +38,24 @@ FIXED = {
 
 
 class Ranges(Norms):
-    """Ranges of the nodes of one cell, found on demand."""
-
-    def __init__(self, nodes: Sequence[Node], domains: dict[NodeId, Domain]) -> None:
-        super().__init__(nodes, domains)
-        self._real: dict[NodeId, Interval] = {}
+    """The range domain, and the ranges of the nodes of one graph, found on demand."""
 
     @staticmethod
     def of(cell: CellIR) -> Ranges:
         return Ranges(cell.nodes, {i.node: i.domain for i in cell.inputs if i.domain is not None})
 
-    def real(self, node: NodeId) -> Interval:
-        """An interval that holds every entry of a real node."""
-        if node not in self._real:
-            n = self.nodes[node]
-            found = self._range(n) if n.type.dtype == "real" else ALL
-            self._real[node] = found
-        return self._real[node]
+    def leaf(self, node: Node) -> Range:
+        return self.apply(node, ())
 
-    def _range(self, n: Node) -> Interval:
-        args = n.args
+    def apply(self, node: Node, args: tuple[Range, ...]) -> Range:
+        if node.type.dtype == "complex":
+            real, part, modulus = ALL, self._real_part(node, args), self._modulus(node, args)
+        else:
+            real = self._range(node, args) if node.type.dtype == "real" else ALL
+            part, modulus = real, iv.magnitude(real)
+        return Range(real=real, part=part, modulus=modulus, squared=self._squared(node, args, modulus))
+
+    def _range(self, n: Node, args: tuple[Range, ...]) -> Interval:
         match n.op:
             case "input" | "state":  # of a state only where a caller assumes one
                 domain = self.domains.get(n.id)
@@ -73,48 +70,48 @@ class Ranges(Norms):
             case "arange":
                 return self._arange(n)
             case "abs":
-                return self.modulus(args[0])
+                return args[0].modulus
             case "re":
-                return iv.intersect(self.real_part(args[0]), self._within_modulus(args[0]))
+                return iv.intersect(args[0].part, _within(args[0].modulus))
             case "im":
-                return self._within_modulus(args[0])
+                return _within(args[0].modulus)
             case "l2norm":
                 return between(-1, 1) if n.attr("eps") else between(-1, 1, False, False)
             case "real":
-                is_bool = self.nodes[args[0]].type.dtype == "bool"
+                is_bool = self.nodes[n.args[0]].type.dtype == "bool"
                 return between(0, 1, False, False) if is_bool else NONNEGATIVE
             case "sigmoid":
-                return el.sigmoid(self.real(args[0]))
+                return el.sigmoid(args[0].real)
             case "tanh":
-                return iv.intersect(iv.monotone(el.tanh, self.real(args[0])), FIXED["tanh"])
+                return iv.intersect(iv.monotone(el.tanh, args[0].real), FIXED["tanh"])
             case "softplus":
-                return el.softplus(self.real(args[0]))
+                return el.softplus(args[0].real)
             case "logsigmoid":
-                return iv.neg(el.softplus(iv.neg(self.real(args[0]))))
+                return iv.neg(el.softplus(iv.neg(args[0].real)))
             case "select":
-                return iv.union(self.real(args[1]), self.real(args[2]))
+                return iv.union(args[1].real, args[2].real)
             case "sum":
-                x = self.real(args[0])
+                x = args[0].real
                 return NONNEGATIVE if iv.within(x, NONNEGATIVE) else ALL
             case "concat":
-                found = self.real(args[0])
+                found = args[0].real
                 for a in args[1:]:
-                    found = iv.union(found, self.real(a))
+                    found = iv.union(found, a.real)
                 return found
             case "mean" | "amax" | "amin" | "take":
-                return self.real(args[0])
+                return args[0].real
             case "delay":
-                start = self.real(args[1]) if len(args) > 1 else exactly(0)
-                return iv.union(start, self.real(args[0]))
+                start = args[1].real if len(args) > 1 else exactly(0)
+                return iv.union(start, args[0].real)
             case op if op in FIXED:
                 return FIXED[op]
             case op if op in VIEWS:
-                return self.real(args[0])
-        return self._arithmetic(n)
+                return args[0].real
+        return self._arithmetic(n, args)
 
-    def _arithmetic(self, n: Node) -> Interval:
-        x = self.real(n.args[0]) if n.args else ALL
-        y = self.real(n.args[1]) if len(n.args) > 1 else ALL
+    def _arithmetic(self, n: Node, args: tuple[Range, ...]) -> Interval:
+        x = args[0].real if args else ALL
+        y = args[1].real if len(args) > 1 else ALL
         match n.op:
             case "neg":
                 return iv.neg(x)
@@ -204,67 +201,53 @@ class Ranges(Norms):
 
     # ------------------------------------------------------------ complex values
 
-    def modulus(self, node: NodeId) -> Interval:
+    def _modulus(self, n: Node, args: tuple[Range, ...]) -> Interval:
         """|z| of every entry."""
-        n = self.nodes[node]
-        if n.type.dtype == "real":
-            return iv.magnitude(self.real(node))
         match n.op:
             case "polar":
-                return iv.magnitude(self.real(n.args[0]))
+                return args[0].modulus
             case "exp":
-                return el.exp(self.real_part(n.args[0]))
+                return el.exp(args[0].part)
             case "mul":
-                return iv.mul(self.modulus(n.args[0]), self.modulus(n.args[1]))
+                return iv.mul(args[0].modulus, args[1].modulus)
             case "div":
-                return iv.mul(self.modulus(n.args[0]), iv.reciprocal(self.modulus(n.args[1])))
+                return iv.mul(args[0].modulus, iv.reciprocal(args[1].modulus))
             case "complex":
-                return self._modulus_of_parts(*n.args)
+                return exactly(1) if self.on_circle(*n.args) else _hypotenuse(args[0].real, args[1].real)
             case "add" | "sub":
-                both = iv.add(self.modulus(n.args[0]), self.modulus(n.args[1]))
+                both = iv.add(args[0].modulus, args[1].modulus)
                 return Interval(lo=Fraction(0), hi=both.hi, hi_open=both.hi_open)
             case "const":
                 return iv.magnitude(el.constant(n.attr("value")))
             case "l2norm":
                 return between(0, 1, lo_open=False, hi_open=bool(n.attr("eps")))
-            case "neg" | "conj":
-                return self.modulus(n.args[0])
-            case op if op in VIEWS:
-                return self.modulus(n.args[0])
+            case op if op in VIEWS or op in ("neg", "conj"):
+                return args[0].modulus
         return NONNEGATIVE
 
-    def _modulus_of_parts(self, x: NodeId, y: NodeId) -> Interval:
-        if self.on_circle(x, y):
-            return exactly(1)
-        squares = iv.add(el.power(self.real(x), Fraction(2)), el.power(self.real(y), Fraction(2)))
-        return el.sqrt(squares)
-
-    def _within_modulus(self, node: NodeId) -> Interval:
-        """[-m, m] for |z| at most m."""
-        m = self.modulus(node)
-        return Interval(
-            lo=None if m.hi is None else -m.hi,
-            hi=m.hi,
-            lo_open=m.hi_open or m.hi is None,
-            hi_open=m.hi_open or m.hi is None,
-        )
-
-    def real_part(self, node: NodeId) -> Interval:
+    def _real_part(self, n: Node, args: tuple[Range, ...]) -> Interval:
         """re z of every entry."""
-        n = self.nodes[node]
-        if n.type.dtype == "real":
-            return self.real(node)
         match n.op:
             case "complex":
-                return self.real(n.args[0])
+                return args[0].real
             case "neg":
-                return iv.neg(self.real_part(n.args[0]))
+                return iv.neg(args[0].part)
             case "add":
-                return iv.add(self.real_part(n.args[0]), self.real_part(n.args[1]))
+                return iv.add(args[0].part, args[1].part)
             case "mul":
-                for x, z in (n.args, n.args[::-1]):
+                for i, x in enumerate(n.args):
                     if self.nodes[x].type.dtype == "real":
-                        return iv.mul(self.real(x), self.real_part(z))
+                        return iv.mul(args[i].real, args[1 - i].part)
             case op if op in VIEWS or op == "conj":
-                return self.real_part(n.args[0])
+                return args[0].part
         return ALL
+
+
+def _hypotenuse(x: Interval, y: Interval) -> Interval:
+    return el.sqrt(iv.add(el.power(x, Fraction(2)), el.power(y, Fraction(2))))
+
+
+def _within(m: Interval) -> Interval:
+    """[-m, m] for |z| at most m."""
+    is_open = m.hi_open or m.hi is None
+    return Interval(lo=None if m.hi is None else -m.hi, hi=m.hi, lo_open=is_open, hi_open=is_open)

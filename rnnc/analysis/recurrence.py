@@ -14,7 +14,7 @@ from rnnc.analysis.operator import Affine, NonLinear, Opaque, Operators, Value
 from rnnc.analysis.reads import find_reads
 from rnnc.analysis.realise import Realiser
 from rnnc.analysis.segments import Split, cuts, reassociate, split
-from rnnc.analysis.semiring import TROPICAL, Tropical, TropicalDomain
+from rnnc.analysis.semiring import TROPICAL, Affinity, Tropical
 from rnnc.analysis.structure import Structure, of_blocks, of_dense, of_elementwise, of_micro_steps
 from rnnc.ir.builder import Builder
 from rnnc.ir.domains.jacobian import jacobian
@@ -175,7 +175,7 @@ class _Analysis:
         if len(types) != 1 or next(iter(types)).dtype != "real":
             return None
         t = next(iter(types))
-        domain = TropicalDomain(self.b, semiring, self.atoms, t)
+        domain = Affinity(self.b, semiring, self.atoms, t)
         values = [domain.value(s.update) for s in self.states]
         if any(v is None for v in values):
             return None

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from rnnc.ir.builder import Builder
+from rnnc.ir.domains.dependence import DependsOn
+from rnnc.ir.evaluate import Domain, Walk
 from rnnc.ir.graph import Node, NodeId
 from rnnc.ir.ops import OPS
 from rnnc.ir.types import Type
 
 Tropical: TypeAlias = Literal["max_plus", "min_plus", "log_plus"]
 TROPICAL: tuple[Tropical, ...] = ("max_plus", "min_plus", "log_plus")
-ADDITION: dict[Tropical, str] = {"max_plus": "max", "min_plus": "min", "log_plus": "logaddexp"}
+ADDITION = {op.adds_in: name for name, op in OPS.items() if op.adds_in is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,37 +31,31 @@ class Shifted:
     b: NodeId | None = None
 
 
-class TropicalDomain:
-    """Reads nodes as affine over one semiring; None where they are not."""
+class Affinity(Domain[Shifted | None]):
+    """The domain, over a builder's growing graph: None where a value is not affine over the semiring."""
 
     def __init__(self, b: Builder, semiring: Tropical, atoms: Mapping[NodeId, str], type_: Type) -> None:
         self.b, self.semiring, self.atoms, self.type = b, semiring, atoms, type_
         self.join_op = ADDITION[semiring]
-        self._values: dict[NodeId, Shifted | None] = {}
+        self._moved = Walk(b.nodes, DependsOn(atoms.keys()))
+        self._values = Walk(b.nodes, self)
 
     def value(self, node: NodeId) -> Shifted | None:
-        if node not in self._values:
-            self._values[node] = self._value(self.b.nodes[node])
         return self._values[node]
 
-    def depends(self, node: NodeId) -> bool:
-        v = self.value(node)
-        return v is None or bool(v.states)
+    def is_leaf(self, node: Node) -> bool:
+        return node.id in self.atoms or not self._moved[node.id]
 
-    def _value(self, n: Node) -> Shifted | None:
-        if n.id in self.atoms:
-            return Shifted(((self.atoms[n.id], None),))
-        if not any(self.depends(a) for a in n.args):
-            return Shifted((), n.id)
-        if n.type != self.type:
-            return None
-        args = [self.value(a) for a in n.args]
-        if any(v is None for v in args):
-            return None
+    def leaf(self, node: Node) -> Shifted | None:
+        return Shifted(((self.atoms[node.id], None),)) if node.id in self.atoms else Shifted((), node.id)
+
+    def apply(self, node: Node, args: tuple[Shifted | None, ...]) -> Shifted | None:
         known = [v for v in args if v is not None]
-        if OPS[n.op].adds_in == self.semiring or n.op == self.join_op:
+        if node.type != self.type or len(known) < len(args):
+            return None
+        if node.op == self.join_op:
             return self._join(known[0], known[1])
-        match n.op:
+        match node.op:
             case "relu" if self.semiring == "max_plus":
                 return self._join(known[0], Shifted((), self.b.const(0)))
             case "softplus" if self.semiring == "log_plus":

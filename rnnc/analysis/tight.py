@@ -8,113 +8,110 @@ of independent arguments onto the interval that interval arithmetic gives.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 from rnnc.analysis.facts import Saturation
 from rnnc.analysis.forms import MicroStep
 from rnnc.analysis.microsteps import factors
 from rnnc.analysis.ranges import VIEWS, Ranges
+from rnnc.ir.evaluate import Domain, Walk, evaluate
 from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.types import Interval
 
 if TYPE_CHECKING:
     import numpy as np
 
-Leaves: TypeAlias = "frozenset[NodeId] | None"  # those whose freedom is used up; None: not known to be exact
 CONTINUOUS = frozenset({"neg", "exp", "log", "sigmoid", "sqrt", "abs", "relu", "tanh", "softplus", "logsigmoid"})
 UNBOUNDED = frozenset({"silu", "gelu", "relu", "softplus"})
 WHOLE = 2**40  # a larger denominator is the mark of an end that was rounded outward
 
 
-class Tight:
-    """Answers for the nodes of one cell."""
+@dataclass(frozen=True, slots=True)
+class Freedom:
+    """Of a value: all leaves it is computed from, and those on which its taking every value of its range rests (None:
+    it is not known to).
+    """
+
+    uses: frozenset[NodeId]
+    rests_on: frozenset[NodeId] | None
+
+
+class Tight(Domain[Freedom]):
+    """The domain, and its answers for the nodes of one graph."""
 
     def __init__(self, ranges: Ranges) -> None:
         self.ranges = ranges
         self.nodes = ranges.nodes
-        self._known: dict[NodeId, Leaves] = {}
-        self._used: dict[NodeId, frozenset[NodeId]] = {}
+        self._values = Walk(ranges.nodes, self)
 
     def exact(self, node: NodeId) -> bool:
         """Whether some entry of a real node takes every value of its range, at some weights and inputs."""
-        return self.leaves(node) is not None and _unrounded(self.ranges.real(node))
+        return self._values[node].rests_on is not None and _unrounded(self.ranges.real(node))
 
-    def leaves(self, node: NodeId) -> Leaves:
-        if node not in self._known:
-            self._known[node] = self._find(self.nodes[node])
-        return self._known[node]
+    def independent(self, nodes: Iterable[NodeId]) -> bool:
+        """Whether nodes take every combination of the values of their ranges."""
+        return _together([self._values[n] for n in nodes]) is not None
 
-    def _find(self, n: Node) -> Leaves:
-        if n.type.dtype != "real":
-            return None
+    # ------------------------------------------------------------ the domain
+
+    def leaf(self, node: Node) -> Freedom:
+        rests_on = None
+        if node.type.dtype == "real" and node.op in ("param", "input"):
+            rests_on = frozenset({node.id})
+        elif node.op == "const" and isinstance(node.attr("value"), Fraction):
+            rests_on = frozenset()
+        return Freedom(frozenset({node.id}), rests_on)
+
+    def apply(self, node: Node, args: tuple[Freedom, ...]) -> Freedom:
+        rests_on = self._rests_on(node, args) if node.type.dtype == "real" else None
+        return Freedom(frozenset().union(*(a.uses for a in args)), rests_on)
+
+    def _rests_on(self, n: Node, args: tuple[Freedom, ...]) -> frozenset[NodeId] | None:
         match n.op:
-            case "param" | "input":
-                return frozenset({n.id})
-            case "const":
-                return frozenset() if isinstance(n.attr("value"), Fraction) else None
             case "einsum":
-                return self._linear(n)
+                return self._linear(n, args)
             case "conv":
-                return self._convolved(n)
+                return self._convolved(n, args)
             case "add":
-                return self._shifted(n) or self._joint(n)
+                return self._shifted(n, args) or _together(args)
             case "sub" | "div":
-                return self._joint(n)
+                return _together(args)
             case "mul":
-                return self.leaves(n.args[0]) if n.args[0] == n.args[1] else self._joint(n)
+                return args[0].rests_on if n.args[0] == n.args[1] else _together(args)
             case "pow":
-                return self._joint(n) if self.nodes[n.args[1]].op == "const" else None
+                return _together(args) if self.nodes[n.args[1]].op == "const" else None
             case op if op in CONTINUOUS or op in VIEWS or op in UNBOUNDED:
-                return self.leaves(n.args[0])
+                return args[0].rests_on
         return None
 
-    def _joint(self, n: Node) -> Leaves:
-        return self._independent(n.args)
-
-    def _independent(self, nodes: Iterable[NodeId]) -> Leaves:
-        """Nodes vary independently where none is computed from a leaf that another one's freedom rests on."""
-        listed = list(nodes)
-        own = [self.leaves(a) for a in listed]
-        for i, free in enumerate(own):
-            if free is None or any(free & self.uses(a) for j, a in enumerate(listed) if j != i):
-                return None
-        return frozenset().union(*(free for free in own if free is not None))
-
-    def uses(self, node: NodeId) -> frozenset[NodeId]:
-        """All leaves that a node is computed from."""
-        if node not in self._used:
-            n = self.nodes[node]
-            inner = [self.uses(a) for a in n.args]
-            self._used[node] = frozenset().union(*inner) if inner else frozenset({node})
-        return self._used[node]
-
-    def _linear(self, n: Node) -> Leaves:
+    def _linear(self, n: Node, args: tuple[Freedom, ...]) -> frozenset[NodeId] | None:
         """A learned map of something that need not be zero: any number."""
-        for w, x in (n.args, n.args[::-1]):
+        for i, w in enumerate(n.args):
             if self.nodes[w].op == "param" and w not in self.ranges.domains:
-                rest = self._generic(x)
-                if rest is not None and w not in self.uses(x):
+                rest = self._generic(n.args[1 - i])
+                if rest is not None and w not in args[1 - i].uses:
                     return rest | {w}
         return None
 
-    def _convolved(self, n: Node) -> Leaves:
+    def _convolved(self, n: Node, args: tuple[Freedom, ...]) -> frozenset[NodeId] | None:
         if len(n.args) > 2 and self.nodes[n.args[2]].op == "param":
             return frozenset({n.args[2]})
         rest = self._generic(n.args[0])
-        is_free = self.nodes[n.args[1]].op == "param" and n.args[1] not in self.uses(n.args[0])
+        is_free = self.nodes[n.args[1]].op == "param" and n.args[1] not in args[0].uses
         return None if rest is None or not is_free else rest | {n.args[1]}
 
-    def _shifted(self, n: Node) -> Leaves:
+    def _shifted(self, n: Node, args: tuple[Freedom, ...]) -> frozenset[NodeId] | None:
         """A free bias makes any number of anything."""
-        for a, rest in (n.args, n.args[::-1]):
+        for i, a in enumerate(n.args):
             bias = self._viewed(a)
-            fits = self.nodes[a].type.shape == n.type.shape and bias not in self.uses(rest)
+            fits = self.nodes[a].type.shape == n.type.shape and bias not in args[1 - i].uses
             if self.nodes[bias].op == "param" and fits:
                 return frozenset({bias})
         return None
 
-    def _generic(self, x: NodeId) -> Leaves:
+    def _generic(self, x: NodeId) -> frozenset[NodeId] | None:
         """Leaves that must have certain values for x to be nonzero: none for an unrestricted input, which is held at
         any nonzero value.
         """
@@ -122,7 +119,7 @@ class Tight:
         if self.nodes[source].op == "input" and source not in self.ranges.domains:
             return frozenset()
         unrestricted = self.ranges.real(x).lo is None or self.ranges.real(x).hi is None
-        return self.leaves(x) if unrestricted else None
+        return self._values[x].rests_on if unrestricted else None
 
     def _viewed(self, node: NodeId) -> NodeId:
         while self.nodes[node].op in VIEWS:
@@ -145,7 +142,7 @@ class Tight:
         if len(a.vectors) != 1 or a.vectors != b.vectors or self.nodes[a.vectors[0]].type.shape[-1] == 1:
             return None
         direction = self._direction(a.vectors[0])
-        if direction is None or self._independent([direction, *dict.fromkeys(scalars)]) is None:
+        if direction is None or not self.independent([direction, *dict.fromkeys(scalars)]):
             return None
         return interval
 
@@ -160,6 +157,15 @@ class Tight:
         node = inner.args[0] if inner.op in UNBOUNDED else inner.id
         unrestricted = self.ranges.real(node).lo is None and self.ranges.real(node).hi is None
         return node if unrestricted else None
+
+
+def _together(values: Iterable[Freedom]) -> frozenset[NodeId] | None:
+    """Values vary independently where none is computed from a leaf that another one's freedom rests on."""
+    listed = list(values)
+    for i, v in enumerate(listed):
+        if v.rests_on is None or any(v.rests_on & other.uses for j, other in enumerate(listed) if j != i):
+            return None
+    return frozenset().union(*(v.rests_on for v in listed if v.rests_on is not None))
 
 
 def _unrounded(x: Interval) -> bool:
@@ -226,7 +232,6 @@ def _computed(cell: CellIR, ranges: Ranges, node: NodeId, source: NodeId, values
 
     from rnnc.ir.dims import Dim
     from rnnc.ir.domains.concrete import Concrete
-    from rnnc.ir.evaluate import evaluate
 
     t = ranges.nodes[source].type
     cell_dims = {name for n in cell.nodes for d in (*n.type.per, *n.type.shape) for name in Dim.of(d).names}

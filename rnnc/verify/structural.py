@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from rnnc.analysis.forms import Group
+from rnnc.analysis.operator import is_affine
 from rnnc.frontend import ast
-from rnnc.ir.domains.degree import degrees
 from rnnc.verify import bounds
 from rnnc.verify.answers import MARGIN, TRIES, Answer, Subject, proved, refuted, unknown
 from rnnc.verify.claims import Unclear
@@ -59,8 +59,7 @@ def _linear(subject: Subject, kind: str, state: str) -> Answer:
         with_ = f", together with {', '.join(f'`{s}`' for s in given)}" if given else ""
         return proved(f"the update of `{state}` is {layer.group.kind} in it{with_}{over}")
     cell = subject.layers.cell
-    update = cell.state(state).update
-    if not layer.feedback and degrees(cell, [state], "plus_times", [update])[update].affine:
+    if not layer.feedback and is_affine(cell, state):
         others = " and ".join(f"`{s}`" for s in layer.group.states if s != state)
         return proved(f"the update of `{state}` has at most degree 1 in it, for fixed {others}")
     found = _bend(subject, state)

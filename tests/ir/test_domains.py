@@ -4,145 +4,22 @@ perturbation.
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 from op_examples import EXAMPLES, LEAVES, Example
+from with_states import CASES, WithStates
 
 from rnnc.ir.builder import Builder
-from rnnc.ir.domains.concrete import Concrete, resolve
+from rnnc.ir.domains.concrete import resolve
 from rnnc.ir.domains.cost import total
-from rnnc.ir.domains.degree import Degree, degrees
 from rnnc.ir.domains.dependence import dependences
 from rnnc.ir.domains.sparsity import Sparsity, full_shape
 from rnnc.ir.evaluate import evaluate
 from rnnc.ir.graph import CellIR, State
 from rnnc.ir.ops import OPS
 from rnnc.ir.types import Type
-
-PLAIN = [e for e in EXAMPLES if OPS[e.op].category not in ("time", "model")]
-
-
-@dataclass(frozen=True)
-class WithStates:
-    """An example's cell with some arguments turned into states (which keep their values where they stand)."""
-
-    e: Example
-    chosen: tuple[int, ...]
-    cell: CellIR
-
-    def __str__(self) -> str:
-        return f"{self.e} in {self.chosen}"
-
-    def value(self, arrays: dict[str, Any]) -> Any:
-        nodes = {leaf.name: leaf.node for leaf in (*self.e.cell.inputs, *self.e.cell.params)}
-        domain = Concrete(self.cell, self.e.dims, {nodes[k]: v for k, v in arrays.items()})
-        with np.errstate(all="ignore"):
-            return evaluate(self.cell, domain, [self.e.node])[self.e.node]
-
-
-def with_states(e: Example, chosen: tuple[int, ...]) -> WithStates:
-    """Turns the arguments `chosen` into state leaves."""
-    nodes = list(e.cell.nodes)
-    states = []
-    for k in chosen:
-        old = next(n for n in nodes if n.name == f"x{k}")
-        nodes[old.id] = replace(old, op="state")
-        states.append(State(name=f"x{k}", node=old.id, init=old.id, update=old.id))
-    inputs = tuple(i for i in e.cell.inputs if nodes[i.node].op == "input")
-    params = tuple(p for p in e.cell.params if nodes[p.node].op == "param")
-    return WithStates(
-        e, chosen, replace(e.cell, nodes=tuple(nodes), states=tuple(states), inputs=inputs, params=params)
-    )
-
-
-CASES = [
-    with_states(e, chosen)
-    for e in PLAIN
-    for n in range(1, len(e.args) + 1)
-    for chosen in itertools.combinations(range(len(e.args)), n)
-    if all(e.args[k].type.dtype in ("real", "complex") for k in chosen)
-]
-
-
-@pytest.mark.parametrize("c", CASES, ids=str)
-def test_degree_is_an_upper_bound(c: WithStates) -> None:
-    """Along a line s + t v a value of degree k is a polynomial of degree k in t: its differences of order k + 1 vanish.
-
-    Linear: f(t s) = t f(s).  `over_reals` false: for complex t as well.
-    """
-    found = degrees(c.cell)[c.e.node]
-    rng = np.random.default_rng(7)
-    arrays, along = c.e.sample(rng, ()), c.e.sample(rng, ())
-    names = {f"x{k}" for k in c.chosen}
-    complex_state = any(c.e.args[k].type.dtype == "complex" for k in c.chosen)
-    scale = (0.7 + 0.4j) if complex_state and not found.over_reals else 0.7
-
-    def at(t: Any) -> Any:
-        return c.value({k: x + t * along[k] if k in names else x for k, x in arrays.items()})
-
-    if found.most is not None:
-        points = [at(i * scale) for i in range(found.most + 2)]
-        rest = np.diff(np.stack(points).astype(complex), n=found.most + 1, axis=0)
-        assert np.abs(rest).max() <= 1e-9 * (1 + max(np.abs(p).max() for p in points))
-    if found.linear:
-        grown = c.value({k: scale * x if k in names else x for k, x in arrays.items()})
-        np.testing.assert_allclose(grown, scale * c.value(arrays), rtol=1e-11, atol=1e-12)
-
-
-TROPICAL = {"max_plus": ("max", "amax"), "min_plus": ("min", "amin"), "log_plus": ("logaddexp",)}
-
-
-@pytest.mark.parametrize("semiring", TROPICAL)
-@pytest.mark.parametrize("c", [c for c in CASES if all(a.type.dtype == "real" for a in c.e.args)], ids=str)
-def test_degree_over_a_semiring(c: WithStates, semiring: Any) -> None:
-    """Homogeneous of degree k: adding a number to the states adds k times it to the value.  Affine: at most that, and
-    monotone.
-    """
-    found = degrees(c.cell, semiring=semiring)[c.e.node]
-    if found.most is None:
-        return
-    arrays = c.e.sample(np.random.default_rng(8), ())
-    names = {f"x{k}" for k in c.chosen}
-    low = c.value(arrays)
-    up = c.value({k: x + 0.75 if k in names else x for k, x in arrays.items()})
-    if found.least == found.most:
-        np.testing.assert_allclose(up, low + 0.75 * found.most, rtol=1e-12)
-    else:
-        assert (up >= low - 1e-12).all()
-        assert (up <= low + 0.75 * found.most + 1e-12).all()
-
-
-def test_degrees_by_hand() -> None:
-    b = Builder()
-    t = Type(shape=(Type().shape))
-    x, s, m = b.leaf("input", "x", t), b.leaf("state", "s", t), b.leaf("state", "m", t)
-    affine = b.map("add", b.map("mul", x, s), x)
-    square = b.map("pow", affine, b.const(2))
-    both = b.map("mul", s, m)
-    stabiliser = b.map("max", b.map("add", x, m), x)
-    scaled = b.map("div", s, b.map("exp", x))
-    inverse = b.map("div", x, s)
-    chosen = b.map("select", b.map("lt", x, b.const(0)), s, x)
-    wrong = b.map("select", b.map("lt", s, b.const(0)), x, x)
-    states = tuple(State(name=n, node=i, init=x, update=i) for n, i in (("s", s), ("m", m)))
-    cell = CellIR(name="C", nodes=tuple(b.nodes), states=states)
-    d = degrees(cell)
-    assert d[affine] == Degree(most=1, least=0, each=(("s", 1),))
-    assert (d[square].most, d[square].least) == (2, 0)
-    assert (d[both].most, d[both].of("s"), d[both].of("m")) == (2, 1, 1)
-    assert d[scaled].linear
-    assert d[inverse].most is None
-    assert d[chosen].affine
-    assert not d[chosen].linear
-    assert d[wrong].most is None
-    assert d[stabiliser].most is None
-    assert degrees(cell, semiring="max_plus")[stabiliser].affine
-    assert degrees(cell, semiring="min_plus")[stabiliser].most is None
-    assert degrees(cell, states=["m"])[both].linear
 
 
 @pytest.mark.parametrize("c", CASES, ids=str)

@@ -7,7 +7,7 @@ import sys
 
 MODULES = (
     "builder graph text verify simplify rewrite unfold autodiff evaluate ops "
-    "domains.dependence domains.degree domains.sparsity domains.jacobian domains.cost"
+    "domains.dependence domains.sparsity domains.jacobian domains.cost"
 )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rnnc.ir.dims import Dim
+from rnnc.ir.evaluate import Domain
 from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.ops import OPS
 from rnnc.ir.ops.table import Site
@@ -42,7 +43,7 @@ def site_of(cell: CellIR, node: Node, dims: Mapping[str, int]) -> Site:
     )
 
 
-class Concrete:
+class Concrete(Domain[Array]):
     """`given` holds the values of inputs, parameters and states by node; `dims` a number for every dim."""
 
     def __init__(self, cell: CellIR, dims: Mapping[str, int], given: Mapping[NodeId, Array]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rnnc.ir.dims import ONE, Dim
-from rnnc.ir.evaluate import evaluate
+from rnnc.ir.evaluate import Domain, evaluate
 from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.ops import OPS
 from rnnc.ir.types import Type
@@ -43,7 +43,7 @@ def size_in_bytes(t: Type) -> Dim:
     return elements(t) * BYTES[t.dtype]
 
 
-class Costs:
+class Costs(Domain[Cost]):
     """The cost domain: each node's own cost (sum them for a graph's)."""
 
     def __init__(self, cell: CellIR) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
-from rnnc.ir.evaluate import evaluate
+from rnnc.ir.evaluate import Domain, evaluate
 from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.ops import OPS
 
@@ -71,7 +71,7 @@ class Dependence:
         )
 
 
-class Dependences:
+class Dependences(Domain[Dependence]):
     """The dependence domain."""
 
     def __init__(self, cell: CellIR) -> None:
@@ -121,6 +121,22 @@ class Dependences:
     def _mark(self, node: Node, found: Dependence) -> Dependence:
         names = self.updates.get(node.id)
         return found if names is None else found.join(Dependence(updated=names))
+
+
+class DependsOn(Domain[bool]):
+    """Whether a value is computed from one of `sources`, or is one."""
+
+    def __init__(self, sources: Container[NodeId]) -> None:
+        self.sources = sources
+
+    def is_leaf(self, node: Node) -> bool:
+        return not node.args or node.id in self.sources
+
+    def leaf(self, node: Node) -> bool:
+        return node.id in self.sources
+
+    def apply(self, node: Node, args: tuple[bool, ...]) -> bool:
+        return any(args)
 
 
 def dependences(cell: CellIR, nodes: Iterable[NodeId] | None = None) -> dict[NodeId, Dependence]:

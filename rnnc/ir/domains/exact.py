@@ -17,7 +17,7 @@ from rnnc.exact import functions as fn
 from rnnc.exact.algebraic import I
 from rnnc.exact.asymptotic import sign
 from rnnc.ir.dims import Dim
-from rnnc.ir.evaluate import evaluate
+from rnnc.ir.evaluate import Domain, evaluate
 from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.ops import OPS, numeric
 from rnnc.ir.ops.table import Site
@@ -345,7 +345,7 @@ def _resolve(value: Any, dims: Mapping[str, int]) -> Any:
             return value
 
 
-class ExactDomain:
+class ExactDomain(Domain[Array]):
     """`given` holds the values of inputs, parameters and states by node; `dims` a number for every dim."""
 
     def __init__(self, cell: CellIR, dims: Mapping[str, int], given: Mapping[NodeId, Array]) -> None:

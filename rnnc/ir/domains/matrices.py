@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rnnc.ir.dims import ONE
+from rnnc.ir.evaluate import Domain
 from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.types import Type
 
@@ -17,7 +18,7 @@ class DiagonalPlus:
     rank: int
 
 
-class Matrices:
+class Matrices(Domain[DiagonalPlus | None]):
     """The domain: None is any value."""
 
     def __init__(self, cell: CellIR) -> None:

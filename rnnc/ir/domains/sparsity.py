@@ -16,7 +16,7 @@ from typing import Any
 
 from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.domains.matrices import DiagonalPlus, Matrices
-from rnnc.ir.evaluate import evaluate
+from rnnc.ir.evaluate import Domain, evaluate
 from rnnc.ir.graph import CellIR, Node
 from rnnc.ir.ops import OPS
 from rnnc.ir.types import Type
@@ -143,7 +143,7 @@ def _contract(term: Term, gone: set[int], weighted: bool, origin: Origin) -> tup
     return Term(state=term.state, axes=term.axes, count=count, origin=term.origin), False
 
 
-class Sparsity:
+class Sparsity(Domain[Pattern]):
     """The sparsity domain in the states named (all when None)."""
 
     def __init__(self, cell: CellIR, states: Iterable[str] | None = None) -> None:

@@ -191,7 +191,6 @@ _row(
     _real_reduce,
     _over_axes("max"),
     vjp.extremum,
-    adds_in="max_plus",
     flops=1,
     doc="max over attrs axes (negative)",
 )
@@ -201,7 +200,6 @@ _row(
     _real_reduce,
     _over_axes("min"),
     vjp.extremum,
-    adds_in="min_plus",
     flops=1,
     doc="min over attrs axes (negative)",
 )
