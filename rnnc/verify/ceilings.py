@@ -324,7 +324,10 @@ def _reads_old(cell: CellIR, nodes: list[NodeId], earlier: str, within: frozense
 
 
 def _threshold_circuits(layers: Layers, target: Target) -> Ceiling:
-    conditions = [_no_obstacle(layers)]
+    conditions = []
+    if layers.obstacle:
+        text = "attention is in TC0 at log precision"
+        conditions.append(Condition(text=text, holds=True, by="Merrill and Sabharwal 2023"))
     for layer in layers.layers:
         conditions.append(_circuit(layer))
     text = f"the word problem of {_subject(target)} is complete for NC1: a group in its monoid is not solvable"

@@ -5,7 +5,8 @@ inputs are eventually periodic over P steps has H_{t+P} = M H_t + c with M a pro
 eigenvalues of M are real and nonnegative, every entry is eventually monotone in the number of rounds, so its cast is
 eventually constant: the layer keeps the period P.  If they are only real, M M has nonnegative ones, and the period at
 most doubles.  So after all layers the period is |w| 2^e, and a language in which some word has a period that does not
-divide 2^e is out of reach.  For e = 0 and single letters this is Theorem 1 of Grazzi et al. 2025, for e > 0 their
+divide 2^e is out of reach.  Causal attention over such inputs is (A + n B) / (C + n D) in round n, with C + n D > 0:
+monotone, so its cast (it is a layer, too) is eventually constant.  For e = 0 and single letters this is Theorem 1 of Grazzi et al. 2025, for e > 0 their
 Theorem 2; for words of any length it is the star-free ceiling of Sarrof et al. 2024.
 
 Transitions that turn by angles fixed in advance (those of a time-invariant recurrence) add no period to words whose
@@ -73,8 +74,6 @@ def growth(layers: Layers, copies: int, mode: Mode) -> Growth:
 def _form(layers: Layers) -> Condition:
     """The cell is a cascade of layers H_t = A(u_t) H_{t-1} + B(u_t) with any decoder."""
     text = "the cell is a cascade of linear recurrences, each with a transition free of its own state"
-    if layers.obstacle:
-        return Condition(text=text, holds=False, by=layers.obstacle)
     for layer in layers.layers:
         if layer.feedback:
             why = f"{layer.name} also reads its own past through `{layer.feedback}`"
@@ -87,7 +86,10 @@ def _form(layers: Layers) -> Condition:
             return Condition(text=text, holds=False, by=why)
     groups = ", then ".join(layer.name for layer in layers.layers) or "no states"
     windows = "; conv and prev are windows of finitely many steps" if layers.windows else ""
-    return Condition(text=text, holds=True, by=f"recurrence analysis: {groups}{windows}")
+    attention = (
+        "; attention is, over a repeated word, a ratio of affine functions of the rounds" if layers.obstacle else ""
+    )
+    return Condition(text=text, holds=True, by=f"recurrence analysis: {groups}{windows}{attention}")
 
 
 def _through(layer: Layer, driven: int, steady: bool) -> tuple[int | None, Condition]:
@@ -120,6 +122,7 @@ def _turned(layers: Layers, layer: Layer, driven: int, *, last: bool) -> tuple[i
         by = f"{why}, and its eigenvalues are real: words of even length"
         return driven, Condition(text=text, holds=True, by=by)
     readers = [other.name for other in layers.layers if layer.group.index in other.reads]
+    readers += ["attention"] if layer.attended else []
     if last and not readers:
         return driven, Condition(text=f"{text}, and no other layer reads it", holds=True, by=why)
     reader = readers[0] if readers else "the next layer"

@@ -14,10 +14,11 @@ from rnnc.analysis.facts import Spectrum
 from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState, Recurrence
 from rnnc.analysis.recurrence import analyse_recurrence
 from rnnc.analysis.spectrum import spectrum_of
-from rnnc.ir.graph import CellIR, NodeId, ancestors
+from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
 from rnnc.ir.unfold import inline_calls
 
 WINDOWS = frozenset({"delay", "conv"})
+ATTENTION = frozenset({"attention"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Layer:
     `reads`: indices of the earlier layers whose states its update is computed from; `reads_input`: whether it reads an
     input itself.  `gate_reads`, `gate_reads_input`: the same of its transition alone.  `driven`: some input reaches it,
     possibly through earlier layers.  `feedback`: the delay that its own state goes through, "" where there is none.
+    `attended`: attention reads it.
     """
 
     group: Group
@@ -37,6 +39,7 @@ class Layer:
     gate_reads_input: bool
     driven: bool
     feedback: str
+    attended: bool = False
 
     @property
     def name(self) -> str:
@@ -77,7 +80,10 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
-    """The layers of a cell in topological order; `obstacle` says why it has none of this form ("" where it has)."""
+    """The layers of a cell in topological order.
+
+    `obstacle`: why it is no recurrence over states of fixed size, "" where it is (attention reads all steps before).
+    """
 
     cell: CellIR
     recurrence: Recurrence
@@ -124,6 +130,7 @@ def _layer(recurrence: Recurrence, group: Group, before: list[Layer]) -> Layer:
         gate_reads_input=gate_reads_input,
         driven=reads_input or any(before[i].driven for i in reads),
         feedback=_feedback(cell, group, updates),
+        attended=bool(_through(cell, group, (n.id for n in cell.nodes if n.op in ATTENTION))),
     )
 
 
@@ -140,12 +147,15 @@ def _feedback(cell: CellIR, group: Group, updates: list[NodeId]) -> str:
     """A delay or convolution on a way from the group's states to their updates: then the state is longer than it
     looks.
     """
+    looks_back = WINDOWS | ATTENTION
+    found = _through(cell, group, (i for i in sorted(ancestors(cell, updates)) if cell.nodes[i].op in looks_back))
+    return "" if found is None else found.name or str(found.attr("key"))
+
+
+def _through(cell: CellIR, group: Group, nodes: Iterable[NodeId]) -> Node | None:
+    """The first of the nodes that is computed from the group's states."""
     own = {cell.state(s).node for s in group.states}
-    for i in sorted(ancestors(cell, updates)):
-        n = cell.nodes[i]
-        if n.op in WINDOWS and own & ancestors(cell, [i]):
-            return n.name or str(n.attr("key"))
-    return ""
+    return next((cell.nodes[i] for i in nodes if own & ancestors(cell, [i])), None)
 
 
 def transition_nodes(form: Form) -> list[NodeId]:

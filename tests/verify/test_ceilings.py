@@ -282,27 +282,48 @@ def test_a_claim_may_be_too_large() -> None:
 # ---------------------------------------------------------------- models
 
 
-def test_models_are_cascades_unless_they_attend() -> None:
-    text = """
-use std.mingru { MinGRU }
-model Stack(vocab: dim, d: dim) {
+MODEL = """
+use std.mingru {{ MinGRU }}
+use std.lru {{ LRU }}
+model Stack(vocab: dim, d: dim) {{
   input t: token[vocab]
   let h0: real[d] = embedding(t, d)
-  repeat 3 as h from h0 { h = h + MinGRU(d)(rmsnorm(h)) }
+  repeat 2 as h from h0 {{
+    {body}
+  }}
   output y: real[d] = linear(h)
-  expect { not recognizes parity; not recognizes flip_flop }
-}
-model Attends(d: dim) {
-  input x: real[d]
-  output y: real[d] = scaled_dot_product_attention(linear[d](x), linear[d](x), x)
-  expect { not recognizes parity }
-}
+  expect {{ {claims} }}
+}}
 """
-    spec = rnnc.parse(text)
+ATTEND = "h = h + scaled_dot_product_attention(linear[d](h), linear[d](h), linear[d](rmsnorm(h)))"
+GATE = "h = h + MinGRU(d)(rmsnorm(h))"
+TURN = "h = h + LRU(d)(h)"
+
+
+def ask_model(body: str, *claims: str) -> list[str]:
+    spec = rnnc.parse(MODEL.format(body=body, claims="; ".join(claims)))
     assert not spec.check().has_errors, [d.message for d in spec.check().items]
-    found = verify(spec, search=False)
-    assert [r.verdict for r in found.results] == ["proved", "unknown", "unknown"]
-    assert "attention" in found.results[2].reason
+    return [r.verdict for r in verify(spec, search=False).results]
+
+
+@pytest.mark.parametrize("body", [GATE, ATTEND, f"{ATTEND}; {GATE}", f"{GATE}; {ATTEND}"])
+def test_models_are_cascades_and_attention_adds_no_period(body: str) -> None:
+    claims = ("not recognizes parity", "not recognizes mod(3)", "not recognizes flip_flop")
+    assert ask_model(body.replace("; ", "\n    "), *claims) == ["proved", "proved", "unknown"]
+
+
+def test_attention_is_no_state_of_fixed_size() -> None:
+    claims = ("not recognizes parity under float32", "not recognizes dyck(1) under float32", "not recognizes parity")
+    assert ask_model(f"{TURN}\n    {ATTEND}", *claims) == ["unknown"] * 3
+    assert ask_model(ATTEND, "not tracks group S(5) under log_precision") == ["proved_conditional"]
+    assert ask_model(ATTEND, "not tracks group S(4) under log_precision") == ["unknown"]
+
+
+def test_attention_over_turning_states_is_not_periodic() -> None:
+    body = MODEL.replace("repeat 2", "repeat 1")
+    for part, expected in ((f"{ATTEND}\n    {TURN}", "proved"), (f"{TURN}\n    {ATTEND}", "unknown")):
+        spec = rnnc.parse(body.format(body=part, claims="not recognizes parity"))
+        assert [r.verdict for r in verify(spec, search=False).results] == [expected]
 
 
 def test_contraction_needs_continuity_between_layers() -> None:
