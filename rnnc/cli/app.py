@@ -85,7 +85,7 @@ def _debug_option() -> click.Option:
 def cli() -> None:
     """rnnc: a compiler for recurrent architectures.
 
-    FILE is a path to a .rnn spec, or the name of one in the standard library (`rnnc list`).
+    FILE is a path to a .rnn spec, the name of one in the standard library (`rnnc list`), or - for standard input.
     """
 
 
@@ -111,6 +111,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader went away (`rnnc list | head`): nothing to say, and nothing may be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if debug or error.filename is None:
+            return _internal(error, debug)
+        click.echo(f"{error.filename}: {error.strerror}", err=True)
+        return 2
     except ModuleNotFoundError as error:
         if debug or not _missing_extra(error):
             return _internal(error, debug)

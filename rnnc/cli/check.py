@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
 from rnnc.cli.console import diagnostic_json, plural, print_diagnostics
-from rnnc.cli.options import find_spec
-from rnnc.diagnostics import Diagnostic
+from rnnc.cli.options import open_spec
+from rnnc.diagnostics import Diagnostic, SpecError
 
 
-def check_file(path: Path) -> tuple[tuple[Diagnostic, ...], dict[str, str], tuple[str, ...]]:
-    """All diagnostics of one file in source order, the sources they point into, and the cells of the file."""
-    from rnnc.spec import load
-
-    spec = load(path)
-    return spec.check().sorted(), spec.sources, tuple(spec.cells)
+def check_file(file: str) -> tuple[str, tuple[Diagnostic, ...], dict[str, str], tuple[str, ...]]:
+    """The path of a file, all its diagnostics in source order, the sources they point into, and its cells."""
+    try:
+        spec = open_spec(file)
+    except SpecError as missing:
+        return file, missing.diagnostics, missing.sources, ()
+    return spec.file, spec.check().sorted(), spec.sources, spec.cells
 
 
 @click.command(
@@ -33,19 +33,12 @@ def check_command(files: tuple[str, ...], as_json: bool) -> int:
     records = []
     failed = 0
     for file in files:
-        path = Path(file)
-        try:
-            path = find_spec(file)
-            diagnostics, sources, cells = check_file(path)
-        except click.BadParameter as missing:
-            if len(files) == 1 and not as_json:
-                raise
-            diagnostics, sources, cells = (Diagnostic(code="E0401", message=missing.message, span=None),), {}, ()
+        path, diagnostics, sources, cells = check_file(file)
         wrong = any(d.severity == "error" for d in diagnostics)
         failed += wrong
         if as_json:
             found = [diagnostic_json(d) for d in diagnostics]
-            records.append({"file": str(path), "ok": not wrong, "cells": list(cells), "diagnostics": found})
+            records.append({"file": path, "ok": not wrong, "cells": list(cells), "diagnostics": found})
             continue
         print_diagnostics(diagnostics, sources)
         if not wrong:

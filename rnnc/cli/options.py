@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from fractions import Fraction
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from rnnc.diagnostics import Diagnostics
     from rnnc.spec import Spec
+
+STDIN = "-"
 
 Hyper = dict[str, int | bool | Fraction]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,30 +79,41 @@ def set_option(function: F) -> F:
 def find_spec(file: str) -> Path:
     """The path that FILE means: itself, or a spec of the standard library of that name.
 
-    Raises click.BadParameter, with the nearest name, where there is neither.
+    Raises SpecError E0401, with the nearest name, where there is neither.
     """
     path = Path(file)
-    if path.is_file():
+    if file and (path.exists() or path.is_symlink()):
         return path
-    if not file:
-        raise click.BadParameter("the name of a spec is empty", param_hint="FILE")
-    if path.is_dir():
-        raise click.BadParameter(f"'{file}' is a folder, not a spec", param_hint="FILE")
-    if path.exists():
-        raise click.BadParameter(f"'{file}' is no regular file", param_hint="FILE")
-    if path.is_symlink():
-        raise click.BadParameter(f"'{file}' is a link that leads nowhere", param_hint="FILE")
+    from rnnc.diagnostics import Diagnostic, SpecError
     from rnnc.stdlib import FOLDER
 
     known = {p.stem: p for p in FOLDER.glob("*.rnn")}
     if file in known:
         return known[file]
-    close = get_close_matches(file.removesuffix(".rnn"), known, n=1)
-    if close:
-        hint = f"did you mean '{close[0]}' of the standard library?"
-    else:
-        hint = "`rnnc list` shows the specs of the standard library"
-    raise click.BadParameter(f"there is no file '{file}'; {hint}", param_hint="FILE")
+    close = get_close_matches(file.removesuffix(".rnn"), known, n=1, cutoff=0.7)
+    message = f"there is no file `{file}`" if file else "the name of a spec is empty"
+    hint = f"did you mean `{close[0]}` of the standard library?" if close else "`rnnc list` shows the standard library"
+    raise SpecError((Diagnostic(code="E0401", message=message, span=None, help=hint),))
+
+
+def open_spec(file: str) -> Spec:
+    """The spec that FILE means, which may have errors; `-` is standard input.  Raises SpecError where there is none."""
+    from rnnc.diagnostics import SpecError
+    from rnnc.spec import load, parse
+
+    if file != STDIN:
+        return load(find_spec(file))
+    text, problems = read_stdin()
+    if text is None:
+        raise SpecError(problems.sorted())
+    return parse(text, "<stdin>", folder=".")
+
+
+def read_stdin() -> tuple[str | None, Diagnostics]:
+    """The spec on standard input, or None with what is wrong with its bytes."""
+    from rnnc.frontend.parse import MAX_BYTES, decode_source
+
+    return decode_source(sys.stdin.buffer.read(MAX_BYTES), "<stdin>")
 
 
 def choose_cell(spec: Spec, cell: str | None) -> str | None:
@@ -113,9 +128,8 @@ def choose_cell(spec: Spec, cell: str | None) -> str | None:
 def load_spec(file: str) -> Spec:
     """The checked spec; raises SpecError with everything that is wrong in it."""
     from rnnc.diagnostics import SpecError
-    from rnnc.spec import load
 
-    spec = load(find_spec(file))
+    spec = open_spec(file)
     found = spec.check()
     if found.has_errors:
         raise SpecError(found.sorted(), spec.sources)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from io import BytesIO, TextIOWrapper
 
 import pytest
 
@@ -32,23 +33,30 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["chek"], "Did you mean 'check'?"),
         (["check"], "Missing argument"),
         (["check", "--wrong", "x"], "No such option"),
-        (["check", "absent.rnn"], "there is no file 'absent.rnn'"),
-        (["check", "deltanett"], "did you mean 'deltanet'"),
+        (["check", "absent.rnn"], "error[E0401]: there is no file `absent.rnn`"),
+        (["check", "deltanett"], "= help: did you mean `deltanet`"),
         (["check", "."], "is a folder"),
         (["analyze", "deltanet", "--set", "reach"], "name=value"),
         (["analyze", "deltanet", "--set", "reach=two"], "a value is a number"),
         (["analyze", "deltanet", "--set", "reach=1/0"], "a value is a number"),
         (["explain", "E9999"], "there is no code 'E9999'"),
         (["fmt", "absent.rnn"], "does not exist"),
+        (["check", "-"], "U+"),
+        (["compile", "gru", "-o", "/dev/null/gru.py"], "/dev/null"),
+        (["analyze", "gru", "--html", "/"], "directory"),
         (["realize", "x", "--as", "lstm"], "comes in a later version"),
         (["bench", "x"], "comes in a later version"),
     ],
 )
-def test_a_wrong_call_is_explained(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_call_is_explained(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"\x01")))
     assert main(arguments) in ((0, 2) if not arguments else (2,))
     captured = capsys.readouterr()
     assert message in captured.err + captured.out
     assert "Traceback" not in captured.err
+    assert "internal error (" not in captured.err
 
 
 def test_an_internal_error_asks_for_a_report_and_debug_shows_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,9 @@ def test_a_file_that_cannot_be_read_hides_no_other(
     captured = capsys.readouterr()
     assert captured.out == f"{empty}: ok (no cells)\n"
     for words in (
-        "'/dev/null' is no regular file",
-        f"'{dangling}' is a link that leads nowhere",
-        f"'{tmp_path}' is a folder, not a spec",
+        "`/dev/null` is no regular file",
+        f"`{dangling}` is a link that leads nowhere",
+        f"`{tmp_path}` is a folder, not a spec",
         "the name of a spec is empty",
         f"{wrong}: 2 errors",
     ):
@@ -102,3 +103,15 @@ def test_a_file_that_cannot_be_read_hides_no_other(
     assert [r["ok"] for r in records] == [False, True, False, False, False, False]
     assert records[0]["diagnostics"][0]["code"] == "E0401"
     assert main(["check", "/dev/null"]) == 2
+
+
+def test_standard_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other.rnn").write_text("fn twice(x: real) -> real {\n  2 * x\n}\n", encoding="utf-8")
+    text = b'use "./other.rnn" { twice }\r\ncell A() {\r\n  input x: real\r\n  output y = twice(z)\r\n}\r\n'
+    for given, code in ((text, 2), (text.replace(b"z", b"x"), 0)):
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(given)))
+        assert main(["check", "-"]) == code
+    captured = capsys.readouterr()
+    assert "<stdin>:4:20" in captured.err
+    assert captured.out == "-: ok (A)\n"

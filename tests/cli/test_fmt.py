@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,26 @@ def test_bytes_that_are_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path.write_bytes(b"\xff\xfe")
     assert main(["fmt", str(path)]) == 2
     assert "UTF-8" in capsys.readouterr().err
+
+
+def test_standard_input_goes_to_standard_output(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(UGLY.encode())))
+    assert main(["fmt", "-"]) == 0
+    once = capsys.readouterr().out
+    assert "  s <- s + x\n" in once
+    for given, code in ((UGLY, 2), (once, 0)):
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(given.encode())))
+        assert main(["fmt", "--check", "-"]) == code
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fmt", str(tmp_path), "/dev/null", "deltanet"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("error[E0401]") == 3
+    assert "`deltanet` does not exist" in shown
 
 
 def test_the_standard_library_is_formatted() -> None:
