@@ -1,13 +1,15 @@
-"""How long a period a cascade of layers can add to a repeated word: the argument of theorems N1, N1* and N2.
+"""How long a period a cascade of layers can add to a repeated word: the argument of theorems N1, N1*, N2 and N7.
 
 Let a word w be repeated, at finite precision (products are exact, results are cast to a finite set).  A layer whose
 inputs are eventually periodic over P steps has H_{t+P} = M H_t + c with M a product of P transitions.  If the
 eigenvalues of M are real and nonnegative, every entry is eventually monotone in the number of rounds, so its cast is
 eventually constant: the layer keeps the period P.  If they are only real, M M has nonnegative ones, and the period at
 most doubles.  So after all layers the period is |w| 2^e, and a language in which some word has a period that does not
-divide 2^e is out of reach.  Causal attention over such inputs is (A + n B) / (C + n D) in round n, with C + n D > 0:
-monotone, so its cast (it is a layer, too) is eventually constant.  For e = 0 and single letters this is Theorem 1 of Grazzi et al. 2025, for e > 0 their
+divide 2^e is out of reach.  For e = 0 and single letters this is Theorem 1 of Grazzi et al. 2025, for e > 0 their
 Theorem 2; for words of any length it is the star-free ceiling of Sarrof et al. 2024.
+
+Causal attention over such inputs is (A + n B) / (C + n D) in round n, with C + n D > 0: monotone, so its cast (it is a
+layer, too) is eventually constant.
 
 Transitions that turn by angles fixed in advance (those of a time-invariant recurrence) add no period to words whose
 length p is chosen to suit them: p even where the eigenvalues are real, and for other angles such that all of them,

@@ -229,14 +229,16 @@ class FloatLayer:
 
 # ---------------------------------------------------------------- machines
 
-Between: TypeAlias = Callable[[str, Values], Arrays]  # letter, outputs of the layer below -> inputs of the next
+Between: TypeAlias = Callable[[str, Values], Arrays]  # letter, outputs of the layers below -> inputs of the next
 
 
 class Stack:
-    """Layers with a per-step map between: `between[k](letter, outputs of layer k)` are the inputs of layer k + 1.
+    """Layers with a per-step map between: `between[k](letter, outputs)` are the inputs of layer k + 1.
 
-    `letters[letter]` are the inputs of the first layer.  `tables[k]` remembers what the map was asked, so that a
-    certificate can say it as a finite table.  The state is the tuple of the layers' states.
+    `letters[letter]` are the inputs of the first layer.  A map reads the outputs of all layers below it (as over a
+    residual stream): `outputs` are those of the first, or of several with their names as `0.y`, `1.y`.  `tables[k]`
+    remembers what the map was asked, so that a certificate can say it as a finite table.  The state is the tuple of the
+    layers' states.
     """
 
     def __init__(self, layers: Sequence[Layer], letters: Mapping[str, Arrays], between: Sequence[Between] = ()) -> None:
@@ -259,7 +261,7 @@ class Stack:
         return tuple(layer.start() for layer in self.layers)
 
     def step(self, state: tuple[Values, ...], letter: str) -> tuple[tuple[Values, ...], Values | None]:
-        inputs, after = self.inputs[letter], []
+        inputs, after, seen = self.inputs[letter], [], []
         output: Values | None = None
         for k, (layer, before) in enumerate(zip(self.layers, state, strict=True)):
             new, output = layer.advance(before, inputs)
@@ -267,7 +269,8 @@ class Stack:
             if k < len(self.between):
                 if output is None:
                     raise NotExact(f"the outputs of layer {k + 1} have no exact value")
-                key = (letter, _core(output))
+                seen.append(_core(output))
+                key = (letter, joined(seen))
                 if key not in self.tables[k]:
                     self.tables[k][key] = self.between[k](*key)
                 inputs = self.tables[k][key]
@@ -280,6 +283,13 @@ class Stack:
     def is_limit(self, values: Any) -> bool:
         layers = values if values and isinstance(values[0][0], tuple) else (values,)
         return any(not isinstance(x, (bool, int)) and is_limit(x) for v in layers for x in _numbers(v))
+
+
+def joined(outputs: Sequence[Values]) -> Values:
+    """The outputs of the lowest layers as one: of a single layer as they are, of several with the layer's number."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return tuple((f"{k}.{name}", shape, entries) for k, values in enumerate(outputs) for name, shape, entries in values)
 
 
 def _core(values: Values) -> Values:

@@ -31,7 +31,7 @@ from rnnc.verify.witness.numbers import ONE, ZERO, Number
 from rnnc.verify.witness.outputs import with_outputs
 from rnnc.verify.witness.rules import Array, Conflict
 from rnnc.verify.witness.solver import Branch, Clock, Contexts, OutOfBudget, Solver, Stuck
-from rnnc.verify.witness.stacks import in_two_layers
+from rnnc.verify.witness.stacks import in_several_layers
 from rnnc.verify.witness.targets import Proposal, bit_targets, places, proposals
 from rnnc.verify.witness.witness import TAU, Witness
 
@@ -71,7 +71,7 @@ def find_witness(
         def search(automaton: DFA, sizes: dict[str, int], seconds: float) -> Witness | None:
             return _in_one_layer(flat, automaton, sizes, Budget(seconds=seconds, states=allowed.states))
 
-        found = in_two_layers(flat, dfa, dict(dims or {}), end, search)
+        found = in_several_layers(dfa, dict(dims or {}), layers, end, search)
     return found
 
 

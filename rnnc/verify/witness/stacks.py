@@ -1,114 +1,124 @@
-"""Witnesses in two layers: counting with one reflection a step (Grazzi et al. 2025, Thm 6).
+"""Witnesses in several layers: an automaton as a cascade, each part in a layer of its own.
 
-Layer 1 carries the parity of the counting letters; layer 2 reflects on each of them, along a line that depends on the
-letter and on layer 1's class after the step.  Two reflections make a rotation, so that an even number of them is the
-count.  Layer 1's class is read from its outputs; as each counting letter flips it, the class before is known too, and
-no updated state is taken for an old one.
+The parts of a cascade (`cascades.py`) are found by the search for one layer; a layer above reads the letter with the
+classes of all layers below after the step, which their outputs tell.  The stack as a whole then has to close.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
-from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rnnc.exact import NotExact
-from rnnc.ir.graph import CellIR
 from rnnc.verify.closure import Closure, close_machine
-from rnnc.verify.languages.dfa import DFA, explore
-from rnnc.verify.machines import ExactLayer, Stack
-from rnnc.verify.witness.actions import plane_actions
+from rnnc.verify.languages.dfa import DFA
+from rnnc.verify.machines import Arrays, Between, ExactLayer, Stack, Values
+from rnnc.verify.witness.cascades import Split, paired, splits
 
 if TYPE_CHECKING:
     from rnnc.verify.witness.witness import Witness
 
 Search = Callable[[DFA, dict[str, int], float], "Witness | None"]
+Classes = dict[Hashable, int]  # what a layer puts out -> its class
 
 
-def in_two_layers(cell: CellIR, dfa: DFA, dims: dict[str, int], end: float, search: Search) -> Witness | None:
+def in_several_layers(dfa: DFA, dims: dict[str, int], layers: int, end: float, search: Search) -> Witness | None:
     """`search(automaton, dims, seconds)` finds witnesses in one layer; `end` is a time of time.monotonic()."""
-    for turns in plane_actions(dfa):
-        if any(t.mirror for t in turns):
-            continue
-        amounts = dict(zip(dfa.alphabet, (t.turns for t in turns), strict=True))
-        second = search(_alternating(amounts), dims, (end - time.monotonic()) / 2)
-        if second is None:
-            continue
-        first = search(_parity(amounts), dict(second.dims), end - time.monotonic())
-        if first is None or first.closure.readout.through != "outputs":
-            continue
-        found = _stacked(cell, dfa, first, second)
+    for parts, split in _cascades(dfa, dims, layers, end, search):
+        found = _stacked(dfa, parts, split)
         if found is not None:
             return found
     return None
 
 
-def _parity(amounts: dict[str, Fraction]) -> DFA:
-    """Whether the number of counting letters is odd."""
-    return DFA(
-        alphabet=tuple(amounts),
-        states=("even", "odd"),
-        delta=tuple(tuple(1 - q if k else q for k in amounts.values()) for q in (0, 1)),
-        start=0,
-        accept=frozenset({1}),
-    )
+def _cascades(
+    dfa: DFA, dims: dict[str, int], layers: int, end: float, search: Search
+) -> Iterator[tuple[list[Witness], Split]]:
+    """Witnesses of the parts of an automaton, lowest first, and the split of the lowest from those above it."""
+    for split in splits(dfa):
+        left = end - time.monotonic()
+        if left <= 0:
+            return
+        upper = _parts(split.upper, dims, layers - 1, time.monotonic() + left / 2, search)
+        if not upper:
+            continue
+        lower = search(split.lower, dict(upper[0].dims), end - time.monotonic())
+        if lower is not None and lower.closure.readout.through == "outputs":
+            yield [lower, *upper], split
 
 
-def _alternating(amounts: dict[str, Fraction]) -> DFA:
-    """Layer 2's automaton: isometries z -> e(turn) z or e(turn) conj(z) as pairs (mirrored, turn)."""
-    normals = {f"{a}|{c}": (k if c else -k) / 2 if k else None for a, k in amounts.items() for c in (1, 0)}
-
-    def step(z: tuple[bool, Fraction], letter: str) -> tuple[bool, Fraction]:
-        mirrored, turn = z
-        normal = normals[letter]
-        return z if normal is None else (not mirrored, (2 * normal + Fraction(1, 2) - turn) % 1)
-
-    start = (False, Fraction(0))
-    return explore(tuple(normals), start, step, lambda z: z == start)
+def _parts(dfa: DFA, dims: dict[str, int], layers: int, end: float, search: Search) -> list[Witness]:
+    """Witnesses of an automaton in at most so many layers, lowest first; [] where none are found."""
+    left = end - time.monotonic()
+    found = search(dfa, dims, left if layers == 1 else left / 4)
+    if found is not None:
+        return [found]
+    if layers == 1:
+        return []
+    return next((parts for parts, _ in _cascades(dfa, dims, layers, end, search)), [])
 
 
-def _stacked(cell: CellIR, dfa: DFA, first: Witness, second: Witness) -> Witness | None:
-    classes = _classes(first)
-    if classes is None:
+def _stacked(dfa: DFA, parts: list[Witness], split: Split) -> Witness | None:
+    classes = [_classes(w) for w in parts[:-1]]
+    known = [c for c in classes if c is not None]
+    if len(known) < len(classes):
         return None
 
-    def between(letter: str, output: Any) -> Any:
-        return second.letters[f"{letter}|{classes[output]}"]
+    def between(k: int) -> Between:
+        """The inputs of layer k + 1."""
 
-    layers = [ExactLayer(cell, w.dims, w.params) for w in (first, second)]
-    closed = close_machine(Stack(layers, first.letters, [between]), dfa)
+        def inputs(letter: str, outputs: Values) -> Arrays:
+            name = letter
+            for j, each in enumerate(_apart(outputs, k + 1)):
+                name = paired(name, known[j][each])
+            return parts[k + 1].letters[name]
+
+        return inputs
+
+    machine = Stack(
+        [ExactLayer(w.cell, w.dims, w.params) for w in parts], parts[0].letters, [between(k) for k in range(len(known))]
+    )
+    closed = close_machine(machine, dfa)
     if not isinstance(closed, Closure):
         return None
     return replace(
-        second,
+        parts[-1],
         dfa=dfa,
         closure=closed,
-        construction="layer 1 carries a parity, layer 2 reflects along a line that it picks",
-        source="Grazzi et al. 2025, Thm 6",
+        construction=split.construction,
+        source=split.source,
         status="attained" if closed.attained else "limit",
         tau=None,
         readout="the outputs" if closed.readout.through == "outputs" else f"the state ({closed.readout.reason})",
-        first=first,
+        below=tuple(parts[:-1]),
     )
 
 
-def _classes(first: Witness) -> dict[Hashable, int] | None:
-    """Layer 1's class by its output; None where an output does not tell it."""
-    machine = first.closure.machine
+def _apart(outputs: Values, layers: int) -> list[Values]:
+    """What `joined` has put together."""
+    if layers == 1:
+        return [outputs]
+    found: list[list[tuple[str, tuple[int, ...], object]]] = [[] for _ in range(layers)]
+    for name, shape, entries in outputs:
+        k, _, own = name.partition(".")
+        found[int(k)].append((own, shape, entries))
+    return [tuple(values) for values in found]  # type: ignore[misc]
+
+
+def _classes(w: Witness) -> Classes | None:
+    """A layer's class by its output; None where an output does not tell it."""
+    machine = w.closure.machine
     if machine is None:
         return None
-    found: dict[Hashable, int] = {}
-    for state, row in zip(first.closure.states, first.closure.steps, strict=True):
-        for letter, after in zip(first.closure.letters, row, strict=True):
+    found: Classes = {}
+    for state, row in zip(w.closure.states, w.closure.steps, strict=True):
+        for letter, after in zip(w.closure.letters, row, strict=True):
             try:
                 _, output = machine.step(state, letter)
             except NotExact:
                 return None
-            if (
-                output is None
-                or found.setdefault(machine.core(output), first.closure.g[after]) != first.closure.g[after]
-            ):
+            if output is None or found.setdefault(machine.core(output), w.closure.g[after]) != w.closure.g[after]:
                 return None
     return found

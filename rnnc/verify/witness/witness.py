@@ -14,6 +14,7 @@ from rnnc.exact import to_float
 from rnnc.ir.graph import CellIR
 from rnnc.verify.closure import Closure
 from rnnc.verify.languages.dfa import DFA
+from rnnc.verify.machines import Stack, thaw
 
 Status = Literal["attained", "limit", "saturation"]
 TAU = (
@@ -28,8 +29,8 @@ class Witness:
     `params` are raw parameters by name, [*per, *shape] arrays of exact numbers (in them omega is infinite); `letters`
     gives each letter's value of each input, [*per, *shape].  `status`: "attained" by the exact values; "limit": with
     omega to infinity; "saturation": in the limit, and in float32 with omega = `tau`.  `readout` says what the readout
-    reads.  `first` is the witness of the layer below (a stack of two): this one's letters are then pairs
-    "letter|class of the layer below after the step".
+    reads.  Of a stack, this is the top layer with the closure of the whole; `below` are the witnesses of the layers under
+    it, lowest first.  The letters of a layer then name the classes of those under it after the step: "letter|class".
     """
 
     cell: CellIR
@@ -43,12 +44,16 @@ class Witness:
     status: Status
     tau: float | None = None
     readout: str = "the state"
-    first: Witness | None = None
-    classes: tuple[int, ...] = field(default=())  # of a layer that another reads: the class of each of `dfa`'s states
+    below: tuple[Witness, ...] = field(default=())
 
     @property
     def layers(self) -> int:
-        return 1 if self.first is None else 1 + self.first.layers
+        return 1 + len(self.below)
+
+    @property
+    def stack(self) -> tuple[Witness, ...]:
+        """All layers, lowest first."""
+        return (*self.below, self)
 
     @property
     def reason(self) -> str:
@@ -60,7 +65,7 @@ class Witness:
             if self.tau
             else "",
         }[self.status]
-        stack = f" in {self.layers} layers" if self.first is not None else ""
+        stack = f" in {self.layers} layers" if self.below else ""
         return (
             f"weights were found{stack}: {self.construction} ({how}); {len(self.closure.states)} states close the proof"
         )
@@ -75,14 +80,28 @@ class Witness:
         return {name: floats(value, tau or self.tau or TAU, dtype) for name, value in given}
 
     def to_safetensors(self, path: str | Path, tau: float | None = None) -> None:
-        """Writes `weights` for the torch backend; the letters' inputs are in the metadata."""
+        """Writes `weights` for the torch backend; the letters' inputs are in the metadata.
+
+        Of a stack: layer k's weights as `layers.k.NAME`, and the map to layer k as rows of a table, `maps.k.letter` [R]
+        (the letter's number), `maps.k.below.OUTPUT` [R, ...] (what the layers below put out; with several below,
+        `maps.k.below.0.OUTPUT`, ...) and `maps.k.above.INPUT` [R, ...].
+        """
         import json
 
         from safetensors.numpy import save_file
 
-        told = {a: {n: v.tolist() for n, v in self.inputs(a, tau).items()} for a in self.letters}
-        metadata = {"letters": json.dumps(told), "dims": json.dumps(dict(self.dims)), "construction": self.construction}
-        save_file({k: np.ascontiguousarray(v) for k, v in self.weights(tau).items()}, str(path), metadata=metadata)
+        bottom = self.stack[0]
+        told = {a: {n: v.tolist() for n, v in bottom.inputs(a, tau).items()} for a in bottom.letters}
+        metadata = {
+            "letters": json.dumps(told),
+            "dims": json.dumps([dict(w.dims) for w in self.stack] if self.below else dict(self.dims)),
+            "construction": self.construction,
+        }
+        tensors = self.weights(tau)
+        if self.below:
+            tensors = {f"layers.{k}.{n}": v for k, w in enumerate(self.stack) for n, v in w.weights(tau).items()}
+            tensors |= _tables(self, tau or self.tau or TAU)
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, str(path), metadata=metadata)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; numbers as text, only non-zero entries of parameters."""
@@ -97,9 +116,26 @@ class Witness:
             "letters": {a: {n: _sparse(v) for n, v in given.items()} for a, given in self.letters.items()},
             "states": len(self.closure.states),
         }
-        if self.first is not None:
-            out["first_layer"] = self.first.to_json() | {"classes": list(self.first.classes)}
+        if self.below:
+            out["layers_below"] = [w.to_json() for w in self.below]
         return out
+
+
+def _tables(w: Witness, tau: float) -> dict[str, Any]:
+    """The maps between a stack's layers, as the closure has asked them: one row for each letter and outputs below."""
+    machine = w.closure.machine
+    assert isinstance(machine, Stack), "several layers"
+    out: dict[str, Any] = {}
+    for k, table in enumerate(machine.tables, start=1):
+        columns: dict[str, list[Any]] = {}
+        for (letter, outputs), inputs in table.items():
+            columns.setdefault("letter", []).append(np.int64(w.closure.letters.index(letter)))
+            for name, value in thaw(outputs).items():
+                columns.setdefault(f"below.{name}", []).append(floats(value, tau))
+            for name, value in inputs.items():
+                columns.setdefault(f"above.{name}", []).append(floats(value, tau))
+        out |= {f"maps.{k}.{name}": np.stack(rows) for name, rows in columns.items()}
+    return out
 
 
 def floats(value: Any, tau: float, dtype: str = "float32") -> Any:

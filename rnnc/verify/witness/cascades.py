@@ -1,0 +1,204 @@
+"""Automata as cascades of two: a lower one, and an upper one that reads each letter with the lower one's new class.
+
+The upper automaton needs what the lower one was *before* the step.  Every lower automaton here permutes its states, so
+the letter and the class after the step tell it, and no updated state is taken for an old one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from rnnc.verify.languages.dfa import DFA, explore
+from rnnc.verify.witness.actions import Turn, letters_as_permutations, plane_actions
+
+MOST_STATES = 130  # of an automaton whose congruences are looked for
+MOST_SPLITS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """`lower` reads the letters, `upper` reads `paired(letter, lower's state after the step)`."""
+
+    lower: DFA
+    upper: DFA
+    construction: str
+    source: str
+
+
+def paired(letter: str, state: int) -> str:
+    return f"{letter}|{state}"
+
+
+def splits(dfa: DFA) -> Iterator[Split]:
+    """Ways to take an automaton apart whose letters permute its states, the simplest first."""
+    if len(dfa.states) > MOST_STATES or letters_as_permutations(dfa) is None:
+        return
+    for turns in plane_actions(dfa):
+        yield from _alternating(dfa, turns)
+    found = [s for pi in congruences(dfa) for s in [_coset_split(dfa, pi)] if s is not None]
+    yield from sorted(found, key=_effort)[:MOST_SPLITS]
+
+
+def _effort(split: Split) -> tuple[bool, bool, int]:
+    """Commutative parts first (complex diagonals and signs have them), then those with few states below."""
+    return (not _commutes(split.lower), not _commutes(split.upper), len(split.lower.states))
+
+
+def _commutes(dfa: DFA) -> bool:
+    actions = [dfa.action(a) for a in dfa.alphabet]
+    states = range(len(dfa.states))
+    return all(f[g[q]] == g[f[q]] for i, f in enumerate(actions) for g in actions[:i] for q in states)
+
+
+# ---------------------------------------------------------------- blocks
+
+
+def congruences(dfa: DFA) -> Iterator[tuple[int, ...]]:
+    """Partitions that every letter respects, each as the least state of the block of every state.
+
+    Those that one pair with the start generates, the trivial ones left out.
+    """
+    seen = set()
+    for q in range(len(dfa.states)):
+        if q == dfa.start:
+            continue
+        partition = _merged(dfa, dfa.start, q)
+        if partition not in seen and len(set(partition)) > 1:
+            seen.add(partition)
+            yield partition
+
+
+def _merged(dfa: DFA, p: int, q: int) -> tuple[int, ...]:
+    """The finest partition that every letter respects with p and q in one block."""
+    root = list(range(len(dfa.states)))
+
+    def find(x: int) -> int:
+        while root[x] != x:
+            root[x] = root[root[x]]
+            x = root[x]
+        return x
+
+    work = [(p, q)]
+    while work:
+        a, b = (find(x) for x in work.pop())
+        if a == b:
+            continue
+        root[max(a, b)] = min(a, b)
+        # A pair of representatives is enough: the others' images are merged by their own pairs.
+        work.extend((dfa.delta[a][k], dfa.delta[b][k]) for k in range(len(dfa.alphabet)))
+    return tuple(find(x) for x in range(len(root)))
+
+
+def _coset_split(dfa: DFA, partition: tuple[int, ...]) -> Split | None:
+    """The lower automaton is on the blocks; the upper one on the start's block, to which a word leads every other back.
+
+    A letter that leads from block p to block r does in the upper automaton what (word to p) letter (word to r)^-1 does
+    to the start's block.
+    """
+    blocks = list(dict.fromkeys([partition[dfa.start], *partition]))
+    number = {b: i for i, b in enumerate(blocks)}
+    base = [q for q, b in enumerate(partition) if b == blocks[0]]
+    ways = _ways(dfa, partition, base)
+    if ways is None:
+        return None
+    lower = tuple(tuple(number[partition[r]] for r in dfa.delta[b]) for b in blocks)
+    letters: dict[str, tuple[int, ...]] = {}
+    for p, row in enumerate(lower):
+        for k, r in enumerate(row):
+            images = [dfa.delta[q][k] for q in ways[blocks[p]]]
+            name = paired(dfa.alphabet[k], r)
+            moved = tuple(ways[blocks[r]].index(q) for q in images)
+            if letters.setdefault(name, moved) != moved:
+                return None
+    return Split(
+        lower=_pointed(dfa.alphabet, lower, 0),
+        upper=_pointed(tuple(letters), tuple(zip(*letters.values(), strict=True)), base.index(dfa.start)),
+        construction="layers carry the factors of a subnormal series, each turned by the classes below it",
+        source="Krohn and Rhodes 1965; Shakerinava et al.",
+    )
+
+
+def _ways(dfa: DFA, partition: tuple[int, ...], base: Sequence[int]) -> dict[int, list[int]] | None:
+    """For each block, the images of the start's block under one word that leads there; None if sizes differ."""
+    found = {partition[dfa.start]: list(base)}
+    work = deque(found)
+    while work:
+        here = found[work.popleft()]
+        for k in range(len(dfa.alphabet)):
+            there = [dfa.delta[q][k] for q in here]
+            block = partition[there[0]]
+            if block not in found:
+                found[block] = there
+                work.append(block)
+    return found if set(found) == set(partition) else None
+
+
+def _pointed(alphabet: tuple[str, ...], delta: tuple[tuple[int, ...], ...], start: int) -> DFA:
+    """Accepts what leads back to the start: permutations then tell all states apart."""
+    return DFA(
+        alphabet=alphabet,
+        states=tuple(map(str, range(len(delta)))),
+        delta=delta,
+        start=start,
+        accept=frozenset({start}),
+    )
+
+
+# ---------------------------------------------------------------- reflections
+
+
+def _alternating(dfa: DFA, turns: tuple[Turn, ...]) -> Iterator[Split]:
+    """Isometries of the plane by one reflection a letter (Grazzi et al. 2025, Thm 6, and dihedral groups).
+
+    The upper layer holds z, or its mirror image R z while the number of rotations so far is odd.  Then a rotation is
+    the reflection R rot, or rot R, and a reflection M is M, or R M R.  The line of R is free.
+    """
+    if not any(t.turns and not t.mirror for t in turns):
+        return
+    named = dict(zip(dfa.alphabet, turns, strict=True))
+    mirrors = sorted({t.turns for t in turns if t.mirror})
+    lines = [Fraction(0), *(m + shift for m in mirrors for shift in (Fraction(1, 4), Fraction(0)))]
+    for line in dict.fromkeys(lines):
+        yield Split(
+            lower=_parity(named),
+            upper=_reflecting(named, line),
+            construction="layer 1 carries a parity, layer 2 reflects along a line that it picks",
+            source="Grazzi et al. 2025, Thm 6",
+        )
+
+
+def _turns(t: Turn) -> bool:
+    return bool(t.turns) and not t.mirror
+
+
+def _parity(turns: dict[str, Turn]) -> DFA:
+    """Whether the number of rotations is odd."""
+    return DFA(
+        alphabet=tuple(turns),
+        states=("even", "odd"),
+        delta=tuple(tuple(1 - q if _turns(t) else q for t in turns.values()) for q in (0, 1)),
+        start=0,
+        accept=frozenset({1}),
+    )
+
+
+def _reflecting(turns: dict[str, Turn], line: Fraction) -> DFA:
+    """Isometries z -> e(turn) z or e(turn) conj(z) as pairs (mirrored, turn); a letter reflects along its normal."""
+    normals: dict[str, Fraction | None] = {}
+    for a, t in turns.items():
+        for odd in (1, 0):  # after the step
+            if _turns(t):
+                normals[paired(a, odd)] = line + (-t.turns if odd else t.turns) / 2
+            else:
+                normals[paired(a, odd)] = None if not t.mirror else 2 * line - t.turns if odd else t.turns
+
+    def step(z: tuple[bool, Fraction], letter: str) -> tuple[bool, Fraction]:
+        mirrored, turn = z
+        normal = normals[letter]
+        return z if normal is None else (not mirrored, (2 * normal + Fraction(1, 2) - turn) % 1)
+
+    start = (False, Fraction(0))
+    return explore(tuple(normals), start, step, lambda z: z == start)
