@@ -89,6 +89,7 @@ class Request:
 
     def emit(self) -> str:
         from rnnc.backends import BACKENDS, load_backend
+        from rnnc.ir.rounding import keep_digits
 
         if self.backend != "auto" and self.backend not in BACKENDS:
             known = ", ".join(f"`{b}`" for b in BACKENDS)
@@ -96,7 +97,7 @@ class Request:
         cell = self.lower()
         dims = {d.name: int(str(self.hyper[d.name])) for d in cell.dims if d.name in self.hyper}
         backend = load_backend(self.backend)
-        return backend.emit(cell, dims=dims or None, strategy=self.strategy, sources=self.spec.sources)
+        return backend.emit(keep_digits(cell), dims=dims or None, strategy=self.strategy, sources=self.spec.sources)
 
 
 # ---------------------------------------------------------------- loading

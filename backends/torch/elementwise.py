@@ -13,6 +13,7 @@ from rnnc.ir.graph import Node, NodeId
 # op -> (on a tensor, on a Python number); {0} is the argument
 UNARY_CALLS: dict[str, tuple[str, str]] = {
     "exp": ("torch.exp", "math.exp({0})"),
+    "expm1": ("torch.expm1", "math.expm1({0})"),
     "log": ("torch.log", "math.log({0})"),
     "sqrt": ("torch.sqrt", "math.sqrt({0})"),
     "sin": ("torch.sin", "math.sin({0})"),

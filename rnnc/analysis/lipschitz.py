@@ -103,6 +103,8 @@ class Slopes(Domain[Slope]):
                 return self._repeated(n, n.args[0])
             case "exp":
                 return self._by_derivative(n, self.ranges.real(n.id))
+            case "expm1":
+                return self._by_derivative(n, iv.add(self.ranges.real(n.id), iv.exactly(1)))
             case "pow" if self._is_square(n):
                 return self._by_derivative(n, iv.mul(iv.exactly(2), self.ranges.real(n.args[0])))
             case "add" | "sub":

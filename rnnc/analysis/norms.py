@@ -207,8 +207,10 @@ class Norms(Domain[Range]):
         return self._is_cathetus(x, y) or self._is_cathetus(y, x)
 
     def _is_cathetus(self, a: NodeId, root: NodeId) -> bool:
-        """Whether root is sqrt(1 - a^2)."""
+        """Whether root is sqrt(1 - a^2); also as sqrt(-expm1(2 w)) with a = exp(w)."""
         n = self.nodes[root]
+        if n.op == "sqrt" and (negated := self.nodes[n.args[0]]).op == "neg":
+            return self._is_square_less_one(a, negated.args[0])
         inner = self.nodes[n.args[0]] if n.op == "sqrt" else n
         if n.op != "sqrt" or inner.op != "sub" or not self._is_one(inner.args[0]):
             return False
@@ -216,6 +218,14 @@ class Norms(Domain[Range]):
         if square.op == "mul":
             return square.args == (a, a)
         return square.op == "pow" and square.args[0] == a and self.real(square.args[1]) == exactly(2)
+
+    def _is_square_less_one(self, a: NodeId, node: NodeId) -> bool:
+        """Whether node is a^2 - 1, as expm1(2 w) with a = exp(w)."""
+        n, power = self.nodes[node], self.nodes[a]
+        if n.op != "expm1" or power.op != "exp" or self.nodes[n.args[0]].op != "mul":
+            return False
+        two, w = self.nodes[n.args[0]].args
+        return (w,) == power.args and self.real(two) == exactly(2)
 
     def name(self, node: NodeId) -> str:
         """The name of a value, or of the one value that it is a function of."""

@@ -130,6 +130,8 @@ class Ranges(Norms):
                 return self._pow(x, y)
             case "exp":
                 return el.exp(x)
+            case "expm1":
+                return iv.sub(el.exp(x), exactly(1))
             case "log":
                 return iv.monotone(el.log, iv.at_least(x, exactly(0)))
             case "sqrt":
@@ -167,8 +169,11 @@ class Ranges(Norms):
         return None
 
     def _complement(self, f: NodeId, g: NodeId) -> bool:
-        """Whether g is 1 - f."""
+        """Whether g is 1 - f; also as -expm1(w) with f = exp(w)."""
         n = self.nodes[self._unexpanded(g)]
+        if n.op == "neg" and (inner := self.nodes[n.args[0]]).op == "expm1":
+            of = self.nodes[self._unexpanded(f)]
+            return of.op == "exp" and of.args == inner.args
         return n.op == "sub" and self._is_one(n.args[0]) and self._unexpanded(n.args[1]) == self._unexpanded(f)
 
     def _with_its_gate(self, n: Node) -> Interval:

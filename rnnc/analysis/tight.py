@@ -23,7 +23,9 @@ from rnnc.ir.types import Interval
 if TYPE_CHECKING:
     import numpy as np
 
-CONTINUOUS = frozenset({"neg", "exp", "log", "sigmoid", "sqrt", "abs", "relu", "tanh", "softplus", "logsigmoid"})
+CONTINUOUS = frozenset(
+    {"neg", "exp", "expm1", "log", "sigmoid", "sqrt", "abs", "relu", "tanh", "softplus", "logsigmoid"}
+)
 UNBOUNDED = frozenset({"silu", "gelu", "relu", "softplus"})
 WHOLE = 2**40  # a larger denominator is the mark of an end that was rounded outward
 

@@ -142,7 +142,7 @@ def _elementwise() -> list[Example]:
         found += [example(op, cplx(N)), example(op, real(N, M, per=(H,)))]
     for op in ("log", "sqrt"):
         found += [example(op, cplx(N, draw=right_half_plane)), example(op, real(N, draw=positive))]
-    for op in ["sign", "step", "tanh", "erf", "relu", "gelu", "silu", "sigmoid", "softplus", "logsigmoid"]:
+    for op in ["expm1", "sign", "step", "tanh", "erf", "relu", "gelu", "silu", "sigmoid", "softplus", "logsigmoid"]:
         found += [example(op, real(N, draw=away_from_zero)), example(op, real(N, per=(H,), static=True))]
     one = Dim.of(1)
     for op in ("add", "sub", "mul"):

@@ -141,6 +141,7 @@ ELEMENTWISE: dict[str, Callable[..., T]] = {
         for name in [
             "neg",
             "exp",
+            "expm1",
             "log",
             "sqrt",
             "sin",

@@ -15,7 +15,21 @@ from rnnc.ir.evaluate import evaluate
 from rnnc.ir.ops import OPS
 
 PLAIN = [e for e in EXAMPLES if OPS[e.op].category not in ("time", "model")]
-AT_ZERO = {"exp", "tanh", "erf", "gelu", "silu", "sigmoid", "sin", "cos", "expm", "softmax", "softplus", "logsigmoid"}
+AT_ZERO = {
+    "exp",
+    "expm1",
+    "tanh",
+    "erf",
+    "gelu",
+    "silu",
+    "sigmoid",
+    "sin",
+    "cos",
+    "expm",
+    "softmax",
+    "softplus",
+    "logsigmoid",
+}
 AT_ANGLES = {"rotation_blocks": (0,), "polar": (1,)}
 
 

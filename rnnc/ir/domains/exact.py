@@ -294,6 +294,7 @@ LOGICAL = frozenset({"and", "or", "not"})
 _UNARY: dict[str, Rule] = {name: _each(f) for name, f in fn.UNARY.items()}
 RULES: dict[str, Rule] = _UNARY | {
     "neg": _each(lambda a: -a),
+    "expm1": _each(lambda a: fn.exp(a) - 1),
     "real": lambda site, x: exact_array(x.astype(int)),
     "add": _each(lambda a, b: a + b, 2),
     "sub": _each(lambda a, b: a - b, 2),

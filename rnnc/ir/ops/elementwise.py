@@ -85,6 +85,7 @@ _row("conj", _unary, lambda np, s, x: np.conj(x), "complex conjugate", vjp=vjp.c
 _row("sign", _real_unary, lambda np, s, x: np.sign(x), "sign(x): -1, 0 or 1")
 _row("step", _real_unary, lambda np, s, x: (x > 0).astype(float), "step(x): 1 if x > 0 else 0")
 _row("tanh", _real_unary, lambda np, s, x: np.tanh(x), "tanh(x)", vjp=vjp.tanh, special=1)
+_row("expm1", _real_unary, lambda np, s, x: np.expm1(x), "exp(x) - 1", vjp=vjp.expm1, special=1)
 _row("erf", _real_unary, lambda np, s, x: numeric.erf(np, x), "erf(x)", vjp=vjp.erf, special=1)
 _row("relu", _real_unary, lambda np, s, x: np.maximum(x, 0), "max(x, 0)", vjp=vjp.relu)
 _row("gelu", _real_unary, lambda np, s, x: numeric.gelu(np, x), "x Phi(x), exact", vjp=vjp.gelu, flops=3, special=1)

@@ -59,6 +59,7 @@ def _keep_axes(b: Builder, reduced: NodeId, axes: tuple[int, ...], type_: Type) 
 # ---------------------------------------------------------------- elementwise: slopes
 
 exp = _unary(lambda b, x, y: y)
+expm1 = _unary(lambda b, x, y: b.map("add", y, b.const(1)))
 log = _unary(lambda b, x, y: b.map("div", b.const(1), x))
 sqrt = _unary(lambda b, x, y: b.map("div", b.const(Fraction(1, 2)), y))
 sin = _unary(lambda b, x, y: b.map("cos", x))
