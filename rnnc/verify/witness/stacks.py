@@ -100,11 +100,11 @@ def _apart(outputs: Values, layers: int) -> list[Values]:
     """What `joined` has put together."""
     if layers == 1:
         return [outputs]
-    found: list[list[tuple[str, tuple[int, ...], object]]] = [[] for _ in range(layers)]
+    found: list[Values] = [()] * layers
     for name, shape, entries in outputs:
         k, _, own = name.partition(".")
-        found[int(k)].append((own, shape, entries))
-    return [tuple(values) for values in found]  # type: ignore[misc]
+        found[int(k)] = (*found[int(k)], (own, shape, entries))
+    return found
 
 
 def _classes(w: Witness) -> Classes | None:

@@ -29,8 +29,8 @@ class Witness:
     `params` are raw parameters by name, [*per, *shape] arrays of exact numbers (in them omega is infinite); `letters`
     gives each letter's value of each input, [*per, *shape].  `status`: "attained" by the exact values; "limit": with
     omega to infinity; "saturation": in the limit, and in float32 with omega = `tau`.  `readout` says what the readout
-    reads.  Of a stack, this is the top layer with the closure of the whole; `below` are the witnesses of the layers under
-    it, lowest first.  The letters of a layer then name the classes of those under it after the step: "letter|class".
+    reads.  Of a stack, this is the top layer with the closure of the whole; `below` are the witnesses of the layers
+    under it, lowest first.  A layer's letters then name the classes of those under it after the step: "letter|class".
     """
 
     cell: CellIR
