@@ -223,7 +223,11 @@ def settle(lines: list[str], moves: list[tuple[str, str]]) -> list[str]:
     before: h_new = ...; h = h_new      -->  after: h = ...
     """
     left: list[tuple[str, str]] = []
+    now: dict[str, str] = {}  # the variable of a new value that is settled: two states may have the same
     for old, new in moves:
+        if new in now:
+            left.append((old, now[new]))
+            continue
         where = [i for i, line in enumerate(lines) if re.match(rf"{re.escape(new)} = ", line)]
         reads_old = re.compile(rf"(?<![\w.\"]){re.escape(old)}(?![\w\"])")
         other = any(new_value == old for _, new_value in moves)
@@ -234,8 +238,10 @@ def settle(lines: list[str], moves: list[tuple[str, str]]) -> list[str]:
         ):
             writes_new = re.compile(rf"(?<![\w.\"]){re.escape(new)}(?![\w\"])")
             lines = [line if line.startswith("#") else writes_new.sub(old, line) for line in lines]
+            now[new] = old
         else:
             left.append((old, new))
+            now[new] = new
     if left:
         lines.append(f"{', '.join(o for o, _ in left)} = {', '.join(n for _, n in left)}")
     return lines

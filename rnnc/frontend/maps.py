@@ -6,8 +6,10 @@ state; otherwise they become explicit hidden states that hold the last values.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
+from rnnc.diagnostics import Span
 from rnnc.frontend.calls import Bound, Function, define, expect_option
 from rnnc.frontend.expressions import evaluate, known_integer, number_node
 from rnnc.frontend.functions import argument_node
@@ -136,17 +138,34 @@ def _conv(c: Lowering, bound: Bound) -> Value:
     init = init_of(c, bound.get("init"), bound.context, w_type)
     weight = c.learned(weight_name, w_type, init or default)
     bias = c.learned(bias_name, Type(dtype=type_.dtype, shape=type_.shape, per=per), default) if with_bias else None
+    args = (x, weight) if bias is None else (x, weight, bias)
+    return c.build(bound.call.span, "conv", lambda: conv_nodes(c, args, width, key, bound.call.span))
+
+
+def conv_nodes(c: Lowering, args: Sequence[NodeId], width: int, key: str, span: Span) -> NodeId:
+    """A convolution of `args` (value, weight[..., width], perhaps a bias), by hidden states where it has to be."""
+    x, weight, *bias = args
     if _runs_ahead(c, x):
-        args = (x, weight) if bias is None else (x, weight, bias)
-        return c.build(bound.call.span, "conv", lambda: c.b.add("conv", *args, width=width, key=key))
-    held = hold(c, x, width - 1, key, None, bound)
-    total = bias
+        return c.b.add("conv", *args, width=width, key=key)
+    held = hold(c, x, width - 1, key, None, span)
+    shape = c.b.type(x).shape
+    total = bias[0] if bias else None
     for j, value in enumerate(reversed((x, *held))):  # oldest first
         row = c.b.add("slice", weight, axis=-1, start=Dim.of(j), stop=Dim.of(j + 1))
-        tap = c.b.map("mul", c.b.add("reshape", row, shape=type_.shape), value)
+        tap = c.b.map("mul", c.b.add("reshape", row, shape=shape), value)
         total = tap if total is None else c.b.map("add", total, tap)
-    assert total is not None
-    return Tensor(total)
+    assert total is not None, "a convolution has at least one tap"
+    return total
+
+
+def delay_nodes(c: Lowering, args: Sequence[NodeId], n: int, key: str, span: Span) -> NodeId:
+    """The value of `args` (value, perhaps what it was before the start) n steps ago, by hidden states where it has to
+    be."""
+    x, *start = args
+    if _runs_ahead(c, x):
+        type_ = c.b.type(x)
+        return c.b.add("delay", x, *(c.b.broadcast_to(s, type_.shape, type_.per) for s in start), n=n, key=key)
+    return hold(c, x, n, key, start[0] if start else None, span)[-1]
 
 
 def _runs_ahead(c: Lowering, x: NodeId) -> bool:
@@ -154,7 +173,7 @@ def _runs_ahead(c: Lowering, x: NodeId) -> bool:
     return not c.depends_on_state(x) and not c.is_static(x)
 
 
-def hold(c: Lowering, x: NodeId, n: int, key: str, init: NodeId | None, bound: Bound) -> list[NodeId]:
+def hold(c: Lowering, x: NodeId, n: int, key: str, init: NodeId | None, span: Span) -> list[NodeId]:
     """Hidden states with the value of `x` from 1, 2, ..., n steps ago."""
     type_ = c.b.type(x)
     zero = c.b.const(0)
@@ -166,9 +185,9 @@ def hold(c: Lowering, x: NodeId, n: int, key: str, init: NodeId | None, bound: B
     for i in range(1, n + 1):
         name = c.unique(f"{key}_{i}")
         node = c.b.leaf("state", name, type_)
-        binding = Binding(name, "state", bound.call.span, status="done", value=Tensor(node), owner=c, node=node)
+        binding = Binding(name, "state", span, status="done", value=Tensor(node), owner=c, node=node)
         c.states[name] = StateInfo(
-            name=name, binding=binding, type=type_, node=node, init=start, update=newest, span=bound.call.span
+            name=name, binding=binding, type=type_, node=node, init=start, update=newest, span=span
         )
         held.append(node)
         newest = node
@@ -187,14 +206,10 @@ def _prev(c: Lowering, bound: Bound) -> Value:
         return c.error("E0209", f"the delay of `prev` is between 1 and {MAX_UNROLL}", bound.call.span)
     x = c.b.lift(x, bound.context.per) if not c.b.is_free_scalar(x) else x
     (key,) = c.map_names(bound.context, "prev")
-    start = init.node if isinstance(init, Tensor) else None
-    if _runs_ahead(c, x):
-        type_ = c.b.type(x)
-        args = (x,) if start is None else (x, c.b.broadcast_to(start, type_.shape, type_.per))
-        return c.build(bound.call.span, "prev", lambda: c.b.add("delay", *args, n=n, key=key))
-    if c.b.type(x).dtype not in ("real", "complex"):
+    if not _runs_ahead(c, x) and c.b.type(x).dtype not in ("real", "complex"):
         return c.error("E0204", "`prev` of a value that depends on a state needs a number", bound.call.span)
-    return Tensor(hold(c, x, n, key, start, bound)[-1])
+    args = (x, init.node) if isinstance(init, Tensor) else (x,)
+    return c.build(bound.call.span, "prev", lambda: delay_nodes(c, args, n, key, bound.call.span))
 
 
 def _prev_init(c: Lowering, bound: Bound, x: NodeId | None) -> Value | None:

@@ -1,8 +1,9 @@
-"""What only models have: cells applied to values, and `repeat`."""
+"""Cells applied to values, and the `repeat` of models."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from rnnc.frontend import ast
 from rnnc.frontend.bindings import check_names, declared_names, force
@@ -10,6 +11,7 @@ from rnnc.frontend.calls import Bound, Function
 from rnnc.frontend.calls import bind as bind_arguments
 from rnnc.frontend.expressions import evaluate, known_integer
 from rnnc.frontend.finish import finish
+from rnnc.frontend.inline_cells import in_blocks, inline_cell
 from rnnc.frontend.lowering import MAX_UNROLL, Lowering
 from rnnc.frontend.scope import Binding, BindingKind, Context, Scope, suggestion
 from rnnc.frontend.types import conform
@@ -32,17 +34,10 @@ def call_cell(c: Lowering, expr: ast.Call, head: ast.Call, context: Context) -> 
         if known_function(head.callee.id, context):
             return c.error("E0204", "the value of a function cannot be called", expr.span)
         return unknown_function(c, head.callee, context)
-    if c.keyword == "cell" or context.pure:
-        return c.error(
-            "E0204",
-            f"the cell `{head.callee.id}` has its own states: it is called in a `model`, not in a cell or function",
-            expr.span,
-            help="make the enclosing cell a `model`, or write the recurrence out",
-        )
-    if context.per:
-        return c.error("E0207", "a cell cannot be called inside a `per` block", expr.span, help="call it outside")
     decl = found.decl
     assert isinstance(decl, ast.CellDecl)
+    if not _may_call(c, decl, expr, context):
+        return ERROR
     given = _head_arguments(c, decl, head, context)
     if given is None:
         return ERROR
@@ -53,6 +48,23 @@ def call_cell(c: Lowering, expr: ast.Call, head: ast.Call, context: Context) -> 
         return ERROR
     env = _dims(c, cell, {n: v for n, v in given.items() if isinstance(v, Dim)}, head)
     return ERROR if env is None else _apply(c, expr, cell, env, context)
+
+
+def _may_call(c: Lowering, decl: ast.CellDecl, expr: ast.Call, context: Context) -> bool:
+    """Whether a cell or model may be called here; reported when not."""
+    name = f"`{decl.name}`"
+    if context.pure:
+        where = "a `fn` is pure" if c.calls else "a claim speaks of what the cell has"
+        c.error("E0204", f"the cell {name} has states, and {where}", expr.span, help="call it in a cell or model")
+    elif decl.keyword == "model" and c.keyword == "cell":
+        help_ = f"make `{c.name}` a `model`"
+        c.error("E0204", f"{name} is a model: it is called in a model", expr.span, help=help_)
+    elif decl.keyword == "model" and context.per:
+        message = f"{name} is a model, and cannot be called inside a `per` block"
+        c.error("E0207", message, expr.span, help="call it outside")
+    else:
+        return True
+    return False
 
 
 def _head_arguments(c: Lowering, decl: ast.CellDecl, head: ast.Call, context: Context) -> dict[str, Dim | bool] | None:
@@ -128,14 +140,33 @@ def _apply(c: Lowering, expr: ast.Call, cell: CellIR, env: dict[str, Dim], conte
             args.append(node)
     if len(args) < len(cell.inputs):
         return ERROR
-    index = subcell_index(c, cell)
-    dims = tuple(sorted(env.items()))
-    key = c.unique(snake(cell.name))
-    results: list[Value] = []
-    for k, output in enumerate(cell.outputs):
-        type_ = outside(cell.nodes[output.node].type, env)
-        results.append(Tensor(c.b.add("call", *args, cell=index, dims=dims, output=k, key=key, type=type_)))  # type: ignore[arg-type]
+    key = c.unique(snake(cell.name) + context.suffix)
+    if c.keyword == "cell":
+        found = inline_cell(c, cell, env, args, prefix=key, per=context.per, span=expr.span)
+    elif context.per:
+        found = _call_in_blocks(c, in_blocks(c, cell, env, context.per, expr.span), args, key, context)
+    else:
+        found = _call_nodes(c, cell, env, args, key)
+    results: list[Value] = [Tensor(node) for node in found]
     return results[0] if len(results) == 1 else Pieces(tuple(results))
+
+
+def _call_nodes(c: Lowering, cell: CellIR, env: dict[str, Dim], args: Sequence[NodeId], key: str) -> list[NodeId]:
+    """One `call` node for each output."""
+    index, dims = subcell_index(c, cell), tuple(sorted(env.items()))
+    types = [outside(cell.nodes[o.node].type, env) for o in cell.outputs]
+    return [
+        c.b.add("call", *args, cell=index, dims=dims, output=k, key=key, type=type_)  # type: ignore[arg-type]
+        for k, type_ in enumerate(types)
+    ]
+
+
+def _call_in_blocks(c: Lowering, cell: CellIR, args: Sequence[NodeId], key: str, context: Context) -> list[NodeId]:
+    """The call of a cell with the axes of the blocks: they are part of the values' shapes on the way in and out."""
+    n = len(context.per)
+    merged = [c.b.add("merge", c.b.lift(a, context.per), n=n) for a in args]
+    found = _call_nodes(c, cell, {p.name: Dim.of(p.name) for p in c.dims}, merged, key)
+    return [c.b.add("split_per", node, n=n) for node in found]
 
 
 def _argument(c: Lowering, bound: Bound, name: str, type_: Type) -> NodeId | None:
@@ -155,7 +186,7 @@ def outside(type_: Type, env: dict[str, Dim]) -> Type:
 def subcell_index(c: Lowering, cell: CellIR) -> int:
     """The place of a called cell among the subcells; equal specialisations of one cell are one subcell."""
     for i, other in enumerate(c.subcells):
-        if (other.file, other.name, other.hyper) == (cell.file, cell.name, cell.hyper):
+        if other == cell and (other.file, other.hyper) == (cell.file, cell.hyper):
             return i
     c.subcells.append(cell)
     return len(c.subcells) - 1

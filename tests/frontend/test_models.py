@@ -125,7 +125,7 @@ model LM(vocab: dim, d: dim = 8, layers: int = 2, heads: dim = 2) {
         ("let a = Leak(d)()", "E0209", 11),
         ("let a = Leak(2*d)(x)", "E0203", 21),
         ("let a = Heads(2, d)([x, x]) + 1", "E0204", 11),
-        ("per n { let a = Leak(d)(x) }", "E0207", 19),
+        ("per n { let a = Leak(d)(sum(x)) }", "E0203", 27),
         ("state s: real = 0", "E0210", 3),
         ("repeat 0 as h from x { h = h }", "E0302", 10),
         ("repeat x as h from x { h = h }", "E0305", 10),
@@ -146,9 +146,7 @@ def test_errors_in_models(statement: str, code: str, column: int) -> None:
     assert len(found) == (2 if "other" in statement else 1)
 
 
-def test_cells_do_not_call_cells_and_nothing_contains_itself() -> None:
-    inside = "cell C(d: dim) {\n  input x: real[d]\n  output y = Leak(d)(x)\n}"
-    assert errors(CELLS + inside) == [("E0204", CELLS.count("\n") + 3, 14)]
+def test_nothing_contains_itself_and_attention_is_for_models() -> None:
     one = "model {}(d: dim) {{\n  input x: real[d]\n  output y = {}(d)(x)\n}}\n"
     loop = one.format("A", "B") + one.format("B", "A")
     assert {code for code, _, _ in errors(loop)} == {"E0206"}
