@@ -305,7 +305,8 @@ class Module:
 
     def step_writer(self) -> Writer:
         """The writer of `step`, whose graph may be a cheaper one than that of the whole sequence."""
-        cell = cheap_step(self.cell, tuple(c.group for c in self.choices))
+        native = any(c.kernel is not None for c in self.choices)  # whose cell is cheap already
+        cell = self.cell if native else cheap_step(self.cell, tuple(c.group for c in self.choices))
         if cell is self.cell:
             return self.writer
         attributes: dict[NodeId | str, str] = {p.node: f"self.{self.attribute[p.name]}" for p in cell.params}
@@ -321,7 +322,7 @@ class Module:
     def step(self) -> list[str]:
         head = signature("step", ["self", *self.arguments(), "state: State | None = None"], self.result_type())
         doc = '"""One step: inputs are [batch, ...], without the time axis."""'
-        written = write_step(self.step_writer())
+        written = write_step(self.step_writer(), self.choices)
         return [head, *indented([doc, *self.fresh_state(), *written.lines, *written.ending()])]
 
     def extra_repr(self) -> list[str]:
@@ -432,13 +433,18 @@ def file_text(modules: list[str], main: str, imports: set[str], title: str, file
 
 
 def emit_file(
-    root: CellIR, plans: Mapping[CellIR, tuple[CellIR, tuple[Choice, ...], tuple[str, ...]]], sources: Mapping[str, str]
+    root: CellIR,
+    plans: Mapping[CellIR, tuple[CellIR, tuple[Choice, ...], tuple[str, ...]]],
+    sources: Mapping[str, str],
+    kernels: Kernels | None = None,
 ) -> str:
     """The source text of a cell's module and of the modules it calls, those first.
 
-    `plans` gives for every cell its graph with coefficient nodes, the choices, and what to say of them.
+    `plans` gives for every cell its graph with coefficient nodes, the choices, and what to say of them; `kernels` is
+    what the choices' kernels need in front of the classes.
     """
-    imports: set[str] = set()
+    kernels = kernels or Kernels()
+    imports: set[str] = set(kernels.imports)
     taken = Names()
     order = [cell for cell in plans if cell != root]
     names = {root: taken.fresh(class_name(root.name))} | {cell: taken.fresh(class_name(cell.name)) for cell in order}
@@ -456,7 +462,17 @@ def emit_file(
         )
         texts.append(module.text())
     title = f"{root.name}: " + (root.doc.split("\n")[0].strip() or "a recurrent layer")
-    return file_text(texts, names[root], imports, title, PurePath(root.file).name or "a spec")
+    return file_text([*kernels.texts, *texts], names[root], imports, title, PurePath(root.file).name or "a spec")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernels:
+    """What an emitted file says of its native kernels: definitions in front of the classes, and names of rnnc.runtime
+    that they use.
+    """
+
+    texts: tuple[str, ...] = ()
+    imports: frozenset[str] = frozenset()
 
 
 def emit_cell(cell: CellIR, choices: tuple[Choice, ...], sources: Mapping[str, str], why: tuple[str, ...] = ()) -> str:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from rnnc.analysis.forms import MatrixState
 from rnnc.backends.torch.body import VIEWS, Body, Names, Owner, Source, owners, state_value
 from rnnc.backends.torch.context import Context, identifier, static_nodes
+from rnnc.backends.torch.kernels import all_steps, one_step
 from rnnc.backends.torch.loop import sequential
 from rnnc.backends.torch.needs import closure, count_uses, state_dependence
 from rnnc.backends.torch.order import in_order
 from rnnc.backends.torch.strategies import WRITERS, Choice, coefficient_titles, coefficients
-from rnnc.backends.torch.timeops import TIME, Time
+from rnnc.backends.torch.timeops import Time
 from rnnc.ir.graph import CellIR, NodeId, State
 
 
@@ -133,12 +134,15 @@ def _numbered(stem: str, first: int | str) -> Iterator[str]:
     yield from (f"{stem}{first}_{k}" for k in itertools.count(2))
 
 
-def write_step(w: Writer) -> Written:
-    """One step: every value, the new states, the outputs."""
+def write_step(w: Writer, choices: tuple[Choice, ...] = ()) -> Written:
+    """One step: every value, the new states, the outputs.  Groups with a kernel among the `choices` run by it."""
     cell = w.cell
-    roots = [*(s.update for s in cell.states), *(o.node for o in cell.outputs)]
-    nodes = closure(cell, roots)
-    nodes |= closure(cell, [n.id for n in cell.nodes if n.op in TIME and n.id in nodes])
+    kernels = [c.kernel for c in choices if c.kernel is not None]
+    native = {s for k in kernels for s in k.states}
+    given = [i for k in kernels for i in k.outputs]
+    ends = [*(s.update for s in cell.states if s.name not in native), *(o.node for o in cell.outputs)]
+    roots = [*ends, *(i for k in kernels for i in k.inputs)]
+    nodes = closure(cell, roots, given)
     body = w.body(1, count_uses(cell, nodes, roots), w.titles())
     finals: dict[str, str] = {}
     for s in cell.states:
@@ -148,9 +152,10 @@ def write_step(w: Writer) -> Written:
             body.statement(f'{name} = state["{s.name}"]')
     old = {s.name: body.env[s.node].text if s.node in nodes else f'state["{s.name}"]' for s in cell.states}
     body.finish = {s.update: (s, old[s.name]) for s in cell.states}
-    body.build(sorted(nodes))
+    made = one_step(body, kernels)
+    body.build(sorted(closure(cell, ends, body.env)))
     for s in cell.states:
-        finals[s.name] = state_value(body, s, old[s.name]).text
+        finals[s.name] = made[s.name] if s.name in made else state_value(body, s, old[s.name]).text
     finals |= body.time.final
     return Written(lines=body.lines, outputs=output_texts(body, cell), finals=finals)
 
@@ -177,6 +182,8 @@ class Forward:
 
     def provided(self, choice: Choice) -> set[NodeId]:
         """Nodes whose values for all steps a group's strategy gives."""
+        if choice.kernel is not None:
+            return set(choice.kernel.outputs)
         states = [self.cell.state(n) for n in choice.group.states]
         found = {s.node for s in states} | {s.update for s in states} | self.loop_reads.get(choice.group.index, set())
         if isinstance(choice.form, MatrixState) and choice.form.reads is not None:
@@ -185,6 +192,8 @@ class Forward:
 
     def roots(self, choice: Choice) -> list[NodeId]:
         """Nodes a group's strategy reads."""
+        if choice.kernel is not None:
+            return list(choice.kernel.inputs)
         if choice.form is not None:
             return coefficients(self.cell, choice.form)
         return [self.cell.state(n).update for n in choice.group.states]
@@ -215,15 +224,18 @@ class Forward:
         last = closure(cell, final_roots, known)
         everything |= last
         self.outside |= self._touched(last, final_roots)
-        reads = [r for choice in self.choices for r in self.roots(choice) if choice.form is not None]
+        reads = [r for choice in self.choices if not choice.in_loop for r in self.roots(choice)]
         self.body = self.w.body(2, count_uses(cell, everything, [*final_roots, *reads]), self.titles(), self.parts())
         for choice in self.choices:
+            if choice.kernel is not None:
+                all_steps(self, choice.kernel)
+                continue
             if choice.form is None:
                 sequential(self, choice)
                 continue
-            self.body.build(sorted(closure(cell, self.roots(choice), self.body.env)))
+            self.body.build(self.roots(choice))
             WRITERS[choice.strategy, type(choice.form)](self, choice)
-        self.body.build(sorted(closure(cell, final_roots, self.body.env)))
+        self.body.build(final_roots)
         self.finals |= self.body.time.final
         order = {s.name: i for i, s in enumerate(cell.states)}
         finals = dict(sorted(self.finals.items(), key=lambda kv: order.get(kv[0], len(order))))

@@ -25,13 +25,11 @@ def in_order(
     Where two groups would wait for each other's reads, the later one gives its states as a whole instead.
     """
     place = {s: i for i, c in enumerate(choices) for s in c.group.states}
-    needs: Needs = {
-        i: _places(cell, [cell.state(s).update for s in c.group.states], place) - {i} for i, c in enumerate(choices)
-    }
+    needs: Needs = {i: _places(cell, _before(cell, c), place) - {i} for i, c in enumerate(choices)}
     kept, reads = list(choices), {k: set(v) for k, v in loop_reads.items()}
     for i, c in enumerate(choices):
         form = c.form
-        if isinstance(form, MatrixState) and form.reads:
+        if isinstance(form, MatrixState) and form.reads and c.kernel is None:
             own = cell.state(form.state).node
             keys = [n for n in coefficients(cell, form) if own not in ancestors(cell, [n])]
             alone = len(keys) == len(coefficients(cell, form))
@@ -49,6 +47,13 @@ def in_order(
     order = _sorted(needs)
     assert order is not None, "groups of states depend on each other in no circle"
     return tuple(kept[i] for i in order), reads
+
+
+def _before(cell: CellIR, choice: Choice) -> Iterable[NodeId]:
+    """What has to be known before a group runs."""
+    if choice.kernel is not None:
+        return choice.kernel.inputs
+    return [cell.state(s).update for s in choice.group.states]
 
 
 def _places(cell: CellIR, nodes: Iterable[NodeId], place: Mapping[str, int]) -> set[int]:

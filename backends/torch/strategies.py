@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState, MicroStep
 from rnnc.backends.torch.expr import ATOM, UNARY, Expr, call
+from rnnc.backends.torch.kernels import Kernel
 from rnnc.backends.torch.updates import fused_updates
 from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.graph import CellIR, NodeId
@@ -29,15 +30,18 @@ SCANS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """How one group runs: by a strategy, in one of its normal forms (None where the strategy needs none)."""
+    """How one group runs: by a strategy, in one of its normal forms (None where the strategy needs none), or by a
+    native kernel.
+    """
 
     group: Group
     strategy: str
     form: Form | None = None
+    kernel: Kernel | None = None
 
     @property
     def in_loop(self) -> bool:
-        return self.strategy in ("step", "sequential")
+        return self.strategy in ("step", "sequential") and self.kernel is None
 
 
 def coefficients(cell: CellIR, form: Form) -> list[NodeId]:
