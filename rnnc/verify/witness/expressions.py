@@ -1,16 +1,23 @@
-"""Affine expressions in unknown parameters, and the linear system they have to satisfy."""
+"""Affine expressions in unknown parameters, and the linear system they have to satisfy.
+
+Unknowns are real; a complex parameter is two of them.  Coefficients are algebraic, constants any exact numbers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeAlias
 
+from rnnc.exact import Asymptotic
+from rnnc.exact import functions as fn
 from rnnc.ir.graph import NodeId
-from rnnc.verify.witness.numbers import ZERO, Number
+from rnnc.verify.witness.numbers import ONE, ZERO, Number, is_real, quotient
 
-Variable: TypeAlias = tuple[NodeId, int]  # a parameter's node and the flat index of an entry
+Variable: TypeAlias = tuple[
+    NodeId, int, int
+]  # a parameter's node, the flat index of an entry, 1 for the imaginary part
 
 
 class NotAffine(Exception):
@@ -21,11 +28,11 @@ class NotAffine(Exception):
 class Expression:
     """constant + sum of coefficient * unknown.  `constant` None: a value nobody has chosen.
 
-    `zeros` are unknowns that must be zero because they multiply such a value, or an irrational one.
+    `zeros` are unknowns that must be zero because they multiply such a value, or one that is not algebraic.
     """
 
     constant: Number | None
-    terms: Mapping[Variable, Fraction] = field(default_factory=dict)
+    terms: Mapping[Variable, Number] = field(default_factory=dict)
     zeros: frozenset[Variable] = frozenset()
 
     def __add__(self, other: Expression | int) -> Expression:
@@ -36,9 +43,11 @@ class Expression:
         zeros = self.zeros | other.zeros
         if not other.terms:
             return Expression(self.constant + other.constant, self.terms, zeros)
+        if not self.terms:
+            return Expression(self.constant + other.constant, other.terms, zeros)
         terms = dict(self.terms)
         for v, c in other.terms.items():
-            terms[v] = terms.get(v, Fraction(0)) + c
+            terms[v] = terms[v] + c if v in terms else c
         return Expression(self.constant + other.constant, terms, zeros)
 
     __radd__ = __add__
@@ -54,34 +63,41 @@ class Expression:
         for x, y in ((self, other), (other, self)):
             if x.constant is None:
                 # An unknown value: only its product with zero is known, so unknown weights on it are made zero.
-                if y.constant is None:
-                    return Expression(None)
-                if y.terms or not y.constant:
+                if y.constant is not None and (y.terms or not y.constant):
                     return _without(y)
                 return Expression(None)
-        assert self.constant is not None
-        assert other.constant is not None
         if self.terms and other.terms:
             raise NotAffine
         x, y = (self, other) if not self.terms else (other, self)
         assert x.constant is not None
         assert y.constant is not None
-        c = x.constant.known
-        if c is None and y.terms:
+        if not y.terms:
+            return Expression(x.constant * y.constant, {}, x.zeros | y.zeros)
+        if isinstance(x.constant, Asymptotic):
             return _without(y)
-        product = x.constant * y.constant
-        if product is None:
-            raise NotAffine
-        return Expression(product, {v: c * d for v, d in y.terms.items()} if c else {}, x.zeros | y.zeros)
+        scaled = {v: x.constant * d for v, d in y.terms.items()} if x.constant else {}
+        return Expression(x.constant * y.constant, scaled, x.zeros | y.zeros)
 
     def __truediv__(self, other: Expression) -> Expression:
-        if other.terms or other.constant is None or not other.constant.known:
+        if other.terms or other.constant is None:
             raise NotAffine
-        return self * Expression(Number(1 / other.constant.known))
+        by = quotient(ONE, other.constant)
+        if by is None:
+            raise NotAffine
+        return self * Expression(by)
+
+    def part(self, of: Callable[[Number], Number]) -> Expression:
+        """The real or imaginary part, or the conjugate: unknowns are real."""
+        constant = None if self.constant is None else of(self.constant)
+        return Expression(constant, {v: of(c) for v, c in self.terms.items()}, self.zeros)
+
+    @property
+    def is_real(self) -> bool:
+        return (self.constant is None or is_real(self.constant)) and all(map(is_real, self.terms.values()))
 
 
 def _without(y: Expression) -> Expression:
-    """A weight that multiplies what is unknown or irrational has to be zero."""
+    """A weight that multiplies what is unknown or not algebraic has to be zero."""
     return Expression(ZERO if y.constant is not None and not y.constant else None, {}, y.zeros | y.terms.keys())
 
 
@@ -90,17 +106,23 @@ class LinearSystem:
 
     def __init__(self) -> None:
         self.pivots: dict[Variable, Expression] = {}
+        self._uses: dict[Variable, set[Variable]] = {}  # an unknown -> the pivots in whose rows it stands
 
     def copy(self) -> LinearSystem:
         new = LinearSystem()
         new.pivots = dict(self.pivots)
+        new._uses = {v: set(rows) for v, rows in self._uses.items()}
         return new
 
     def add(self, left: Expression, value: Number) -> bool:
         """Adds left = value; False when it contradicts what is there."""
         if left.constant is None:
             return False
-        return all(self._add(Expression(ZERO, {v: Fraction(1)}), ZERO) for v in left.zeros) and self._add(left, value)
+        if not all(self._add(Expression(ZERO, {v: ONE}), ZERO) for v in left.zeros):
+            return False
+        if left.is_real and is_real(value):
+            return self._add(left, value)
+        return all(self._add(left.part(of), of(value)) for of in (fn.re, fn.im))
 
     def _add(self, left: Expression, value: Number) -> bool:
         assert left.constant is not None
@@ -110,22 +132,40 @@ class LinearSystem:
         if not free:
             return not e.constant
         pivot = max(free)
-        scale = -1 / free.pop(pivot)
-        solved = Expression(e.constant.scaled(scale), {v: c * scale for v, c in free.items()})
-        for v, row in self.pivots.items():
+        scale = quotient(Fraction(-1), free.pop(pivot))
+        assert scale is not None
+        solved = Expression(e.constant * scale, {v: c * scale for v, c in free.items()})
+        for v in self._uses.pop(pivot, ()):
+            row = self.pivots[v]
             c = row.terms.get(pivot)
-            if c:
-                rest = Expression(row.constant, {u: d for u, d in row.terms.items() if u != pivot})
-                self.pivots[v] = rest + Expression(Number(c)) * solved
-        self.pivots[pivot] = solved
+            if not c:
+                continue
+            rest = Expression(row.constant, {u: d for u, d in row.terms.items() if u != pivot})
+            self._put(v, rest + Expression(c) * solved)
+        self._put(pivot, solved)
         return True
 
+    def _put(self, pivot: Variable, row: Expression) -> None:
+        row = Expression(row.constant, {v: c for v, c in row.terms.items() if c})
+        self.pivots[pivot] = row
+        for v in row.terms:
+            self._uses.setdefault(v, set()).add(pivot)
+
     def reduce(self, e: Expression) -> Expression:
-        total = Expression(e.constant)
+        """The expression in unknowns that are no pivots."""
+        assert e.constant is not None
+        constant: Number = e.constant
+        terms: dict[Variable, Number] = {}
         for v, c in e.terms.items():
             row = self.pivots.get(v)
-            total = total + (Expression(ZERO, {v: c}) if row is None else Expression(Number(c)) * row)
-        return total
+            if row is None:
+                terms[v] = terms[v] + c if v in terms else c
+                continue
+            assert row.constant is not None
+            constant = constant + row.constant * c
+            for u, d in row.terms.items():
+                terms[u] = terms[u] + d * c if u in terms else d * c
+        return Expression(constant, terms)
 
     def solution(self) -> dict[Variable, Number]:
         """With every free unknown at zero."""

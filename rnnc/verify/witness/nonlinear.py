@@ -1,84 +1,165 @@
 """Cells whose update is not linear: the automaton in one-hot units, each a threshold of sums (a ReLU automaton).
 
-Unit (q, s) is on after a step iff the automaton was in q before it and the letter was s.  What is wanted of a unit's
-update is a conjunction of two conditions, so before its saturated (or rectified) function the sum of both conditions is
-wanted less a threshold: 2 (c1 + c2) - 3 times omega, or c1 + c2 - 1 (`hints`; Merrill 2019-20; Weiss et al. 2018).
+A component is a function of the automaton's state that letters map to itself: the state, or where one point of a
+permutation group is.  Unit (component, p, s) is on after a step iff the component was p and the letter s.
+What is wanted of a unit's update is a conjunction of two conditions, so before its saturated (or rectified) function
+the sum of both conditions is wanted less a threshold: 2 (c1 + c2) - 3 times omega, or c1 + c2 - 1 (`hints`; Merrill
+2019-20; Weiss et al. 2018).  Other states of the group are not read, or are pinned to their initial values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
 from rnnc.ir.graph import CellIR, NodeId, State
 from rnnc.verify.languages.dfa import DFA
-from rnnc.verify.witness.numbers import ONE, ZERO, Number
-from rnnc.verify.witness.rules import Array, empty
-from rnnc.verify.witness.solver import Contexts
-from rnnc.verify.witness.targets import Proposal
+from rnnc.verify.witness.evaluation import Contexts
+from rnnc.verify.witness.numbers import HALF, ONE, ZERO, Number
+from rnnc.verify.witness.permutations import compose, point_actions
+from rnnc.verify.witness.solver import Solver
+from rnnc.verify.witness.targets import Proposal, Start, Targets, block_of, start_of, starting
+from rnnc.verify.witness.want import Array, empty
 
 AUTOMATON = (
     "one unit for each state and letter, on after a step that read that letter in that state",
     "Merrill 2019; Weiss, Goldberg & Yahav 2018; ReLU automata",
 )
-HALF = Number(Fraction(1, 2))
 VALUES = ((ONE, ZERO), (ONE, -ONE), (HALF, ZERO), (HALF, -HALF))
+FEW_STATES = 12  # of an automaton whose states are worth a unit each
+MOST_PINNED = 3
+SPANNING = 48  # configurations of a large automaton that are looked at; the closure looks at all
+
+Component = tuple[int, ...]  # the value for each of the automaton's states
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Units:
+    """(component, value before, letter) of each unit; `components` tell the automaton's state."""
+
+    components: tuple[Component, ...]
+    units: tuple[tuple[int, int, int], ...]
+
+
+def units_of(dfa: DFA) -> Units:
+    """The states of a small automaton; of a large permutation group where its points are, but for the last."""
+    reached = sorted(_reachable(dfa))
+    components: tuple[Component, ...] = (tuple(range(len(dfa.states))),)
+    if len(reached) > FEW_STATES:
+        components = next((_points(dfa, action) for action in point_actions(dfa)), components)
+    letters = range(len(dfa.alphabet))
+    units = [(i, p, a) for i, c in enumerate(components) for p in sorted({c[q] for q in reached}) for a in letters]
+    return Units(components=components, units=tuple(units))
+
+
+def _points(dfa: DFA, action: tuple[tuple[int, ...], ...]) -> tuple[Component, ...]:
+    """Where each point goes, by the state that the word leads to."""
+    n = len(action[0])
+    where = {dfa.start: tuple(range(n))}
+    work = [dfa.start]
+    for q in work:  # grows while it is walked
+        for a, r in enumerate(dfa.delta[q]):
+            if r not in where:
+                where[r] = compose(where[q], action[a])
+                work.append(r)
+    return tuple(tuple(where.get(q, (0,) * n)[i] for q in range(len(dfa.states))) for i in range(n - 1))
 
 
 def units_needed(dfa: DFA) -> int:
     """At least three, so that -1, 1 patterns and zero are affinely independent."""
-    return max(3, len(dfa.states) * len(dfa.alphabet))
+    return max(3, len(units_of(dfa).units))
 
 
-def automata(
-    cell: CellIR, states: tuple[State, ...], shapes: dict[NodeId, tuple[int, ...]], dfa: DFA
-) -> Iterator[tuple[Proposal, Contexts]]:
-    """For each state that may carry the units and each pair of values for on and off."""
-    units = [(q, a) for q in range(len(dfa.states)) for a in range(len(dfa.alphabet))]
-    for s in states:
-        shape = shapes[s.node]
-        if not shape or shape[-1] < units_needed(dfa):
-            continue
-        for on, off in VALUES:
-            yield _proposal(cell, s, shape, dfa, units, (on, off))
+def automata(cell: CellIR, states: tuple[State, ...], solver: Solver, dfa: DFA) -> Iterator[tuple[Proposal, Contexts]]:
+    """For each state that may carry the units, each set of states that are pinned, and each pair of values."""
+    units = units_of(dfa)
+    for count in range(min(len(states), MOST_PINNED + 1)):
+        for s in states:
+            shape = solver.shape(s.node)
+            if not shape or shape[-1] < max(3, len(units.units)):
+                continue
+            others = [t for t in states if t is not s]
+            for pinned in combinations(others, count):
+                starts = [start_of(solver, t.name) for t in pinned]
+                if any(
+                    start.learned or start.vector(list(np.ndindex(*start.values.shape))) is None for start in starts
+                ):
+                    continue
+                for values in VALUES:
+                    yield _proposal(solver, s, dfa, units, values, list(zip(pinned, starts, strict=True)))
+
+
+def _configurations(dfa: DFA, units: Units) -> list[tuple[tuple[int, ...] | None, int]]:
+    """What may be before a step: nothing read yet (None: the initial state), or the units that are on; and the
+    automaton's state.
+    """
+    found: list[tuple[tuple[int, ...] | None, int]] = [(None, dfa.start)]
+    index = {u: j for j, u in enumerate(units.units)}
+    for q in sorted(_reachable(dfa)):
+        for a in range(len(dfa.alphabet)):
+            on = tuple(index[i, c[q], a] for i, c in enumerate(units.components))
+            found.append((on, dfa.delta[q][a]))
+    return found
+
+
+def _contexts(dfa: DFA, units: Units) -> list[tuple[tuple[tuple[int, ...] | None, int], int]]:
+    """Configurations and letters: all configurations before one letter, and one of each state before every letter."""
+    configurations = _configurations(dfa, units)
+    letters = range(len(dfa.alphabet))
+    if len(units.components) > 1:
+        step = max(1, len(configurations) // SPANNING)
+        chosen = configurations[:1] + configurations[1::step]
+        return [(c, a) for c in chosen for a in letters]
+    first: dict[int, int] = {}
+    for k, (_, q) in enumerate(configurations):
+        if k:
+            first.setdefault(q, k)
+    first.setdefault(dfa.start, 0)
+    wanted = {(k, a) for k in (0, *first.values()) for a in letters} | {(k, 0) for k in range(len(configurations))}
+    return [(configurations[k], a) for k, a in sorted(wanted)]
 
 
 def _proposal(
-    cell: CellIR,
+    solver: Solver,
     s: State,
-    shape: tuple[int, ...],
     dfa: DFA,
-    units: list[tuple[int, int]],
+    units: Units,
     values: tuple[Number, Number],
+    pinned: list[tuple[State, Start]],
 ) -> tuple[Proposal, Contexts]:
     on, off = values
-    letters = range(len(dfa.alphabet))
-    reached = [u for u in units if u[0] in _reachable(dfa)]
-    # A configuration: nothing read yet (all units zero), or which unit is on; with the automaton's state it stands for.
-    configurations: list[tuple[int | None, int]] = [(None, dfa.start)]
-    configurations += [(units.index((q, a)), dfa.delta[q][a]) for q, a in reached]
-    contexts = [(c, a) for c in configurations for a in letters]
-    before = empty((len(contexts), *shape))
-    after = empty((len(contexts), *shape))
+    shape = solver.shape(s.node)
+    contexts = _contexts(dfa, units)
+    start = start_of(solver, s.name)
+    before, after = empty((len(contexts), *shape)), empty((len(contexts), *shape))
     hints = np.zeros((len(contexts), *shape), dtype=int)
-    block = (0,) * (len(shape) - 1)
-    for i, ((unit, state), letter) in enumerate(contexts):
+    block = block_of(solver, s.node)
+    block = (*block, *(0,) * (len(shape) - len(block) - 1))
+    for k, ((carried, state), letter) in enumerate(contexts):
         for j in range(shape[-1]):
-            before[(i, *block, j)] = ZERO if unit is None else on if j == unit else off
-            true = (units[j][0] == state) + (units[j][1] == letter) if j < len(units) else 0
-            hints[(i, *block, j)] = true
-            after[(i, *block, j)] = on if true == 2 else off
+            at = (*block, j)
+            initial = ZERO if start.learned else start.at(at)
+            before[(k, *at)] = initial if carried is None else on if j in carried else off
+            true = 0
+            if j < len(units.units):
+                i, p, a = units.units[j]
+                true = (units.components[i][state] == p) + (a == letter)
+            hints[(k, *at)] = true
+            after[(k, *at)] = on if true == 2 else off
+    targets: Targets = {s.update: after} | (starting(solver, start, {}) or {})
+    known: dict[NodeId, Array] = {s.node: before}
+    for t, value in pinned:
+        constant = empty((len(contexts), *solver.shape(t.node)))
+        constant[...] = value.values
+        known[t.node] = constant
+        targets[t.update] = constant
     return (
-        Proposal(construction=AUTOMATON[0], source=AUTOMATON[1], targets={s.update: after}),
-        Contexts(letters=tuple(a for _, a in contexts), states={s.node: _zeros_elsewhere(before)}, hints=hints),
+        Proposal(construction=AUTOMATON[0], source=AUTOMATON[1], targets=targets),
+        Contexts(letters=tuple(a for _, a in contexts), states=known, hints=hints),
     )
-
-
-def _zeros_elsewhere(before: Array) -> Array:
-    """Other blocks are left unknown: no weight may read them."""
-    return before
 
 
 def _reachable(dfa: DFA) -> set[int]:

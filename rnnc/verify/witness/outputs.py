@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 
 from rnnc.analysis.forms import Group, MatrixState
+from rnnc.exact import NotExact
 from rnnc.ir.graph import CellIR, NodeId, ancestors
+from rnnc.verify.witness.expressions import Expression
 from rnnc.verify.witness.numbers import ONE, ZERO
-from rnnc.verify.witness.rules import Conflict
 from rnnc.verify.witness.solver import Branch, Solver
+from rnnc.verify.witness.want import Conflict
 
 
 def with_outputs(cell: CellIR, solver: Solver, branch: Branch, group: Group) -> Iterator[Branch]:
@@ -24,7 +25,7 @@ def with_outputs(cell: CellIR, solver: Solver, branch: Branch, group: Group) -> 
 def _solved(solver: Solver, branch: Branch) -> Branch | None:
     try:
         return solver.solve(branch)
-    except Conflict:
+    except (Conflict, NotExact):
         return None
 
 
@@ -55,9 +56,7 @@ def _layers(cell: CellIR, solver: Solver, branch: Branch) -> Branch | None:
             continue
         for i, j in _diagonal(solver, node):
             index = i * solver.shape(node)[-1] + j
-            from rnnc.verify.witness.expressions import Expression
-
-            if not child.system.add(Expression(ZERO, {(node, index): Fraction(1)}), ONE):
+            if not child.system.add(Expression(ZERO, {(node, index, 0): ONE}), ONE):
                 return None
     return child
 

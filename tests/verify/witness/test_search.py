@@ -118,7 +118,7 @@ def test_two_layers_count_to_three() -> None:
     w = find_witness(specs.stdlib("deltanet").lower("DeltaNet", reach=2), mod(3), layers=2, budget=20)
     assert w is not None
     assert w.layers == 2
-    assert w.status == "limit"
+    assert w.status != "attained"
 
 
 def test_perturbed_witness_fails() -> None:

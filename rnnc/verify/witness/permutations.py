@@ -1,0 +1,164 @@
+"""Automata whose letters permute their states: the group, its actions on few points, and permutations as swaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations, product
+
+from rnnc.verify.languages.dfa import DFA
+
+Permutation = tuple[int, ...]
+Swap = tuple[int, int]
+
+MAX_GROUP = 150
+MOST_POINTS = 8
+MOST_PAIRS = 4000  # of elements that are tried as generators of a subgroup
+
+
+def letters_as_permutations(dfa: DFA) -> tuple[Permutation, ...] | None:
+    found = tuple(tuple(row[a] for row in dfa.delta) for a in range(len(dfa.alphabet)))
+    return found if all(len(set(p)) == len(p) for p in found) else None
+
+
+def compose(p: Permutation, q: Permutation) -> Permutation:
+    """First p, then q."""
+    return tuple([q[i] for i in p])
+
+
+def inverted(p: Permutation) -> Permutation:
+    out = [0] * len(p)
+    for i, j in enumerate(p):
+        out[j] = i
+    return tuple(out)
+
+
+def elements(generators: tuple[Permutation, ...], most: int = MAX_GROUP) -> list[Permutation] | None:
+    """The group, or None above `most` elements."""
+    one = tuple(range(len(generators[0])))
+    found = {one}
+    order = [one]
+    for p in order:  # grows while it is walked
+        for g in generators:
+            q = compose(p, g)
+            if q not in found:
+                if len(found) >= most:
+                    return None
+                found.add(q)
+                order.append(q)
+    return order
+
+
+def powers(p: Permutation) -> list[Permutation]:
+    one = tuple(range(len(p)))
+    out, q = [one], p
+    while q != one:
+        out.append(q)
+        q = compose(q, p)
+    return out
+
+
+# ---------------------------------------------------------------- actions
+
+
+def point_actions(dfa: DFA) -> Iterator[tuple[Permutation, ...]]:
+    """The letters on few points such that the group acts faithfully: on the states, or on the cosets of a subgroup;
+    fewest points first.
+    """
+    generators = letters_as_permutations(dfa)
+    group = None if generators is None else elements(generators)
+    if generators is None or group is None or len(group) < 2:
+        return
+    found: list[tuple[Permutation, ...]] = []
+    if len(generators[0]) <= MOST_POINTS:
+        found.append(generators)
+    found += _coset_actions(group, generators)
+    seen = set()
+    for action in sorted(found, key=lambda a: len(a[0])):
+        acting = elements(action)
+        if action not in seen and acting is not None and len(acting) == len(group):
+            seen.add(action)
+            yield action
+
+
+def _coset_actions(group: list[Permutation], generators: tuple[Permutation, ...]) -> list[tuple[Permutation, ...]]:
+    """On the cosets of subgroups of index 3 to MOST_POINTS that two elements generate, one for each index."""
+    found: dict[int, tuple[Permutation, ...]] = {}
+    for n, pair in enumerate(combinations(group, 2)):
+        if n >= MOST_PAIRS:
+            break
+        subgroup = elements(pair, len(group) // 3)
+        index = 0 if subgroup is None else len(group) // len(subgroup)
+        if subgroup is None or index > MOST_POINTS or index in found:
+            continue
+        action = on_cosets(group, subgroup, generators)
+        acting = elements(action)
+        if acting is not None and len(acting) == len(group):
+            found[index] = action
+    return list(found.values())
+
+
+def on_cosets(
+    group: list[Permutation], subgroup: list[Permutation], generators: tuple[Permutation, ...]
+) -> tuple[Permutation, ...]:
+    """The generators on the cosets H g, the subgroup itself first."""
+    cosets: list[list[Permutation]] = []
+    at: dict[Permutation, int] = {}
+    for g in group:
+        if g not in at:
+            cosets.append([compose(h, g) for h in subgroup])
+            at.update(dict.fromkeys(cosets[-1], len(cosets) - 1))
+    return tuple(tuple(at[compose(c[0], g)] for c in cosets) for g in generators)
+
+
+# ---------------------------------------------------------------- swaps
+
+
+def swaps(p: Permutation) -> list[Swap]:
+    """The permutation (contents of place i go to place p[i]) as swaps of places, first to last, as few as can be."""
+    current = list(range(len(p)))  # current[i]: where the contents that began at i are
+    out: list[Swap] = []
+    for i, target in enumerate(p):
+        if current[i] != target:
+            here = current[i]
+            out.append((min(here, target), max(here, target)))
+            for j, at in enumerate(current):
+                current[j] = target if at == here else here if at == target else at
+    return out
+
+
+def crossing_swaps(p: Permutation, colours: tuple[int, ...], most: int) -> list[Swap] | None:
+    """The permutation as at most `most` swaps of places of different colours; None where that cannot be."""
+    n = len(p)
+    one = tuple(range(n))
+    allowed = [(i, j) for i, j in combinations(range(n), 2) if colours[i] != colours[j]]
+    back: dict[Permutation, tuple[Permutation, Swap]] = {}
+    layer = [one]
+    seen = {one}
+    for _ in range(most + 1):
+        if p in seen:
+            break
+        after: list[Permutation] = []
+        for q in layer:
+            for i, j in allowed:
+                r = tuple([j if x == i else i if x == j else x for x in q])
+                if r not in seen:
+                    seen.add(r)
+                    back[r] = (q, (i, j))
+                    after.append(r)
+        layer = after
+    if p not in seen:
+        return None
+    out: list[Swap] = []
+    while p != one:
+        p, swap = back[p]
+        out.append(swap)
+    return out[::-1] if len(out) <= most else None
+
+
+def colourings(n: int) -> Iterator[tuple[int, ...]]:
+    """Of n points in two colours, the first point's being 0: those that differ between neighbours first."""
+    alternating = tuple(i % 2 for i in range(n))
+    yield alternating
+    for rest in product((0, 1), repeat=n - 1):
+        if any(rest) and (0, *rest) != alternating:
+            yield (0, *rest)

@@ -1,0 +1,62 @@
+"""Which dims a search tries: those given and the defaults; free ones of a size that holds letters and states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rnnc.ir.dims import DimError
+from rnnc.ir.graph import CellIR
+from rnnc.verify.languages.dfa import DFA
+from rnnc.verify.witness.nonlinear import units_needed
+
+MAX_SIZE = 64  # of a dim that the search chooses
+
+
+def candidate_dims(cell: CellIR, dfa: DFA, given: dict[str, int]) -> Iterator[dict[str, int]]:
+    """Dims to try: the least that hold the letters and a few coordinates, then a unit for each of the automaton's
+    states, then one for each state and letter.
+    """
+    per = {name for n in cell.nodes for d in n.type.per for name in d.names}
+    free = [p.name for p in cell.dims if p.name not in given and p.default is None]
+    if not free:
+        if _sizes(cell, given) is not None:
+            yield cell.dim_values(given)
+        return
+    tried: list[dict[str, int]] = []
+    letters = len(dfa.alphabet)
+    for need in (max(2, min(4, len(dfa.states))), 5, len(dfa.states), units_needed(dfa)):
+        for size in range(1, MAX_SIZE + 1):
+            chosen = given | {name: 1 if name in per else size for name in free}
+            least = _sizes(cell, chosen)
+            if least is not None and least[0] >= min(letters, MAX_SIZE) and least[1] >= need:
+                sizes = cell.dim_values(chosen)
+                if sizes not in tried:
+                    tried.append(sizes)
+                    yield sizes
+                break
+
+
+def _sizes(cell: CellIR, given: Mapping[str, int]) -> tuple[int, int] | None:
+    """The least last axis of an input vector, and the least last or first axis of a state; None for dims that do not
+    fit.
+    """
+    try:
+        dims = cell.dim_values(given)
+        shapes = [[d.evaluate(dims) for d in (*n.type.per, *n.type.shape)] for n in cell.nodes]
+    except DimError:
+        return None
+    if any(d == 0 for shape in shapes for d in shape):
+        return None
+    open_ = {p.name for p in cell.dims}
+    inputs, states = [MAX_SIZE], [MAX_SIZE]
+    for i in cell.inputs:
+        t = cell.nodes[i.node].type
+        if t.dtype == "token" and t.vocab is not None:
+            inputs.append(t.vocab.evaluate(dims))
+        elif t.shape and t.shape[-1].names & open_:
+            inputs.append(shapes[i.node][-1])
+    for s in cell.states:
+        t = cell.nodes[s.node].type
+        if t.shape and t.shape[0].names & open_:
+            states.append(shapes[s.node][len(t.per)])
+    return min(inputs), min(states)

@@ -1,0 +1,244 @@
+"""Targets of elementwise, coupled, block and dense forms: bits, rotations, matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise
+from rnnc.ir.graph import NodeId
+from rnnc.verify.languages.dfa import DFA
+from rnnc.verify.witness.bits import Bit, BitLetter, bit_automata
+from rnnc.verify.witness.numbers import HALF, ONE, ZERO, Number
+from rnnc.verify.witness.representations import Representation, characters, fitted, representations
+from rnnc.verify.witness.solver import Solver
+from rnnc.verify.witness.targets import Proposal, Start, Targets, Wanted, idle, start_of, starting
+
+BITS = ("a bit per unit: kept, flipped or set by each letter", "Grazzi et al. 2025, section 3; theory of resets")
+MOST_BITS = 3
+Index = tuple[int, ...]
+Values = tuple[Number, Number]  # of a bit that is off and on
+
+
+# ---------------------------------------------------------------- elementwise: bits
+
+
+def coefficients(letter: BitLetter, values: Values) -> tuple[Number, Number]:
+    """(a, b) of h <- a h + b that does this to a bit with values `off` and `on`."""
+    off, on = values
+    match letter:
+        case "hold":
+            return ONE, ZERO
+        case "flip":
+            return -ONE, off + on
+        case "zero":
+            return ZERO, off
+        case _:
+            return ZERO, on
+
+
+def places(shape: tuple[int, ...], count: int) -> Iterator[tuple[Index, ...]]:
+    """Where `count` bits may live in a state of this shape: along each axis in turn, last first."""
+    for axis in reversed(range(len(shape))):
+        if shape[axis] >= count:
+            yield tuple(tuple(k if i == axis else 0 for i in range(len(shape))) for k in range(count))
+        if count == 1:
+            return
+    if not shape and count == 1:
+        yield ((),)
+
+
+def bit_values(start: Number | None) -> Iterator[Values]:
+    """Values of a bit that is off at the start; `start` None: of any initial value."""
+    if start is None:
+        yield ZERO, ONE
+        yield ONE, -ONE
+        return
+    if start:
+        yield start, -start
+        yield start, ZERO
+    yield start, start + ONE
+    yield start, start + HALF
+
+
+def elementwise(solver: Solver, form: Elementwise, dfa: DFA, able: frozenset[BitLetter]) -> Iterator[Proposal]:
+    shape = solver.shape(solver.cell.state(form.state).node)
+    start = start_of(solver, form.state)
+    for bits in bit_automata(dfa, able, min(MOST_BITS, max(shape, default=1))):
+        for where in places(shape, len(bits)):
+            for values in bit_values(start.at(where[0])):
+                w = bit_targets(solver, form, bits, where, values, start)
+                if w is None:
+                    continue
+                for targets in with_idle_units(solver, form, w):
+                    yield Proposal(construction=BITS[0], source=BITS[1], targets=targets)
+    if solver.cell.nodes[solver.cell.state(form.state).node].type.dtype == "complex":
+        yield from _rotations(solver, form, dfa, start)
+
+
+def bit_targets(
+    solver: Solver, form: Elementwise, bits: tuple[Bit, ...], where: tuple[Index, ...], values: Values, start: Start
+) -> Targets | None:
+    w = Wanted(solver)
+    for bit, at in zip(bits, where, strict=True):
+        for c, letter in enumerate(bit):
+            if not _put(w, form, c, at, coefficients(letter, values)):
+                return None
+    begin = starting(solver, start, dict.fromkeys(where, values[0])) if start.learned else {}
+    return None if begin is None else w.targets | begin
+
+
+def _put(w: Wanted, form: Elementwise, letter: int, at: Index, pair: tuple[Number, Number]) -> bool:
+    for node, value, neutral in ((form.a, pair[0], ONE), (form.b, pair[1], ZERO)):
+        if node is not None:
+            w.put(node, letter, at, value)
+        elif value != neutral:
+            return False
+    return True
+
+
+def with_idle_units(solver: Solver, form: Elementwise, w: Targets) -> Iterator[Targets]:
+    """First with the units that carry no bit kept or erased and not written to, then with less wanted of them."""
+    quiet = w if form.b is None else w | {form.b: idle(w, form.b, solver, ZERO)}
+    if form.a is not None:
+        yield quiet | {form.a: idle(w, form.a, solver, ONE)}
+        yield quiet | {form.a: idle(w, form.a, solver, ZERO)}
+    yield quiet
+    if quiet is not w:
+        yield w
+
+
+def _rotations(solver: Solver, form: Elementwise, dfa: DFA, start: Start) -> Iterator[Proposal]:
+    """A complex number per cyclic factor of the automaton's group."""
+    shape = solver.shape(solver.cell.state(form.state).node)
+    for reps in characters(dfa):
+        for where in places(shape, len(reps)):
+            vectors = [None if start.learned else start.vector([at]) for at in where]
+            for ways in zip(*(fitted(r, v, form.b is not None) for r, v in zip(reps, vectors, strict=True))):
+                w = Wanted(solver)
+                fits = all(
+                    _put(w, form, c, at, (rep.maps[c][0][0], rep.adds[c][0]))
+                    for rep, at in zip(ways, where, strict=True)
+                    for c in range(len(dfa.alphabet))
+                )
+                begin = starting(solver, start, {at: r.start[0] for r, at in zip(ways, where, strict=True)})
+                for targets in with_idle_units(solver, form, w.targets | (begin or {})) if fits else ():
+                    yield Proposal(construction=reps[0].construction, source=reps[0].source, targets=targets)
+
+
+# ---------------------------------------------------------------- coupled states
+
+
+def coupled(solver: Solver, form: Coupled, dfa: DFA) -> Iterator[Proposal]:
+    """The states' entries at one position are the coordinates."""
+    shape = solver.shape(solver.cell.state(form.states[0]).node)
+    at = (0,) * len(shape)
+    starts = [start_of(solver, s) for s in form.states]
+    learned = all(s.learned for s in starts)
+    for rep in representations(dfa, len(form.states)):
+        values = [None if learned else s.at(at) for s in starts[: rep.size]]
+        known = tuple(x for x in values if x is not None)
+        for found in fitted(rep, known if len(known) == rep.size else None, any(b is not None for b in form.b)):
+            targets = _coupled_targets(solver, form, found, at)
+            if targets is None:
+                continue
+            for s, x in zip(starts, found.start, strict=False):
+                targets |= starting(solver, s, {at: x}) or {}
+            for full in _coupled_idle(solver, form, targets):
+                yield Proposal(construction=rep.construction, source=rep.source, targets=full)
+
+
+def _coupled_targets(solver: Solver, form: Coupled, rep: Representation, at: Index) -> Targets | None:
+    w = Wanted(solver)
+    k = len(form.states)
+    for c, (m, add) in enumerate(zip(rep.maps, rep.adds, strict=True)):
+        for i in range(k):
+            row = [m[i][j] if i < rep.size and j < rep.size else ZERO for j in range(k)]
+            wanted = [*zip(form.a[i], row, strict=True), (form.b[i], add[i] if i < rep.size else ZERO)]
+            for node, value in wanted:
+                if node is not None:
+                    if node in w.targets and _other(w, node, c, at, value):
+                        return None
+                    w.put(node, c, at, value)
+                elif value:
+                    return None
+    return w.targets
+
+
+def _other(w: Wanted, node: NodeId, letter: int, at: Index, value: Number) -> bool:
+    """Whether another value is wanted there already: one node may stand for several coefficients."""
+    before = w.targets[node].copy()
+    w.put(node, letter, at, value)
+    after = w.targets[node]
+    return any(x is not None and x != y for x, y in zip(before.reshape(-1), after.reshape(-1), strict=True))
+
+
+def _coupled_idle(solver: Solver, form: Coupled, w: Targets) -> Iterator[Targets]:
+    """With nothing written to other positions, and their transition zero, or left open."""
+    quiet = dict(w)
+    for node in form.b:
+        if node is not None:
+            quiet[node] = idle(w, node, solver, ZERO)
+    still = dict(quiet)
+    for row in form.a:
+        for node in row:
+            if node is not None:
+                still[node] = idle(w, node, solver, ZERO)
+    yield quiet
+    yield still
+    yield w
+
+
+# ---------------------------------------------------------------- dense and block transitions
+
+
+def matrices(solver: Solver, form: Dense | BlockLinear, dfa: DFA) -> Iterator[Proposal]:
+    node = form.a if isinstance(form, Dense) else form.blocks
+    n = solver.shape(node)[-1]
+    start = start_of(solver, form.state)
+    for rep in representations(dfa, n):
+        places_ = _coordinates(solver, form, rep.size)
+        vector = None if start.learned else start.vector(places_)
+        if vector is None and not start.learned:
+            continue
+        for found in fitted(rep, vector, form.b is not None):
+            targets = _matrix_targets(solver, form, node, found)
+            if start.learned:
+                begin = starting(solver, start, dict(zip(places_, found.start, strict=True)))
+                if begin is None:
+                    continue
+                targets |= begin
+            yield Proposal(construction=rep.construction, source=rep.source, targets=targets)
+
+
+def _coordinates(solver: Solver, form: Dense | BlockLinear, size: int) -> list[Index]:
+    """Where the acted vector's first entries stand in the state."""
+    site = solver.site(solver.cell.state(form.state).node)
+    block = (0,) * len(site.per)
+    if len(site.shape) == 1:
+        return [(*block, i) for i in range(size)]
+    right = isinstance(form, Dense) and form.side == "right"
+    return [(*block, 0, i) if right else (*block, i, 0) for i in range(size)]
+
+
+def _matrix_targets(solver: Solver, form: Dense | BlockLinear, node: NodeId, rep: Representation) -> Targets:
+    a = solver.unwanted(node)
+    block = (0,) * (a.ndim - 3)
+    out: Targets = {node: a}
+    size = rep.size
+    transposed = isinstance(form, Dense) and form.side == "right"
+    for c, m in enumerate(rep.maps):
+        square = a[(c, *block)]
+        square[:size, :] = ZERO
+        square[:, :size] = ZERO
+        for i in range(size):
+            for j in range(size):
+                square[i, j] = m[j][i] if transposed else m[i][j]
+    if form.b is not None:
+        b = solver.unwanted(form.b)
+        core = len(solver.site(form.b).shape)
+        for c, add in enumerate(rep.adds):
+            row = b[(c, *(0,) * (b.ndim - 1 - core))]
+            for i, x in enumerate(add):
+                row[i if core == 1 else ((0, i) if transposed else (i, 0))] = x
+        out[form.b] = b
+    return out
