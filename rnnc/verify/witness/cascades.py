@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from rnnc.verify.languages.dfa import DFA, explore
-from rnnc.verify.witness.actions import Turn, letters_as_permutations, plane_actions
+from rnnc.verify.witness.actions import Turn, plane_actions
+from rnnc.verify.witness.permutations import letters_as_permutations
 
 MOST_STATES = 130  # of an automaton whose congruences are looked for
+MOST_PARTITIONS = 60
 MOST_SPLITS = 6
 
 
@@ -56,23 +58,28 @@ def _commutes(dfa: DFA) -> bool:
 # ---------------------------------------------------------------- blocks
 
 
-def congruences(dfa: DFA) -> Iterator[tuple[int, ...]]:
+def congruences(dfa: DFA) -> list[tuple[int, ...]]:
     """Partitions that every letter respects, each as the least state of the block of every state.
 
-    Those that one pair with the start generates, the trivial ones left out.
+    Those that pairs with the start generate, and what these generate together (at most MOST_PARTITIONS); the trivial ones
+    left out.
     """
-    seen = set()
-    for q in range(len(dfa.states)):
-        if q == dfa.start:
-            continue
-        partition = _merged(dfa, dfa.start, q)
-        if partition not in seen and len(set(partition)) > 1:
-            seen.add(partition)
-            yield partition
+    others = [q for q in range(len(dfa.states)) if q != dfa.start]
+    found = dict.fromkeys(_merged(dfa, [(dfa.start, q)]) for q in others)
+    simple = list(found)
+    work = deque(simple)
+    while work and len(found) < MOST_PARTITIONS:
+        partition = work.popleft()
+        for other in simple:
+            joined = _merged(dfa, [*enumerate(partition), *enumerate(other)])
+            if joined not in found:
+                found[joined] = None
+                work.append(joined)
+    return [p for p in found if len(set(p)) > 1]
 
 
-def _merged(dfa: DFA, p: int, q: int) -> tuple[int, ...]:
-    """The finest partition that every letter respects with p and q in one block."""
+def _merged(dfa: DFA, pairs: list[tuple[int, int]]) -> tuple[int, ...]:
+    """The finest partition that every letter respects with each pair in one block."""
     root = list(range(len(dfa.states)))
 
     def find(x: int) -> int:
@@ -81,7 +88,7 @@ def _merged(dfa: DFA, p: int, q: int) -> tuple[int, ...]:
             x = root[x]
         return x
 
-    work = [(p, q)]
+    work = list(pairs)
     while work:
         a, b = (find(x) for x in work.pop())
         if a == b:

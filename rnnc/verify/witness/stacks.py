@@ -7,21 +7,23 @@ classes of all layers below after the step, which their outputs tell.  The stack
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
-from rnnc.exact import NotExact
-from rnnc.verify.closure import Closure, close_machine
+import numpy as np
+
+from rnnc.exact import NotExact, to_float
+from rnnc.verify.closure import BUDGET, Closure, close_machine
 from rnnc.verify.languages.dfa import DFA
-from rnnc.verify.machines import Arrays, Between, ExactLayer, Stack, Values
+from rnnc.verify.machines import Arithmetic, Arrays, Between, ExactLayer, FloatLayer, Layer, Stack, Values
 from rnnc.verify.witness.cascades import Split, paired, splits
+from rnnc.verify.witness.witness import TAU, Witness
 
-if TYPE_CHECKING:
-    from rnnc.verify.witness.witness import Witness
-
-Search = Callable[[DFA, dict[str, int], float], "Witness | None"]
-Classes = dict[Hashable, int]  # what a layer puts out -> its class
+MOST_ROUNDED = 400  # states in floating point, beyond those that exact arithmetic has
+Search = Callable[[DFA, dict[str, int], float], Witness | None]
+Classes = dict[Values, int]  # what a layer puts out -> its class
+ClassOf = Callable[[Values], int]
 
 
 def in_several_layers(dfa: DFA, dims: dict[str, int], layers: int, end: float, search: Search) -> Witness | None:
@@ -61,39 +63,72 @@ def _parts(dfa: DFA, dims: dict[str, int], layers: int, end: float, search: Sear
 
 
 def _stacked(dfa: DFA, parts: list[Witness], split: Split) -> Witness | None:
-    classes = [_classes(w) for w in parts[:-1]]
-    known = [c for c in classes if c is not None]
-    if len(known) < len(classes):
+    classes = [c for c in map(_classes, parts[:-1]) if c is not None]
+    if len(classes) < len(parts) - 1:
         return None
-
-    def between(k: int) -> Between:
-        """The inputs of layer k + 1."""
-
-        def inputs(letter: str, outputs: Values) -> Arrays:
-            name = letter
-            for j, each in enumerate(_apart(outputs, k + 1)):
-                name = paired(name, known[j][each])
-            return parts[k + 1].letters[name]
-
-        return inputs
-
-    machine = Stack(
-        [ExactLayer(w.cell, w.dims, w.params) for w in parts], parts[0].letters, [between(k) for k in range(len(known))]
-    )
-    closed = close_machine(machine, dfa)
-    if not isinstance(closed, Closure):
+    exact = [ExactLayer(w.cell, w.dims, w.params) for w in parts]
+    closed = _closed(dfa, parts, exact, [c.__getitem__ for c in classes])
+    if closed is None:
         return None
+    saturated = None
+    if not closed.attained:
+        rounded = [FloatLayer(w.cell, w.dims, w.params, "float32", TAU) for w in parts]
+        saturated = _closed(dfa, parts, rounded, [_nearest(c) for c in classes], 4 * len(closed.states) + MOST_ROUNDED)
     return replace(
         parts[-1],
         dfa=dfa,
         closure=closed,
         construction=split.construction,
         source=split.source,
-        status="attained" if closed.attained else "limit",
-        tau=None,
+        status="attained" if closed.attained else "limit" if saturated is None else "saturation",
+        tau=None if saturated is None else TAU,
         readout="the outputs" if closed.readout.through == "outputs" else f"the state ({closed.readout.reason})",
         below=tuple(parts[:-1]),
     )
+
+
+def _closed(
+    dfa: DFA, parts: list[Witness], layers: Sequence[Layer], class_of: list[ClassOf], most: int = BUDGET
+) -> Closure | None:
+    """The closure of the whole stack, in the arithmetic of `layers`; `class_of[k]` reads the outputs of layer k."""
+
+    def between(k: int) -> Between:
+        """The inputs of layer k + 1: those of the letter with the classes of all layers below."""
+
+        def inputs(letter: str, outputs: Values) -> Arrays:
+            for j, own in enumerate(_apart(outputs, k + 1)):
+                letter = paired(letter, class_of[j](own))
+            return parts[k + 1].letters[letter]
+
+        return inputs
+
+    stack = Stack(layers, parts[0].letters, [between(k) for k in range(len(class_of))])
+    arithmetic: Arithmetic = "exact" if isinstance(layers[0], ExactLayer) else "float32"
+    found = close_machine(stack, dfa, most, arithmetic, TAU)
+    return found if isinstance(found, Closure) else None
+
+
+def _nearest(classes: Classes) -> ClassOf:
+    """Reads outputs in floating point as those of the exact ones that are nearest."""
+    rows = np.array([_flat(values, TAU) for values in classes])
+    numbers = list(classes.values())
+
+    def read(outputs: Values) -> int:
+        return numbers[int(np.abs(rows - _flat(outputs, TAU)).max(axis=1).argmin())]
+
+    return read
+
+
+def _flat(outputs: Values, tau: float) -> Any:
+    """All numbers of outputs, exact or in float32, as complex ones."""
+    found = [np.zeros(0)]
+    for _, shape, entries in outputs:
+        if isinstance(entries, bytes):
+            size = int(np.prod(shape))
+            found.append(np.frombuffer(entries, dtype=np.complex64 if len(entries) == 8 * size else np.float32))
+        else:
+            found.append(np.array([to_float(x, tau) for x in entries], dtype=complex))
+    return np.concatenate(found).astype(complex)
 
 
 def _apart(outputs: Values, layers: int) -> list[Values]:
