@@ -61,8 +61,8 @@ def _commutes(dfa: DFA) -> bool:
 def congruences(dfa: DFA) -> list[tuple[int, ...]]:
     """Partitions that every letter respects, each as the least state of the block of every state.
 
-    Those that pairs with the start generate, and what these generate together (at most MOST_PARTITIONS); the trivial ones
-    left out.
+    Those that pairs with the start generate, and what these generate together (at most MOST_PARTITIONS); the trivial
+    ones left out.
     """
     others = [q for q in range(len(dfa.states)) if q != dfa.start]
     found = dict.fromkeys(_merged(dfa, [(dfa.start, q)]) for q in others)

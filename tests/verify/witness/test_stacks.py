@@ -19,11 +19,10 @@ from safetensors.torch import load_file
 import rnnc
 from rnnc.verify.closure import Closure, close_machine
 from rnnc.verify.languages.dfa import DFA, explore
-from rnnc.verify.languages.groups import GroupTask
 from rnnc.verify.languages.language import group_of, language_of
 from rnnc.verify.machines import ExactLayer, Stack
 from rnnc.verify.witness import Witness, find_witness
-from rnnc.verify.witness.cascades import congruences, paired, splits
+from rnnc.verify.witness.cascades import Split, congruences, paired, splits
 
 TEXT = """
 cell Reflect(d: dim, n: dim) {
@@ -86,23 +85,23 @@ def test_splits_simulate(claim: str) -> None:
     found = list(splits(dfa))
     assert found
     for split in found:
+        _check_simulates(split, dfa)
+        lower = split.lower  # the class after a step and the letter tell the one before
+        assert all(len(set(lower.action(a))) == len(lower.states) for a in lower.alphabet)
 
-        def step(state: tuple[int, int], letter: str) -> tuple[int, int]:
-            below = split.lower.step(state[0], letter)
-            return below, split.upper.step(state[1], paired(letter, below))
 
-        both = explore(dfa.alphabet, (split.lower.start, split.upper.start), step, lambda _: False)
-        meaning: dict[int, int] = {both.start: dfa.start}
-        work = [both.start]
-        while work:
-            q = work.pop()
-            for letter in dfa.alphabet:
-                after, state = both.step(q, letter), dfa.step(meaning[q], letter)
-                if after not in meaning:
-                    work.append(after)
-                assert meaning.setdefault(after, state) == state
-        permuted = [len({row[a] for row in split.lower.delta}) for a in range(len(split.lower.alphabet))]
-        assert set(permuted) == {len(split.lower.states)}  # the class after a step and the letter tell the one before
+def _check_simulates(split: Split, dfa: DFA) -> None:
+    start = (split.lower.start, split.upper.start)
+    meaning, work = {start: dfa.start}, [start]
+    while work:
+        below, above = here = work.pop()
+        for letter in dfa.alphabet:
+            lower = split.lower.step(below, letter)
+            after = (lower, split.upper.step(above, paired(letter, lower)))
+            state = dfa.step(meaning[here], letter)
+            if after not in meaning:
+                work.append(after)
+            assert meaning.setdefault(after, state) == state
 
 
 def test_congruences_of_a_cyclic_group_are_its_divisors() -> None:
