@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from rnnc.exact import NotExact, is_limit, to_float
-from rnnc.exact.asymptotic import standard, unknown, without_error
+from rnnc.exact.asymptotic import EXPONENTIAL, Asymptotic, Number, make, standard, unknown, without_error
 from rnnc.ir.domains.concrete import Concrete
 from rnnc.ir.domains.exact import ExactCell, exact_array
 from rnnc.ir.evaluate import evaluate
@@ -23,6 +23,7 @@ Arrays: TypeAlias = Mapping[str, Any]
 Entries: TypeAlias = "tuple[Any, ...] | bytes"
 Values: TypeAlias = tuple[tuple[str, tuple[int, ...], Entries], ...]
 Arithmetic = Literal["exact", "float32", "float64"]
+FINEST = -2  # the least power of omega that is told apart from those below, as an error
 DTYPES = {"float32": (np.float32, np.complex64), "float64": (np.float64, np.complex128)}
 
 
@@ -97,6 +98,17 @@ def dead_taps(cell: CellIR, body: ExactCell) -> dict[str, Any]:
     return {name: mask for name, mask in found.items() if mask.any()}
 
 
+def settled(x: Number) -> Number:
+    """x after a step: without what vanishes, and with an error of order omega^-2 for any smaller power.
+
+    An error that shrinks from step to step (a value that is erased again and again) would make infinitely many states.
+    """
+    y = standard(x)
+    if isinstance(y, Asymptotic) and y.error is not None and EXPONENTIAL < y.error < FINEST:
+        return make(y.terms, FINEST)
+    return y
+
+
 class ExactLayer:
     """A cell in exact arithmetic.  After each step what vanishes with omega becomes part of the values' error.
 
@@ -113,9 +125,9 @@ class ExactLayer:
         return self._kept(self.body.start())
 
     def _kept(self, state: Arrays) -> Values:
-        values = map_values(standard, freeze({k: v for k, v in state.items() if k not in self.dead}))
+        values = map_values(settled, freeze({k: v for k, v in state.items() if k not in self.dead}))
         for name, mask in self.dead.items():
-            entries = [unknown() if d else standard(x) for d, x in zip(mask.reshape(-1), state[name].reshape(-1))]
+            entries = [unknown() if d else settled(x) for d, x in zip(mask.reshape(-1), state[name].reshape(-1))]
             values = (*values, (name, tuple(mask.shape), tuple(entries)))
         return tuple(sorted(values, key=lambda v: v[0]))
 
@@ -269,7 +281,7 @@ class Stack:
             if k < len(self.between):
                 if output is None:
                     raise NotExact(f"the outputs of layer {k + 1} have no exact value")
-                seen.append(_core(output))
+                seen.append(core(output))
                 key = (letter, joined(seen))
                 if key not in self.tables[k]:
                     self.tables[k][key] = self.between[k](*key)
@@ -278,7 +290,7 @@ class Stack:
 
     def core(self, values: Any) -> Hashable:
         """A state (a tuple of layers) or an output without what is left out."""
-        return tuple(_core(v) for v in values) if values and isinstance(values[0][0], tuple) else _core(values)
+        return tuple(map(core, values)) if values and isinstance(values[0][0], tuple) else core(values)
 
     def is_limit(self, values: Any) -> bool:
         layers = values if values and isinstance(values[0][0], tuple) else (values,)
@@ -292,7 +304,8 @@ def joined(outputs: Sequence[Values]) -> Values:
     return tuple((f"{k}.{name}", shape, entries) for k, values in enumerate(outputs) for name, shape, entries in values)
 
 
-def _core(values: Values) -> Values:
+def core(values: Values) -> Values:
+    """Without what is left out."""
     if any(isinstance(entries, bytes) for _, _, entries in values):
         return values
     return map_values(without_error, values)

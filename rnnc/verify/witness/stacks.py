@@ -16,7 +16,7 @@ import numpy as np
 from rnnc.exact import NotExact, to_float
 from rnnc.verify.closure import BUDGET, Closure, close_machine
 from rnnc.verify.languages.dfa import DFA
-from rnnc.verify.machines import Arithmetic, Arrays, Between, ExactLayer, FloatLayer, Layer, Stack, Values
+from rnnc.verify.machines import Arithmetic, Arrays, Between, ExactLayer, FloatLayer, Layer, Stack, Values, core
 from rnnc.verify.witness.cascades import Split, paired, splits
 from rnnc.verify.witness.witness import TAU, Witness
 
@@ -145,7 +145,7 @@ def _apart(outputs: Values, layers: int) -> list[Values]:
 def _classes(w: Witness) -> Classes | None:
     """A layer's class by its output; None where an output does not tell it."""
     machine = w.closure.machine
-    if machine is None:
+    if not isinstance(machine, Stack):
         return None
     found: Classes = {}
     for state, row in zip(w.closure.states, w.closure.steps, strict=True):
@@ -154,6 +154,6 @@ def _classes(w: Witness) -> Classes | None:
                 _, output = machine.step(state, letter)
             except NotExact:
                 return None
-            if output is None or found.setdefault(machine.core(output), w.closure.g[after]) != w.closure.g[after]:
+            if output is None or found.setdefault(core(output), w.closure.g[after]) != w.closure.g[after]:
                 return None
     return found

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import rnnc
 from rnnc.verify.closure import Closure, close_machine
-from rnnc.verify.languages.dfa import DFA, explore
+from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.languages.language import group_of, language_of
 from rnnc.verify.machines import ExactLayer, Stack
 from rnnc.verify.witness import Witness, find_witness
