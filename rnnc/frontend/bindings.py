@@ -8,10 +8,10 @@ from dataclasses import fields, is_dataclass
 from rnnc.diagnostics import Span
 from rnnc.frontend import ast
 from rnnc.frontend.expressions import CONSTANTS, evaluate
-from rnnc.frontend.lowering import Lowering
+from rnnc.frontend.lowering import Lowering, StateInfo
 from rnnc.frontend.scope import Binding, Context, Scope, suggestion
 from rnnc.frontend.types import conform, declared_type, impossible_unit
-from rnnc.frontend.values import ERROR, ErrorValue, Identity, Shape, Tensor, Value
+from rnnc.frontend.values import ERROR, ErrorValue, Identity, Shape, Tensor, Value, type_text
 from rnnc.ir.dims import Dim
 from rnnc.ir.types import UnitNorm
 
@@ -89,6 +89,8 @@ def force(c: Lowering, binding: Binding, span: Span, want: Shape | None = None) 
     finally:
         c.active.pop()
         binding.status = "done"
+    for state in c.waiting.pop(binding, ()):
+        _fill_past(c, binding, state)
     return binding.value
 
 
@@ -101,8 +103,51 @@ def _cycle(c: Lowering, binding: Binding, span: Span) -> ErrorValue:
         f"`{binding.name}` depends on itself",
         span,
         label=chain,
-        help="carry the value from step to step with a `state`, or read the state before the step (without the prime)",
+        help="carry the value from step to step with a `state`; what it was before is `prev(...)`, or a state without prime",
     )
+
+
+# ---------------------------------------------------------------- values that depend on their own past
+
+
+def own_past(c: Lowering, expr: ast.Expr, context: Context) -> Binding | None:
+    """The binding of `a` in `let a = x + prev(a)`: a value of this cell that is asked for while it is worked out."""
+    if not isinstance(expr, ast.Name) or expr.primed or c.keyword != "cell":
+        return None
+    binding = context.scope.lookup(expr.id)
+    if binding is None or binding.owner is not c or not isinstance(binding.decl, ast.LetDecl | ast.OutputDecl):
+        return None
+    return binding if _is_in_work(binding) else None
+
+
+def _is_in_work(binding: Binding) -> bool:
+    """Whether a value is being worked out, or needs one that is."""
+    seen: set[Binding] = set()
+    work = [binding]
+    while work:
+        found = work.pop()
+        if found.status == "active":
+            return True
+        if found.status == "done" or found in seen or found.context is None:
+            continue
+        seen.add(found)
+        names = (n for n in walk(found.decl) if isinstance(n, ast.Name))
+        needed = (found.context.scope.lookup(n.id + "'" * n.primed) for n in names)
+        work.extend(b for b in needed if b is not None)
+    return False
+
+
+def _fill_past(c: Lowering, binding: Binding, state: StateInfo) -> None:
+    """The value of `binding` is known: it is what `state` holds next."""
+    if not isinstance(binding.value, Tensor):
+        return
+    node, wanted = binding.value.node, state.type
+    found = c.b.type(node)
+    if c.b.is_free_scalar(node) or (found.shape == wanted.shape and found.dtype == wanted.dtype):
+        state.update = c.b.broadcast_to(node, wanted.shape, wanted.per)
+        return
+    message = f"`{binding.name}` is `{type_text(found)}`, and its own past was taken to be `{type_text(wanted)}`"
+    c.error("E0203", message, binding.span, help=f"give it a type: `let {binding.name}: {type_text(found)} = ...`")
 
 
 def _evaluate_binding(c: Lowering, binding: Binding, want: Shape | None) -> Value:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from rnnc.frontend import ast
-from rnnc.frontend.bindings import force
+from rnnc.frontend.bindings import force, own_past
 from rnnc.frontend.expressions import evaluate, known_number, needs_shape
 from rnnc.frontend.lowering import Lowering
 from rnnc.frontend.scope import Binding, Context, Scope, suggestion
@@ -193,6 +193,8 @@ def call_needs_shape(c: Lowering, expr: ast.Call, context: Context) -> bool:
     if function.sizes:
         return not expr.sizes
     positional = [a.value for a in expr.args if not a.name]
+    if function.name == "prev" and positional and own_past(c, positional[0], context) is not None:
+        return True
     if "*" in function.shape_of:
         if function.name in ("max", "min") and len(positional) < 2:
             return False

@@ -72,6 +72,7 @@ class Lowering:
     captured: dict[NodeId, NodeId] = field(default_factory=dict)  # outer node -> input node, of a `repeat` body
     sizeless: dict[str, tuple[Identity, Span]] = field(default_factory=dict)  # transitions such as `alpha * I`
     unit_nodes: set[NodeId] = field(default_factory=set)
+    waiting: dict[Binding, list[StateInfo]] = field(default_factory=dict)  # states that hold a value not yet known
     active: list[Binding] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)  # functions being inlined
     future_states: set[str] = field(default_factory=set)  # declared anywhere in the cell

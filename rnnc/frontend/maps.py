@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from rnnc.diagnostics import Span
+from rnnc.frontend.bindings import own_past, seen_from
 from rnnc.frontend.calls import Bound, Function, define, expect_option
 from rnnc.frontend.expressions import evaluate, known_integer, number_node
 from rnnc.frontend.functions import argument_node
 from rnnc.frontend.lowering import MAX_UNROLL, Lowering, StateInfo
 from rnnc.frontend.params import init_of
 from rnnc.frontend.scope import Binding
-from rnnc.frontend.types import conform, resolve_size
+from rnnc.frontend.types import conform, past_type, resolve_size
 from rnnc.frontend.values import ERROR, Shape, Tensor, Value
 from rnnc.ir.dims import Dim
 from rnnc.ir.graph import Init, NodeId
@@ -175,51 +176,63 @@ def _runs_ahead(c: Lowering, x: NodeId) -> bool:
 
 def hold(c: Lowering, x: NodeId, n: int, key: str, init: NodeId | None, span: Span) -> list[NodeId]:
     """Hidden states with the value of `x` from 1, 2, ..., n steps ago."""
-    type_ = c.b.type(x)
+    held = hidden_states(c, c.b.type(x), n, key, init, span)
+    held[0].update = x
+    return [state.node for state in held]
+
+
+def hidden_states(c: Lowering, type_: Type, n: int, key: str, init: NodeId | None, span: Span) -> list[StateInfo]:
+    """A chain of n states that each become what the one before was; the first still has no update."""
     zero = c.b.const(0)
     start = c.b.broadcast_to(zero if init is None else init, type_.shape, type_.per)
     if type_.dtype == "complex" and c.b.type(start).dtype == "real":
         start = c.b.map("complex", start, c.b.broadcast_to(zero, type_.shape, type_.per))
-    held: list[NodeId] = []
-    newest = x
+    held: list[StateInfo] = []
     for i in range(1, n + 1):
         name = c.unique(f"{key}_{i}")
         node = c.b.leaf("state", name, type_)
         binding = Binding(name, "state", span, status="done", value=Tensor(node), owner=c, node=node)
-        c.states[name] = StateInfo(
-            name=name, binding=binding, type=type_, node=node, init=start, update=newest, span=span
-        )
-        held.append(node)
-        newest = node
+        state = StateInfo(name=name, binding=binding, type=type_, node=node, init=start, span=span)
+        state.update = held[-1].node if held else None
+        c.states[name] = state
+        held.append(state)
     return held
 
 
 def _prev(c: Lowering, bound: Bound) -> Value:
     """The value `n` steps ago; before the start zero, or `init`."""
-    value = evaluate(c, bound["x"], bound.context, bound.want)
-    x = c.to_node(value, bound["x"].span)
+    own = own_past(c, bound["x"], bound.context)
+    value = past_type(c, own, bound) if own is not None else evaluate(c, bound["x"], bound.context, bound.want)
     n = known_integer(c, bound["n"], bound.context, "the delay of `prev`") if bound.get("n") is not None else 1
-    init = _prev_init(c, bound, x)
-    if x is None or n is None or init is ERROR:
+    type_ = value if isinstance(value, Type) else None
+    x = None if isinstance(value, Type) else c.to_node(value, bound["x"].span)
+    init = _prev_init(c, bound, type_ if x is None else c.b.type(x))
+    if (x is None and type_ is None) or n is None or init is ERROR:
         return ERROR
     if not 1 <= n <= MAX_UNROLL:
         return c.error("E0209", f"the delay of `prev` is between 1 and {MAX_UNROLL}", bound.call.span)
-    x = c.b.lift(x, bound.context.per) if not c.b.is_free_scalar(x) else x
     (key,) = c.map_names(bound.context, "prev")
+    start = init.node if isinstance(init, Tensor) else None
+    if own is not None and type_ is not None:
+        held = hidden_states(c, type_, n, key, start, bound.call.span)
+        c.waiting.setdefault(own, []).append(held[0])
+        return seen_from(c, own, Tensor(held[-1].node), bound.context)
+    assert x is not None, "a value that is not its own past has a node"
+    x = c.b.lift(x, bound.context.per) if not c.b.is_free_scalar(x) else x
     if not _runs_ahead(c, x) and c.b.type(x).dtype not in ("real", "complex"):
         return c.error("E0204", "`prev` of a value that depends on a state needs a number", bound.call.span)
-    args = (x, init.node) if isinstance(init, Tensor) else (x,)
+    args = (x,) if start is None else (x, start)
     return c.build(bound.call.span, "prev", lambda: delay_nodes(c, args, n, key, bound.call.span))
 
 
-def _prev_init(c: Lowering, bound: Bound, x: NodeId | None) -> Value | None:
+def _prev_init(c: Lowering, bound: Bound, type_: Type | None) -> Value | None:
     given = bound.get("init")
     if given is None:
         return None
-    value = evaluate(c, given, bound.context, c.b.type(x).shape if x is not None else None)
-    if x is None:
+    value = evaluate(c, given, bound.context, type_.shape if type_ is not None else None)
+    if type_ is None:
         return ERROR
-    value = conform(c, value, c.b.type(x), given, "the value before the start")
+    value = conform(c, value, type_, given, "the value before the start")
     if isinstance(value, Tensor) and not c.is_static(value.node):
         return c.error("E0204", "the value before the start must not change with time", given.span)
     return value

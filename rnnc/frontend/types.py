@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from rnnc.frontend import ast
 from rnnc.frontend.expressions import known_number
 from rnnc.frontend.lowering import Lowering
-from rnnc.frontend.scope import Context, suggestion
+from rnnc.frontend.scope import Binding, Context, suggestion
 from rnnc.frontend.values import ERROR, ErrorValue, Pieces, Tensor, Value, type_text
 from rnnc.ir.dims import Dim
 from rnnc.ir.graph import NodeId
 from rnnc.ir.ops import OPS
 from rnnc.ir.types import Disk, Domain, DType, HalfPlane, Interval, Type, UnitNorm
+
+if TYPE_CHECKING:
+    from rnnc.frontend.calls import Bound
 
 TYPE_KINDS: dict[str, DType] = {"real": "real", "complex": "complex", "unit": "real", "token": "token", "bool": "bool"}
 
@@ -115,6 +120,22 @@ def _end(c: Lowering, expr: ast.Expr | None, context: Context) -> Fraction | Err
     if value.constant is None:
         return c.error("E0305", f"an end of a domain must be a known number, and `{value}` depends on a dim", expr.span)
     return value.constant
+
+
+def past_type(c: Lowering, own: Binding, bound: Bound) -> Type | ErrorValue:
+    """The type of a value whose own past is asked for: as declared, else a real number of the expected shape, which is
+    a scalar where nothing is expected."""
+    decl, context = own.decl, own.context
+    assert isinstance(decl, ast.LetDecl | ast.OutputDecl)
+    assert context is not None
+    declared, _, ok = declared_type(c, decl.type, context)
+    if not ok:
+        return ERROR
+    if declared is not None and declared.dtype in ("real", "complex"):
+        return replace(declared, per=context.per)
+    if declared is None:
+        return Type(shape=bound.want or (), per=context.per)
+    return c.error("E0204", "`prev` of a value that depends on its own past needs a number", bound.call.span)
 
 
 # ---------------------------------------------------------------- declared against found
