@@ -194,7 +194,7 @@ class _Finder:
         node = self.node(i)
         if i in self.static or i in self.ends or self.users[i] - self.body or node.op not in POINTWISE:
             return False
-        if node.op in REDUCTIONS or _contracts(node) or self.depends[i] & self.late:
+        if node.op in REDUCTIONS or _contracts(node) or self.depends[i]:  # another group's kernel may give it
             return False
         if node.op == "add" and any(a in self.static for a in node.args):  # a bias, which the matrix product adds
             return not any(self.node(a).op == "einsum" for a in node.args)

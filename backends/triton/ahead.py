@@ -1,0 +1,143 @@
+"""Compiles the kernels of a generated file ahead of time, for GPUs that need not be there, and reads what they use.
+
+Triton builds machine code for any target it knows.  Registers and spills of an NVIDIA kernel are what the `ptxas` that
+Triton ships says of it, of an AMD kernel what the metadata in its assembly say.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from rnnc.runtime.gpu.arrange import lead_of
+from rnnc.runtime.gpu.recurrence import Recurrence
+from rnnc.runtime.gpu.tuning import Config, default_config
+
+TARGETS: dict[str, GPUTarget] = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+SHARED = {
+    "sm_80": 163 * 1024,
+    "sm_90": 227 * 1024,
+    "sm_100": 227 * 1024,
+    "gfx942": 64 * 1024,
+}  # bytes a program may use
+TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.float64: "fp64"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Of one kernel on one target: registers a thread, bytes a thread spilled to memory, bytes of shared memory."""
+
+    kernel: str
+    target: str
+    registers: int
+    spilled: int
+    shared: int
+
+
+def compiled(
+    of: Recurrence,
+    which: str,
+    target: str,
+    sizes: Mapping[str, int],
+    dtype: torch.dtype = torch.bfloat16,
+    config: Config | None = None,
+) -> Resources:
+    """Compile the kernel `which` ("forward" or "backward") for sequences of `dtype` with these sizes of its labels."""
+    kernel = getattr(of, which)
+    channels = of.axes.size("d", sizes)
+    inner = tuple(sizes[x] for x in of.axes.inner)
+    config = config or default_config(of.kind, channels, inner, parts=of.parts)
+    constants: dict[str, Any] = {"ACC": tl.float64 if dtype == torch.float64 else tl.float32}
+    constants |= {"BD": config.channels, "BT": config.steps, "STAGES": config.stages}
+    for name, size in zip("NMKPQ", inner):
+        constants |= {name: size, f"B{name}": triton.next_power_of_2(size)}
+    signature, attributes = _signature(of, kernel, constants, TYPES[dtype])
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
+    found = triton.compile(source, target=TARGETS[target], options={"num_warps": config.warps})
+    registers, spilled = _nvidia(found.asm["ptx"]) if target.startswith("sm") else _amd(found.asm["amdgcn"])
+    return Resources(
+        kernel=kernel.__name__, target=target, registers=registers, spilled=spilled, shared=int(found.metadata.shared)
+    )
+
+
+def _signature(
+    of: Recurrence, kernel: Any, constants: dict[str, Any], dtype: str
+) -> tuple[dict[str, str], dict[tuple[int, ...], list[list[Any]]]]:
+    """Types of the arguments; pointers and strides divisible by 16, the stride of the last axis one."""
+    names: list[str] = list(kernel.arg_names)
+    streams = [n.removesuffix("_ptr") for n in names if n.endswith("_ptr") and f"{n.removesuffix('_ptr')}_t" in names]
+    wide = ("_start_ptr", "_last_ptr", "_tiles_ptr", "_scratch_ptr")
+    precise = "fp64" if dtype == "fp64" else "fp32"
+    signature: dict[str, str] = {}
+    attributes: dict[tuple[int, ...], list[list[Any]]] = {}
+    last = {f"{s}_{_last_axis(names, s)}" for s in streams}
+    for k, name in enumerate(names):
+        if name in constants:
+            signature[name] = "constexpr"
+        elif name in last:
+            signature[name] = "constexpr"
+            constants[name] = 1
+        elif name.endswith("_ptr"):
+            plain = name.removeprefix("d_").removesuffix("_ptr")
+            low = plain in streams or not (name.endswith(wide) or plain in _static(of, names))
+            signature[name] = f"*{dtype if low else precise}"
+            attributes[k,] = [["tt.divisibility", 16]]
+        else:
+            signature[name] = "i32"
+            if name not in ("T", "G"):
+                attributes[k,] = [["tt.divisibility", 16]]
+    return signature, attributes
+
+
+def _last_axis(names: list[str], stream: str) -> str:
+    return [n.removeprefix(f"{stream}_") for n in names if re.fullmatch(rf"{re.escape(stream)}_[btgdnmkpq]", n)][-1]
+
+
+def _static(of: Recurrence, names: list[str]) -> set[str]:
+    """The names of the static inputs: the first pointers belong to the inputs, in order."""
+    pointers = [n.removesuffix("_ptr") for n in names if n.endswith("_ptr")]
+    return {n for n, d in zip(pointers, of.inputs) if not lead_of(d)}
+
+
+def _nvidia(code: str) -> tuple[int, int]:
+    """Registers and bytes spilled, by assembling once more: the binary alone does not tell spills from arrays that a
+    library function (sin, for one) keeps on the stack.
+    """
+    folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    target = re.findall(r"^\.target (\w+)", code, re.MULTILINE)[0]
+    tool = folder / ("ptxas-blackwell" if target.startswith("sm_10") else "ptxas")
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(code)
+        file.flush()
+        command = [
+            tool if tool.exists() else folder / "ptxas",
+            "-v",
+            f"--gpu-name={target}",
+            file.name,
+            "-o",
+            "/dev/null",
+        ]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    registers = int(re.findall(r"Used (\d+) registers", said)[-1])
+    return registers, sum(int(n) for n in re.findall(r"(\d+) bytes spill stores", said))
+
+
+def _amd(assembly: str) -> tuple[int, int]:
+    registers = re.findall(r"\.vgpr_count:\s+(\d+)", assembly)[-1]
+    return int(registers), 4 * int(re.findall(r"\.vgpr_spill_count:\s+(\d+)", assembly)[-1])

@@ -1,0 +1,126 @@
+"""The Triton backend's entry: regions of a cell become kernels, the torch backend writes the module around them."""
+
+from __future__ import annotations
+
+import hashlib
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from rnnc.backends.kernels.pointwise import pointwise
+from rnnc.backends.kernels.region import find_region
+from rnnc.backends.torch.backend import Strategies, explanation, for_cell, plan_all, require_inputs
+from rnnc.backends.torch.body import Names, Source
+from rnnc.backends.torch.context import identifier
+from rnnc.backends.torch.emit import Kernels, emit_file
+from rnnc.backends.torch.kernels import Kernel as Call
+from rnnc.backends.torch.strategies import Choice
+from rnnc.backends.triton import scan, sequential
+from rnnc.backends.triton.descriptor import recurrence_text
+from rnnc.backends.triton.kernel import Step, find_step
+from rnnc.backends.triton.text import Kernel
+from rnnc.ir.graph import CellIR, NodeId
+from rnnc.plan.choose import GroupPlan, Plan, plan
+
+
+def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, sources: Mapping[str, str]) -> str:
+    """The source text of a standalone file (torch, triton and rnnc.runtime only); see `rnnc.backends.Backend`."""
+    require_inputs(cell)
+    writer = _File(sources=sources)
+    made = {}
+    for c, p in _plans(cell, dims, strategy).items():
+        choices, why = writer.choices(c.name, p)
+        made[c] = (p.recurrence.cell, choices, why)
+    text = emit_file(cell, made, sources, Kernels(texts=tuple(writer.texts)))
+    return writer.with_imports(text)
+
+
+def _plans(cell: CellIR, dims: Mapping[str, int] | None, strategy: Strategies) -> dict[CellIR, Plan]:
+    """Plans of a cell and of those it calls, called ones first, with updates made pointwise where a form allows it."""
+    found = {}
+    for c, p in plan_all(cell, dims, strategy).items():
+        if not c.states:
+            found[c] = p
+            continue
+        recurrence = pointwise(p.recurrence)
+        same = recurrence is p.recurrence
+        found[c] = p if same else plan(recurrence, dims if c == cell else None, for_cell(c, cell, strategy))
+    return found
+
+
+@dataclass(slots=True, kw_only=True)
+class _File:
+    """The kernels of one file."""
+
+    sources: Mapping[str, str]
+    names: Names = field(default_factory=Names)
+    texts: list[str] = field(default_factory=list)
+    helpers: set[str] = field(default_factory=set)
+
+    def choices(self, title: str, p: Plan) -> tuple[tuple[Choice, ...], tuple[str, ...]]:
+        """How each group runs, and a sentence on each."""
+        found = []
+        why = []
+        for k, g in enumerate(p.groups):
+            later = [s for other in p.groups[k + 1 :] for s in other.group.states]
+            choice = Choice(group=g.group, strategy=g.strategy, form=g.form)
+            call, sentence = self._kernel(title, p, g, later)
+            found.append(choice if call is None else replace(choice, form=None, kernel=call))
+            why.append(sentence)
+        return tuple(found), tuple(why)
+
+    def _kernel(self, title: str, p: Plan, g: GroupPlan, later: list[str]) -> tuple[Call | None, str]:
+        cell = p.recurrence.cell
+        states = " and ".join(g.group.states)
+        region = find_region(cell, g.group, later)
+        if region is None:
+            (line,) = [x for x, group in zip(explanation(p), p.groups) if group is g]
+            return None, f"{line}. No kernel: the step of {states} is a product with a matrix"
+        source = Source(self.sources)
+
+        def comment(node: NodeId) -> str | None:
+            return source.line(region.step.nodes[node])
+
+        name = self.names.fresh(identifier(f"{title.lower()}_{'_'.join(g.group.states)}"))
+        step = find_step(name, cell, region, comment)
+        if step is None:
+            (line,) = [x for x, group in zip(explanation(p), p.groups) if group is g]
+            return None, f"{line}. No kernel: no axis of {states} could be shared out among programs"
+        kind, kernels = schedule(step, g.strategy)
+        self._write(step, kind, kernels)
+        call = Call(name=name, states=region.states, inputs=region.inputs, outputs=region.outputs)
+        return call, f"{states}: kernel, {SENTENCES[kind]}"
+
+    def _write(self, step: Step, kind: str, kernels: tuple[Kernel, Kernel]) -> None:
+        for k in kernels:
+            self.helpers |= k.helpers
+        text = "\n\n".join(k.text for k in kernels)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self.texts.append(text + "\n\n" + recurrence_text(step, kind, kernels, f"{step.name}_{digest}"))
+
+    def with_imports(self, text: str) -> str:
+        """The file with what its kernels import."""
+        if not self.texts:
+            return text
+        ours = f"from rnnc.runtime.gpu import {', '.join(['Axes', 'Recurrence', *sorted(self.helpers)])}"
+        if len(ours) > 112:
+            names = textwrap.fill(", ".join(["Axes", "Recurrence", *sorted(self.helpers)]) + ",", 108)
+            ours = f"from rnnc.runtime.gpu import (\n{textwrap.indent(names, '    ')}\n)"
+        text = text.replace("import torch\n", "import torch\nimport triton\nimport triton.language as tl\n", 1)
+        head, line, tail = text.partition("\nfrom rnnc.runtime import")
+        if line:
+            return f"{head}{line}{tail.replace(chr(10), chr(10) + ours + chr(10), 1)}"
+        return text.replace("from torch import Tensor, nn\n", f"from torch import Tensor, nn\n\n{ours}\n", 1)
+
+
+SENTENCES = {
+    "scan": "tiles of steps scanned in registers, gates and readout inside",
+    "sequential": "one step after another in one kernel, the state in registers",
+}
+
+
+def schedule(step: Step, strategy: str) -> tuple[str, tuple[Kernel, Kernel]]:
+    """The schedule that runs a step, and its kernels forward and backward."""
+    if strategy not in ("step", "sequential") and scan.applies(step):
+        return "scan", scan.scan_kernels(step)
+    return "sequential", sequential.sequential_kernels(step)

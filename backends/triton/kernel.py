@@ -1,0 +1,338 @@
+"""What a kernel is made from, and the frame around its loop: arguments, indices, loads and stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from rnnc.analysis.forms import Elementwise, Semiring
+from rnnc.analysis.recurrence import analyse_recurrence
+from rnnc.backends.kernels.program import Array, Load, Program, Result, backward, forward
+from rnnc.backends.kernels.region import Region
+from rnnc.backends.torch.body import Names
+from rnnc.backends.triton.code import HELPERS, Part
+from rnnc.backends.triton.layout import INNER, Layout, find_layout
+from rnnc.backends.triton.statements import Statements
+from rnnc.ir.graph import CellIR, DimParam, NodeId, Output, users
+
+INDICES = ("b", "t", "g", "d", "c", "i", "part", "tile", "tiles", "first", "begin", "end", "blocks", "row")
+RESERVED = {
+    *HELPERS,
+    *INDICES,
+    *INNER,
+    *INNER.upper(),
+    "T",
+    "G",
+    "D",
+    "ACC",
+    "BD",
+    "BT",
+    "STAGES",
+    "sum",
+    "max",
+    "min",
+    "tl",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrays:
+    """The names under which a kernel knows its arrays."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    states: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of a region, as the schedules read it.
+
+    `coefficients` has, as outputs, a and b of an elementwise form (those the form has); None where there is no such
+    form.  `comment` is the spec's line on which a node stands.
+    """
+
+    name: str
+    region: Region
+    forward: Program
+    backward: Program
+    layout: Layout
+    arrays: Arrays
+    comment: Callable[[NodeId], str | None]
+    dims: tuple[DimParam, ...]
+    semiring: Semiring = "plus_times"
+    form: Elementwise | None = None
+    coefficients: Program | None = None
+
+    @property
+    def complex(self) -> bool:
+        return any(s.dtype == "complex" for s in self.forward.states)
+
+
+def find_step(name: str, cell: CellIR, region: Region, comment: Callable[[NodeId], str | None]) -> Step | None:
+    """A region ready for a schedule; None where its labels cannot be shared out among programs."""
+    f, b = forward(region), backward(region)
+    layout = find_layout(f, b)
+    if layout is None:
+        return None
+    found = Step(
+        name=name,
+        region=region,
+        forward=f,
+        backward=b,
+        layout=layout,
+        arrays=_names(cell, region),
+        comment=comment,
+        dims=cell.dims,
+    )
+    return _with_form(found)
+
+
+def _with_form(step: Step) -> Step:
+    """The step with its elementwise form, if it is one state that has one."""
+    analysed = analyse_recurrence(step.region.step)
+    if len(analysed.groups) != 1 or len(step.region.states) != 1:
+        return step
+    group = analysed.groups[0]
+    form = next((f for f in group.forms if isinstance(f, Elementwise)), None)
+    if form is None:
+        return step
+    outputs = tuple(Output(name=n, node=i) for n, i in (("a", form.a), ("b", form.b)) if i is not None)
+    widened = replace(step.region, step=replace(analysed.cell, outputs=outputs))
+    program = forward(widened)
+    program = program.pruned([r for r in program.results if r.target == "output"])
+    if any(v.load is not None and v.load.source == "state" for v in program.values):
+        return step
+    return replace(step, semiring=group.semiring, form=form, coefficients=program)
+
+
+def _names(cell: CellIR, region: Region) -> Arrays:
+    """The spec's names; what has none is called after the value it goes into, `z_in`."""
+    names = Names({*RESERVED})
+    states = tuple(names.fresh(s) for s in region.states)
+    inner = region.step
+    readers = users(inner)
+
+    def title(node: NodeId, at: NodeId) -> str:
+        if cell.nodes[node].name:
+            return cell.nodes[node].name
+        front, seen = [at], {at}
+        while front:
+            reading = [r for i in front for r in readers[i] if r not in seen]
+            seen |= set(reading)
+            named = next((inner.nodes[r].name for r in sorted(reading) if inner.nodes[r].name), None)
+            if named:
+                return f"{named}_in"
+            front = reading
+        return "x"
+
+    inputs = tuple(names.fresh(title(node, i.node)) for node, i in zip(region.inputs, inner.inputs, strict=True))
+    titles = {o.node: o.name for o in cell.outputs}
+    held = {s.update: f"{s.name}_all" for s in cell.states} | {s.node: f"{s.name}_before" for s in cell.states}
+    outputs = tuple(names.fresh(held.get(i) or titles.get(i) or cell.nodes[i].name or "y") for i in region.outputs)
+    return Arrays(inputs=inputs, outputs=outputs, states=states)
+
+
+# ---------------------------------------------------------------- the frame
+
+
+@dataclass(slots=True, kw_only=True)
+class Frame:
+    """A kernel's text in the making."""
+
+    step: Step
+    layout: Layout
+    names: Names = field(default_factory=lambda: Names({*RESERVED}))
+    given: dict[tuple[str, int, int], Part] = field(default_factory=dict)  # what loads stand for
+    statements: Statements = field(init=False)
+
+    def __post_init__(self) -> None:
+        a = self.step.arrays
+        self.names.taken |= {f"{n}_ptr" for n in (*a.inputs, *a.outputs, *a.states)}
+        self.statements = Statements(layout=self.layout, names=self.names, read=self.read, comment=self.step.comment)
+
+    # ------------------------------------------------------------ arguments
+
+    def stream(self, name: str, held: Sequence[str]) -> list[str]:
+        """A sequence given by the caller, with any strides."""
+        return [f"{name}_ptr", *(f"{name}_{axis}" for axis in ("b", "t", *held))]
+
+    def input_arguments(self) -> list[list[str]]:
+        lines = []
+        for name, array in zip(self.step.arrays.inputs, self.step.forward.inputs, strict=True):
+            held = self.layout.held(array.axes)
+            lines.append([f"{name}_ptr"] if array.static else self.stream(name, held))
+        return lines
+
+    @property
+    def sizes(self) -> list[str]:
+        return ["T", *(["G"] if self.layout.grid else []), "D"]
+
+    @property
+    def constants(self) -> list[str]:
+        """Compile-time arguments besides the blocks."""
+        return [
+            *(n.upper() for n in self.layout.inner_names),
+            "ACC",
+            "BD",
+            *(f"B{n.upper()}" for n in self.layout.inner_names),
+        ]
+
+    # ------------------------------------------------------------ indices
+
+    def indices(self) -> list[str]:
+        """From the program's number to the indices b, g, d, n, ... and the masks of what lies inside the arrays."""
+        at = self.layout.index
+        lines = [
+            "i = tl.program_id(0).to(tl.int64)",
+            "blocks = tl.cdiv(D, BD)",
+            "part = i % blocks",
+            f"d = part * BD + tl.arange(0, BD){at('d')}",
+        ]
+        if self.layout.grid:
+            lines += ["g = i // blocks % G", "b = i // blocks // G"]
+        else:
+            lines.append("b = i // blocks")
+        for name in self.layout.inner_names:
+            lines.append(f"{name} = tl.arange(0, B{name.upper()}){at(name)}")
+        lines.append("in_d = d < D")
+        lines += [f"in_{n} = {n} < {n.upper()}" for n in self.layout.inner_names]
+        return lines
+
+    # ------------------------------------------------------------ places
+
+    def mask(self, held: Iterable[str], time: bool) -> str:
+        inside = ["in_t"] if time and self.layout.timed else []
+        inside += [f"in_{a}" for a in held if a != "g"]
+        return " & ".join(inside)
+
+    def place(self, axes: Sequence[str], complex_: bool = False, part: int = 0) -> str:
+        """The offset of an entry in a contiguous array with these axes: ((b * T + t) * D + d) * N + n."""
+        text = ""
+        for axis in axes:
+            text = (
+                axis
+                if not text
+                else f"{f'({text})' if '+' in text else text} * {SIZES.get(axis, axis.upper())} + {axis}"
+            )
+        if not complex_:
+            return text or "0"
+        double = f"2 * ({text})" if "+" in text else f"2 * {text}" if text else "0"
+        return f"{double} + {part}" if part else double
+
+    def load(self, pointer: str, offset: str, mask: str) -> Part:
+        given = f", mask={mask}, other=0.0" if mask else ""
+        return Part(text=f"tl.load({pointer} + {offset}{given}).to(ACC)")
+
+    def store(self, pointer: str, offset: str, value: str, mask: str) -> None:
+        given = f", mask={mask}" if mask else ""
+        if not mask:  # one entry a program, but the value is a tile
+            offset = f"tl.full({self.layout.shape([])}, {offset}, tl.int64)"
+        line = f"tl.store({pointer} + {offset}, {value}{given})"
+        if len(line) > LONG and not value.isidentifier():
+            value = self.statements.bind(pointer.removesuffix("_ptr"), Part(text=value)).text
+            line = f"tl.store({pointer} + {offset}, {value}{given})"
+        self.statements.lines.append(line)
+
+    def held(self, array: Array) -> tuple[str, ...]:
+        return self.layout.held(array.axes)
+
+    # ------------------------------------------------------------ loads of a step program
+
+    def hoisted(self, *programs: Program) -> list[str]:
+        """Statements that load the static inputs, to stand before the loop; the programs find them loaded."""
+        kept, self.statements.lines = self.statements.lines, []
+        for program in programs:
+            static = [v for v in program.values if v.load is not None and self._is_static(v.load)]
+            keys = self.statements.keys(program)
+            for v in static:
+                if keys[v.id] not in self.statements.made and v.load is not None:
+                    self.statements.made[keys[v.id]] = self.read(v.load)
+        lines, self.statements.lines = self.statements.lines, kept
+        return lines
+
+    def _is_static(self, load: Load) -> bool:
+        return load.source == "input" and self.step.forward.inputs[load.index].static
+
+    def read(self, load: Load) -> Part:
+        known = self.given.get((load.source, load.index, load.part))
+        if known is not None:
+            return known
+        match load.source:
+            case "input":
+                return self._read_input(load)
+            case "d_output":
+                name = self.step.arrays.outputs[load.index]
+                array = self.step.forward.outputs[load.index]
+                held = self.held(array)
+                offset = self.place(self.whole(("b", "t"), held), array.dtype == "complex", load.part)
+                part = self.load(f"d_{name}_ptr", offset, self.mask(held, True))
+                return self.statements.bind(f"d_{name}{ending(array, load.part)}", part)
+            case _:
+                raise AssertionError(f"{load.source} is given by the schedule")
+
+    def _read_input(self, load: Load) -> Part:
+        name = self.step.arrays.inputs[load.index]
+        array = self.step.forward.inputs[load.index]
+        held = self.held(array)
+        if array.static:
+            offset = self.place(self.whole((), held), array.dtype == "complex", load.part)
+            part = self.load(f"{name}_ptr", offset, self.mask(held, False))
+        else:
+            terms = [f"{axis} * {name}_{axis}" for axis in ("b", "t", *held)]
+            offset = " + ".join([*terms, *([str(load.part)] if load.part else [])])
+            part = self.load(f"{name}_ptr", offset, self.mask(held, True))
+        return self.statements.bind(f"{name}{ending(array, load.part)}", part)
+
+    def whole(self, front: Sequence[str], held: Sequence[str]) -> tuple[str, ...]:
+        """The axes of a contiguous array: grid axes are always there, whether or not the array differs along them."""
+        grid = ("g",) if self.layout.grid else ()
+        return (*front, *grid, *(a for a in held if a != "g"))
+
+    # ------------------------------------------------------------ states
+
+    def state_names(self, title: str = "{}") -> list[list[str]]:
+        """For each state the variables of its parts."""
+        return [
+            [title.format(name) + ending(array, p) for p in range(2 if array.dtype == "complex" else 1)]
+            for name, array in zip(self.step.arrays.states, self.step.forward.states, strict=True)
+        ]
+
+    def load_states(self, pointer: str, variables: list[list[str]], front: Sequence[str] = ("b",)) -> None:
+        """All states from contiguous arrays; `pointer` and `front` name them and their leading axes."""
+        for name, array, parts in zip(self.step.arrays.states, self.step.forward.states, variables, strict=True):
+            held = self.held(array)
+            for p, variable in enumerate(parts):
+                offset = self.place(self.whole(front, held), array.dtype == "complex", p)
+                part = self.load(pointer.format(name), offset, self.mask(held, False))
+                self.statements.lines.append(f"{variable} = {part.text}")
+
+    def store_states(self, pointer: str, variables: list[list[str]], front: Sequence[str] = ("b",)) -> None:
+        for name, array, parts in zip(self.step.arrays.states, self.step.forward.states, variables, strict=True):
+            held = self.held(array)
+            for p, variable in enumerate(parts):
+                offset = self.place(self.whole(front, held), array.dtype == "complex", p)
+                self.store(pointer.format(name), offset, variable, self.mask(held, False))
+
+    def summed(self, result: Result, value: Part) -> Part:
+        """The sums that a result still lacks, but for the grid axis: there the caller adds up."""
+        for axis in self.layout.held(result.over):
+            if axis != "g":
+                value = self.statements.reduce("sum", value, axis)
+        return value
+
+    def store_output(self, result: Result, value: Part) -> None:
+        value = self.summed(result, value)
+        name = self.step.arrays.outputs[result.index]
+        array = self.step.forward.outputs[result.index]
+        held = self.held(array)
+        offset = self.place(self.whole(("b", "t"), held), array.dtype == "complex", result.part)
+        self.store(f"{name}_ptr", offset, value.text, self.mask(held, True))
+
+
+LONG = 104  # characters of a store, in a loop
+SIZES = {"tile": "tiles", "part": "blocks", "row": "BT"}
+
+
+def ending(array: Array, part: int) -> str:
+    return ("_re", "_im")[part] if array.dtype == "complex" else ""

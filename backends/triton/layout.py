@@ -1,0 +1,101 @@
+"""Which axes of a step a program of the grid holds, and how the arrays of a kernel are laid out.
+
+Every label of a step plays one part:
+
+tile    `d`: shared out among programs in blocks of BD; several labels that always stand side by side are one
+grid    `g`: one index a program; several are one
+inner   `n`, `m`, ...: held whole by every program, because something is summed over them
+
+An array that a kernel reads or writes has the axes `[b, t, g, d, n, m]`, less those it has not (static arrays have no
+b and t, states no t).  A sequence that lacks g is expanded to it by the caller (stride 0); one that lacks d is read by
+all blocks alike, and its gradient comes out one part a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rnnc.backends.kernels.axes import Label
+from rnnc.backends.kernels.program import Array, Program
+
+INNER = "nmkpq"  # names of inner axes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The parts that labels play.  `letter` names each label in the descriptors of arrays."""
+
+    tile: tuple[Label, ...]
+    grid: tuple[Label, ...]
+    inner: tuple[Label, ...]
+    timed: bool = False  # whether tiles have a time axis in front
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes of a tile: [t, d, n, ...]."""
+        return (*(["t"] if self.timed else []), "d", *self.inner_names)
+
+    @property
+    def inner_names(self) -> tuple[str, ...]:
+        return tuple(INNER[: len(self.inner)])
+
+    def held(self, labels: Iterable[Label | None]) -> tuple[str, ...]:
+        """The axes, out of (g, d, n, ...), that an array or value with these labels has."""
+        own = set(labels)
+        found = ["g"] if own & set(self.grid) else []
+        found += ["d"] if own & set(self.tile) else []
+        return (*found, *(name for label, name in zip(self.inner, INNER) if label in own))
+
+    def letters(self, array: Array) -> str:
+        """The array's axes behind batch and time, in memory order: A, B, ... for labels, 1 for none."""
+        return "".join("1" if a is None else chr(ord("A") + a) for a in array.axes)
+
+    def shape(self, held: Iterable[str], time: bool = True) -> str:
+        """A tile's shape: `[BT, BD, 1]` for a value that has t and d."""
+        own = set(held)
+        sizes = [f"B{a.upper()}" if (a in own and (a != "t" or time)) else "1" for a in self.axes]
+        return f"[{', '.join(sizes)}]"
+
+    def index(self, axis: str) -> str:
+        """How a vector along an axis is indexed to stand along that axis of a tile; empty for tiles of one axis."""
+        if len(self.axes) == 1:
+            return ""
+        return f"[{', '.join(':' if a == axis else 'None' for a in self.axes)}]"
+
+    def position(self, axis: str) -> int:
+        return self.axes.index(axis)
+
+
+def find_layout(forward: Program, backward: Program) -> Layout | None:
+    """The parts of a step's labels; None where no label could be shared out among programs.
+
+    The tile gets the innermost parallel label, and those in front of it that stand in front of it in every array.
+    """
+    parallel = forward.parallel & backward.parallel
+    parallel -= {x for r in forward.results for x in r.over}  # outputs are never in parts
+    order = [a for s in forward.states for a in s.axes if a is not None]
+    candidates = [a for a in dict.fromkeys(order) if a in parallel]
+    if not candidates:
+        return None
+    arrays = [a.axes for a in (*forward.inputs, *forward.outputs, *forward.states)]
+    tile = [candidates[-1]]
+    for label in reversed(candidates[:-1]):
+        if not all(_beside(axes, label, tile[0]) for axes in arrays):
+            break
+        tile.insert(0, label)
+    inner = tuple(a for a in dict.fromkeys(order) if a not in parallel)
+    used = {x for v in (*forward.values, *backward.values) for x in v.labels}
+    if len(inner) > len(INNER) or not used <= {*candidates, *inner}:
+        return None
+    for r in backward.results:  # an input without the tile's labels gets the sum over them
+        if r.target == "d_input" and not set(tile) <= set(r.axes) and not set(tile) <= set(r.over):
+            return None
+    return Layout(tile=tuple(tile), grid=tuple(a for a in candidates if a not in tile), inner=inner)
+
+
+def _beside(axes: tuple[Label | None, ...], left: Label, right: Label) -> bool:
+    """Whether an array has both axes side by side, or neither."""
+    if left in axes and right in axes:
+        return axes.index(left) + 1 == axes.index(right)
+    return left not in axes and right not in axes

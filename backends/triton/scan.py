@@ -1,0 +1,265 @@
+"""The schedule of an elementwise form: tiles of BT steps, scanned in registers, from tile to tile only the state.
+
+Forward: read a tile of pre-activations, compute gates, scan, compute the readout, write outputs.  The state before each
+tile is kept.  Backward, last tile first: read the same tile, compute the states before each step again from the state
+kept, and scan the other way.  With P_t the gradient of the loss by the state before step t and x_t by outputs alone,
+
+    P_t = J_t P_{t+1} + x_t,    J_t = (dh_t / dh_{t-1})^H,
+
+and the derivative of one step, given P_{t+1} and the gradients of the outputs, is that of the input's tile.  J and x
+are the step's own derivative at P_{t+1} = 1 without outputs, and at P_{t+1} = 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rnnc.backends.kernels.program import Load, Program, Result
+from rnnc.backends.kernels.specialise import specialised
+from rnnc.backends.torch.body import indented
+from rnnc.backends.triton.code import Part, number
+from rnnc.backends.triton.gradients import gradient_pointers, store_accumulators, store_gradients
+from rnnc.backends.triton.kernel import Frame, Step
+from rnnc.backends.triton.text import Kernel, finished
+
+RINGS = {"plus_times": "linear", "max_plus": "max_plus", "min_plus": "min_plus", "log_plus": "log_plus"}
+ONES = {"plus_times": "1.0", "max_plus": "0.0", "min_plus": "0.0", "log_plus": "0.0"}
+ZEROS = {"plus_times": "0.0", "max_plus": '-float("inf")', "min_plus": 'float("inf")', "log_plus": '-float("inf")'}
+
+
+def applies(step: Step) -> bool:
+    return step.form is not None
+
+
+def scan_kernels(step: Step) -> tuple[Kernel, Kernel]:
+    timed = replace(step, layout=replace(step.layout, timed=True))
+    return _forward(timed), _backward(timed)
+
+
+def reads_old_state(step: Step) -> bool:
+    """Whether an output is computed from the state before the step, other than through the update."""
+    update = step.region.step.states[0].update
+    wanted = [o.node for o in step.region.step.outputs]
+    seen, work = set(), [i for i in wanted if i != update]
+    while work:
+        i = work.pop()
+        if i not in seen and i != update:
+            seen.add(i)
+            work += step.region.step.nodes[i].args
+    return step.region.step.states[0].node in seen
+
+
+# ---------------------------------------------------------------- forward
+
+
+def _forward(step: Step) -> Kernel:
+    frame = Frame(step=step, layout=step.layout)
+    s, f = frame.statements, frame
+    assert step.coefficients is not None
+    static = f.hoisted(step.coefficients, step.forward)
+    before = f.state_names("{}")
+    for line in _tile_indices(f, "first"):
+        s.lines.append(line)
+    f.store_states("{}_tiles_ptr", before, ("b", "tile"))
+    a, b = _coefficients(f)
+    suffix = "before" if reads_old_state(step) else "states"
+    states = _scan(f, suffix, a, b, before[0], "{}_before" if suffix == "before" else "{}_new")
+    if suffix == "before":
+        _give(f, "state", states)
+        new = [p.text for p in s.run(_updates(step.forward))]
+    else:
+        new = states
+        update = [r for r in step.forward.results if r.target == "state"]
+        _hold(f, step.forward, update, new)
+    wanted = [r for r in step.forward.results if r.target == "output"]
+    for result, value in zip(wanted, s.run(step.forward.pruned(wanted)), strict=True):
+        f.store_output(result, value)
+    s.lines.append("end = t == tl.minimum(first + BT, T) - 1")
+    s.helpers.add("row")
+    s.lines += [f"{old} = row({x}, end)" for old, x in zip(before[0], new, strict=True)]
+    loop, s.lines = s.lines, []
+    f.load_states("{}_start_ptr", before)
+    head, s.lines = s.lines, []
+    f.store_states("{}_last_ptr", before)
+    lines = [
+        *f.indices(),
+        *static,
+        *head,
+        "for first in tl.range(0, T, BT, num_stages=STAGES):",
+        *indented(loop),
+        *s.lines,
+    ]
+    arrays = step.arrays
+    arguments = [
+        *f.input_arguments(),
+        [f"{n}_start_ptr" for n in arrays.states],
+        [f"{n}_ptr" for n in arrays.outputs],
+        [f"{n}_last_ptr" for n in arrays.states],
+        [f"{n}_tiles_ptr" for n in arrays.states],
+    ]
+    return finished(f, f"{step.name}_forward", "every step", arguments, ["BT", "STAGES"], lines)
+
+
+def _tile_indices(f: Frame, first: str) -> list[str]:
+    row = f.layout.index("t")
+    return [
+        f"tile, tiles = {first} // BT, tl.cdiv(T, BT)",
+        f"t = ({first} + tl.arange(0, BT){row}).to(tl.int64)",
+        "in_t = t < T",
+    ]
+
+
+def _coefficients(f: Frame) -> tuple[list[str], list[str]]:
+    """Variables of a and b (real and imaginary part), as whole tiles."""
+    step = f.step
+    assert step.coefficients is not None
+    assert step.form is not None
+    parts = f.statements.run(step.coefficients)
+    found: dict[int, list[Part]] = {}
+    for r, part in zip(step.coefficients.results, parts, strict=True):
+        found.setdefault(r.index, []).append(part)
+    given = [n for n, i in (("a", step.form.a), ("b", step.form.b)) if i is not None]
+    by_name = {n: found[k] for k, n in enumerate(given)}
+    width = 2 if step.complex else 1
+    missing = {"a": ONES[step.semiring], "b": ZEROS[step.semiring]}
+    result = []
+    for n in ("a", "b"):
+        values = by_name.get(n, [Part(text=missing[n], number=number(0).number)])
+        values = [*values, *[number(0)] * (width - len(values))]
+        result.append([_whole(f, f"{step.arrays.states[0]}_{n}", v, p) for p, v in enumerate(values)])
+    return result[0], result[1]
+
+
+def _whole(f: Frame, name: str, value: Part, part: int) -> str:
+    """A coefficient as a tile of the state's whole shape."""
+    title = name + (("_re", "_im")[part] if f.step.complex else "")
+    shape = f.layout.shape(["t", *f.held(f.step.forward.states[0])])
+    if value.number is not None:
+        return f.statements.bind(title, Part(text=f"tl.full({shape}, {value.text}, ACC)")).text
+    return f.statements.bind(title, Part(text=f"tl.broadcast_to({value.text}, {shape})")).text
+
+
+def _scan(f: Frame, what: str, a: list[str], b: list[str], start: list[str], title: str) -> list[str]:
+    """A call of the runtime's scan; the variables of the result."""
+    ring = "complex" if len(a) == 2 else "linear" if what == "after" else RINGS[f.step.semiring]
+    helper = f"{ring}_{what}"
+    f.statements.helpers.add(helper)
+    update = f.step.region.step.states[0].update
+    if what != "after":
+        f.statements.remark(f.step.comment(update))
+    names = [f.names.fresh(n) for n in f.state_names(title)[0]]
+    f.statements.lines.append(f"{', '.join(names)} = {helper}({', '.join([*a, *b, *start])})")
+    return names
+
+
+def _give(f: Frame, source: str, parts: list[str]) -> None:
+    for p, text in enumerate(parts):
+        f.given[source, 0, p] = Part(text=text)
+
+
+def _hold(f: Frame, program: Program, results: list[Result], names: list[str]) -> None:
+    """The values of the update are what the scan gave."""
+    keys = f.statements.keys(program)
+    for r, name in zip(results, names, strict=True):
+        f.statements.made[keys[r.value]] = Part(text=name)
+
+
+def _updates(program: Program) -> Program:
+    return program.pruned([r for r in program.results if r.target == "state"])
+
+
+# ---------------------------------------------------------------- backward
+
+
+def _backward(step: Step) -> Kernel:
+    frame = Frame(step=step, layout=step.layout)
+    f, s = frame, frame.statements
+    assert step.coefficients is not None
+    static = f.hoisted(step.coefficients, step.backward)
+    carry = f.state_names("d_{}")[0]
+    start = f.state_names("{}")
+    s.lines += ["first = (tl.cdiv(T, BT) - 1 - k) * BT", *_tile_indices(f, "first")]
+    f.load_states("{}_tiles_ptr", start, ("b", "tile"))
+    a, b = _coefficients(f)
+    _give(f, "state", _scan(f, "before", a, b, start[0], "{}_before"))
+    factor = _factor(f, a)
+    own = _own(f)
+    after = _scan(f, "after", factor, own, carry, "d_{}_after")
+    _give(f, "d_state", after)
+    accumulators = store_gradients(f, step.backward)
+    total = s.run(step.backward.pruned([r for r in step.backward.results if r.target == "d_state"]))
+    s.lines.append("begin = t == first")
+    s.helpers.add("row")
+    moved = total or [number(0)] * len(carry)
+    s.lines += [f"{c} = row({_tile_of(f, p)}, begin)" for c, p in zip(carry, moved, strict=True)]
+    loop, s.lines = s.lines, []
+    f.load_states("d_{}_last_ptr", [carry])
+    head, s.lines = s.lines, []
+    f.store_states("d_{}_start_ptr", [carry])
+    store_accumulators(f, accumulators)
+    starts = [a.start for a in accumulators]
+    lines = [
+        *f.indices(),
+        *static,
+        *head,
+        *starts,
+        "for k in tl.range(0, tl.cdiv(T, BT), num_stages=STAGES):",
+        *indented(loop),
+        *s.lines,
+    ]
+    arrays = step.arrays
+    arguments = [
+        *f.input_arguments(),
+        [f"{n}_tiles_ptr" for n in arrays.states],
+        [f"d_{n}_ptr" for n in arrays.outputs],
+        [f"d_{n}_last_ptr" for n in arrays.states],
+        gradient_pointers(f, step.backward),
+        [f"d_{n}_start_ptr" for n in arrays.states],
+    ]
+    return finished(f, f"{step.name}_backward", "the gradients of every step", arguments, ["BT", "STAGES"], lines)
+
+
+def _tile_of(f: Frame, value: Part) -> str:
+    shape = f.layout.shape(["t", *f.held(f.step.forward.states[0])])
+    return f"tl.full({shape}, {value.text}, ACC)" if value.number is not None else value.text
+
+
+def _factor(f: Frame, a: list[str]) -> list[str]:
+    """J, masked: steps behind the end pass the gradient on as it is."""
+    step = f.step
+    if step.semiring == "plus_times":
+        parts = [Part(text=a[0]), *(Part(text=f"-{x}") for x in a[1:])]
+    else:
+        derivative = specialised(step.backward, _at_one, lambda r: r.target == "d_state")
+        parts = f.statements.run(derivative) or [number(0)]
+        parts = [Part(text=f"tl.cast({p.text}, ACC)") if p.number is None else p for p in parts]  # a choice of numbers
+    return [_inside(f, "factor", p, "1.0" if k == 0 else "0.0", k) for k, p in enumerate(parts)]
+
+
+def _own(f: Frame) -> list[str]:
+    """x, the gradient that the outputs of each step give the state before it; zero behind the end."""
+    program = specialised(f.step.backward, _at_zero, lambda r: r.target == "d_state")
+    width = 2 if f.step.complex else 1
+    parts = f.statements.run(program) or [number(0)] * width
+    return [_inside(f, "own", p, "0.0", k) for k, p in enumerate(parts)]
+
+
+def _inside(f: Frame, word: str, value: Part, otherwise: str, part: int) -> str:
+    title = f"{f.step.arrays.states[0]}_{word}" + (("_re", "_im")[part] if f.step.complex else "")
+    shape = f.layout.shape(["t", *f.held(f.step.forward.states[0])])
+    if value.number is not None:
+        value = Part(text=f"tl.full({shape}, {value.text}, ACC)")
+    return f.statements.bind(
+        title, Part(text=f"tl.broadcast_to(tl.where(in_t, {value.text}, {otherwise}), {shape})")
+    ).text
+
+
+def _at_one(load: Load) -> int | None:
+    """The incoming gradient of the state is 1 (its imaginary part 0), those of the outputs are 0."""
+    if load.source == "d_state":
+        return 1 if load.part == 0 else 0
+    return 0 if load.source == "d_output" else None
+
+
+def _at_zero(load: Load) -> int | None:
+    return 0 if load.source == "d_state" else None

@@ -1,0 +1,145 @@
+"""The schedule of any pointwise step: one after another inside one kernel, the states in registers.
+
+Forward keeps the states every C steps.  Backward takes C steps at a time, the last first: it runs them again from the
+states kept, writes the state before each step to scratch memory, and then walks back over them.
+"""
+
+from __future__ import annotations
+
+from rnnc.backends.torch.body import indented
+from rnnc.backends.triton.code import Part, number
+from rnnc.backends.triton.gradients import gradient_pointers, store_accumulators, store_gradients
+from rnnc.backends.triton.kernel import Frame, Step
+from rnnc.backends.triton.text import Kernel, finished
+
+
+def sequential_kernels(step: Step) -> tuple[Kernel, Kernel]:
+    return _forward(step), _backward(step)
+
+
+def _forward(step: Step) -> Kernel:
+    f = Frame(step=step, layout=step.layout)
+    s = f.statements
+    static = f.hoisted(step.forward)
+    states = f.state_names()
+    _give(f, "state", states)
+    f.store_states("{}_tiles_ptr", states, ("b", "tile"))
+    keep, s.lines = s.lines, []
+    values = s.run(step.forward)
+    new: list[Part] = []
+    for result, value in zip(step.forward.results, values, strict=True):
+        if result.target == "output":
+            f.store_output(result, value)
+        else:
+            new.append(value)
+    _move(f, states, new)
+    loop, s.lines = s.lines, []
+    f.load_states("{}_start_ptr", states)
+    head, s.lines = s.lines, []
+    f.store_states("{}_last_ptr", states)
+    lines = [
+        *f.indices(),
+        *static,
+        *head,
+        "for k in tl.range(0, T, num_stages=STAGES):",
+        "    t = tl.cast(k, tl.int64)",
+        "    if k % BT == 0:",
+        "        tile, tiles = k // BT, tl.cdiv(T, BT)",
+        *indented(keep, 2),
+        *indented(loop),
+        *s.lines,
+    ]
+    arrays = step.arrays
+    arguments = [
+        *f.input_arguments(),
+        [f"{n}_start_ptr" for n in arrays.states],
+        [f"{n}_ptr" for n in arrays.outputs],
+        [f"{n}_last_ptr" for n in arrays.states],
+        [f"{n}_tiles_ptr" for n in arrays.states],
+    ]
+    return finished(f, f"{step.name}_forward", "step by step", arguments, ["BT", "STAGES"], lines)
+
+
+def _give(f: Frame, source: str, variables: list[list[str]]) -> None:
+    for k, parts in enumerate(variables):
+        for p, text in enumerate(parts):
+            f.given[source, k, p] = Part(text=text)
+
+
+def _move(f: Frame, variables: list[list[str]], new: list[Part]) -> None:
+    """Assign new states all at once, each as a tile of its own whole shape."""
+    flat = [v for parts in variables for v in parts]
+    arrays = [a for a, parts in zip(f.step.forward.states, variables, strict=True) for _ in parts]
+    texts = []
+    for array, value in zip(arrays, new, strict=True):
+        shape = f.layout.shape(f.held(array))
+        whole = f"tl.full({shape}, {value.text}, ACC)" if value.number is not None else value.text
+        texts.append(f"tl.broadcast_to({whole}, {shape})")
+    f.statements.lines.append(f"{', '.join(flat)} = {', '.join(texts)}")
+
+
+def _backward(step: Step) -> Kernel:
+    f = Frame(step=step, layout=step.layout)
+    s = f.statements
+    static = f.hoisted(step.forward, step.backward)
+    states, carry = f.state_names(), f.state_names("d_{}")
+    again = _again(f, states)
+    _give(f, "state", states)
+    _give(f, "d_state", carry)
+    f.load_states("{}_scratch_ptr", states, ("b", "row"))
+    accumulators = store_gradients(f, step.backward)
+    results = [r for r in step.backward.results if r.target == "d_state"]
+    values = s.run(step.backward.pruned(results))
+    found = {(r.index, r.part): v for r, v in zip(results, values, strict=True)}
+    _move(f, carry, [found.get((k, p), number(0)) for k, parts in enumerate(carry) for p in range(len(parts))])
+    back, s.lines = s.lines, []
+    f.load_states("d_{}_last_ptr", carry)
+    head, s.lines = s.lines, []
+    f.load_states("{}_tiles_ptr", states, ("b", "tile"))
+    kept, s.lines = s.lines, []
+    f.store_states("d_{}_start_ptr", carry)
+    store_accumulators(f, accumulators)
+    lines = [
+        *f.indices(),
+        *static,
+        *head,
+        *(a.start for a in accumulators),
+        "for c in range(0, tl.cdiv(T, BT)):",
+        "    tile, tiles = tl.cdiv(T, BT) - 1 - c, tl.cdiv(T, BT)",
+        "    first = tile * BT",
+        *indented(kept),
+        "    for row in range(0, tl.minimum(BT, T - first)):",
+        "        t = tl.cast(first + row, tl.int64)",
+        *indented(again, 2),
+        "    tl.debug_barrier()",
+        "    for k in range(0, tl.minimum(BT, T - first)):",
+        "        row = tl.minimum(BT, T - first) - 1 - k",
+        "        t = tl.cast(first + row, tl.int64)",
+        *indented(back, 2),
+        "    tl.debug_barrier()",
+        *s.lines,
+    ]
+    arrays = step.arrays
+    arguments = [
+        *f.input_arguments(),
+        [f"{n}_tiles_ptr" for n in arrays.states],
+        [f"d_{n}_ptr" for n in arrays.outputs],
+        [f"d_{n}_last_ptr" for n in arrays.states],
+        gradient_pointers(f, step.backward),
+        [f"d_{n}_start_ptr" for n in arrays.states],
+        [f"{n}_scratch_ptr" for n in arrays.states],
+    ]
+    return finished(f, f"{step.name}_backward", "back through the steps", arguments, ["BT", "STAGES"], lines)
+
+
+def _again(f: Frame, states: list[list[str]]) -> list[str]:
+    """Statements of one step of the second run: the state before it to scratch, the state after it in the variables."""
+    s = f.statements
+    known, numbered, spoken = dict(s.made), dict(s.numbered), set(s.spoken)
+    _give(f, "state", states)
+    f.store_states("{}_scratch_ptr", states, ("b", "row"))
+    update = f.step.forward.pruned([r for r in f.step.forward.results if r.target == "state"])
+    _move(f, states, s.run(update))
+    lines, s.lines = s.lines, []
+    s.made, s.numbered, s.spoken = known, numbered, spoken
+    return lines

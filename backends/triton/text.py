@@ -1,0 +1,50 @@
+"""A kernel's source: signature, docstring, body."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+from rnnc.backends.torch.body import indented
+from rnnc.backends.triton.kernel import Frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """One `@triton.jit` function.  `helpers` are what it takes from `rnnc.runtime.gpu`, `arguments` its parameters."""
+
+    name: str
+    text: str
+    helpers: frozenset[str]
+    arguments: tuple[str, ...]
+    dims: tuple[str, ...]  # dims of the cell among its arguments
+
+
+def finished(
+    frame: Frame, name: str, what: str, arguments: list[list[str]], blocks: list[str], body: list[str]
+) -> Kernel:
+    """The function around `body`; `arguments` are lists that belong on a line each."""
+    s = frame.statements
+    dims = list(s.dims.values())
+    constants = [*frame.constants, *blocks]
+    rows = [row for row in arguments if row]
+    rows += [[*dims, *frame.sizes], [f"{c}: tl.constexpr" for c in constants]]
+    lines = ['@triton.jit(do_not_specialize=["T"])', f"def {name}("]
+    for row in rows:
+        lines += textwrap.wrap(f"{', '.join(row)},", 112, initial_indent="    ", subsequent_indent="    ")
+    lines += ["):", *indented([docstring(frame, what)]), *indented(body)]
+    flat = tuple(x.split(":")[0] for row in rows for x in row)
+    return Kernel(
+        name=name,
+        text="\n".join(lines) + "\n",
+        helpers=frozenset(s.helpers),
+        arguments=flat,
+        dims=tuple(s.dims),
+    )
+
+
+def docstring(frame: Frame, what: str) -> str:
+    step = frame.step
+    update = step.comment(step.region.step.states[0].update) or step.name
+    channels = "BD channels of one sequence" + (" and one head" if frame.layout.grid else "")
+    return f'"""{update}: {what}, for {channels}."""'

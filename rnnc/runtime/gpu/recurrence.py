@@ -1,0 +1,321 @@
+"""Runs the two kernels of a recurrence: PyTorch operators around them, their buffers and launches.
+
+`rnnc::recurrence` and `rnnc::recurrence_backward` are registered with `torch.library`: `torch.compile` and
+`torch.export` keep each as one node, with shapes from the fake kernels and the derivative from `register_autograd`.
+Their first argument is the key of a `Recurrence`, which a generated file registers when it is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from rnnc.runtime.gpu import interpreter
+from rnnc.runtime.gpu.arrange import Axes, arranged, is_complex, label_sizes, lead_of, restored
+from rnnc.runtime.gpu.tuning import Config, default_config
+from rnnc.runtime.layout import common_dtype
+
+__all__ = ["Recurrence"]
+
+REGISTRY: dict[str, Recurrence] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Recurrence:
+    """Two kernels and the layout of what they read and write.
+
+    `inputs`, `outputs`, `states` are descriptors (see `arrange`); `gradients` are the inputs whose gradient `backward`
+    writes, `moves` whether it writes those of the initial states; `dims` are the places, among the cell's dims, of
+    those that the kernels take.  `kind` is "scan" or "sequential".
+    """
+
+    key: str
+    kind: str
+    forward: Any
+    backward: Any
+    axes: Axes
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    states: tuple[str, ...]
+    gradients: tuple[int, ...]
+    forward_dims: tuple[int, ...] = ()
+    backward_dims: tuple[int, ...] = ()
+    configs: dict[tuple[Any, ...], Config] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        REGISTRY[self.key] = self
+
+    def __call__(
+        self, inputs: Sequence[Tensor], states: Sequence[Tensor], dims: Sequence[int], steps: int | None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Outputs for all steps, and the states after the last.
+
+        `inputs` are `[batch, time, ...]` (static ones `[...]`); with `steps` None they are those of a single step,
+        without a time axis, and so are the outputs.  Raises RuntimeError where the tensors are on no GPU.
+        """
+        sizes = self._sizes(states)
+        single = steps is None
+        given = []
+        for x, d in zip(inputs, self.inputs, strict=True):
+            stream = bool(lead_of(d))
+            given.append(arranged(x.unsqueeze(1) if single and stream else x, d, self.axes, sizes))
+        start = [arranged(h, d, self.axes, sizes) for h, d in zip(states, self.states, strict=True)]
+        check_device(start[0])
+        numbers = [*dims, *(sizes[label] for label in sorted(sizes))]
+        found = recurrence(self.key, given, start, numbers, 1 if single else steps or 0)
+        outputs = [restored(y, d, self.axes, sizes) for y, d in zip(found, self.outputs)]
+        last = [restored(h, d, self.axes, sizes) for h, d in zip(found[len(outputs) :], self.states)]
+        return tuple(y.squeeze(1) if single else y for y in outputs), tuple(last)
+
+    def _sizes(self, states: Sequence[Tensor]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for h, d in zip(states, self.states, strict=True):
+            found |= label_sizes(d, h)
+        return found
+
+    @property
+    def parts(self) -> int:
+        """Real numbers an entry of a state."""
+        return 2 if any(is_complex(d) for d in self.states) else 1
+
+    # ------------------------------------------------------------ buffers and launches
+
+    def problem(self, states: Sequence[Tensor], numbers: Sequence[int], steps: int) -> Problem:
+        labels = sorted({x for d in self.states for x in d if x.isupper()})
+        count = len(numbers) - len(labels)
+        return Problem(
+            of=self,
+            batch=states[0].shape[0],
+            steps=steps,
+            dims=tuple(numbers[:count]),
+            sizes=dict(zip(labels, numbers[count:], strict=True)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A recurrence with sizes."""
+
+    of: Recurrence
+    batch: int
+    steps: int
+    dims: tuple[int, ...]
+    sizes: Mapping[str, int]
+
+    @property
+    def channels(self) -> int:
+        return self.of.axes.size("d", self.sizes)
+
+    @property
+    def heads(self) -> int:
+        return self.of.axes.size("g", self.sizes)
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        return tuple(self.sizes[x] for x in self.of.axes.inner)
+
+    @property
+    def config(self) -> Config:
+        key = (self.channels, self.inner)
+        found = self.of.configs.get(key) or self.of.configs.get(())
+        return found or default_config(self.of.kind, self.channels, self.inner, parts=self.of.parts)
+
+    @property
+    def blocks(self) -> int:
+        return triton.cdiv(self.channels, self.config.channels)
+
+    @property
+    def tiles(self) -> int:
+        return triton.cdiv(self.steps, self.config.steps)
+
+    def shape(self, descriptor: str, lead: Sequence[int] = (), parts: bool = False) -> list[int]:
+        """Of a contiguous array as the kernels write it; with `parts`, one part a block where it has no axis d."""
+        held = self.of.axes.held(descriptor)
+        sizes = list(lead)
+        if "g" in held:
+            sizes.append(self.heads)
+        if parts and "d" not in held:
+            sizes.append(self.blocks)
+        sizes += [self.of.axes.size(a, self.sizes) for a in held if a not in "btg"]
+        return sizes + ([2] if is_complex(descriptor) else [])
+
+    def arguments(self, inputs: Sequence[Tensor]) -> list[Any]:
+        """Pointers of the inputs, and the strides of those that vary in time."""
+        found: list[Any] = []
+        for x, d in zip(inputs, self.of.inputs, strict=True):
+            if not lead_of(d):
+                found.append(x.contiguous())
+                continue
+            held = self.of.axes.held(d)
+            grid = "g" in held and bool(set(self.of.axes.grid) & set(d))
+            strides = [s for a, s in zip(held, x.stride()) if a != "g" or grid]
+            found += [x, *strides]
+        return found
+
+    def launch(self, kernel: Any, arguments: Sequence[Any], dims: Sequence[int], accumulator: torch.dtype) -> None:
+        c = self.config
+        sizes = [self.steps, *([self.heads] if self.of.axes.grid else []), self.channels]
+        constants: dict[str, Any] = {"ACC": tl.float64 if accumulator == torch.float64 else tl.float32}
+        constants["BD"] = c.channels
+        for name, size in zip("NMKPQ", self.inner):
+            constants |= {name: size, f"B{name}": triton.next_power_of_2(size)}
+        constants |= {"BT": c.steps, "STAGES": c.stages}
+        grid = (self.blocks * self.heads * self.batch,)
+        chosen = [self.dims[k] for k in dims]
+        kernel[grid](*arguments, *chosen, *sizes, **constants, num_warps=c.warps)
+
+
+def check_device(x: Tensor) -> None:
+    """A RuntimeError in plain words for tensors that no kernel can read."""
+    if x.is_cuda or x.is_meta or torch.compiler.is_compiling() or interpreted():
+        return
+    raise RuntimeError(
+        f"this layer was compiled to Triton kernels, which need a CUDA or HIP device; its state is on `{x.device}`: "
+        'move layer and inputs to the GPU, or compile with backend="torch"'
+    )
+
+
+def interpreted() -> bool:
+    """Whether Triton runs its kernels in Python, on the CPU."""
+    return bool(triton.knobs.runtime.interpret)
+
+
+if interpreted():
+    interpreter.prepare()
+
+
+def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Every buffer a kernel fills comes from here, so that a test can poison them."""
+    return like.new_empty(list(shape), dtype=dtype)
+
+
+def accumulator_of(*xs: Tensor) -> torch.dtype:
+    return torch.float64 if any(x.dtype == torch.float64 for x in xs) else torch.float32
+
+
+# ---------------------------------------------------------------- the operators
+
+
+def _buffers(p: Problem, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs, last states, and the states before every tile."""
+    of, like = p.of, states[0]
+    dtype = common_dtype(*(x for x in (*inputs, *states) if x.is_floating_point()))
+    acc = accumulator_of(*inputs, *states)
+    found = [empty(p.shape(d, (p.batch, p.steps)), like, dtype) for d in of.outputs]
+    found += [empty(p.shape(d, (p.batch,)), like, h.dtype) for d, h in zip(of.states, states, strict=True)]
+    found += [empty(p.shape(d, (p.batch, p.tiles)), like, acc) for d in of.states]
+    return found
+
+
+@torch.library.custom_op("rnnc::recurrence", mutates_args=())
+def recurrence(key: str, inputs: list[Tensor], states: list[Tensor], numbers: list[int], steps: int) -> list[Tensor]:
+    """Outputs, last states, and the states kept for the backward, of the `Recurrence` with this key."""
+    of = REGISTRY[key]
+    p = of.problem(states, numbers, steps)
+    found = _buffers(p, inputs, states)
+    count = len(of.outputs)
+    start = [h.contiguous() for h in states]
+    arguments = [*p.arguments(inputs), *start, *found]
+    assert len(found) == count + 2 * len(states)
+    p.launch(of.forward, arguments, of.forward_dims, accumulator_of(*inputs, *states))
+    return found
+
+
+@recurrence.register_fake
+def _(key: str, inputs: list[Tensor], states: list[Tensor], numbers: list[int], steps: int) -> list[Tensor]:
+    return _buffers(REGISTRY[key].problem(states, numbers, steps), inputs, states)
+
+
+def _gradient_buffers(p: Problem, inputs: Sequence[Tensor], kept: Sequence[Tensor]) -> list[Tensor]:
+    """Of the inputs that have one, in parts where a kernel writes parts, then of the initial states."""
+    acc = kept[0].dtype
+    found = []
+    for k in p.of.gradients:
+        d = p.of.inputs[k]
+        whole = lead_of(d) and "d" in p.of.axes.held(d)
+        lead = (p.batch, p.steps) if lead_of(d) else (p.batch,)
+        found.append(empty(p.shape(d, lead, parts=True), inputs[k], inputs[k].dtype if whole else acc))
+    return found + [empty(p.shape(d, (p.batch,)), kept[0], acc) for d in p.of.states]
+
+
+def _added_up(p: Problem, parts: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of the inputs from their parts."""
+    found = []
+    for k, g in zip(p.of.gradients, parts):
+        d = p.of.inputs[k]
+        if "d" not in p.of.axes.held(d):
+            g = g.sum((2 if lead_of(d) else 1) + (1 if p.of.axes.grid else 0))
+        found.append((g if lead_of(d) else g.sum(0)).to(inputs[k].dtype))
+    return found
+
+
+@torch.library.custom_op("rnnc::recurrence_backward", mutates_args=())
+def recurrence_backward(
+    key: str,
+    inputs: list[Tensor],
+    kept: list[Tensor],
+    d_outputs: list[Tensor],
+    d_last: list[Tensor],
+    numbers: list[int],
+    steps: int,
+) -> list[Tensor]:
+    """Gradients of the inputs that have one, then of the initial states (in the precision of the arithmetic)."""
+    of = REGISTRY[key]
+    p = of.problem(kept, numbers, steps)
+    found = _gradient_buffers(p, inputs, kept)
+    arguments = [*p.arguments(inputs), *kept, *(g.contiguous() for g in (*d_outputs, *d_last)), *found]
+    if of.kind == "sequential":  # the state before each step of the tile in work
+        rows = p.config.steps
+        arguments += [empty(p.shape(d, (p.batch, rows)), kept[0], kept[0].dtype) for d in of.states]
+    p.launch(of.backward, arguments, of.backward_dims, kept[0].dtype)
+    count = len(of.gradients)
+    return [*_added_up(p, found, inputs), *found[count:]]
+
+
+@recurrence_backward.register_fake
+def _(
+    key: str,
+    inputs: list[Tensor],
+    kept: list[Tensor],
+    d_outputs: list[Tensor],
+    d_last: list[Tensor],
+    numbers: list[int],
+    steps: int,
+) -> list[Tensor]:
+    p = REGISTRY[key].problem(kept, numbers, steps)
+    found = _gradient_buffers(p, inputs, kept)
+    return [*_added_up(p, found, inputs), *found[len(p.of.gradients) :]]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    key, given, states, numbers, steps = inputs
+    of = REGISTRY[key]
+    count = len(of.outputs) + len(states)
+    ctx.of, ctx.numbers, ctx.steps = of, numbers, steps
+    ctx.dtypes = [h.dtype for h in states]
+    ctx.shapes = [(y.shape, y.dtype) for y in output[:count]]
+    ctx.inputs = len(given)
+    ctx.save_for_backward(*given, *output[count:])
+
+
+def _derivative(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    of = ctx.of
+    saved = list(ctx.saved_tensors)
+    inputs, kept = saved[: ctx.inputs], saved[ctx.inputs :]
+    full = [kept[0].new_zeros(shape, dtype=dtype) if g is None else g for g, (shape, dtype) in zip(grads, ctx.shapes)]
+    count = len(of.outputs)
+    found = recurrence_backward(of.key, inputs, kept, full[:count], full[count:], ctx.numbers, ctx.steps)
+    by_input: list[Tensor | None] = [None] * len(inputs)
+    for k, g in zip(of.gradients, found):
+        by_input[k] = g
+    states = [g.to(dtype) for g, dtype in zip(found[len(of.gradients) :], ctx.dtypes, strict=True)]
+    return None, by_input, states, None, None
+
+
+recurrence.register_autograd(_derivative, setup_context=_setup)

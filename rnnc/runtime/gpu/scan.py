@@ -1,0 +1,221 @@
+"""Scans over the first axis of register tiles, and reductions that leave out what lies outside an array.
+
+A tile of steps has the coefficients a_t, b_t of h_t = a_t h_{t-1} + b_t (or of another semiring) and the state `h`
+before its first step.  `..._states` gives the state after each step, `..._before` the state before each step: there
+an element of the scan also carries the composition of all steps before its own,
+
+    (A, B, P, Q) o (A', B', P', Q') = (A' A, A' B + B', P' A, P' B + Q'),
+
+with (P, Q) = (1, 0) for a single step.  Nothing is divided by, so any coefficient is allowed.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
+# (a Triton function has tiles for arguments, which Python's types do not describe)
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from rnnc.runtime.gpu.math import log_add
+
+__all__ = [
+    "complex_after",
+    "complex_before",
+    "complex_states",
+    "linear_after",
+    "linear_before",
+    "linear_states",
+    "log_plus_before",
+    "log_plus_states",
+    "max_over",
+    "max_plus_before",
+    "max_plus_states",
+    "min_over",
+    "min_plus_before",
+    "min_plus_states",
+    "row",
+    "sum_over",
+]
+
+
+@triton.jit
+def sum_over(x, inside, axis: tl.constexpr):
+    """The sum over an axis, which stays with size 1."""
+    return tl.sum(tl.where(inside, x, 0.0), axis, keep_dims=True)
+
+
+@triton.jit
+def max_over(x, inside, axis: tl.constexpr):
+    return tl.max(tl.where(inside, x, -float("inf")), axis, keep_dims=True)
+
+
+@triton.jit
+def min_over(x, inside, axis: tl.constexpr):
+    return tl.min(tl.where(inside, x, float("inf")), axis, keep_dims=True)
+
+
+@triton.jit
+def row(x, chosen):
+    """The one row of a tile for which `chosen` holds."""
+    return tl.sum(tl.where(chosen, x, 0.0), 0, keep_dims=True)
+
+
+# ---------------------------------------------------------------- (+, x)
+
+
+@triton.jit
+def _linear(a, b, c, d):
+    return c * a, c * b + d
+
+
+@triton.jit
+def _linear_with_before(a, b, p, q, c, d, r, s):
+    return c * a, c * b + d, r * a, r * b + s
+
+
+@triton.jit
+def linear_states(a, b, h):
+    a, b = tl.associative_scan((a, b), 0, _linear)
+    return a * h + b
+
+
+@triton.jit
+def linear_before(a, b, h):
+    one, zero = tl.full(a.shape, 1.0, a.dtype), tl.full(b.shape, 0.0, b.dtype)
+    _, _, p, q = tl.associative_scan((a, b, one, zero), 0, _linear_with_before)
+    return p * h + q
+
+
+@triton.jit
+def linear_after(a, b, g):
+    """Backward through time: p_{t+1} of p_t = a_t p_{t+1} + b_t for each step; `g` is the one behind the last."""
+    one, zero = tl.full(a.shape, 1.0, a.dtype), tl.full(b.shape, 0.0, b.dtype)
+    _, _, p, q = tl.associative_scan((a, b, one, zero), 0, _linear_with_before, reverse=True)
+    return p * g + q
+
+
+# ---------------------------------------------------------------- complex numbers as pairs
+
+
+@triton.jit
+def _times(a, b, c, d):
+    return a * c - b * d, a * d + b * c
+
+
+@triton.jit
+def _complex(a_re, a_im, b_re, b_im, c_re, c_im, d_re, d_im):
+    x_re, x_im = _times(c_re, c_im, a_re, a_im)
+    y_re, y_im = _times(c_re, c_im, b_re, b_im)
+    return x_re, x_im, y_re + d_re, y_im + d_im
+
+
+@triton.jit
+def _complex_with_before(
+    a_re, a_im, b_re, b_im, p_re, p_im, q_re, q_im, c_re, c_im, d_re, d_im, r_re, r_im, s_re, s_im
+):
+    x_re, x_im = _times(c_re, c_im, a_re, a_im)
+    y_re, y_im = _times(c_re, c_im, b_re, b_im)
+    u_re, u_im = _times(r_re, r_im, a_re, a_im)
+    v_re, v_im = _times(r_re, r_im, b_re, b_im)
+    return x_re, x_im, y_re + d_re, y_im + d_im, u_re, u_im, v_re + s_re, v_im + s_im
+
+
+@triton.jit
+def complex_states(a_re, a_im, b_re, b_im, h_re, h_im):
+    a_re, a_im, b_re, b_im = tl.associative_scan((a_re, a_im, b_re, b_im), 0, _complex)
+    x_re, x_im = _times(a_re, a_im, h_re, h_im)
+    return x_re + b_re, x_im + b_im
+
+
+@triton.jit
+def complex_before(a_re, a_im, b_re, b_im, h_re, h_im):
+    one, zero = tl.full(a_re.shape, 1.0, a_re.dtype), tl.full(a_re.shape, 0.0, a_re.dtype)
+    _, _, _, _, p_re, p_im, q_re, q_im = tl.associative_scan(
+        (a_re, a_im, b_re, b_im, one, zero, zero, zero), 0, _complex_with_before
+    )
+    x_re, x_im = _times(p_re, p_im, h_re, h_im)
+    return x_re + q_re, x_im + q_im
+
+
+@triton.jit
+def complex_after(a_re, a_im, b_re, b_im, g_re, g_im):
+    """`linear_after` of complex coefficients."""
+    one, zero = tl.full(a_re.shape, 1.0, a_re.dtype), tl.full(a_re.shape, 0.0, a_re.dtype)
+    _, _, _, _, p_re, p_im, q_re, q_im = tl.associative_scan(
+        (a_re, a_im, b_re, b_im, one, zero, zero, zero), 0, _complex_with_before, reverse=True
+    )
+    x_re, x_im = _times(p_re, p_im, g_re, g_im)
+    return x_re + q_re, x_im + q_im
+
+
+# ---------------------------------------------------------------- (max, +), (min, +), (logaddexp, +)
+
+
+@triton.jit
+def _max_plus(a, b, c, d):
+    return c + a, tl.maximum(c + b, d)
+
+
+@triton.jit
+def _max_plus_with_before(a, b, p, q, c, d, r, s):
+    return c + a, tl.maximum(c + b, d), r + a, tl.maximum(r + b, s)
+
+
+@triton.jit
+def max_plus_states(a, b, h):
+    a, b = tl.associative_scan((a, b), 0, _max_plus)
+    return tl.maximum(a + h, b)
+
+
+@triton.jit
+def max_plus_before(a, b, h):
+    one, zero = tl.full(a.shape, 0.0, a.dtype), tl.full(a.shape, -float("inf"), a.dtype)
+    _, _, p, q = tl.associative_scan((a, b, one, zero), 0, _max_plus_with_before)
+    return tl.maximum(p + h, q)
+
+
+@triton.jit
+def _min_plus(a, b, c, d):
+    return c + a, tl.minimum(c + b, d)
+
+
+@triton.jit
+def _min_plus_with_before(a, b, p, q, c, d, r, s):
+    return c + a, tl.minimum(c + b, d), r + a, tl.minimum(r + b, s)
+
+
+@triton.jit
+def min_plus_states(a, b, h):
+    a, b = tl.associative_scan((a, b), 0, _min_plus)
+    return tl.minimum(a + h, b)
+
+
+@triton.jit
+def min_plus_before(a, b, h):
+    one, zero = tl.full(a.shape, 0.0, a.dtype), tl.full(a.shape, float("inf"), a.dtype)
+    _, _, p, q = tl.associative_scan((a, b, one, zero), 0, _min_plus_with_before)
+    return tl.minimum(p + h, q)
+
+
+@triton.jit
+def _log_plus(a, b, c, d):
+    return c + a, log_add(c + b, d)
+
+
+@triton.jit
+def _log_plus_with_before(a, b, p, q, c, d, r, s):
+    return c + a, log_add(c + b, d), r + a, log_add(r + b, s)
+
+
+@triton.jit
+def log_plus_states(a, b, h):
+    a, b = tl.associative_scan((a, b), 0, _log_plus)
+    return log_add(a + h, b)
+
+
+@triton.jit
+def log_plus_before(a, b, h):
+    one, zero = tl.full(a.shape, 0.0, a.dtype), tl.full(a.shape, -float("inf"), a.dtype)
+    _, _, p, q = tl.associative_scan((a, b, one, zero), 0, _log_plus_with_before)
+    return log_add(p + h, q)

@@ -1,0 +1,40 @@
+"""Sizes of blocks: how many steps and channels a program holds, and by how many warps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+__all__ = ["Config", "default_config"]
+
+ENTRIES = 1024  # of a tile of a scan: 8 a thread, so that the dozen tiles of a backward fit the registers
+HELD = 1024  # entries of a state held over all steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """`steps` are those of a tile (scan) or between two kept states (sequential)."""
+
+    steps: int
+    channels: int
+    warps: int = 4
+    stages: int = 2
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def default_config(kind: str, channels: int, inner: Sequence[int], *, parts: int = 1) -> Config:
+    """Chosen so that no kernel of the library spills; `parts` is 2 for complex states.
+
+    Three stages keep the loads of the next tiles under way while one is scanned.
+    """
+    entries = prod(power_of_two(n) for n in inner)
+    if kind == "sequential":
+        return Config(steps=32, channels=max(1, min(power_of_two(channels), 64, HELD // (entries * parts))))
+    steps = 16 if entries * parts == 1 else 8
+    width = max(1, min(power_of_two(channels), ENTRIES // (steps * entries * parts)))
+    return Config(steps=steps, channels=width, stages=3 if entries * parts == 1 else 2)
