@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnc.runtime._compat import operator
+
 __all__ = ["chain"]
 
 Chained = tuple[Tensor, Tensor, Tensor]
@@ -36,8 +38,7 @@ def chain(
     return run(total, u, b, v, e, state, reverse)
 
 
-@torch.library.custom_op("rnnc::chunk_chain", mutates_args=())
-def chain_operator(
+def _chain_kernel(
     total: Tensor | None, u: Tensor, b: Tensor, v: Tensor, e: Tensor | None, state: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     entry, w, final = _empty(u, v, state)
@@ -60,13 +61,20 @@ def chain_operator(
     return entry, w, final
 
 
+chain_operator = operator(
+    "chunk_chain",
+    "(Tensor? total, Tensor u, Tensor b, Tensor v, Tensor? e, Tensor state, bool reverse) -> (Tensor, Tensor, Tensor)",
+    _chain_kernel,
+)
+
+
 def _empty(u: Tensor, v: Tensor, state: Tensor) -> Chained:
     chunks, size, _, keys = u.shape
     values = v.shape[-1]
     return (
         state.new_empty(chunks, size, keys, values),
         torch.empty_like(v, memory_format=torch.contiguous_format),
-        (state.new_empty(size, keys, values)),
+        state.new_empty(size, keys, values),
     )
 
 
@@ -141,9 +149,8 @@ class _Chain(torch.autograd.Function):
         n = info.batch_size
         *tensors, reverse = args
         folded: list[Any] = []
-        for x, dim in zip(
-            tensors, dims[:-1], strict=True
-        ):  # the vmapped axis joins G, the second axis (of state the first)
+        # the vmapped axis joins G, the second axis (of state the first)
+        for x, dim in zip(tensors, dims[:-1], strict=True):
             if x is not None:
                 at = 0 if x is tensors[-1] else 1
                 x = x.expand(n, *x.shape).movedim(0, at) if dim is None else x.movedim(dim, at)

@@ -18,8 +18,7 @@ pair.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,9 +27,11 @@ from torch import Tensor
 LOG_ZERO = -750.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """Vectors x [N, G, C, n, K] of n rows in each time step, row i standing at micro-step `micro[i]`."""
+class Rows(NamedTuple):
+    """Vectors x [N, G, C, n, K] of n rows in each time step, row i standing at micro-step `micro[i]`.
+
+    A named tuple, as everything that is made inside a traced function: `torch.compile` has always followed those.
+    """
 
     x: Tensor
     micro: tuple[int, ...]
@@ -73,8 +74,7 @@ def scaled(x: Tensor, weight: Tensor | None) -> Tensor:
     return x if weight is None else x * weight
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoDecay:
+class NoDecay(NamedTuple):
     """Every decay is one."""
 
     steps: int

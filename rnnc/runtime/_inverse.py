@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnc.runtime._compat import operator
+
 __all__ = ["unit_lower_inverse"]
 
 BASE = 16  # rows of the blocks solved by substitution: measured on a CPU, 8 and 32 are slower
@@ -20,13 +22,12 @@ BASE = 16  # rows of the blocks solved by substitution: measured on a CPU, 8 and
 
 def unit_lower_inverse(m: Tensor) -> Tensor:
     """(I + tril(M, -1))^-1 for M [..., n, n]; the upper triangle and the diagonal of M are not read."""
-    flat = m.reshape(-1, *m.shape[-2:])
+    flat = m.flatten(0, -3)
     run = inverse_operator if torch.compiler.is_compiling() else _Inverse.apply
     return run(flat).view(m.shape)
 
 
-@torch.library.custom_op("rnnc::unit_lower_inverse", mutates_args=())
-def inverse_operator(m: Tensor) -> Tensor:
+def _inverse_kernel(m: Tensor) -> Tensor:
     batch, n, _ = m.shape
     size = n
     while size > BASE and size % 2 == 0:
@@ -46,10 +47,13 @@ def inverse_operator(m: Tensor) -> Tensor:
     return result
 
 
+inverse_operator = operator("unit_lower_inverse", "(Tensor m) -> Tensor", _inverse_kernel)
+
+
 def _diagonal(m: Tensor, size: int) -> Tensor:
     """The diagonal blocks [batch, n / size, size, size], as a view."""
     count = m.shape[-1] // size
-    return m.view(-1, count, size, count, size).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
+    return m.view(m.shape[0], count, size, count, size).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
 
 
 @inverse_operator.register_fake

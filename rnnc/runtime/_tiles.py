@@ -119,7 +119,7 @@ def _two_level(ring: Ring, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, chunk: i
     zero would meet an infinite coefficient.
     """
     a_steps, b_steps, h_steps = (_ordered(x.unflatten(1, (-1, chunk)).unbind(2), reverse) for x in (a, b, h))
-    product, reduced = a_steps[0].clone(), b_steps[0].clone()
+    product, reduced = ring.start(a_steps[0], b_steps[0])
     for a_t, b_t in zip(a_steps[1:], b_steps[1:], strict=True):
         ring.step(a_t, reduced, b_t, reduced)
         product = ring.times(a_t, product)
@@ -128,11 +128,10 @@ def _two_level(ring: Ring, a: Tensor, b: Tensor, h0: Tensor, h: Tensor, chunk: i
     entry = torch.empty_like(reduced)  # the state before each chunk, [B, N, *S]
     entries = _ordered(entry.unbind(1), reverse)
     entries[0].copy_(h0)
-    carried = zip(
-        *(_ordered(x.unbind(1), reverse)[:-1] for x in (product, reduced)), entries, entries[1:], strict=False
-    )
-    for a_n, b_n, before, after in carried:
-        ring.step(a_n, before, b_n, after)
+    chunks = (_ordered(x.unbind(1), reverse)[:-1] for x in (product, reduced))
+    across = RINGS[ring.between] if ring.between else ring
+    for a_n, b_n, before, after in zip(*chunks, entries, entries[1:], strict=False):
+        across.step(a_n, before, b_n, after)
     previous = entry
     for a_t, b_t, h_t in zip(a_steps, b_steps, h_steps, strict=True):
         ring.step(a_t, previous, b_t, h_t)

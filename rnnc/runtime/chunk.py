@@ -19,6 +19,7 @@ Nothing is divided by a decay, and no exponent of a decay is positive (see `_dec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -26,9 +27,10 @@ import torch
 from torch import Tensor
 
 from rnnc.runtime._chain import chain
+from rnnc.runtime._compat import exporting
 from rnnc.runtime._decay import Decay, LogDecay, NoDecay, Rows, ValueDecay, scaled
 from rnnc.runtime._inverse import unit_lower_inverse
-from rnnc.runtime.layout import common_dtype, compute_dtype, exporting, full_precision, sequence_length, spread
+from rnnc.runtime.layout import common_dtype, compute_dtype, full_precision, sequence_length, spread
 from rnnc.runtime.scan import last_state, linear_scan
 
 __all__ = ["MicroStep", "Read", "Update", "matrix_scan", "matrix_states"]
@@ -53,8 +55,8 @@ class Update(NamedTuple):
 class MicroStep(NamedTuple):
     """S <- D S + sum a (b^T S) + sum u v^T + updates, every term reading the same S.
 
-    `log_decay` (preferred: exact near one) or `decay` (any sign, zero allowed) is scalar or [K] per step; both None is
-    one. `low_rank` holds pairs (a, b), `writes` pairs (u, v).
+    `log_decay` (preferred: exact near one) or `decay` (any sign, zero allowed) is scalar or [K] per step; with neither
+    it is one. `low_rank` holds pairs (a, b), `writes` pairs (u, v).
     """
 
     decay: Tensor | None = None
@@ -87,6 +89,7 @@ def matrix_scan(
     time steps of a chunk (by default 32 micro-steps on a CPU, 64 elsewhere).  Computed in float32 at least; returned in
     the promoted dtype of the arguments.
     """
+    _check(state, steps, reads, vector)
     frame = _frame(state, steps, reads, vector, length)
     with full_precision(state.device):
         outputs, final = _solve(frame, state, steps, reads, chunk)
@@ -108,10 +111,24 @@ def matrix_states(
     Arguments as for `matrix_scan`.  The values w_t of all updates are found chunk by chunk; given those the state is an
     elementwise scan.
     """
+    _check(state, steps, (), vector)
     frame = _frame(state, steps, (), vector, length)
     with full_precision(state.device):
         states = _whole(frame, state, steps, chunk)
     return states.squeeze(-1) if vector else states
+
+
+def _check(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vector: bool) -> None:
+    if not steps:
+        raise ValueError("a time step needs at least one micro-step")
+    if any(step.decay is not None and step.log_decay is not None for step in steps):
+        raise ValueError("a micro-step has a decay or its logarithm, not both")
+    if any(read.when not in ("old", "new") for read in reads):
+        raise ValueError('a state is read before ("old") or after ("new") a time step')
+    least = 2 if vector else 3
+    if state.ndim < least:
+        core = "[batch, ..., K]" if vector else "[batch, ..., K, V]"
+        raise ValueError(f"a state of shape {tuple(state.shape)} is not {core}")
 
 
 # -- layout: [B, T, *P, n] arguments as [N, G, C, rows, n] -----------------------------------------------------------
@@ -186,6 +203,12 @@ def _chunked(frame: _Frame, x: Tensor, size: int, chunk: int, fill: float) -> Te
     return x.unflatten(1, (count, chunk)).movedim(1, 0).movedim(2, -2)
 
 
+def _grouped(frame: _Frame, state: Tensor) -> Tensor:
+    """A state as [G, K, V], in the dtype of the arithmetic."""
+    groups = math.prod((frame.batch, *frame.per))
+    return state.to(frame.inner).reshape(groups, frame.keys, frame.values)
+
+
 def _count(frame: _Frame, chunk: int) -> int:
     """Chunks; one idle chunk more under export, where the program must not depend on there being a single one."""
     idle = chunk if chunk > 1 and exporting() else 0
@@ -225,17 +248,15 @@ def _decay(frame: _Frame, steps: Sequence[MicroStep], chunk: int) -> Decay:
         return NoDecay(steps=chunk, micro_steps=len(steps))
     rank = len(frame.per)
     vector = any(x.ndim in (rank + 1, rank + 3) and x.shape[-1] != 1 for x in given)
-    logarithmic = all(s.decay is None or s.log_decay is not None for s in steps)
+    logarithmic = all(s.decay is None for s in steps)
     entries = []
     for s in steps:
-        x = s.log_decay if logarithmic or s.decay is None else s.decay
+        x = s.log_decay if s.decay is None else s.decay
         if x is None:
-            x = torch.zeros((), dtype=frame.inner, device=given[0].device)
-            x = x if logarithmic else x + 1
-        else:
-            x = x if x.ndim in (rank + 1, rank + 3) else x.unsqueeze(-1)
-            x = x if logarithmic or s.decay is not None else x.to(frame.inner).exp()
-        entries.append(x)
+            entries.append(torch.full((), 0.0 if logarithmic else 1.0, dtype=frame.inner, device=given[0].device))
+            continue
+        x = x if x.ndim in (rank + 1, rank + 3) else x.unsqueeze(-1)
+        entries.append(x if logarithmic or s.decay is not None else x.to(frame.inner).exp())
     rows = _rows(frame, entries, frame.keys if vector else 1, chunk, 0.0 if logarithmic else 1.0).flatten(2, 3)
     if logarithmic:
         return LogDecay(rows, steps=chunk, micro_steps=len(steps), dtype=frame.inner, base=PAIRWISE)
@@ -305,7 +326,7 @@ def _chunks(frame: _Frame, state: Tensor, steps: Sequence[MicroStep], chunk: int
     """Solve all chunks for their updates' values, then scan over the chunks' states."""
     decay = _decay(frame, steps, chunk)
     reading, plain = (_columns(frame, steps, chunk, reading=r) for r in (True, False))
-    state = state.to(frame.inner).reshape(-1, frame.keys, frame.values)
+    state = _grouped(frame, state)
     columns: list[tuple[Rows, Tensor]] = []
     source: Tensor | None = None
     if plain is not None and plain.v is not None:
@@ -357,9 +378,9 @@ def _solve(
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     if frame.length == 0:
         shape = (frame.batch, 0, *frame.per, frame.values)
-        return tuple(state.new_zeros(shape, dtype=frame.outer) for _ in reads), state.reshape(
-            *state.shape[: len(frame.per) + 2], -1
-        )
+        core = (*frame.per, frame.keys, frame.values)
+        empty = tuple(state.new_zeros(shape, dtype=frame.outer) for _ in reads)
+        return empty, state.reshape(frame.batch, *core).to(frame.outer)
     size = _chunk_steps(frame, len(steps), chunk, state.device.type)
     solved = _chunks(frame, state, steps, size)
     outputs: dict[int, Tensor] = {}
@@ -373,7 +394,7 @@ def _solve(
         found = torch.bmm(_batched(scaled(rows.x, solved.decay.from_start(rows)).flatten(2, 3)), _batched(solved.entry))
         for u, w in solved.columns:
             found = torch.baddbmm(found, _batched(solved.decay.gram(rows, u)), _batched(w))
-        found = found.view(*solved.entry.shape[:2], size, len(chosen), -1)
+        found = found.view(*solved.entry.shape[:2], size, len(chosen), frame.values)
         outputs.update((i, _unfold(frame, o)) for i, o in zip(chosen, found.unbind(3), strict=True))
     final = solved.final.reshape(frame.batch, *frame.per, frame.keys, frame.values).to(frame.outer)
     return tuple(outputs[i] for i in range(len(reads))), final
@@ -391,7 +412,7 @@ def _whole(frame: _Frame, state: Tensor, steps: Sequence[MicroStep], chunk: int 
         rows = Rows(x=_single(frame, u.x), micro=u.micro)
         source = source + _ended(rows, single).mT @ _single(frame, w.unflatten(2, (size, len(u.micro)))).flatten(2, 3)
     total = single.total()
-    initial = state.to(frame.inner).reshape(-1, frame.keys, frame.values)
+    initial = _grouped(frame, state)
     factor = None if total is None else total.unsqueeze(-1).transpose(0, 1)
     h = linear_scan(factor, source.transpose(0, 1) if source.ndim else source, initial, length=frame.length)
     return h.unflatten(0, (frame.batch, *frame.per)).movedim(-3, 1).to(frame.outer)

@@ -1,20 +1,17 @@
 """Time-invariant recurrences by FFT: h_t = a h_{t-1} + b_t with a static diagonal `a` is the convolution of b with a^t.
 
-All states of such a recurrence cost less as a scan; what the FFT saves is the state itself: a readout y_t = sum_n c_n
-h_t,n of N state entries is one convolution with K_t = sum_n c_n a_n^t (S4D, Gu et al. 2022, eq. 5; LRU, Orvieto et al.
-2023). Powers are taken in float64: in float32 the phase of a^t would be off by t times the rounding error of log a.
+All states of such a recurrence cost less as a scan, which the planner chooses; a convolution runs on request.
+Powers are taken in float64: in float32 the phase of a^t would be off by t times the rounding error of log a.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from rnnc.runtime.layout import real_dtype
+from rnnc.runtime.layout import compute_dtype, real_dtype
 
-__all__ = ["causal_convolution", "convolve_powers", "power_kernel"]
+__all__ = ["causal_convolution", "convolve_powers", "is_bounded"]
 
 
 def powers(a: Tensor, count: int) -> Tensor:
@@ -31,28 +28,18 @@ def causal_convolution(x: Tensor, kernel: Tensor) -> Tensor:
     """y_t = sum over s <= t of kernel_{t-s} x_s, for x `[B, T, *S]` and kernel `[T, *S]`, real or complex;
     differentiable.
 
-    The error is relative to the largest output, not to each one: fit for kernels that do not grow.
+    The error is relative to the largest output, not to each one: fit for kernels that do not grow.  Half types are
+    computed in float32.
     """
     steps = x.shape[1]
     size = 1 << (2 * steps - 1).bit_length()
-    x, kernel = x.movedim(1, -1), kernel.movedim(0, -1)
+    dtype = torch.promote_types(x.dtype, kernel.dtype)
+    x, kernel = (u.to(compute_dtype(u.dtype)) for u in (x.movedim(1, -1), kernel.movedim(0, -1)))
     if x.is_complex() or kernel.is_complex():
         y = torch.fft.ifft(torch.fft.fft(x, size) * torch.fft.fft(kernel, size))
     else:
         y = torch.fft.irfft(torch.fft.rfft(x, size) * torch.fft.rfft(kernel, size), size)
-    return y[..., :steps].movedim(-1, 1)
-
-
-def power_kernel(a: Tensor, c: Tensor, length: int) -> Tensor:
-    """K_t = sum_n c_n a_n^t for t = 0 .. length - 1; `a`, `c` are `[*S, N]`, the result `[length, *S]`; differentiable.
-
-    With t = C q + r this is a matrix product of c a^(C q) and a^r over n, so nothing of size T x N is formed.
-    """
-    side = max(1, math.isqrt(max(length, 1) - 1) + 1)
-    low = powers(a, side + 1)
-    dtype = torch.promote_types(a.dtype, c.dtype)
-    high = (powers(low[-1], side) * c).to(dtype)
-    return torch.einsum("q...n,r...n->qr...", high, low[:-1].to(dtype)).flatten(0, 1)[:length]
+    return y[..., :steps].movedim(-1, 1).to(dtype)
 
 
 def convolve_powers(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:

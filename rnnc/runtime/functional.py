@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rnnc.runtime.layout import compute_dtype
 
-__all__ = ["causal_attention", "causal_conv", "complex_of", "delayed", "inside", "keeping_complex", "l2norm", "rmsnorm"]
+__all__ = ["causal_attention", "causal_conv", "complex_of", "inside", "keeping_complex", "l2norm", "rmsnorm"]
 
 
 def keeping_complex(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -48,13 +48,15 @@ def _squared(x: Tensor) -> Tensor:
 
 
 def l2norm(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """x / sqrt(sum |x|^2 + eps) over the last axis; real or complex."""
-    return x * torch.rsqrt(_squared(x).sum(-1, keepdim=True) + eps)
+    """x / sqrt(sum |x|^2 + eps) over the last axis; real or complex, half types computed in float32."""
+    wide = x.to(compute_dtype(x.dtype))
+    return (wide * torch.rsqrt(_squared(wide).sum(-1, keepdim=True) + eps)).to(x.dtype)
 
 
 def rmsnorm(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """x / sqrt(mean |x|^2 + eps) over the last axis; real or complex."""
-    return x * torch.rsqrt(_squared(x).mean(-1, keepdim=True) + eps)
+    """x / sqrt(mean |x|^2 + eps) over the last axis; real or complex, half types computed in float32."""
+    wide = x.to(compute_dtype(x.dtype))
+    return (wide * torch.rsqrt(_squared(wide).mean(-1, keepdim=True) + eps)).to(x.dtype)
 
 
 def causal_conv(window: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -65,6 +67,8 @@ def causal_conv(window: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     """
     width = weight.shape[-1]
     steps = window.shape[1] - (width - 1)
+    if not torch.compiler.is_compiling() and steps < 0:
+        raise ValueError(f"a window of {window.shape[1]} steps is shorter than the {width - 1} before the first output")
     if bias is None:
         y = window[:, :steps] * weight[..., 0]
     else:
@@ -74,13 +78,6 @@ def causal_conv(window: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     return y
 
 
-def delayed(x: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
-    """`x` from n steps ago, for x `[B, T, *S]` and the buffer of the n values before it `[B, n, *S]`; also the next
-    buffer."""
-    window = torch.cat((buffer, x), 1)
-    return window[:, : x.shape[1]], window[:, x.shape[1] :]
-
-
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(dk)) v over the steps so far.
 
@@ -88,6 +85,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     keys up to Tk - T + i.  Returns `[B, T, *P, dv]`.
     """
     steps, seen = q.shape[1], k.shape[1]
+    if not torch.compiler.is_compiling() and seen < steps:
+        raise ValueError(f"{steps} queries cannot end at the same step as {seen} keys")
     visible = torch.ones(steps, seen, dtype=torch.bool, device=q.device).tril(seen - steps)
     q, k, v = (x.movedim(1, -2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible).movedim(-2, 1)

@@ -12,9 +12,6 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-# torch.compiler.is_exporting came with 2.7; before, a compiled program is treated like an exported one
-exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-
 
 def sequence_length(core_rank: int, coefficients: Sequence[Tensor | None], length: int | None) -> int:
     """The number of steps T that `coefficients` agree on; `length` decides where all are static.
@@ -33,7 +30,8 @@ def sequence_length(core_rank: int, coefficients: Sequence[Tensor | None], lengt
 def spread(x: Tensor, batch: int, length: int, core: Sequence[int]) -> Tensor:
     """`x` as `[batch, length, *core]`, by views alone.
 
-    Raises ValueError when `x` is neither a sequence (rank `len(core) + 2`) nor static (rank at most `len(core)`).
+    Raises ValueError when `x` is neither a sequence (rank `len(core) + 2`) nor static (rank at most `len(core)`), or
+    its sizes do not fit.
     """
     rank = len(core)
     if x.ndim == rank + 1 or x.ndim > rank + 2:
@@ -41,17 +39,26 @@ def spread(x: Tensor, batch: int, length: int, core: Sequence[int]) -> Tensor:
             f"a coefficient of shape {tuple(x.shape)} is neither a sequence [batch, time, ...] of {rank + 2} axes "
             f"nor static with at most {rank} axes, for a state of shape {tuple(core)} in each batch entry"
         )
-    return x.expand(batch, length, *core)
+    whole = (batch, length, *core)
+    # under a tracer sizes may be symbolic, and `expand` does the comparison
+    if not torch.compiler.is_compiling() and any(n not in (1, w) for n, w in zip(x.shape[::-1], whole[::-1])):
+        raise ValueError(f"a coefficient of shape {tuple(x.shape)} does not broadcast to [batch, time, ...] = {whole}")
+    return x.expand(whole)
 
 
 def common_dtype(*tensors: Tensor | None) -> torch.dtype:
-    """The dtype the given tensors promote to (sizes do not matter: a 0-dim tensor counts like any other)."""
+    """The dtype the given tensors promote to (sizes do not matter: a 0-dim tensor counts like any other).
+
+    Raises ValueError where that is no real or complex one: integers would be rounded on the way.
+    """
     dtype: torch.dtype | None = None
     for x in tensors:
         if x is not None:
             dtype = x.dtype if dtype is None else torch.promote_types(dtype, x.dtype)
     if dtype is None:
         raise ValueError("no tensor was given")
+    if not (dtype.is_floating_point or dtype.is_complex):
+        raise ValueError(f"a recurrence needs real or complex tensors, not {dtype}")
     return dtype
 
 

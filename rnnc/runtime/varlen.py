@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rnnc.runtime.layout import state_dtype
 
-__all__ = ["masked_step", "no_steps", "pack", "pad", "reverse_each", "run_packed", "sequence_lengths", "states_at"]
+__all__ = ["no_steps", "run_packed"]
 
 Layer = Callable[..., tuple[Any, dict[str, Tensor]]]
 
@@ -67,26 +67,6 @@ def reverse_each(x: Tensor, lengths: Sequence[int]) -> Tensor:
     sequence, step = _places(lengths, x.device)
     start = (n.cumsum(0) - n)[sequence]
     return x[:, start + n[sequence] - 1 - step]
-
-
-def masked_step(x: Tensor, lengths: Sequence[int], idle: float) -> Tensor:
-    """A padded coefficient `[N, T, ...]` with `idle` in the steps beyond each length.
-
-    `idle` is what makes such a step leave the state alone: decay 1 (log decay 0), low-rank factors and writes 0; over
-    (max, +) and (logaddexp, +) a = 0 and b = -inf.
-    """
-    inside = torch.arange(x.shape[1], device=x.device) < torch.tensor(lengths, device=x.device).unsqueeze(1)
-    return torch.where(inside.view(*inside.shape, *(1,) * (x.ndim - 2)), x, idle)
-
-
-def states_at(h: Tensor, h0: Tensor, lengths: Sequence[int]) -> Tensor:
-    """The state after the last step of each sequence, `[N, *S]`, from all states `[N, T, *S]`; `h0` where it has no
-    step."""
-    n = torch.tensor(lengths, device=h.device)
-    if h.shape[1] == 0:
-        return h0
-    last = h[torch.arange(len(lengths), device=h.device), (n - 1).clamp(min=0)]
-    return torch.where((n > 0).view(-1, *(1,) * (h0.ndim - 1)), last, h0)
 
 
 def run_packed(
@@ -185,8 +165,9 @@ def _run_ragged(
     owners: list[tuple[list[int], int, int]] = []
     start = 0
     for stop in sorted({n for n in lengths if n > 0} or {0}):
+        place = {i: at for at, i in enumerate(running)}
         still = [i for i in running if lengths[i] > start or stop == 0]
-        kept = torch.tensor([running.index(i) for i in still], device=padded[0].device)
+        kept = torch.tensor([place[i] for i in still], device=padded[0].device)
         rows = torch.tensor(still, device=padded[0].device)
         state = {k: v[kept] for k, v in state.items()}
         y, state = layer(*(x[rows, start:stop] for x in padded), state)

@@ -305,3 +305,33 @@ def test_wrong_arguments() -> None:
         matrix_scan(state, (MicroStep(log_decay=torch.zeros(B, 5, H, K, 1, 1), writes=steps[0].writes),), reads)
     with pytest.raises(ValueError, match="unknown"):
         matrix_scan(state, (MicroStep(decay=torch.rand(H)),), ())
+    with pytest.raises(ValueError, match="at least one micro-step"):
+        matrix_states(state, ())
+    with pytest.raises(ValueError, match="not both"):
+        matrix_scan(state, (MicroStep(decay=torch.rand(H), log_decay=torch.rand(H)),), reads)
+    with pytest.raises(ValueError, match="after"):
+        matrix_scan(state, steps, (Read(reads[0].key, "later"),))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"not \[batch, ..., K, V\]"):
+        matrix_scan(state[0, 0], steps, reads)
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize(("batch", "length"), [(0, 0), (0, 1), (0, 70), (2, 0)])
+def test_nothing_to_do(decay: str, batch: int, length: int) -> None:
+    t = max(length, 1)
+    state, steps, reads = problem("delta", decay, t)
+
+    def cut(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return x[:batch, :length] if x.shape[:2] == (B, t) else x
+        if isinstance(x, tuple):
+            return type(x)(*map(cut, x)) if hasattr(x, "_fields") else tuple(map(cut, x))
+        return x
+
+    state, steps = state[:batch], cut(steps)
+    found, final = matrix_scan(state, steps, cut(reads[:2]))
+    assert [y.shape for y in found] == [(batch, length, H, V)] * 2
+    if length == 0:
+        assert torch.equal(final, state)
+    assert final.shape == state.shape
+    assert matrix_states(state, steps).shape == (batch, length, H, K, V)

@@ -15,6 +15,7 @@ from rnnc.runtime import (
     Update,
     block_scan,
     convolution_scan,
+    lerp_scan,
     linear_scan,
     log_plus_scan,
     matrix_scan,
@@ -39,6 +40,7 @@ def signed(decay: Tensor, k: Tensor, v: Tensor, h0: Tensor) -> Tensor:
 CASES: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] = {
     "linear": (linear_scan, ((B, T, K), (B, T, K), (B, K))),
     "static": (linear_scan, ((K,), (B, T, K), (B, K))),
+    "lerp": (lambda a, b, h: lerp_scan(a.sigmoid(), b, h), ((B, T, K), (B, T, K), (B, K))),
     "convolution": (lambda a, b, h: convolution_scan(a.tanh(), b, h), ((K,), (B, T, K), (B, K))),
     "max_plus": (max_plus_scan, ((B, T, K), (B, T, K), (B, K))),
     "log_plus": (log_plus_scan, ((B, T, K), (B, T, K), (B, K))),

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from runtime_reference import relative
+from torch import Tensor
 
 from rnnc.runtime import (
     block_diagonal,
     block_diagonal_transpose,
     causal_attention,
     causal_conv,
-    causal_convolution,
     cayley,
     circulant,
     circulant_transpose,
     companion,
-    delayed,
     l2norm,
-    power_kernel,
     rmsnorm,
     rotation_blocks,
 )
+from rnnc.runtime.convolution import causal_convolution
 
 F64 = torch.float64
 
@@ -51,13 +51,6 @@ def test_causal_conv(width: int, bias: bool) -> None:
         window.unsqueeze(2).expand(-1, -1, 2, -1), weight.expand(2, 3, width), None if b is None else b.expand(2, 3)
     )
     assert relative(heads[:, :, 1], expected) < 1e-12
-
-
-def test_delayed() -> None:
-    x, buffer = torch.randn(1, 5, 2), torch.randn(1, 2, 2)
-    y, following = delayed(x, buffer)
-    assert torch.equal(y, torch.cat((buffer, x[:, :3]), 1))
-    assert torch.equal(following, x[:, 3:])
 
 
 def test_causal_attention_continues_a_sequence() -> None:
@@ -95,26 +88,29 @@ def test_orthogonal_matrices() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 63, 500])
-@pytest.mark.parametrize("dtype", [F64, torch.complex128, torch.float32, torch.complex64])
-def test_readout_as_a_convolution(dtype: torch.dtype, length: int) -> None:
-    """y_t = sum_n c_n h_t,n with h_t = a h_{t-1} + x_t."""
+@pytest.mark.parametrize("dtype", [F64, torch.complex128, torch.float32, torch.complex64, torch.bfloat16])
+def test_causal_convolution(dtype: torch.dtype, length: int) -> None:
     wide = torch.complex128 if dtype.is_complex else F64
-    a = (
-        torch.rand(3, 8, dtype=F64)
-        if not dtype.is_complex
-        else torch.polar(torch.rand(3, 8, dtype=F64), torch.randn(3, 8, dtype=F64))
-    )
-    c, x = torch.randn(3, 8, dtype=wide), torch.randn(2, length, 3, dtype=wide)
-    a, c, x = (t.to(dtype).to(wide) for t in (a, c, x))
-    h, expected = torch.zeros(2, 3, 8, dtype=wide), []
-    for t in range(length):
-        h = a * h + x[:, t].unsqueeze(-1)
-        expected.append((c * h).sum(-1))
-    found = causal_convolution(x.to(dtype), power_kernel(a.to(dtype), c.to(dtype), length))
-    assert relative(found, torch.stack(expected, 1)) < (1e-10 if wide == dtype else 1e-4)
+    x, kernel = (torch.randn(*s, dtype=wide).to(dtype).to(wide) for s in ((2, length, 3), (length, 3)))
+    expected = torch.stack([(kernel[: t + 1].flip(0) * x[:, : t + 1]).sum(1) for t in range(length)], 1)
+    found = causal_convolution(x.to(dtype), kernel.to(dtype))
+    assert found.dtype == dtype
+    assert relative(found, expected) < {wide: 1e-10, torch.bfloat16: 1e-2}.get(dtype, 1e-4)
 
 
-def test_readout_is_differentiable() -> None:
-    a, c, x = torch.rand(2, 3, dtype=F64), torch.randn(2, 3, dtype=F64), torch.randn(1, 6, 2, dtype=F64)
-    leaves = [t.requires_grad_() for t in (a, c, x)]
-    assert torch.autograd.gradcheck(lambda a, c, x: causal_convolution(x, power_kernel(a, c, 6)), leaves)
+@pytest.mark.parametrize("norm", [l2norm, rmsnorm])
+def test_norms_of_halves_are_computed_in_float32(norm: Callable[..., Tensor]) -> None:
+    """Squares of float16 numbers overflow, and the derivative at zero is 1000 or more, its square more than 65504."""
+    x = torch.full((4, 100), 300.0, dtype=torch.float16)
+    assert relative(norm(x), norm(x.double())) < 1e-3
+    zero = torch.zeros(4, 8, dtype=torch.float16, requires_grad=True)
+    (gradient,) = torch.autograd.grad(norm(zero).sum(), zero)
+    assert gradient.isfinite().all()
+
+
+def test_windows_that_are_too_short() -> None:
+    with pytest.raises(ValueError, match="shorter than the 3"):
+        causal_conv(torch.zeros(2, 2, 3), torch.zeros(3, 4))
+    q, k = torch.zeros(2, 5, 1, 3), torch.zeros(2, 3, 1, 3)
+    with pytest.raises(ValueError, match="5 queries"):
+        causal_attention(q, k, k)

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
-from runtime_reference import relative
 from torch import Tensor, nn
 
-from rnnc.runtime import (
-    causal_conv,
-    last_state,
-    linear_scan,
-    log_plus_scan,
-    masked_step,
-    pack,
-    pad,
-    reverse_each,
-    run_packed,
-    sequence_lengths,
-    states_at,
-)
+from rnnc.runtime import causal_conv, last_state, linear_scan, run_packed
+from rnnc.runtime.varlen import pack, pad, reverse_each, sequence_lengths
 
 F64 = torch.float64
 LENGTHS = [3, 0, 7, 3, 1, 0, 4]
@@ -87,17 +73,6 @@ def test_pad_pack_and_reverse() -> None:
     assert torch.equal(turned[:, :3], x[:, :3].flip(1))
     assert torch.equal(turned[:, 3:10], x[:, 3:10].flip(1))
     assert torch.equal(reverse_each(turned, LENGTHS), x)
-
-
-def test_masked_steps_leave_the_state_alone() -> None:
-    x, h0 = torch.randn(1, int(BOUNDS[-1]), 2, dtype=F64), torch.randn(7, 2, dtype=F64)
-    a, b = (pad(t, LENGTHS) for t in (x.sigmoid(), x))
-    plain = linear_scan(a, b, h0)
-    masked = linear_scan(masked_step(a, LENGTHS, 1.0), masked_step(b, LENGTHS, 0.0), h0)
-    assert relative(masked[:, -1], states_at(plain, h0, LENGTHS)) < 1e-12
-    plain = log_plus_scan(a, b, h0)
-    masked = log_plus_scan(masked_step(a, LENGTHS, 0.0), masked_step(b, LENGTHS, -math.inf), h0)
-    assert relative(masked[:, -1], states_at(plain, h0, LENGTHS)) < 1e-12
 
 
 @pytest.mark.parametrize(

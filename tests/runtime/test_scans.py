@@ -14,6 +14,7 @@ from rnnc.runtime import (
     block_scan,
     convolution_scan,
     last_state,
+    lerp_scan,
     linear_scan,
     log_plus_scan,
     max_plus_scan,
@@ -33,6 +34,7 @@ def linear(a: Tensor, h: Tensor, b: Tensor) -> Tensor:
 
 STEPS: dict[Callable[..., Tensor], Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     linear_scan: linear,
+    lerp_scan: lambda a, h, b: (1 - a) * h + a * b,
     max_plus_scan: lambda a, h, b: torch.maximum(a + h, b),
     min_plus_scan: lambda a, h, b: torch.minimum(a + h, b),
     log_plus_scan: lambda a, h, b: torch.logaddexp(a + h, b),
@@ -47,8 +49,9 @@ def operands(scan: Callable[..., Tensor], steps: int, dtype: torch.dtype = F64) 
             torch.randn(2, steps, 3, 4, 2, dtype=dtype),
             torch.randn(2, 3, 4, 2, dtype=dtype),
         ]
+    first = torch.randn(2, steps, 7, dtype=dtype)
     return [
-        torch.randn(2, steps, 7, dtype=dtype),
+        first.sigmoid() if scan is lerp_scan else first,
         torch.randn(2, steps, 7, dtype=dtype),
         torch.randn(2, 7, dtype=dtype),
     ]
@@ -83,7 +86,7 @@ def test_values_and_gradients_match_the_loop(scan: Callable[..., Tensor], steps:
 @pytest.mark.parametrize("scan", STEPS, ids=lambda f: f.__name__)
 def test_float32_is_close_to_float64(scan: Callable[..., Tensor]) -> None:
     args = operands(scan, 500)
-    args[0] = args[0].sigmoid() if scan is linear_scan else args[0]
+    args[0] = args[0].sigmoid() if scan in (linear_scan, lerp_scan) else args[0]
     found = scan(*(x.float() for x in args))
     assert found.dtype == torch.float32
     assert relative(found, scan_loop(STEPS[scan], *args)) < 1e-4
@@ -247,7 +250,7 @@ def test_convolution(radius: float, dtype: torch.dtype) -> None:
         assert all(relative(found, wanted) < 1e-9 for found, wanted in pairs)
 
 
-@pytest.mark.parametrize("scan", [linear_scan, log_plus_scan, block_scan], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("scan", [linear_scan, lerp_scan, log_plus_scan, block_scan], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("steps", [3, 27])
 def test_gradcheck_twice(scan: Callable[..., Tensor], steps: int) -> None:
     args = [x[..., :2] if scan is not block_scan else x for x in operands(scan, steps)]
@@ -279,6 +282,58 @@ def test_torch_func(scan: Callable[..., Tensor]) -> None:
     assert relative(tangent, sum(g.sum() for g in expected)) < 1e-10  # type: ignore[arg-type]
     shared = torch.func.vmap(lambda a: scan(a, *args[1:]))(torch.stack([args[0], args[0]]))
     assert relative(shared[1], scan(*args)) < 1e-10
+
+
+def test_a_gate_between_the_old_state_and_a_new_value() -> None:
+    """`lerp_scan` is a linear scan: of complex states, with gates that broadcast, at 0 and 1, under each need."""
+    share, new, h0 = operands(lerp_scan, 40, F64)
+    share[:, 5], share[:, 6] = 0.0, 1.0
+    pairs = [(share, new, h0), (share[0, 0], new, h0), (share[..., :1], new, h0), (share, new[:1, :1], h0)]
+    turn = torch.randn(2, 40, 7, dtype=torch.complex128)
+    pairs += [(share, turn, turn[:, 0]), (share[0, 0], new, turn[:, 0])]
+    for a, c, h in pairs:
+        assert relative(lerp_scan(a, c, h), linear_scan(1 - a, a * c, h)) < 1e-12
+    expected = lerp_scan(share, new, h0)
+    assert torch.equal(expected[:, 5], expected[:, 4])
+    assert torch.equal(expected[:, 6], new[:, 6])
+    wanted = gradients(lerp_scan, [share, new, h0])
+    for i in range(3):
+        args = [x.clone().requires_grad_(i == k) for k, x in enumerate((share, new, h0))]
+        torch.manual_seed(1)
+        h = lerp_scan(*args)
+        ((h * torch.randn(h.shape, dtype=F64)).sum() + 3 * h[:, -1].sum()).backward()
+        assert relative(args[i].grad, wanted[i]) < 1e-12  # type: ignore[arg-type]
+
+
+def test_a_convolution_mapped_over_its_coefficient() -> None:
+    """A coefficient that differs within the batch has no kernel: the scan runs."""
+    a, b, h0 = torch.rand(3, 4, dtype=F64), torch.randn(2, 30, 4, dtype=F64), torch.randn(2, 4, dtype=F64)
+    each = torch.stack([convolution_scan(x, b, h0) for x in a])
+    assert relative(torch.func.vmap(lambda x: convolution_scan(x, b, h0))(a), each) < 1e-10
+    slopes = torch.func.vmap(torch.func.grad(lambda x: convolution_scan(x, b, h0).sin().sum()))(a)
+    wanted = [torch.func.grad(lambda x: linear_scan(x, b, h0).sin().sum())(x) for x in a]
+    assert relative(slopes, torch.stack(wanted)) < 1e-10
+    shared = torch.func.vmap(lambda x: convolution_scan(a[0], x, h0))(torch.stack([b, 2 * b]))
+    assert relative(shared[1], convolution_scan(a[0], 2 * b, h0)) < 1e-10
+
+
+@pytest.mark.parametrize("scan", STEPS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(("batch", "steps"), [(0, 30), (0, 0), (2, 0), (0, 3)])
+def test_nothing_to_do(scan: Callable[..., Tensor], batch: int, steps: int) -> None:
+    args = [x[:batch].clone().requires_grad_() for x in operands(scan, max(steps, 1))]
+    args = [x[:, :steps] if i < 2 else x for i, x in enumerate(args)]
+    h = scan(*args)
+    assert h.shape == args[1].shape
+    assert all(g.shape == x.shape for g, x in zip(torch.autograd.grad(h.sum(), args), args, strict=True))
+
+
+def test_wrong_shapes_are_named() -> None:
+    h0 = torch.zeros(2, 3)
+    for a in (torch.zeros(3, 5, 3), torch.zeros(2, 4, 3), torch.zeros(2, 5, 4), torch.zeros(4)):
+        with pytest.raises(ValueError, match="does not broadcast"):
+            linear_scan(torch.zeros(2, 5, 3), a, h0)
+    with pytest.raises(ValueError, match="real or complex"):
+        linear_scan(torch.ones(2, 5, 3, dtype=torch.long), None, torch.ones(2, 3, dtype=torch.long))
 
 
 def test_half_types_run_in_float32() -> None:

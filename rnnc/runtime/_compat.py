@@ -1,0 +1,25 @@
+"""What differs between the versions of torch that are supported, 2.6 and later.
+
+The rest of the runtime and everything that is emitted use only what 2.6 has.  `tests/runtime/test_versions.py` holds
+the list of what is used, with the version each came with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["exporting", "operator"]
+
+# Came with 2.7.  Without it a compiled program is treated like an exported one: correct, one idle chunk longer.
+exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
+def operator(name: str, schema: str, kernel: Callable[..., Any]) -> torch.library.CustomOpDef:
+    """`kernel` as the operator `rnnc::name` of PyTorch, which mutates none of its arguments.
+
+    The schema is written out: how much of it is inferred from annotations has changed from version to version.
+    """
+    return torch.library.custom_op(f"rnnc::{name}", kernel, mutates_args=(), schema=schema)
