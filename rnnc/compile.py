@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import linecache
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -20,6 +21,7 @@ from rnnc.ir.dims import Dim
 if TYPE_CHECKING:
     from rnnc.analysis.forms import Recurrence
     from rnnc.analysis.report import Report
+    from rnnc.backends import Backend
     from rnnc.ir.graph import CellIR
     from rnnc.spec import Spec
 
@@ -41,9 +43,10 @@ def compile(
     from state names.
 
     The class has the attributes `source` (the emitted text), `recurrence` and `report`; it and its instances can be
-    pickled and copied.  Raises SpecError where the spec is wrong (E01xx-E05xx) or the strategy is not legal (E06xx).
+    pickled and copied.  Where this machine cannot run what a backend emits (no GPU for "triton"), a RuntimeWarning says
+    so and the torch backend is taken.  Raises SpecError where the spec is wrong (E01xx-E05xx) or the strategy is not legal (E06xx).
     """
-    request = Request(spec=spec, cell=cell, backend=backend, strategy=_frozen(strategy), hyper=dict(hyper))
+    request = Request(spec=spec, cell=cell, backend=backend, strategy=_frozen(strategy), hyper=dict(hyper)).here()
     return _build(request, request.emit())
 
 
@@ -87,16 +90,28 @@ class Request:
         dims = tuple(replace(d, default=Dim.of(int(str(sizes[d.name])))) if d.name in sizes else d for d in cell.dims)
         return replace(cell, dims=dims)
 
-    def emit(self) -> str:
+    def loaded_backend(self) -> Backend:
         from rnnc.backends import BACKENDS, load_backend
-        from rnnc.ir.rounding import keep_digits
 
         if self.backend != "auto" and self.backend not in BACKENDS:
             known = ", ".join(f"`{b}`" for b in BACKENDS)
             raise error("E0601", f"there is no backend `{self.backend}`", f"known backends: {known}, and `auto`")
+        return load_backend(self.backend)
+
+    def here(self) -> Request:
+        """The request, for the torch backend where this machine cannot run what the one asked for emits."""
+        missing = self.loaded_backend().unavailable()
+        if missing is None:
+            return self
+        warnings.warn(f"{missing}: this layer runs by the torch backend instead", RuntimeWarning, stacklevel=3)
+        return replace(self, backend="torch")
+
+    def emit(self) -> str:
+        from rnnc.ir.rounding import keep_digits
+
+        backend = self.loaded_backend()
         cell = self.lower()
         dims = {d.name: int(str(self.hyper[d.name])) for d in cell.dims if d.name in self.hyper}
-        backend = load_backend(self.backend)
         return backend.emit(keep_digits(cell), dims=dims or None, strategy=self.strategy, sources=self.spec.sources)
 
 

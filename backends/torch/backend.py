@@ -26,6 +26,11 @@ def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, 
     return emit_file(cell, made, sources)
 
 
+def unavailable() -> str | None:
+    """None: PyTorch runs everywhere."""
+    return None
+
+
 def require_inputs(cell: CellIR) -> None:
     """SpecError for a cell, or one that it calls, whose inputs do not say how many sequences and steps there are."""
     for part in (cell, *cell.subcells):

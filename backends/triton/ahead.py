@@ -125,7 +125,7 @@ def _nvidia(code: str) -> tuple[int, int]:
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(code)
         file.flush()
-        command = [
+        command: list[str | Path] = [
             tool if tool.exists() else folder / "ptxas",
             "-v",
             f"--gpu-name={target}",

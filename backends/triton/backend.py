@@ -6,6 +6,7 @@ import hashlib
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 
 from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.backends.kernels.region import find_region
@@ -33,6 +34,19 @@ def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, 
         made[c] = (p.recurrence.cell, choices, why)
     text = emit_file(cell, made, sources, Kernels(texts=tuple(writer.texts)))
     return writer.with_imports(text)
+
+
+def unavailable() -> str | None:
+    """Why Triton kernels cannot run here: no triton, or no GPU and no interpreter either."""
+    if find_spec("triton") is None:
+        return "Triton is not installed (pip install rnnc[triton])"
+    import torch
+
+    from rnnc.runtime.gpu.recurrence import interpreted
+
+    if torch.cuda.is_available() or interpreted():
+        return None
+    return "Triton kernels need a CUDA or HIP device, and PyTorch finds none"
 
 
 def _plans(cell: CellIR, dims: Mapping[str, int] | None, strategy: Strategies) -> dict[CellIR, Plan]:
