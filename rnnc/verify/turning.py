@@ -7,7 +7,7 @@ r e^(i theta) with r >= 0 that may depend on the input and a theta that does not
 from __future__ import annotations
 
 from rnnc.analysis.elementary import NONNEGATIVE
-from rnnc.analysis.forms import Elementwise, Recurrence
+from rnnc.analysis.forms import Coupled, Elementwise, Recurrence
 from rnnc.analysis.intervals import within
 from rnnc.analysis.products import is_static
 from rnnc.analysis.ranges import VIEWS, Ranges
@@ -22,10 +22,35 @@ def fixed_angles(recurrence: Recurrence, layer: Layer) -> str:
         return ""
     if layer.fixed_transition:
         return "the transition is the same at every step"
-    form = forms[0]
-    if isinstance(form, Elementwise) and form.a is not None and _fixed(Ranges.of(recurrence.cell), form.a):
+    form, ranges = forms[0], Ranges.of(recurrence.cell)
+    if isinstance(form, Elementwise) and form.a is not None and _fixed(ranges, form.a):
         return "a diagonal of moduli that depend on the input and angles that do not"
+    if isinstance(form, Coupled) and _one_factor(ranges, [a for row in form.a for a in row if a is not None]):
+        return "one fixed matrix, times a number that is never negative"
     return ""
+
+
+_BROADCASTS = frozenset({"lift", "expand", "broadcast"})
+
+
+def _one_factor(ranges: Ranges, nodes: list[NodeId]) -> bool:
+    """Whether the nodes are fixed numbers times the same product, which is never negative."""
+    varying = [_varying(ranges, node) for node in nodes]
+    return all(v is not None and v == varying[0] for v in varying)
+
+
+def _varying(ranges: Ranges, node: NodeId) -> tuple[NodeId, ...] | None:
+    """The factors of a product that are not the same at every step; None if one of them may be negative."""
+    n = ranges.nodes[node]
+    if is_static(ranges, node):
+        return ()
+    if n.op in _BROADCASTS or n.op == "neg":
+        return _varying(ranges, n.args[0])
+    if n.op == "mul":
+        found = [_varying(ranges, a) for a in n.args]
+        parts = [i for f in found if f is not None for i in f]
+        return None if None in found else tuple(sorted(parts))
+    return (node,) if n.type.dtype == "real" and within(ranges.real(node), NONNEGATIVE) else None
 
 
 def _fixed(ranges: Ranges, node: NodeId) -> bool:
@@ -40,6 +65,8 @@ def _fixed(ranges: Ranges, node: NodeId) -> bool:
             return within(ranges.real(n.args[0]), NONNEGATIVE) and is_static(ranges, n.args[1])
         case "mul" | "div":
             return all(_fixed(ranges, a) for a in n.args)
+        case "complex":
+            return _one_factor(ranges, list(n.args))
         case "exp":
             return _fixed_imaginary(ranges, n.args[0])
         case op if op in VIEWS:

@@ -115,6 +115,34 @@ def named(order: list[str]) -> dict[str, str]:
     return dict(zip(("h", "z", "k", "v", "a", "A"), order, strict=False)) | {"C": "Cell", "x": "u"}
 
 
+TURNS = (
+    "polar({z}, t) * {h} + {k}",
+    "{k} + {h} * polar({z}, t)",
+    "{z} * (polar(1, t) * {h}) + {k}",
+    "complex({z} * cos(t), sin(t) * {z}) * {h} + {k}",
+    "exp(complex(0, t)) * {z} * {h} + {k}",
+    "turned({h}, {z}, t) + {k}",
+)
+TURN_CLAIMS = ("linear in {h}", "not recognizes parity", "not recognizes mod(3)", "not recognizes unary_mod(2)")
+
+
+def turning(names: dict[str, str], update: str) -> str:
+    body = """fn turned(h: complex[n], r: real[n], t: real[n]) -> complex[n] { polar(r, t) * h }
+cell {C}(d: dim, n: dim) {
+  input {x}: real[d]
+  param t: real[n]
+  gate {z}: real[n] in (0, 1) = sigmoid(linear({x}))
+  let {k}: complex[n] = complex(linear[n]({x}), linear[n]({x}))
+  state {h}: complex[n] = 0
+  {h} <- UPDATE
+  output y: real[n] = re({h}')
+  expect { CLAIMS }
+}"""
+    for key, value in names.items():
+        body = body.replace("{" + key + "}", value)
+    return body.replace("UPDATE", update.format(**names)).replace("CLAIMS", "; ".join(TURN_CLAIMS).format(**names))
+
+
 USUAL = {"h": "S", "z": "beta", "k": "k", "v": "v", "a": "a", "A": "A", "C": "Usual", "x": "x"}
 
 
@@ -138,3 +166,9 @@ def test_a_leaky_average(order: list[str], update: str, gate: str) -> None:
 def test_verdicts_on_floats_are_about_the_update_as_it_is_written(update: str) -> None:
     text = leaky(USUAL, update, GATES[0]).replace("stable }", "stable; not recognizes parity under float32 }")
     assert verdicts(text)[-1] == ("unknown" if update in ROUNDED_OTHERWISE else "proved")
+
+
+@settings(max_examples=15)
+@given(order=NAMES, update=st.sampled_from(TURNS))
+def test_a_gated_rotation(order: list[str], update: str) -> None:
+    assert verdicts(turning(named(order), update)) == ("proved", "proved", "proved", "unknown")

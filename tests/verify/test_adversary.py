@@ -1,0 +1,105 @@
+"""An adversary against the ceilings: random cells, and for everything that is called impossible a search for weights.
+
+A closure in exact numbers, of letters inside the declared domains, disproves "not recognizes" under every precision
+model in which states with finitely many values are kept.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from random import Random
+
+import pytest
+from adversary import Known, lowered, machines, random_cell
+
+import rnnc
+from rnnc.frontend import ast
+from rnnc.verify.claims import target_of
+from rnnc.verify.closure import Closure, close_machine
+from rnnc.verify.engine import Engine
+from rnnc.verify.languages.dfa import DFA
+from rnnc.verify.structural import Subject
+from rnnc.verify.target import Target
+
+LANGUAGES = """
+language Even over {a, b} = regex "([ab][ab])*"
+language SeenB over {a, b} = regex "[ab]*b[ab]*"
+language EndsA over {a, b} = regex "[ab]*a"
+language Third over {a, b} = regex "(b*ab*ab*a)*b*"
+language OddBlocks over {a, b} = regex "(a|b(bb)*a)*(bb)*"
+"""
+TWO = (
+    *("recognizes parity", "recognizes mod(3)", "recognizes mod(4)", "recognizes alternating", "recognizes Even"),
+    *("recognizes SeenB", "recognizes EndsA", "recognizes Third", "recognizes OddBlocks"),
+    *("tracks group S(3, letters = generators)", "tracks group Z(2)", "tracks group D(4, letters = generators)"),
+)
+ONE = ("recognizes unary_mod(2)", "recognizes unary_mod(3)", "recognizes unary_mod(4)")
+CLAIMS = (*TWO, *ONE)
+MODELS = ("finite_precision", "eta_finite", "exact", "log_precision")
+MOST = 16  # states of a machine
+
+
+@cache
+def targets() -> tuple[Target, ...]:
+    body = "state s: real = 0; s <- s; output y: real = s'"
+    spec = rnnc.parse(f"{LANGUAGES}\ncell Ask() {{ {body}; expect {{ {'; '.join(CLAIMS)} }} }}")
+    assert spec.check().items == [], [d.message for d in spec.check().items]
+    return tuple(target_of(spec, c) for c in spec.lower("Ask").expect if isinstance(c, ast.Claim))
+
+
+def dfa_of(target: Target) -> DFA:
+    assert target.dfa is not None
+    return target.dfa
+
+
+def attack(seed: int, draws: int, found: Counter[str]) -> None:
+    """All claims about one random cell, then random weights against what was called impossible."""
+    rng = Random(seed)
+    text = random_cell(rng)
+    given = lowered(text, ("linear in h",))
+    if given is None:
+        found["refused"] += 1
+        return
+    found["cells"] += 1
+    engine = Engine(Subject(cell=given[1]), budget=0)
+    judged = [
+        (t, m, engine.decide(t, precision=m))
+        for t in targets()
+        for m in MODELS  # type: ignore[arg-type]
+    ]
+    no = {(t.what, m): r for t, m, r in judged if r.verdict == "refuted"}
+    found["impossible"] += len(no)
+    assert not any(r.verdict == "proved" for _, _, r in judged)
+    for letters in (("p", "q"), ("p",)):
+        for machine in machines(given[1], letters, rng, draws):
+            steps: dict[tuple[object, str], object] = {}
+            for target in targets():
+                dfa = dfa_of(target)
+                if len(dfa.alphabet) != len(letters):
+                    continue
+                known = Known(machine, steps, dict(zip(dfa.alphabet, letters, strict=True)))
+                closed = close_machine(known, dfa, MOST, seconds=1)  # type: ignore[arg-type]
+                if isinstance(closed, Closure):
+                    found["closed"] += 1
+                    wrong = [(m, no[target.what, m].reason) for m in MODELS if (target.what, m) in no]
+                    assert not wrong, f"seed {seed}: {target.what} can be done: {wrong}\n{text}\n{machine.inputs}"
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_no_random_weights_do_what_is_called_impossible(part: int) -> None:
+    found: Counter[str] = Counter()
+    for seed in range(16 * part, 16 * part + 16):
+        attack(seed, 12, found)
+    assert found["refused"] <= 2
+    assert found["impossible"] > 50  # the ceilings say something
+    assert found["closed"] > 8  # and the weights do something
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(40))
+def test_no_random_weights_at_length(part: int) -> None:
+    found: Counter[str] = Counter()
+    for seed in range(1000 + 25 * part, 1025 + 25 * part):
+        attack(seed, 60, found)
+    assert found["closed"] > 10
