@@ -286,6 +286,8 @@ def power(a: Number, b: Number) -> Number:
         return sqrt(a) ** b.numerator
     if a == 1:
         return ONE
+    if isinstance(a, Asymptotic) and not a.terms and a.error == EXPONENTIAL and isinstance(b, Fraction) and b > 0:
+        return a  # a power of something exponentially small is exponentially small
     return exp(b * log(a))
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
-from rnnc.exact import I, pi
+from rnnc.analysis.ranges import Ranges
+from rnnc.exact import I, NotExact
 from rnnc.exact import functions as fn
 from rnnc.ir.domains.concrete import site_of
+from rnnc.ir.domains.exact import ExactDomain
+from rnnc.ir.evaluate import evaluate
 from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.ops import OPS
 from rnnc.ir.ops.table import Site
+from rnnc.ir.types import Interval
 from rnnc.verify.witness.expressions import Expression, LinearSystem, NotAffine
-from rnnc.verify.witness.numbers import ONE, ZERO, forward
+from rnnc.verify.witness.numbers import ONE, ZERO, Number, forward, infinite, is_real, modulus, size
 from rnnc.verify.witness.rules import UNARY
 from rnnc.verify.witness.want import VIEWS, Array, Conflict, empty, join
 
@@ -59,8 +63,9 @@ class Branch:
 class Evaluation:
     """One cell at fixed dims, in some contexts."""
 
-    def __init__(self, cell: CellIR, dims: Mapping[str, int], contexts: Contexts) -> None:
+    def __init__(self, cell: CellIR, dims: Mapping[str, int], contexts: Contexts, ranges: Ranges | None = None) -> None:
         self.cell, self.dims, self.contexts = cell, dims, contexts
+        self.ranges = ranges or Ranges.of(cell)
         self._sites: dict[NodeId, Site] = {}
         self._constants: dict[NodeId, Array] = {}
         self.varies = self._kinds()
@@ -111,27 +116,31 @@ class Evaluation:
             out[same] = row
         return out
 
+    def possible(self, node: NodeId, target: Array) -> bool:
+        """Whether the values lie in the proven range of the node, its ends included."""
+        wanted = {x for x in target.reshape(-1) if x is not None}
+        if self.cell.nodes[node].type.dtype == "complex":
+            lengths = [modulus(z) for z in wanted]
+            interval = self.ranges.modulus(node)
+            return all(length is None or _in_closure(interval, length) for length in lengths)
+        interval = self.ranges.real(node)
+        return all(is_real(x) and _in_closure(interval, x) for x in wanted)
+
     # ------------------------------------------------------------ values
 
-    def constant(self, n: Node) -> Array:
-        """Of a leaf without arguments that is no input, parameter or state."""
-        if n.id not in self._constants:
-            value = n.attr("value")
-            shape = self.shape(n.id)
-            if n.op == "const":
-                array = (
-                    np.broadcast_to(_exact(value), shape) if isinstance(value, tuple) else np.full(shape, _exact(value))
-                )
-            else:
-                found = OPS[n.op].value
-                assert found is not None
-                plain = np.asarray(found(np, self.site(n.id)))
-                array = np.array([Expression(Fraction(float(x))) for x in plain.reshape(-1)], dtype=object)
-                array = array.reshape(shape)
-            out = np.empty((len(self.contexts), *shape), dtype=object)
-            out[...] = array
-            self._constants[n.id] = out
-        return self._constants[n.id]
+    def constant(self, node: NodeId) -> Array:
+        """Of a node that is made of constants only."""
+        if node not in self._constants:
+            shape = self.shape(node)
+            out = np.full((len(self.contexts), *shape), UNKNOWN, dtype=object)
+            try:
+                value = evaluate(self.cell, ExactDomain(self.cell, self.dims, {}), [node])[node]
+            except NotExact:
+                value = None
+            if value is not None and value.dtype == object:
+                out[...] = _wrap(np.broadcast_to(value, shape))
+            self._constants[node] = out
+        return self._constants[node]
 
     def known(self, b: Branch, node: NodeId) -> Array:
         """[context, ...] of numbers or None."""
@@ -164,10 +173,12 @@ class Evaluation:
             case "state":
                 have = self.contexts.states.get(n.id)
                 return _wrap(self.unwanted(n.id) if have is None else have)
-            case _ if not n.args:
-                return self.constant(n)
+            case _ if self.free(n.id):
+                return self.constant(n.id)
         if not symbolic and (n.op in ("einsum", "take") and self.has_param[n.id]):
             return _wrap(self.unwanted(n.id)) if chosen is None else chosen
+        if chosen is not None and not symbolic and (b.wanted[n.id] != None).all():  # noqa: E711
+            return chosen
         found = self._apply(b, n, symbolic, memo)
         if chosen is None or (symbolic and self.shaped(b, n.id)):
             return found
@@ -277,6 +288,15 @@ class Evaluation:
         return n.op == "param" or (linear and self.has_param[node] and all(self._static_affine(a) for a in n.args))
 
 
+def _in_closure(interval: Interval, x: Number) -> bool:
+    """False only where x is clearly outside."""
+    sign = infinite(x)
+    near = math.inf * sign if sign else size(x)
+    slack = 1e-6 * (1 + abs(near)) if not sign else 0.0
+    low = interval.lo is None or near >= float(interval.lo) - slack
+    return low and (interval.hi is None or near <= float(interval.hi) + slack)
+
+
 def tokens_of(cell: CellIR, dims: Mapping[str, int]) -> dict[NodeId, tuple[int, int]]:
     """(stride, size of the vocabulary) of every input of tokens or bools."""
     found: dict[NodeId, tuple[int, int]] = {}
@@ -327,11 +347,3 @@ def _forward(op: str, e: Expression) -> Expression:
     if e.terms or e.constant is None:
         return UNKNOWN
     return Expression(-e.constant if op == "neg" else e.constant if op == "real" else forward(op, e.constant))
-
-
-def _exact(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return np.array([_exact(v) for v in value], dtype=object)
-    if isinstance(value, (int, Fraction)):
-        return Expression(Fraction(value))
-    return Expression(pi) if value == "pi" else UNKNOWN

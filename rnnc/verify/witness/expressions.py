@@ -36,8 +36,10 @@ class Expression:
     zeros: frozenset[Variable] = frozenset()
 
     def __add__(self, other: Expression | int) -> Expression:
-        if isinstance(other, int):  # numpy starts its sums with 0
+        if isinstance(other, int) or other is NOTHING:  # numpy starts its sums with 0
             return self
+        if self is NOTHING:
+            return other
         if self.constant is None or other.constant is None:
             return Expression(None)
         zeros = self.zeros | other.zeros
@@ -68,6 +70,8 @@ class Expression:
                 return Expression(None)
         if self.terms and other.terms:
             raise NotAffine
+        if not (self.terms or self.constant or self.zeros) or not (other.terms or other.constant or other.zeros):
+            return NOTHING
         x, y = (self, other) if not self.terms else (other, self)
         assert x.constant is not None
         assert y.constant is not None
@@ -94,6 +98,9 @@ class Expression:
     @property
     def is_real(self) -> bool:
         return (self.constant is None or is_real(self.constant)) and all(map(is_real, self.terms.values()))
+
+
+NOTHING = Expression(ZERO)
 
 
 def _without(y: Expression) -> Expression:

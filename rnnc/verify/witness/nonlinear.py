@@ -21,8 +21,8 @@ from rnnc.verify.witness.evaluation import Contexts
 from rnnc.verify.witness.numbers import HALF, ONE, ZERO, Number
 from rnnc.verify.witness.permutations import compose, point_actions
 from rnnc.verify.witness.solver import Solver
-from rnnc.verify.witness.targets import Proposal, Start, Targets, block_of, start_of, starting
-from rnnc.verify.witness.want import Array, empty
+from rnnc.verify.witness.targets import Proposal, Start, Targets, start_of, starting
+from rnnc.verify.witness.want import VIEWS, Array, empty
 
 AUTOMATON = (
     "one unit for each state and letter, on after a step that read that letter in that state",
@@ -74,22 +74,38 @@ def units_needed(dfa: DFA) -> int:
 
 
 def automata(cell: CellIR, states: tuple[State, ...], solver: Solver, dfa: DFA) -> Iterator[tuple[Proposal, Contexts]]:
-    """For each state that may carry the units, each set of states that are pinned, and each pair of values."""
+    """For each set of states that are pinned, each state that may carry the units, and each pair of values."""
     units = units_of(dfa)
-    for count in range(min(len(states), MOST_PINNED + 1)):
+    pinnable = [t for t in states if _is_known(start_of(solver, t.name))]
+    for pinned in _pins(cell, pinnable):
+        starts = [(t, start_of(solver, t.name)) for t in pinned]
         for s in states:
             shape = solver.shape(s.node)
-            if not shape or shape[-1] < max(3, len(units.units)):
-                continue
-            others = [t for t in states if t is not s]
-            for pinned in combinations(others, count):
-                starts = [start_of(solver, t.name) for t in pinned]
-                if any(
-                    start.learned or start.vector(list(np.ndindex(*start.values.shape))) is None for start in starts
-                ):
-                    continue
+            if s not in pinned and shape and shape[-1] >= max(3, len(units.units)):
                 for values in VALUES:
-                    yield _proposal(solver, s, dfa, units, values, list(zip(pinned, starts, strict=True)))
+                    yield _proposal(solver, s, dfa, units, values, starts)
+
+
+def _is_known(start: Start) -> bool:
+    return not start.learned and all(x is not None for x in start.values.reshape(-1))
+
+
+def _pins(cell: CellIR, states: list[State]) -> Iterator[tuple[State, ...]]:
+    """Which states to pin: first those that no gate or weight of zero can silence."""
+    first = tuple(t for t in states if _is_loud(cell, t.node))
+    yield first
+    for count in range(min(len(states), MOST_PINNED) + 1):
+        for chosen in combinations(states, count):
+            if chosen != first:
+                yield chosen
+
+
+def _is_loud(cell: CellIR, node: NodeId) -> bool:
+    """Whether something other than a product reads it."""
+    for n in cell.nodes:
+        if node in n.args and (n.op not in ("mul", "einsum") and (n.op not in VIEWS or _is_loud(cell, n.id))):
+            return True
+    return False
 
 
 def _configurations(dfa: DFA, units: Units) -> list[tuple[tuple[int, ...] | None, int]]:
@@ -136,19 +152,15 @@ def _proposal(
     start = start_of(solver, s.name)
     before, after = empty((len(contexts), *shape)), empty((len(contexts), *shape))
     hints = np.zeros((len(contexts), *shape), dtype=int)
-    block = block_of(solver, s.node)
-    block = (*block, *(0,) * (len(shape) - len(block) - 1))
     for k, ((carried, state), letter) in enumerate(contexts):
         for j in range(shape[-1]):
-            at = (*block, j)
-            initial = ZERO if start.learned else start.at(at)
-            before[(k, *at)] = initial if carried is None else on if j in carried else off
-            true = 0
-            if j < len(units.units):
-                i, p, a = units.units[j]
-                true = (units.components[i][state] == p) + (a == letter)
-            hints[(k, *at)] = true
-            after[(k, *at)] = on if true == 2 else off
+            true = _conditions(units, j, state, letter)
+            for block in _blocks(solver, s):
+                at = (*block, j)
+                initial = ZERO if start.learned else start.at(at)
+                before[(k, *at)] = initial if carried is None else on if j in carried else off
+                hints[(k, *at)] = true
+                after[(k, *at)] = on if true == 2 else off
     targets: Targets = {s.update: after} | (starting(solver, start, {}) or {})
     known: dict[NodeId, Array] = {s.node: before}
     for t, value in pinned:
@@ -160,6 +172,21 @@ def _proposal(
         Proposal(construction=AUTOMATON[0], source=AUTOMATON[1], targets=targets),
         Contexts(letters=tuple(a for _, a in contexts), states=known, hints=hints),
     )
+
+
+def _conditions(units: Units, j: int, state: int, letter: int) -> int:
+    """How many of unit j's two conditions hold."""
+    if j >= len(units.units):
+        return 0
+    i, p, a = units.units[j]
+    return (units.components[i][state] == p) + (a == letter)
+
+
+def _blocks(solver: Solver, s: State) -> list[tuple[int, ...]]:
+    """Every block of the per axes does the same; of further axes the first entry."""
+    per = solver.site(s.node).per
+    rest = len(solver.shape(s.node)) - len(per) - 1
+    return [(*at, *(0,) * rest) for at in np.ndindex(*per)]
 
 
 def _reachable(dfa: DFA) -> set[int]:

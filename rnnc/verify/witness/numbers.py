@@ -48,7 +48,11 @@ def size(x: Number) -> float:
 
 
 def is_real(x: Number) -> bool:
-    return isinstance(x, Fraction) or fn.im(x) == 0
+    if isinstance(x, Fraction):
+        return True
+    if isinstance(x, Asymptotic):
+        return all(isinstance(c, Fraction) or c.is_real for c in x.terms.values())
+    return x.is_real
 
 
 def infinite(x: Number) -> int:

@@ -152,22 +152,22 @@ def _pow(w: Want) -> Iterator[Option]:
 
 
 def _extremum(w: Want) -> Iterator[Option]:
-    """One argument has the value; the other is below it (above it, for a minimum), or is made so by one."""
+    """One argument has the value; the other is below it (a minimum: above), is left open, or is infinitely far."""
     sign = 1 if w.node.op == "max" else -1
 
-    def rule(first: bool) -> Rule:
+    def rule(first: bool, far: bool) -> Rule:
         def found(t: Number, a: Number | None, b: Number | None) -> Pair | None:
             mine, other = (a, b) if first else (b, a)
             if mine is not None and mine != t:
                 return None
             if other is not None and sign * (size(t) - size(other)) < 0:
                 return None
-            least = None if other is not None else t - sign
-            return (t, least) if first else (least, t)
+            rest = t - OMEGA * sign if far and other is None else None
+            return (t, rest) if first else (rest, t)
 
         return found
 
-    yield from _entrywise(w, (rule(True), rule(False)))
+    yield from _entrywise(w, tuple(rule(first, far) for far in (False, True) for first in (True, False)))
 
 
 # ---------------------------------------------------------------- complex numbers

@@ -33,6 +33,7 @@ from rnnc.verify.witness.want import Array, Conflict, empty
 from rnnc.verify.witness.witness import TAU, Witness
 
 MOST_STEPS = 2000  # nodes taken for one proposal
+FEW_STEPS = 40  # where nearly every guess is right or none is
 MOST_ROUNDED = 400  # states in floating point, beyond those that exact arithmetic has
 
 
@@ -111,9 +112,9 @@ def _attempts(recurrence: Recurrence, dims: Mapping[str, int], dfa: DFA, clock: 
         if group.kind == "nonlinear":
             states = tuple(cell.state(s) for s in group.states)
             plain = Solver(cell, dims, Contexts(letters=tuple(range(len(dfa.alphabet)))), clock)
-            for steps in (MOST_STEPS // 8, 2 * MOST_STEPS):
+            for steps in (FEW_STEPS, MOST_STEPS // 8, 2 * MOST_STEPS):
                 for proposal, contexts in automata(cell, states, plain, dfa):
-                    inner = Solver(cell, dims, contexts, clock)
+                    inner = plain.at(contexts)
                     branch = solve(inner, proposal, steps)
                     if branch is not None:
                         yield Attempt(proposal=proposal, group=group, solver=inner, branch=branch)
@@ -141,7 +142,7 @@ def _settings(
         constant[...] = start.values
         known[s.node] = constant
         pins[s.update] = constant
-    yield Solver(cell, dims, Contexts(letters=letters, states=known), clock), pins
+    yield plain.at(Contexts(letters=letters, states=known)), pins
     yield plain, {}
 
 
@@ -187,7 +188,7 @@ def solve(solver: Solver, proposal: Proposal, steps: int = MOST_STEPS) -> Branch
 def able_bits(solver: Solver, form: Elementwise) -> frozenset[BitLetter]:
     """What a single letter can do to a bit of an elementwise state."""
     states = {node: value[:1] for node, value in solver.contexts.states.items()}
-    alone = Solver(solver.cell, solver.dims, Contexts(letters=(0,), states=states), solver.clock)
+    alone = solver.at(Contexts(letters=(0,), states=states))
     start = start_of(alone, form.state)
     where = next(iter(places(alone.shape(alone.cell.state(form.state).node), 1)), None)
     found = set()

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from rnnc.analysis.ranges import Ranges
 from rnnc.exact import NotExact
 from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.verify.witness.domains import two_points
 from rnnc.verify.witness.evaluation import Branch, Contexts, Evaluation
 from rnnc.verify.witness.expressions import NotAffine
-from rnnc.verify.witness.numbers import ONE, Number, is_real
+from rnnc.verify.witness.numbers import ONE, Number
 from rnnc.verify.witness.rules import options
 from rnnc.verify.witness.want import VIEWS, Array, Conflict, Want, join
 
@@ -61,17 +62,26 @@ class Clock:
 class Solver(Evaluation):
     """For one cell at fixed dims."""
 
-    def __init__(self, cell: CellIR, dims: Mapping[str, int], contexts: Contexts, clock: Clock) -> None:
-        super().__init__(cell, dims, contexts)
+    def __init__(
+        self,
+        cell: CellIR,
+        dims: Mapping[str, int],
+        contexts: Contexts,
+        clock: Clock,
+        ranges: Ranges | None = None,
+    ) -> None:
+        super().__init__(cell, dims, contexts, ranges)
         self.clock = clock
+
+    def at(self, contexts: Contexts) -> Solver:
+        """The same cell in other contexts."""
+        return Solver(self.cell, self.dims, contexts, self.clock, self.ranges)
 
     # ------------------------------------------------------------ wanting
 
     def want(self, b: Branch, node: NodeId, target: Array) -> None:
         """Adds a want; raises Conflict."""
-        if self.cell.nodes[node].type.dtype != "complex" and not all(
-            x is None or is_real(x) for x in target.reshape(-1)
-        ):
+        if not self.possible(node, target):
             raise Conflict
         target = self.spread(node, target)
         new = join(b.wanted.get(node), target)
