@@ -103,7 +103,7 @@ def _cycle(c: Lowering, binding: Binding, span: Span) -> ErrorValue:
         f"`{binding.name}` depends on itself",
         span,
         label=chain,
-        help="carry the value from step to step with a `state`; what it was before is `prev(...)`, or a state without prime",
+        help="carry the value over steps with a `state`; what it was before is `prev(...)`, or a state without prime",
     )
 
 

@@ -139,7 +139,7 @@ def read_given(
         elif kinds[name] == "dim":
             size = _whole(value)
             if size is None or size <= 0:
-                c.error("E0302", f"the dim `{name}` is a positive whole number, not {value!r}", places[name])
+                c.error("E0302", f"the dim `{name}` is a positive whole number, not {_shown(value)}", places[name])
             else:
                 dims[name] = size
         else:
@@ -147,13 +147,17 @@ def read_given(
             if number is None:
                 c.error(
                     "E0302",
-                    f"`{name}` cannot be {value!r}",
+                    f"`{name}` cannot be {_shown(value)}",
                     places[name],
                     help=f"it is declared `{name}: {kinds[name]}`",
                 )
             else:
                 known[name] = number
     return known, dims
+
+
+def _shown(value: object) -> str:
+    return str(value) if isinstance(value, Fraction) else repr(value)
 
 
 def _whole(value: object) -> int | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -171,9 +172,10 @@ def rate_at(step: int, config: TrainConfig) -> float:
 def place(model: nn.Module, config: TrainConfig) -> nn.Module:
     """`model` on its device and in its dtype.  Raises SpecError E0705 where there is no such device."""
     try:
+        torch.zeros(1, device=config.device).item()  # the device "meta" holds no numbers
         return model.to(torch.device(config.device), DTYPES[config.dtype])
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = shorten(str(error).splitlines()[0], 90, placeholder=" ...")
         raise training_error(
             "E0705", f"cannot use the device '{config.device}': {reason}", help="--device cpu"
         ) from None

@@ -9,6 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rnnc.training.config import Hyper, TrainConfig, training_error
 from rnnc.training.fit import Fit, fit
 from rnnc.training.record import Record, plain
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A cell, a task and how the one is trained on the other: everything is checked, nothing has run."""
+    """A cell, a task and how the one is trained on the other: everything is checked, nothing has run.
+
+    `source` is the text of the spec with all that it imports.
+    """
 
     cell: CellIR
     task: Task
@@ -45,10 +50,10 @@ class Session:
         )  # fmt: skip
         return {
             "cell": self.cell.name,
-            "spec_sha256": hashlib.sha256(self.source.encode()).hexdigest(),
+            "spec_sha256": _digest(self.source.encode()),
             "hyperparameters": plain(self.hyper),
             "dims": self.fit.dims,
-            "text": str(config.text) if config.text else None,
+            "text_sha256": _digest(config.text.read_bytes()) if config.text else None,
             **{key: getattr(config, key) for key in keys},
         }
 
@@ -64,6 +69,7 @@ class Session:
             this = replace(self, config=replace(self.config, seed=seed))
             width, layers = self.config.width, self.config.layers
             model = place(build(self.layer_class, self.fit, self.task, width, layers, seed), this.config)
+            out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is found before training, not after
             parameters = sum(p.numel() for p in model.parameters())
             name = "checkpoint.safetensors" if len(chosen) == 1 else f"checkpoint-seed{seed}.safetensors"
             run = Run(model=model, task=self.task, config=this.config, identity=this.identity, checkpoint=out / name)
@@ -85,10 +91,9 @@ def prepare(spec: Spec, cell: str | None, config: TrainConfig, hyper: Hyper, lab
 
     try:
         task = make_task(config.task, config.text)
+        _check_lengths(task, config)
     except TaskError as error:
-        raise training_error("E0701", str(error)) from None
-    if task.fixed_length is None and min(config.train_length, *config.lengths(None)) < task.min_length:
-        raise training_error("E0701", f"{task.name} needs sequences of at least {task.min_length} steps")
+        raise training_error("E0701", str(error), error.help) from None
     ir = spec.lower(cell, **hyper)
     known = {p.name for p in ir.dims}
     dims = {name: _whole(name, value) for name, value in hyper.items() if name in known}
@@ -102,9 +107,25 @@ def prepare(spec: Spec, cell: str | None, config: TrainConfig, hyper: Hyper, lab
         config=config,
         layer_class=layer_class,
         hyper=hyper,
-        source=spec.text,
+        source="\n".join(spec.sources[file] for file in sorted(spec.sources)),
         label=label or ir.name,
     )
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _check_lengths(task: Task, config: TrainConfig) -> None:
+    """Raises TaskError where the task has no sequences of a length that will be asked for."""
+    if task.fixed_length is not None:
+        return
+    lengths = config.lengths(None)
+    if min(config.train_length, *lengths) < task.min_length:
+        raise TaskError(f"{task.name} needs sequences of at least {task.min_length} steps")
+    rng = np.random.default_rng(0)
+    task.batch(rng, 1, config.train_length, "train")
+    task.batch(rng, 1, max(lengths), "test")
 
 
 def _whole(name: str, value: int | bool | float | Fraction) -> int:

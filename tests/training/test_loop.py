@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from rnnc.diagnostics import SpecError
 from rnnc.ir.graph import CellIR
+from rnnc.spec import load
 from rnnc.training.checkpoint import write_atomically
 from rnnc.training.config import TrainConfig
 from rnnc.training.fit import Fit
 from rnnc.training.loop import SeedResult, length_at, rate_at
 from rnnc.training.record import Record, plot, table_text
-from rnnc.training.session import Session
+from rnnc.training.session import Session, prepare
 from rnnc.training.tasks import make_task
 
 
@@ -113,6 +114,27 @@ def test_resume_refuses_another_run_and_says_what_differs(tmp_path: Path) -> Non
     assert found.code == "E0704"
     assert any(note.startswith("lr: 0.003 there, 0.5 here") for note in found.notes)
     assert any(note.startswith("batch: 8 there, 9 here") for note in found.notes)
+
+
+def test_a_run_is_known_by_all_that_it_reads(tmp_path: Path) -> None:
+    """The text of the task and every imported file belong to a run's identity; where they lie does not."""
+    other, text = tmp_path / "other.rnn", tmp_path / "text.txt"
+    cell = "cell C(d: dim) {\n  input x: real[d]\n  output y = f(x)\n}\n"
+    (tmp_path / "c.rnn").write_text('use "./other.rnn" { f }\n' + cell, encoding="utf-8")
+    seen = []
+    for factor, words in ((1, "a b c "), (2, "a b c "), (2, "a b d ")):
+        other.write_text(f"fn f(x: real) -> real {{ {factor} * x }}\n", encoding="utf-8")
+        text.write_text(words * 800, encoding="utf-8")
+        config = TrainConfig(task="text", text=text, steps=1)
+        seen.append(prepare(load(tmp_path / "c.rnn"), None, config, {}).identity)
+    assert [differing(seen[0], other) for other in seen[1:]] == [
+        {"spec_sha256"},
+        {"spec_sha256", "text_sha256"},
+    ]
+
+
+def differing(a: dict[str, object], b: dict[str, object]) -> set[str]:
+    return {key for key in a if a[key] != b[key]}
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors", b"\x02\0\0\0\0\0\0\0{}"])

@@ -116,6 +116,12 @@ def test_names_that_mean_nothing_are_explained(tmp_path: Path) -> None:
         with pytest.raises(TaskError) as caught:
             make_task(name)
         assert str(caught.value)
+    with pytest.raises(TaskError) as caught:
+        make_task("parety")
+    assert caught.value.help == "did you mean `parity`?"
+    with pytest.raises(TaskError) as caught:
+        make_task("zzz")
+    assert "parity; mod5; recall" in caught.value.help
     with pytest.raises(TaskError, match="--text"):
         make_task("text")
     with pytest.raises(TaskError, match="cannot read"):

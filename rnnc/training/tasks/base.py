@@ -12,7 +12,11 @@ Split: TypeAlias = Literal["train", "test"]
 
 
 class TaskError(ValueError):
-    """The task cannot be made from what was given; the message is for the user."""
+    """The task cannot be made, or not at this length; message and `help` are for the user."""
+
+    def __init__(self, message: str, help: str = "") -> None:
+        super().__init__(message)
+        self.help = help
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,10 @@ class Text:
     def batch(self, rng: np.random.Generator, size: int, length: int, split: Split = "train") -> Batch:
         part = self._part(split)
         if len(part) < length + 1:
-            raise TaskError(f"the text has {len(part)} characters for {split}ing, fewer than one piece of {length + 1}")
+            raise TaskError(
+                f"the text has {len(part)} characters for {split}ing, fewer than one piece of {length + 1}",
+                "give a longer text, or smaller --length and --test-lengths",
+            )
         starts = rng.integers(0, len(part) - length, size)
         pieces = part[starts[:, None] + np.arange(length + 1)]
         scored = np.ones((size, length), dtype=np.bool_)

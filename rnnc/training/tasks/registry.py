@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from rnnc.groups import UnknownGroup, group
@@ -84,5 +85,6 @@ def make_task(name: str, text: Path | None = None) -> Task:
         match = re.fullmatch(family.pattern, wanted, re.IGNORECASE)
         if match is not None:
             return family.make(match, text)
-    shown = "; ".join(f.shown for f in FAMILIES)
-    raise TaskError(f"there is no task '{name}': write one of {shown}")
+    near = get_close_matches(wanted.lower(), [f.shown for f in FAMILIES], n=1)
+    hint = f"did you mean `{near[0]}`?" if near else f"tasks are {'; '.join(f.shown for f in FAMILIES)}"
+    raise TaskError(f"there is no task '{name}'", hint)
