@@ -133,14 +133,23 @@ class ExactLayer:
 
     def advance(self, state: Values, inputs: Arrays) -> tuple[Values, Values | None]:
         before = thaw(state)
-        after = self._kept(self.body.step(inputs, before))
-        output = None
-        if not self.no_output:
+        if self.no_output:
+            return self._kept(self.body.step(inputs, before)), None
+        try:
+            after, seen = self.body.advance(inputs, before)
+        except NotExact:  # the state's own fault, or that of the outputs alone
+            after = self.body.step(inputs, before)
             try:
-                output = map_values(standard, freeze(self.body.outputs(inputs, before)))
+                seen = self.body.outputs(inputs, before)
             except NotExact as error:
                 self.no_output = str(error)
-        return after, output
+                return self._kept(after), None
+        kept = self._kept(after)
+        try:
+            return kept, map_values(standard, freeze(seen))
+        except NotExact as error:
+            self.no_output = str(error)
+            return kept, None
 
 
 # ---------------------------------------------------------------- floating point

@@ -89,9 +89,9 @@ def _truth(f: Callable[..., bool], arity: int = 2) -> Rule:
 
 def _mul(a: Number, b: Number) -> Number:
     """Products with plain zeros and ones are what most matrices hold."""
-    if a == 0 or b == 0:
+    if a is ZERO or b is ZERO or a == 0 or b == 0:
         return ZERO
-    return a * b
+    return b if a is ONE else a if b is ONE else a * b
 
 
 def _div(a: Number, b: Number) -> Number:
@@ -103,8 +103,17 @@ def _div(a: Number, b: Number) -> Number:
 _products = np.frompyfunc(_mul, 2, 1)
 
 
+def _plus(a: Number, b: Number) -> Number:
+    return b if a is ZERO else a if b is ZERO else a + b
+
+
+_sums = np.frompyfunc(_plus, 2, 1)
+
+
 def _sum(x: Array, axes: tuple[int, ...]) -> Array:
-    return objects(np.sum(x, axis=axes, initial=ZERO)) if axes else x
+    for axis in sorted((a % x.ndim for a in axes), reverse=True):
+        x = objects(_sums.reduce(x, axis=axis, initial=ZERO))
+    return x
 
 
 def contract(spec: str, a: Array, b: Array) -> Array:
@@ -456,14 +465,25 @@ class ExactCell:
 
     def step(self, inputs: Mapping[str, Any], state: Mapping[str, Array]) -> dict[str, Array]:
         """The state after one step."""
-        values = self._evaluate(inputs, state, [s.update for s in self.cell.states])
+        return self._after(self._evaluate(inputs, state, [s.update for s in self.cell.states]))
+
+    def outputs(self, inputs: Mapping[str, Any], state: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs of the step that starts in `state`."""
+        return self._seen(self._evaluate(inputs, state, [o.node for o in self.cell.outputs]))
+
+    def advance(
+        self, inputs: Mapping[str, Any], state: Mapping[str, Array]
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """`step` and `outputs` in one evaluation."""
+        values = self._evaluate(inputs, state, self._roots())
+        return self._after(values), self._seen(values)
+
+    def _after(self, values: Mapping[NodeId, Array]) -> dict[str, Array]:
         return {
             s.name: np.broadcast_to(values[s.update], shape_of(self.cell, s.node, self.dims)) for s in self.cell.states
         }
 
-    def outputs(self, inputs: Mapping[str, Any], state: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs of the step that starts in `state`."""
-        values = self._evaluate(inputs, state, [o.node for o in self.cell.outputs])
+    def _seen(self, values: Mapping[NodeId, Array]) -> dict[str, Array]:
         return {
             o.name: np.broadcast_to(values[o.node], shape_of(self.cell, o.node, self.dims)) for o in self.cell.outputs
         }
