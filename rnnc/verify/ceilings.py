@@ -95,21 +95,28 @@ def _periods(layers: Layers, target: Target, copies: int) -> Iterator[Ceiling]:
 
 def _letter_period(target: Target, found: Growth) -> Ceiling:
     e = found.exponent or 0
-    beyond = target.letter_beyond(e)
-    letter, p = beyond or ("", 1)
-    text = f"{_subject(target)} gives some letter a period that does not divide {2**e}"
-    have = f"the letter `{letter}` has period {p}" if beyond else f"all periods of letters divide {2**e}"
+    letter, p, condition = _period_of_a_letter(target, e)
     limit = "no period" if e == 0 else f"a period that divides {2**e}"
     return Ceiling(
         theorem="N1" if e == 0 else "N2",
         source=GRAZZI_1 if e == 0 else GRAZZI_2,
         precision="finite_precision",
-        reason=f"repeating `{letter}` leaves {limit} in the states, and {_subject(target)} needs period {p}"
-        if beyond
+        reason=f"repeating `{shown((letter,))}` leaves {limit} in the states, and {_subject(target)} needs period {p}"
+        if condition.holds
         else f"no repeated letter rules {_subject(target)} out",
-        conditions=(*found.conditions, Condition(text=text, holds=beyond is not None, by=have)),
+        conditions=(*found.conditions, condition),
         data={"exponent": found.exponent, "letter": letter, "period": p},
     )
+
+
+def _period_of_a_letter(target: Target, e: int) -> tuple[str, int, Condition]:
+    """A letter whose period does not divide 2^e, its period, and whether there is one."""
+    beyond = target.letter_beyond(e)
+    letter, p = beyond or ("", 1)
+    some = "a period above 1" if e == 0 else f"a period that does not divide {2**e}"
+    have = f"all periods of letters divide {2**e}" if beyond is None else f"`{shown((letter,))}` has period {p}"
+    text = f"{_subject(target)} gives some letter {some}"
+    return letter, p, Condition(text=text, holds=beyond is not None, by=have)
 
 
 def _word_period(target: Target, found: Growth, precision: Precision) -> Ceiling:
@@ -216,13 +223,14 @@ def _forgetting(layers: Layers, target: Target, copies: int) -> Ceiling:
         conditions.append(Condition(text="what layers pass on is continuous", holds=jump is None, by=by))
     letter = target.lasting_letter()
     text = f"some letter of {_subject(target)}, however often repeated, keeps two states apart"
-    have = f"the letter `{letter}` does" if letter is not None else "every letter, repeated, leads to one state"
+    name = shown((letter or "",))
+    have = f"the letter `{name}` does" if letter is not None else "every letter, repeated, leads to one state"
     conditions.append(Condition(text=text, holds=letter is not None, by=have))
     return Ceiling(
         theorem="contraction",
         source=METRIC_GATES,
         precision="eta_finite",
-        reason=f"repeating `{letter}` leads all states to one point: a gate of exactly 1 is reached in the limit only",
+        reason=f"repeating `{name}` leads all states to one point: a gate of exactly 1 is reached in the limit only",
         conditions=tuple(conditions),
     )
 
@@ -364,18 +372,14 @@ def _monotone_floats(layers: Layers, target: Target, precision: Precision) -> Ce
     conditions = [_no_obstacle(layers)]
     for layer in layers.layers:
         conditions.append(_monotone(layers, layer))
-    beyond = target.letter_beyond(0)
-    letter, p = beyond or ("", 1)
-    text = f"{_subject(target)} gives some letter a period above 1"
-    have = f"the letter `{letter}` has period {p}" if beyond else "no letter has a period"
-    conditions.append(Condition(text=text, holds=beyond is not None, by=have))
+    letter, _, condition = _period_of_a_letter(target, 0)
+    maps = "each number goes through a nondecreasing map of finitely many floats"
     return Ceiling(
         theorem="N5",
         source=FLOAT,
         precision=precision,
-        reason=f"each number goes through a nondecreasing map of finitely many floats, so repeating `{letter}` ends in "
-        "one state",
-        conditions=tuple(conditions),
+        reason=f"{maps}, so repeating `{shown((letter,))}` ends in one state",
+        conditions=(*conditions, condition),
     )
 
 

@@ -14,6 +14,7 @@ from rnnc.verify.languages.language import Language
 from rnnc.verify.languages.monoid import period
 
 EVIDENCE_LETTERS = 12  # of a word that is shown
+LONGEST_LETTER = 40  # characters of one that are shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,5 +122,7 @@ class Target:
 
 def shown(word: Word) -> str:
     """A word for a sentence."""
-    joined = " ".join(word) if any(len(a) > 1 for a in word) else "".join(word)
-    return joined if len(word) <= EVIDENCE_LETTERS else f"{' '.join(word[:EVIDENCE_LETTERS])} ... ({len(word)} letters)"
+    letters = [a if len(a) <= LONGEST_LETTER else f"{a[: LONGEST_LETTER - 4]} ..." for a in word[:EVIDENCE_LETTERS]]
+    if len(word) > EVIDENCE_LETTERS:
+        return f"{' '.join(letters)} ... ({len(word)} letters)"
+    return (" " if any(len(a) > 1 for a in letters) else "").join(letters)

@@ -11,12 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from rnnc.groups import closure
 from rnnc.verify.languages.dfa import DFA, explore
 from rnnc.verify.witness.actions import Turn, plane_actions
 from rnnc.verify.witness.permutations import letters_as_permutations
 
 MOST_STATES = 130  # of an automaton whose congruences are looked for
-MOST_PARTITIONS = 60
+MOST_JOINS = 400  # of congruences
+MOST_GROUP = 2000  # elements of a group that is listed
+MOST_LETTERS = 200  # of an upper automaton
 MOST_SPLITS = 6
 
 
@@ -40,7 +43,7 @@ def splits(dfa: DFA) -> Iterator[Split]:
         return
     for turns in plane_actions(dfa):
         yield from _alternating(dfa, turns)
-    found = [s for pi in congruences(dfa) for s in [_coset_split(dfa, pi)] if s is not None]
+    found = [s for pi in congruences(dfa) if (s := _coset_split(dfa, pi)) is not None]
     yield from sorted(found, key=_effort)[:MOST_SPLITS]
 
 
@@ -50,9 +53,13 @@ def _effort(split: Split) -> tuple[bool, bool, int]:
 
 
 def _commutes(dfa: DFA) -> bool:
-    actions = [dfa.action(a) for a in dfa.alphabet]
+    actions = _distinct_actions(dfa)
     states = range(len(dfa.states))
     return all(f[g[q]] == g[f[q]] for i, f in enumerate(actions) for g in actions[:i] for q in states)
+
+
+def _distinct_actions(dfa: DFA) -> list[tuple[int, ...]]:
+    return list(dict.fromkeys(zip(*dfa.delta, strict=True)))
 
 
 # ---------------------------------------------------------------- blocks
@@ -61,26 +68,40 @@ def _commutes(dfa: DFA) -> bool:
 def congruences(dfa: DFA) -> list[tuple[int, ...]]:
     """Partitions that every letter respects, each as the least state of the block of every state.
 
-    Those that pairs with the start generate, and what these generate together (at most MOST_PARTITIONS); the trivial
-    ones left out.
+    Those that pairs with the start generate, and what these generate together (within a bound); the trivial ones
+    left out.
     """
+    actions = _generating(_distinct_actions(dfa))
     others = [q for q in range(len(dfa.states)) if q != dfa.start]
-    found = dict.fromkeys(_merged(dfa, [(dfa.start, q)]) for q in others)
+    found = dict.fromkeys(_merged(actions, [(dfa.start, q)]) for q in others)
     simple = list(found)
     work = deque(simple)
-    while work and len(found) < MOST_PARTITIONS:
+    joins = 0
+    while work and joins < MOST_JOINS:
         partition = work.popleft()
         for other in simple:
-            joined = _merged(dfa, [*enumerate(partition), *enumerate(other)])
+            joins += 1
+            joined = _merged(actions, [*enumerate(partition), *enumerate(other)])
             if joined not in found:
                 found[joined] = None
                 work.append(joined)
     return [p for p in found if len(set(p)) > 1]
 
 
-def _merged(dfa: DFA, pairs: list[tuple[int, int]]) -> tuple[int, ...]:
-    """The finest partition that every letter respects with each pair in one block."""
-    root = list(range(len(dfa.states)))
+def _generating(actions: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Some of the permutations that generate the others."""
+    chosen: list[tuple[int, ...]] = []
+    reached: set[tuple[int, ...]] = set()
+    for f in actions:
+        if f not in reached:
+            chosen.append(f)
+            reached = set(closure(chosen, MOST_GROUP) or ())
+    return chosen
+
+
+def _merged(actions: list[tuple[int, ...]], pairs: list[tuple[int, int]]) -> tuple[int, ...]:
+    """The finest partition that every action respects with each pair in one block."""
+    root = list(range(len(actions[0])))
 
     def find(x: int) -> int:
         while root[x] != x:
@@ -95,7 +116,7 @@ def _merged(dfa: DFA, pairs: list[tuple[int, int]]) -> tuple[int, ...]:
             continue
         root[max(a, b)] = min(a, b)
         # A pair of representatives is enough: the others' images are merged by their own pairs.
-        work.extend((dfa.delta[a][k], dfa.delta[b][k]) for k in range(len(dfa.alphabet)))
+        work.extend((f[a], f[b]) for f in actions)
     return tuple(find(x) for x in range(len(root)))
 
 
@@ -106,6 +127,8 @@ def _coset_split(dfa: DFA, partition: tuple[int, ...]) -> Split | None:
     to the start's block.
     """
     blocks = list(dict.fromkeys([partition[dfa.start], *partition]))
+    if len(blocks) * len(dfa.alphabet) > MOST_LETTERS:
+        return None
     number = {b: i for i, b in enumerate(blocks)}
     base = [q for q, b in enumerate(partition) if b == blocks[0]]
     ways = _ways(dfa, partition, base)
