@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from io import BytesIO, TextIOWrapper
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +84,28 @@ def test_a_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.setattr("rnnc.stdlib.entries", absent)
     assert main(["list"]) == 2
     assert "pip install 'rnnc[torch]'" in capsys.readouterr().err
+
+
+def test_without_torch_everything_but_what_runs_works(tmp_path: Path) -> None:
+    program = """
+import sys
+sys.modules |= dict.fromkeys(("torch", "safetensors", "matplotlib", "sklearn", "triton"))
+from rnnc.cli.app import main
+certificate, spec = sys.argv[1:]
+for call in ("check gru", "analyze gru --json", "verify mingru", "compare gru rnn", "list", "explain E0203",
+             f"verify deltanet --set reach=2 --certificate {certificate}", f"check-certificate {certificate}",
+             f"run {spec} --input x=1,1/2", f"fmt --check {spec}"):
+    assert main(call.split()) == 0, call
+for call in ("compile gru", "train gru --task parity", f"demo --out {certificate}.d", "verify gru --weights x"):
+    assert main(call.split()) == 2, call
+"""
+    spec = tmp_path / "sum.rnn"
+    spec.write_text("cell Sum() {\n  input x: real\n  state s: real = 0\n  s <- s + x\n  output y = s'\n}\n")
+    call = [sys.executable, "-c", program, str(tmp_path / "c.json"), str(spec)]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("pip install 'rnnc[torch]'") == 4, done.stderr
+    assert "internal error" not in done.stderr
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
