@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations, product
+from functools import lru_cache
+from itertools import combinations, islice, product
 
 from rnnc.verify.languages.dfa import DFA
 
@@ -60,41 +61,56 @@ def powers(p: Permutation) -> list[Permutation]:
 # ---------------------------------------------------------------- actions
 
 
-def point_actions(dfa: DFA) -> Iterator[tuple[Permutation, ...]]:
+def point_actions(dfa: DFA) -> tuple[tuple[Permutation, ...], ...]:
     """The letters on few points such that the group acts faithfully: on the states, or on the cosets of a subgroup;
     fewest points first.
     """
     generators = letters_as_permutations(dfa)
-    group = None if generators is None else elements(generators)
-    if generators is None or group is None or len(group) < 2:
-        return
+    return () if generators is None else _point_actions(generators)
+
+
+@lru_cache(maxsize=64)
+def _point_actions(generators: tuple[Permutation, ...]) -> tuple[tuple[Permutation, ...], ...]:
+    group = elements(generators)
+    if group is None or len(group) < 2:
+        return ()
     found: list[tuple[Permutation, ...]] = []
     if len(generators[0]) <= MOST_POINTS:
         found.append(generators)
     found += _coset_actions(group, generators)
-    seen = set()
-    for action in sorted(found, key=lambda a: len(a[0])):
-        acting = elements(action)
-        if action not in seen and acting is not None and len(acting) == len(group):
-            seen.add(action)
-            yield action
+    return tuple(dict.fromkeys(sorted(found, key=lambda a: len(a[0]))))
 
 
 def _coset_actions(group: list[Permutation], generators: tuple[Permutation, ...]) -> list[tuple[Permutation, ...]]:
-    """On the cosets of subgroups of index 3 to MOST_POINTS that two elements generate, one for each index."""
+    """Faithful ones on the cosets of subgroups of index 3 to MOST_POINTS that two elements generate, one an index."""
+    at = {p: k for k, p in enumerate(group)}
+    times = [[at[compose(p, q)] for q in group] for p in group]
     found: dict[int, tuple[Permutation, ...]] = {}
-    for n, pair in enumerate(combinations(group, 2)):
-        if n >= MOST_PAIRS:
-            break
-        subgroup = elements(pair, len(group) // 3)
+    for pair in islice(combinations(range(len(group)), 2), MOST_PAIRS):
+        subgroup = _generated(times, pair, len(group) // 3)
         index = 0 if subgroup is None else len(group) // len(subgroup)
         if subgroup is None or index > MOST_POINTS or index in found:
             continue
-        action = on_cosets(group, subgroup, generators)
+        action = on_cosets(group, [group[k] for k in sorted(subgroup)], generators)
         acting = elements(action)
         if acting is not None and len(acting) == len(group):
             found[index] = action
     return list(found.values())
+
+
+def _generated(times: list[list[int]], pair: tuple[int, int], most: int) -> set[int] | None:
+    """The subgroup of two elements, by the group's multiplication table; None above `most` elements."""
+    found = {0}  # the group's first element is the identity
+    order = [0]
+    for p in order:  # grows while it is walked
+        for g in pair:
+            q = times[p][g]
+            if q not in found:
+                if len(found) >= most:
+                    return None
+                found.add(q)
+                order.append(q)
+    return found
 
 
 def on_cosets(
