@@ -140,7 +140,7 @@ class Axes:
                 rest = iter(axes)
                 return tuple(None if i - len(target) in added else next(rest) for i in range(len(target)))
             case "broadcast":
-                own: list[Axis] = [None] * (len(target) - len(axes)) + list(axes)
+                own: tuple[Axis, ...] = (*(None for _ in range(len(target) - len(axes))), *axes)
                 return tuple(self.fresh(d) if x is None else x for x, d in zip(own, target))
             case "transpose":
                 perm: Any = node.attr("perm")

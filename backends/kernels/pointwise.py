@@ -13,7 +13,7 @@ from rnnc.analysis.recurrence import analyse_recurrence
 from rnnc.backends.kernels.region import find_region
 from rnnc.backends.torch.cheap import cheap_step, replaced
 from rnnc.ir.builder import Builder
-from rnnc.ir.graph import NodeId
+from rnnc.ir.graph import NodeId, ancestors
 
 ADD = {"plus_times": "add", "max_plus": "max", "min_plus": "min", "log_plus": "logaddexp"}
 
@@ -52,9 +52,11 @@ def _by_form(b: Builder, recurrence: Recurrence, group: Group) -> dict[NodeId, N
             if node is None or b.type(node) != b.type(states[name].node):
                 return {}
             old = b.nodes[states[name].update]
-            b.nodes[node] = replace(b.nodes[node], name=b.nodes[node].name or old.name, span=old.span)
+            if node >= len(recurrence.cell.nodes):
+                b.nodes[node] = replace(b.nodes[node], name=b.nodes[node].name or old.name, span=old.span)
             new[states[name].update] = node
-        return new
+        nodes = replace(recurrence.cell, nodes=tuple(b.nodes))
+        return {} if ancestors(nodes, new.values()) & new.keys() else new  # a state set anew: its `b` is its update
     return {}
 
 

@@ -107,7 +107,7 @@ class Program:
     def parallel(self) -> frozenset[Label]:
         common = set(range(len(self.sizes)))
         for s in self.states:
-            common &= set(s.axes)  # type: ignore[arg-type]
+            common &= set(s.axes)
         return frozenset(common).difference(*(v.over for v in self.values))
 
     def pruned(self, keep: Sequence[Result]) -> Program:
@@ -117,7 +117,7 @@ class Program:
             if v.id in needed:
                 needed |= set(v.args)
         at: dict[ValueId, ValueId] = {}
-        values = []
+        values: list[Value] = []
         for v in self.values:
             if v.id in needed:
                 at[v.id] = len(values)
@@ -413,7 +413,8 @@ class _Lowering(Folding):
                 product = self._mul(*args)
                 return self._sum(product, over - set(self.labels(node.id)))
         if any(z[1] is not None for z in args) or node.type.dtype == "complex":
-            return COMPLEX[node.op](self, *args)
+            pair: Pair = COMPLEX[node.op](self, *args)
+            return pair
         return self.op(node.op, *(z[0] for z in args)), None
 
     def _reduction(self, node: Node, z: Pair) -> Pair:

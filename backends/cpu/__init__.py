@@ -1,0 +1,1 @@
+"""The CPU backend: the torch backend's module, in which native kernels run the groups of states."""

@@ -1,0 +1,342 @@
+"""The two functions of a kernel as C: frames of tasks, steps over the vectors of a block, the walk through time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rnnc.backends.cpu.kernel import CArray, Kernel
+from rnnc.backends.cpu.schedule import Schedule
+from rnnc.backends.cpu.text import Places, StepText, index, loops, number_c, offset
+from rnnc.backends.kernels.program import Program, ValueId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A program that a function runs once a step."""
+
+    name: str
+    program: Program
+    schedule: Schedule
+    places: Places
+    states: tuple[str, ...]  # the pointers that it takes, those it writes marked by *
+
+    @property
+    def arguments(self) -> str:
+        return ", ".join(["int64_t t", *(f"T *{s[1:]}" if s[0] == "*" else f"const T *{s}" for s in self.states)])
+
+    @property
+    def passed(self) -> str:
+        return ", ".join(["t", *(s.lstrip("*") for s in self.states)])
+
+    def text(self) -> StepText:
+        return StepText(program=self.program, schedule=self.schedule, places=self.places)
+
+
+@dataclass(slots=True, kw_only=True)
+class Function:
+    """One function of a kernel in the making."""
+
+    kernel: Kernel
+    kind: str
+    arrays: list[CArray]
+    steps: list[Step]
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"{self.kernel.name}_{self.kind}"
+
+    def add(self, *lines: str, level: int = 0) -> None:
+        self.lines += ["  " * level + line if line else line for line in lines]
+
+    # ------------------------------------------------------------ frame and scratch memory
+
+    def scratch(self) -> list[tuple[str, str]]:
+        """Names of scratch memory, and how many numbers each takes."""
+        k, found = self.kernel, []
+        for step in self.steps:
+            s = step.schedule
+            for v in s.values:
+                if v.id in s.hoisted:
+                    found.append((f"{step.places.scratch}{v.id}", k.numbers(v.labels, "z->np")))
+                elif v.id in s.kept or (v.over and s.serial(v.labels)):
+                    found.append((f"{step.places.scratch}{v.id}", k.numbers(v.labels, "LANES")))
+            for r in step.text().accumulators():
+                found.append((f"a{r.index}_{r.part}", k.numbers(r.axes, "LANES", otherwise="LANES")))
+        return found
+
+    def frame(self) -> None:
+        """Pointers of one task, their strides, and scratch memory."""
+        self.add(f"struct {self.name} {{", f"  struct {self.kernel.name}_sizes z;", "  const int64_t *dims;")
+        self.add("  int64_t lanes;")
+        for a in self.arrays:
+            strides = "".join(f" int64_t {a.name}_{s};" for s in a.strides)
+            self.add(f"  T *{a.name};{strides}" + (f" int {a.name}_once;" if a.name[:2] == "dx" else ""))
+        self.add(*(f"  T *{n};" for n, _ in self.scratch()), "};")
+
+    def open_task(self) -> list[str]:
+        """From the number of a task to its frame."""
+        layout = self.kernel.layout
+        lines = ["int64_t rest = task;", "const int64_t at_block = rest % plan[1];", "rest /= plan[1];"]
+        for x in reversed(layout.outer):
+            lines += [f"const int64_t {index(x)} = rest % z->n{x};", f"rest /= z->n{x};"]
+        length = "1" if layout.vector is None else f"z->n{layout.vector}"
+        left = f"{length} - at_block * plan[0]"
+        lines += ["const int64_t b = rest;", f"f->lanes = {left} < plan[0] ? {left} : plan[0];"]
+        stride = 0
+        for n, a in enumerate(self.arrays):
+            lines += [f"f->{a.name}_{s} = strides[{stride + m}];" for m, s in enumerate(a.strides)]
+            stride += len(a.strides)
+            terms = [f"b * f->{a.name}_b"] if a.batch else []
+            terms += [f"{index(x)} * f->{a.name}_{x}" for x in layout.outer if x in a.labels]
+            if layout.vector is not None and layout.vector in a.labels:
+                terms.append(f"at_block * plan[0] * f->{a.name}_{layout.vector}")
+            terms += [f"{self.task_index(x)} * f->{a.name}_p{x}" for x in a.parts]
+            lines.append(f"f->{a.name} = {' + '.join([f'(T *)arrays[{n}]', *terms])};")
+            if a.name[:2] == "dx":
+                missing = [x for x in self.kernel.shared if x not in a.labels and x not in a.parts]
+                lines.append(f"f->{a.name}_once = {' && '.join(f'{self.task_index(x)} == 0' for x in missing) or '1'};")
+        return lines
+
+    def task_index(self, label: int) -> str:
+        return "at_block" if label == self.kernel.layout.vector else index(label)
+
+    def locals(self, program: Program) -> list[str]:
+        """Sizes, and the dims that stand in the program as numbers, as variables."""
+        used = {n for v in program.values if v.size is not None for n in v.size.names}
+        place = {d.name: k for k, d in enumerate(self.kernel.region.step.dims)}
+        lines = [f"const struct {self.kernel.name}_sizes *z = &f->z;"]
+        lines += [f"const int64_t {', '.join(f'{x} = z->{x}' for x in self.kernel.size_names())};"]
+        lines += [f"const int64_t d_{n} = f->dims[{place[n]}];" for n in sorted(used)]
+        return lines
+
+    # ------------------------------------------------------------ steps
+
+    def step(self, step: Step) -> None:
+        """One step of all vectors of a block; of the last vector perhaps with fewer lanes."""
+        text, frame = step.text(), f"const struct {self.name} *f"
+        self.add(f"INLINE void {step.name}_at({frame}, {step.arguments}, int64_t j, int n) {{")
+        self.add(*self.locals(step.program), level=1)
+        self.add(*text.text(), "}")
+        before, after = self.accumulators(text)
+        self.add(f"INLINE void {step.name}({frame}, {step.arguments}) {{", *before)
+        if self.kernel.layout.vector is None:
+            self.add(f"  {step.name}_at(f, {step.passed}, 0, 1);")
+        else:
+            self.add("  int64_t j = 0;")
+            self.add(f"  for (; j + LANES <= f->lanes; j += LANES) {step.name}_at(f, {step.passed}, j, LANES);")
+            self.add(f"  if (j < f->lanes) {step.name}_at(f, {step.passed}, j, (int)(f->lanes - j));")
+        self.add(*after, "}")
+
+    def accumulators(self, text: StepText) -> tuple[list[str], list[str]]:
+        """Statements that clear the sums over a step's vectors, and those that write them out."""
+        before: list[str] = []
+        after: list[str] = []
+        for r in text.accumulators():
+            name, labels = f"a{r.index}_{r.part}", text.schedule.serial(r.axes)
+            numbers = self.kernel.numbers(r.axes, "LANES", otherwise="LANES")
+            before.append(f"  memset(f->{name}, 0, sizeof(T) * (size_t)({numbers}));")
+            address = text.array_address(r.target, r.index, r.axes)
+            address += f" + {r.part}" if r.part else ""
+            adds = "+=" if text.is_static(r.target, r.index) else "="
+            sum_ = f"total(load(f->{name} + {offset(labels, 'LANES', 'z->n')}, LANES))"
+            after.append(f"  {loops(labels, 'z->n')} *({address}) {adds} {sum_};")
+        sizes = [f"  const struct {self.kernel.name}_sizes *z = &f->z;", "  (void)z;"]
+        return (sizes if before else []) + before, after
+
+    def copy_states(self, name: str, arrays: Sequence[str], out: bool, time: str = "") -> None:
+        """A function that copies states between arrays and scratch memory."""
+        k = self.kernel
+        argument = f", int64_t {time}" if time else ""
+        self.add(f"static void {self.name}_{name}(const struct {self.name} *f, T *s{argument}) {{")
+        self.add(f"  const struct {k.name}_sizes *z = &f->z;")
+        for n, a in enumerate(k.forward.states):
+            labels = [x for x in k.layout.serial if x in a.axes]
+            wide = k.layout.vector is not None and k.layout.vector in a.axes
+            base = " + ".join(
+                [f"f->{arrays[n]}", *(f"{index(x)} * f->{arrays[n]}_{x}" for x in labels)]
+                + ([f"{time} * f->{arrays[n]}_t"] if time else [])
+            )
+            for part in range(2 if a.dtype == "complex" else 1):
+                mine = f"s + z->o{n}_{part} + {offset(labels, 'z->np' if wide else '1', 'z->n')}"
+                self.add(f"  {loops(labels, 'z->n')} {_copy(mine, base, wide, a.dtype == 'complex', part, out)}")
+        self.add("}")
+
+    def hoist(self, step: Step) -> None:
+        """A function that computes what depends on static inputs alone."""
+        if not step.schedule.hoisted:
+            return
+        self.add(f"static void {step.name}_static(const struct {self.name} *f) {{")
+        self.add(*self.locals(step.program), "const int64_t t = 0;", "(void)t;", level=1)
+        for v in step.schedule.hoisted:
+            self.add(*_hoisted(step, v), level=1)
+        self.add("}")
+
+    # ------------------------------------------------------------ the call
+
+    def call(self, memory: Sequence[tuple[str, str]], body: Sequence[str]) -> None:
+        """The exported function: tasks shared out among threads, each with scratch memory of its own."""
+        scratch = self.scratch()
+        sizes = [size for _, size in (*scratch, *memory)]
+        self.add(
+            f"int {self.name}(void *const *arrays, const int64_t *strides, const int64_t *dims, int64_t steps,",
+            "    const int64_t *plan, int64_t threads, T *checkpoints) {",
+            "  int failed = 0;",
+            "#pragma omp parallel num_threads((int)threads) if (threads > 1)",
+            "  {",
+            f"    struct {self.name} frame, *f = &frame;",
+            "    memset(f, 0, sizeof frame);",
+            f"    f->z = {self.kernel.name}_sizes(dims, plan[0]);",
+            "    f->dims = dims;",
+            f"    const struct {self.kernel.name}_sizes *z = &f->z;",
+            f"    T *memory = calloc((size_t)({' + '.join(['1', *sizes])}), sizeof(T)), *part = memory;",
+            "    if (!memory) failed = 1;",
+        )
+        for name, size in scratch:
+            self.add(f"    f->{name} = part;", f"    part += memory ? {size} : 0;")
+        for name, size in memory:
+            self.add(f"    T *{name} = part;", f"    part += memory ? {size} : 0;")
+        self.add("#pragma omp for schedule(static)", "    for (int64_t task = 0; task < plan[2]; task++) {")
+        self.add("      if (!memory) continue;")
+        self.add(*self.open_task(), *(f"{s.name}_static(f);" for s in self.steps if s.schedule.hoisted), *body, level=3)
+        self.add("    }", "    free(memory);", "  }", "  return failed;", "}")
+
+
+def _copy(mine: str, array: str, wide: bool, pairs: bool, part: int, out: bool) -> str:
+    if wide and not pairs:
+        to, of = (array, mine) if out else (mine, array)
+        return f"memcpy({to}, {of}, sizeof(T) * (size_t)f->lanes);"
+    here, there = (f"({mine})[j]", f"({array})[2 * j + {part}]") if wide else (f"*({mine})", f"({array})[{part}]")
+    loop = "for (int64_t j = 0; j < f->lanes; j++) " if wide else ""
+    return f"{loop}{there} = {here};" if out else f"{loop}{here} = {there};"
+
+
+def _hoisted(step: Step, root: ValueId) -> list[str]:
+    """The loops that compute one static value, from its loads on."""
+    s, text = step.schedule, step.text()
+    needed, work = {root}, [root]
+    while work:
+        fresh = [a for a in s.values[work.pop()].args if a not in needed]
+        needed |= set(fresh)
+        work += fresh
+    names: dict[ValueId, str] = {}
+    body: list[str] = []
+    for i in sorted(needed):
+        v = s.values[i]
+        if v.op == "const":
+            assert v.number is not None
+            names[i] = number_c(v.number)
+        else:
+            names[i] = text.name(v)
+            body.append(f"const {text.kind(v)} {names[i]} = {text.expression(v, [names[a] for a in v.args])};")
+    value = s.values[root]
+    wide, labels = text.wide(value), s.serial(value.labels)
+    place = f"f->{step.places.scratch}{root} + {offset(labels, 'np' if wide else '1')}"
+    if wide:
+        body.insert(0, "const int n = f->lanes - j < LANES ? (int)(f->lanes - j) : LANES;")
+    body.append(f"store({place} + j, {names[root]}, LANES);" if wide else f"*({place}) = {names[root]};")
+    across = "for (int64_t j = 0; j < f->lanes; j += LANES) " if wide else ""
+    return [f"{loops(labels)} {across}{{", *(f"  {line}" for line in body), "}"]
+
+
+# ---------------------------------------------------------------- the two functions
+
+
+def forward_text(kernel: Kernel) -> list[str]:
+    name = f"{kernel.name}_forward"
+    places = Places(arrays={"input": "x", "output": "y"}, old={"state": "s0"}, new={"state": "s1"})
+    step = Step(name=f"{name}_step", program=kernel.forward, schedule=kernel.steps, places=places, states=("s0", "*s1"))
+    f = Function(kernel=kernel, kind="forward", arrays=kernel.forward_arrays, steps=[step])
+    states = range(len(kernel.forward.states))
+    f.frame()
+    f.step(step)
+    f.hoist(step)
+    f.copy_states("begin", [f"h{k}" for k in states], out=False)
+    f.copy_states("end", [f"e{k}" for k in states], out=True)
+    turn = kernel.steps.in_place
+    body = [
+        f"T *now = states, *next = states{'' if turn else ' + z->total'};",
+        f"{name}_begin(f, now);",
+        "for (int64_t t = 0; t < steps; t++) {",
+        "  if (checkpoints && t % plan[4] == 0)",
+        "    memcpy(checkpoints + (task * ((steps + plan[4] - 1) / plan[4]) + t / plan[4]) * z->total, now,",
+        "           sizeof(T) * (size_t)z->total);",
+        f"  {step.name}(f, t, now, next);",
+        *([] if turn else ["  T *turn = now;", "  now = next;", "  next = turn;"]),
+        "}",
+        f"{name}_end(f, now);",
+    ]
+    f.call([("states", "2 * z->total")], body)
+    return f.lines
+
+
+def backward_text(kernel: Kernel) -> list[str]:
+    name = f"{kernel.name}_backward"
+    arrays = {"input": "x", "output": "y", "d_output": "gy", "d_input": "dx"}
+    step = Step(
+        name=f"{name}_step",
+        program=kernel.backward,
+        schedule=kernel.adjoint,
+        places=Places(arrays=arrays, old={"state": "s0", "d_state": "d0"}, new={"d_state": "d1"}),
+        states=("s0", "d0", "*d1"),
+    )
+    again = Step(
+        name=f"{name}_again",
+        program=kernel.forward,
+        schedule=kernel.again,
+        places=Places(arrays=arrays, old={"state": "s0"}, new={"state": "s1"}, scratch="r"),
+        states=("s0", "*s1"),
+    )
+    f = Function(
+        kernel=kernel,
+        kind="backward",
+        arrays=kernel.backward_arrays,
+        steps=[step] if kernel.stored else [step, again],
+    )
+    states = range(len(kernel.forward.states))
+    f.frame()
+    for s in f.steps:
+        f.step(s)
+        f.hoist(s)
+    f.copy_states("begin", [f"ge{k}" for k in states], out=False)
+    f.copy_states("end", [f"dh{k}" for k in states], out=True)
+    turn = [] if kernel.adjoint.in_place else ["T *turn = now;", "now = next;", "next = turn;"]
+    head = [
+        f"T *now = gradients, *next = gradients{' + z->total' if turn else ''};",
+        f"{name}_begin(f, now);",
+    ]
+    if kernel.stored:
+        f.copy_states("first", [f"h{k}" for k in states], out=False)
+        f.copy_states("before", [f"y{k}" for k in kernel.stored], out=False, time="t")
+        body = [
+            "for (int64_t t = steps - 1; t >= 0; t--) {",
+            f"  if (t) {name}_before(f, states, t - 1);",
+            f"  else {name}_first(f, states);",
+            f"  {step.name}(f, t, states, now, next);",
+            *(f"  {x}" for x in turn),
+            "}",
+        ]
+    else:
+        body = [
+            "const int64_t chunk = plan[4], chunks = (steps + chunk - 1) / chunk;",
+            "for (int64_t c = chunks - 1; c >= 0; c--) {",
+            "  const int64_t from = c * chunk, to = from + chunk < steps ? from + chunk : steps;",
+            "  memcpy(states, checkpoints + (task * chunks + c) * z->total, sizeof(T) * (size_t)z->total);",
+            "  for (int64_t t = from; t + 1 < to; t++)",
+            f"    {again.name}(f, t, states + (t - from) * z->total, states + (t - from + 1) * z->total);",
+            "  for (int64_t t = to - 1; t >= from; t--) {",
+            f"    {step.name}(f, t, states + (t - from) * z->total, now, next);",
+            *(f"    {x}" for x in turn),
+            "  }",
+            "}",
+        ]
+    count = "z->total" if kernel.stored else "plan[4] * z->total"
+    f.call([("gradients", "2 * z->total"), ("states", count)], [*head, *body, f"{name}_end(f, now);"])
+    return f.lines
+
+
+def kernel_text(kernel: Kernel) -> str:
+    """Everything of one kernel behind `vector_math.h`."""
+    parts = [kernel.sizes_text(), kernel.plan_text(), forward_text(kernel), backward_text(kernel)]
+    return "\n\n".join("\n".join(p) for p in parts) + "\n"

@@ -1,0 +1,264 @@
+/* Numbers, vectors and elementary functions of the kernels.
+ *
+ * T is float, or double where RNNC_F64 is defined; V holds LANES of them, M is a truth value a lane (0 or -1).
+ * Error bounds against the exact value, in units in the last place, over all finite arguments whose result is normal
+ * (tests/backends/test_cpu_math.py measures them): exp 2, expm1 4, log 2, tanh 4, sigmoid 4, softplus 4, logsigmoid 4,
+ * sin and cos 2 for |x| <= 8192 (libm's beyond), logaddexp 4 of the larger operand or result; sqrt is exact.
+ * erf, gelu and pow call libm lane by lane.  sigmoid is 0 below -88 (-709), where it would be subnormal.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+
+#ifdef RNNC_F64
+typedef double T;
+typedef int64_t W;
+#define F(name) name
+#define EXPONENT_BITS 52
+#define BIAS 1023
+#define ROUNDING 6755399441055744.0 /* 1.5 * 2^52: adding it rounds to whole numbers */
+#define EXP_LARGEST 710.0
+#define EXP_SMALLEST -746.0
+#define LN2_HIGH 0x1.62e42fefa38p-1 /* few enough digits for a multiple of it to be exact */
+#define LN2_LOW 0x1.ef35793c7673p-45
+#define SMALLEST_NORMAL 0x1p-1022
+#else
+typedef float T;
+typedef int32_t W;
+#define F(name) name##f
+#define EXPONENT_BITS 23
+#define BIAS 127
+#define ROUNDING 12582912.0f /* 1.5 * 2^23 */
+#define EXP_LARGEST 89.0f
+#define EXP_SMALLEST -104.0f
+#define LN2_HIGH 0x1.62ep-1f
+#define LN2_LOW 0x1.0bfbe8p-15f
+#define SMALLEST_NORMAL 0x1p-126f
+#endif
+
+typedef T V __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+typedef W M __attribute__((vector_size(VECTOR_BYTES)));
+#define LANES ((int)(VECTOR_BYTES / sizeof(T)))
+#define INLINE static inline __attribute__((always_inline, unused))
+
+INLINE V splat(T x) { return x - (V){0}; }
+INLINE M splat_mask(int c) { return (M){0} - (W)(c != 0); }
+INLINE V pick(M c, V a, V b) { return (V)((c & (M)a) | (~c & (M)b)); }
+
+/* Memory: n of the lanes, the others are zero. */
+INLINE V load(const T *p, int n) {
+  V x = {0};
+  if (n == LANES) memcpy(&x, p, sizeof x);
+  else memcpy(&x, p, (size_t)n * sizeof(T));
+  return x;
+}
+INLINE void store(T *p, V x, int n) {
+  if (n == LANES) memcpy(p, &x, sizeof x);
+  else memcpy(p, &x, (size_t)n * sizeof(T));
+}
+/* One part of n complex numbers. */
+INLINE V load_part(const T *p, int part, int n) {
+  V x = {0};
+  for (int i = 0; i < n; i++) x[i] = p[2 * i + part];
+  return x;
+}
+INLINE void store_part(T *p, int part, V x, int n) {
+  for (int i = 0; i < n; i++) p[2 * i + part] = x[i];
+}
+/* The sum of the first n lanes. */
+INLINE V first(V x, int n) {
+  M lane;
+  for (int i = 0; i < LANES; i++) lane[i] = i;
+  return n == LANES ? x : pick(lane < splat_mask(1) * (W)-n, x, (V){0});
+}
+INLINE T total(V x) {
+  T s = 0;
+  for (int i = 0; i < LANES; i++) s += x[i];
+  return s;
+}
+
+/* ---------------------------------------------------------------- elementary functions */
+
+#define EACH(name, text) \
+  INLINE V v_##name(V x) { V y; for (int i = 0; i < LANES; i++) y[i] = text; return y; }
+EACH(sqrt, F(sqrt)(x[i]))
+EACH(erf, F(erf)(x[i]))
+EACH(libm_sin, F(sin)(x[i]))
+EACH(libm_cos, F(cos)(x[i]))
+EACH(gelu, x[i] * (T)0.5 * F(erfc)(-x[i] * (T)0.70710678118654752440))
+
+INLINE V v_abs(V x) { return pick(x < 0, -x, x + (T)0); }
+INLINE V v_max(V a, V b) { return pick((a > b) | (a != a), a, b); }
+INLINE V v_min(V a, V b) { return pick((a < b) | (a != a), a, b); }
+INLINE V v_relu(V x) { return pick((x > 0) | (x != x), x, (V){0}); }
+INLINE V v_step(V x) { return pick(x > 0, splat(1), (V){0}); }
+INLINE V v_sign(V x) { return pick(x > 0, splat(1), pick(x < 0, splat(-1), x)); }
+INLINE V v_pow(V x, V n) {
+  V y;
+  for (int i = 0; i < LANES; i++) y[i] = F(pow)(x[i], n[i]);
+  return y;
+}
+
+INLINE V power_of_two(M n) { return (V)((n + BIAS) << EXPONENT_BITS); }
+
+/* n = round(x / ln 2), r = x - n ln 2, |r| <= 0.35: returns (e^r - 1), the rest of a Taylor series being below 1e-17
+ * (double) or 1e-8 (float) of it. */
+INLINE V reduced(V x, M *n) {
+  V k = (x * (T)1.44269504088896340736 + (T)ROUNDING) - (T)ROUNDING;
+  *n = __builtin_convertvector(k, M);
+  V r = (x - k * (T)LN2_HIGH) - k * (T)LN2_LOW;
+#ifdef RNNC_F64
+  V p = splat(1.0 / 6227020800.0);
+  p = p * r + 1.0 / 479001600.0;
+  p = p * r + 1.0 / 39916800.0;
+  p = p * r + 1.0 / 3628800.0;
+  p = p * r + 1.0 / 362880.0;
+  p = p * r + 1.0 / 40320.0;
+  p = p * r + 1.0 / 5040.0;
+#else
+  V p = splat(1.0f / 5040.0f);
+#endif
+  p = p * r + (T)(1.0 / 720.0);
+  p = p * r + (T)(1.0 / 120.0);
+  p = p * r + (T)(1.0 / 24.0);
+  p = p * r + (T)(1.0 / 6.0);
+  p = p * r + (T)0.5;
+  return r + r * r * p;
+}
+
+INLINE V v_exp(V x) {
+  V safe = pick(x < (T)EXP_LARGEST, pick(x > (T)EXP_SMALLEST, x, splat(EXP_SMALLEST)), splat(EXP_LARGEST));
+  M n;
+  V p = reduced(safe, &n) + 1;
+  M half = n >> 1; /* in two factors, so that a subnormal result is reached from normal numbers */
+  V y = p * power_of_two(half) * power_of_two(n - half);
+  return pick(x == x, y, x);
+}
+
+/* e^x - 1 for -50 <= x < EXP_LARGEST - 10 */
+INLINE V small_expm1(V x) {
+  M n;
+  V p = reduced(x, &n), scale = power_of_two(n);
+  return scale * p + (scale - 1);
+}
+
+/* Far below, -1; far above, where 2^n overflows before e^x does, e^x. */
+INLINE V v_expm1(V x) {
+  V safe = pick(x < (T)(EXP_LARGEST - 10), pick(x > -50, x, splat(-50)), splat(EXP_LARGEST - 10));
+  V y = pick(x < (T)(EXP_LARGEST - 10), small_expm1(safe), v_exp(x));
+  return pick(x == x, y, x);
+}
+
+INLINE V v_tanh(V x) {
+  V size = v_abs(x);
+  V e = small_expm1(2 * pick(size < (T)22, size, splat(22)));
+  V y = e / (e + 2);
+  y = pick(x < 0, -y, y);
+  return pick(x == x, y, x);
+}
+
+INLINE V v_sigmoid(V x) { return 1 / (1 + v_exp(-x)); }
+INLINE V v_silu(V x) { return x / (1 + v_exp(-x)); }
+
+INLINE V v_log(V x) {
+  M tiny = x < (T)SMALLEST_NORMAL;
+  V scaled = pick(tiny, x * power_of_two((M){0} + EXPONENT_BITS), x);
+  M bits = (M)scaled;
+  M above = bits - (M)splat((T)0.70710678118654752440); /* m in [sqrt(1/2), sqrt(2)) */
+  M n = above >> EXPONENT_BITS;
+  V m = (V)(bits - (n << EXPONENT_BITS));
+  V k = __builtin_convertvector(n, V) - pick(tiny, splat((T)EXPONENT_BITS), (V){0});
+  V f = m - 1;
+  V s = f / (2 + f), z = s * s;
+#ifdef RNNC_F64
+  V p = splat(2.0 / 21);
+  p = p * z + 2.0 / 19;
+  p = p * z + 2.0 / 17;
+  p = p * z + 2.0 / 15;
+  p = p * z + 2.0 / 13;
+  p = p * z + 2.0 / 11;
+#else
+  V p = splat(2.0f / 11);
+#endif
+  p = p * z + (T)(2.0 / 9);
+  p = p * z + (T)(2.0 / 7);
+  p = p * z + (T)(2.0 / 5);
+  p = p * z + (T)(2.0 / 3);
+  V half = (T)0.5 * f * f; /* log m = f - f^2/2 + s (f^2/2 + z p) keeps the digits of small f */
+  V y = k * (T)LN2_HIGH + (f - (half - (s * (half + z * p) + k * (T)LN2_LOW)));
+  y = pick(x < (T)INFINITY, y, x);
+  y = pick(x > 0, y, pick(x == 0, splat(-(T)INFINITY), splat((T)NAN)));
+  return pick(x == x, y, x);
+}
+
+/* log(1 + z) for 0 <= z <= 1 */
+INLINE V small_log1p(V z) {
+  V u = 1 + z;
+  return v_log(u) - ((u - 1) - z) / u;
+}
+INLINE V v_softplus(V x) { return v_relu(x) + small_log1p(v_exp(-v_abs(x))); }
+INLINE V v_logsigmoid(V x) { return -v_softplus(-x); }
+INLINE V v_logaddexp(V a, V b) {
+  V high = v_max(a, b), low = v_min(a, b);
+  V y = high + small_log1p(v_exp(low - high));
+  return pick(high == low, high + (T)0.69314718055994530942, y); /* both infinite, too */
+}
+
+/* x = n pi/2 + r, then sin or cos of r by n mod 4; `turn` 1 gives cos. */
+INLINE V circular(V x, W turn) {
+  V k = (x * (T)0.63661977236758134308 + (T)ROUNDING) - (T)ROUNDING;
+  M n = __builtin_convertvector(k, M) + turn;
+#ifdef RNNC_F64
+  V r = ((x - k * 0x1.921fb544p0) - k * 0x1.0b4611a6p-34) - k * 0x1.3198a2e037073p-69;
+  V z = r * r;
+  V s = splat(-1.0 / 1307674368000.0);
+  s = s * z + 1.0 / 6227020800.0;
+  s = s * z - 1.0 / 39916800.0;
+  s = s * z + 1.0 / 362880.0;
+  V c = splat(1.0 / 20922789888000.0);
+  c = c * z - 1.0 / 87178291200.0;
+  c = c * z + 1.0 / 479001600.0;
+  c = c * z - 1.0 / 3628800.0;
+#else
+  V r = (((x - k * 0x1.92p0f) - k * 0x1.fb4p-12f) - k * 0x1.4442p-24f) - k * 0x1.846988p-48f;
+  V z = r * r;
+  V s = splat(1.0f / 362880.0f);
+  V c = splat(-1.0f / 3628800.0f);
+#endif
+  s = s * z - (T)(1.0 / 5040.0);
+  s = s * z + (T)(1.0 / 120.0);
+  s = s * z - (T)(1.0 / 6.0);
+  c = c * z + (T)(1.0 / 40320.0);
+  c = c * z - (T)(1.0 / 720.0);
+  c = c * z + (T)(1.0 / 24.0);
+  V sine = r + r * z * s, cosine = 1 + z * (c * z - (T)0.5);
+  V y = pick((n & 1) != 0, cosine, sine);
+  return pick((n & 2) != 0, -y, y);
+}
+INLINE int all_below(V x, T bound) {
+  int fine = 1;
+  for (int i = 0; i < LANES; i++) fine &= F(fabs)(x[i]) <= bound;
+  return fine;
+}
+INLINE V v_sin(V x) { return all_below(x, 8192) ? circular(x, 0) : v_libm_sin(x); }
+INLINE V v_cos(V x) { return all_below(x, 8192) ? circular(x, 1) : v_libm_cos(x); }
+
+/* The same functions of one number: one lane of the vector's, so that a value does not depend on where it stands. */
+#define ALSO_SCALAR(name) INLINE T t_##name(T x) { return v_##name(splat(x))[0]; }
+#define ALSO_SCALAR_2(name) INLINE T t_##name(T x, T y) { return v_##name(splat(x), splat(y))[0]; }
+ALSO_SCALAR(exp) ALSO_SCALAR(expm1) ALSO_SCALAR(log) ALSO_SCALAR(sin) ALSO_SCALAR(cos) ALSO_SCALAR(tanh) ALSO_SCALAR(sigmoid)
+ALSO_SCALAR(silu) ALSO_SCALAR(softplus) ALSO_SCALAR(logsigmoid) ALSO_SCALAR(abs) ALSO_SCALAR(relu) ALSO_SCALAR(step)
+ALSO_SCALAR(sign) ALSO_SCALAR_2(max) ALSO_SCALAR_2(min) ALSO_SCALAR_2(logaddexp)
+INLINE T t_sqrt(T x) { return F(sqrt)(x); }
+INLINE T t_erf(T x) { return F(erf)(x); }
+INLINE T t_gelu(T x) { return x * (T)0.5 * F(erfc)(-x * (T)0.70710678118654752440); }
+INLINE T t_pow(T x, T n) { return F(pow)(x, n); }

@@ -1,0 +1,96 @@
+"""Native kernels on CPUs: the cells of the library, unlisted and odd ones are what the float64 oracle says."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch_support as support
+
+import rnnc
+import rnnc.spec
+from rnnc.ir.oracle import init_params
+
+LIBRARY = Path(rnnc.spec.stdlib("deltanet").file).parent
+TESTS = Path(__file__).parent.parent
+ODD = TESTS / "stdlib" / "odd"
+SIZES = {"d": 5, "vocab": 6}
+
+
+@cache
+def spec_of(path: Path) -> Any:
+    return rnnc.spec.load(path)
+
+
+def cells(*folders: Path) -> list[Any]:
+    """Every cell of the folders that is no model."""
+    found = [(p, c) for folder in folders for p in sorted(folder.glob("*.rnn")) for c in spec_of(p).cells]
+    return [pytest.param(p, c, id=f"{p.stem}-{c}") for p, c in found if c not in spec_of(p).models]
+
+
+@cache
+def compiled(path: Path, cell: str) -> Any:
+    return rnnc.compile(spec_of(path), cell, backend="cpu")
+
+
+def case(path: Path, cell: str, steps: int, dims: dict[str, int] | None = None) -> support.Case:
+    """Random inputs, and an initial state of the size that the state has after some steps."""
+    ir = spec_of(path).lower(cell)
+    dims = support.small_dims(ir) if dims is None else dims
+    rng = np.random.default_rng(steps)
+    params = init_params(ir, dims, rng)
+    inputs = support.random_inputs(ir, dims, rng, batch=2, steps=steps)
+    first = support.Case(ir, dims, params, support.random_inputs(ir, dims, rng, batch=2, steps=3), differentiable=False)
+    state = {k: v + 0.1 * rng.normal(size=v.shape) for k, v in first.final.items()}
+    return support.Case(ir, dims, params, inputs, state)
+
+
+@pytest.mark.parametrize(("path", "cell"), cells(LIBRARY, TESTS / "stdlib" / "unlisted"))
+def test_is_the_oracle(path: Path, cell: str) -> None:
+    """Outputs, final state and all gradients; step by step the same."""
+    layer = compiled(path, cell)
+    for steps in (1, 2, 63, 75):
+        found = case(path, cell, steps)
+        found.check(layer, step=steps == 63)
+        found.check(layer, dtype=torch.float32, tolerance=1e-4, step=steps == 2)
+
+
+@pytest.mark.parametrize(("path", "cell"), cells(LIBRARY, TESTS / "stdlib" / "unlisted"))
+def test_long_sequences(path: Path, cell: str) -> None:
+    found = case(path, cell, 500)
+    found.check(compiled(path, cell), step=False)
+    found.check(compiled(path, cell), dtype=torch.float32, tolerance=1e-4, step=False)
+
+
+@pytest.mark.parametrize(("path", "cell"), cells(ODD))
+def test_odd_cells(path: Path, cell: str) -> None:
+    ir = spec_of(path).lower(cell)
+    if not ir.inputs:
+        pytest.skip("a cell without inputs is no module")
+    names = {d.name for d in ir.dims}
+    dims = ir.dim_values({k: v for k, v in SIZES.items() if k in names})
+    case(path, cell, 19, dims).check(compiled(path, cell))
+
+
+@pytest.mark.parametrize(
+    ("file", "cell", "dims"),
+    [
+        ("mamba.rnn", "Mamba", {"d": 100, "e": 60, "n": 5, "rank": 3}),
+        ("gated_deltanet.rnn", "GatedDeltaNet", {"d": 60, "heads": 3, "dk": 20, "dv": 37}),
+        ("gla.rnn", "GLA", {"d": 60, "heads": 2, "dk": 7, "dv": 33}),
+        ("mlstm.rnn", "mLSTM", {"d": 60, "heads": 3, "dk": 20, "dv": 21}),
+        ("lru.rnn", "LRU", {"d": 60, "n": 100}),
+        ("minlstm.rnn", "MinLSTM", {"d": 100, "n": 133}),
+    ],
+)
+def test_odd_sizes(file: str, cell: str, dims: dict[str, int]) -> None:
+    """Blocks with a last vector in part, several vectors, more than one block."""
+    ir = spec_of(LIBRARY / file).lower(cell)
+    known = {d.name for d in ir.dims}
+    case(LIBRARY / file, cell, 21, ir.dim_values({k: v for k, v in dims.items() if k in known})).check(
+        compiled(LIBRARY / file, cell), step=False
+    )
