@@ -17,7 +17,7 @@ from rnnc.exact import NotExact, decided, to_float
 from rnnc.exact.algebraic import generators
 from rnnc.exact.asymptotic import wide
 from rnnc.ir.graph import CellIR
-from rnnc.verify.languages.dfa import DFA, Word
+from rnnc.verify.languages.dfa import DFA, Word, classes, distinguishing
 from rnnc.verify.machines import Arithmetic, Arrays, StepMachine, cell_machine
 
 BUDGET = 2000  # states, where the caller says nothing
@@ -265,30 +265,6 @@ def _close_pair(values: list[Any], groups: list[Any]) -> tuple[int, int] | None:
 
 
 def equivalent_states(dfa: DFA) -> tuple[int, ...]:
-    """For each state the least one that accepts the same words (Moore's refinement)."""
-    block = [int(q in dfa.accept) for q in range(len(dfa.states))]
-    while True:
-        rows = [(block[q], *(block[r] for r in dfa.delta[q])) for q in range(len(block))]
-        numbers: dict[tuple[int, ...], int] = {}
-        finer = [numbers.setdefault(row, len(numbers)) for row in rows]
-        if len(numbers) == len(set(block)):
-            break
-        block = finer
+    """For each state the least one that accepts the same words."""
     first: dict[int, int] = {}
-    return tuple(first.setdefault(b, q) for q, b in enumerate(block))
-
-
-def distinguishing(dfa: DFA, p: int, q: int) -> Word | None:
-    """A shortest word accepted from exactly one of two states; None where there is none."""
-    work: deque[tuple[int, int, Word]] = deque([(p, q, ())])
-    seen = {(p, q)}
-    while work:
-        a, b, word = work.popleft()
-        if (a in dfa.accept) != (b in dfa.accept):
-            return word
-        for letter in dfa.alphabet:
-            pair = (dfa.step(a, letter), dfa.step(b, letter))
-            if pair not in seen:
-                seen.add(pair)
-                work.append((*pair, (*word, letter)))
-    return None
+    return tuple(first.setdefault(block, q) for q, block in enumerate(classes(dfa)))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from rnnc.exact import NotExact
-from rnnc.verify.closure import Closure, Conflict, close_machine, distinguishing, equivalent_states
-from rnnc.verify.languages.dfa import DFA, Word
+from rnnc.verify.closure import Closure, Conflict, close_machine, equivalent_states
+from rnnc.verify.languages.dfa import DFA, Word, distinguishing
 from rnnc.verify.results import ClaimResult, Evidence
 from rnnc.verify.trained import Model, States, flat_rows
 

@@ -105,21 +105,20 @@ def _distinct(names: list[str]) -> tuple[str, ...]:
 
 def reachable(dfa: DFA) -> DFA:
     """Without the states that no word reaches; numbered breadth first from the start."""
-    order = [dfa.start]
-    seen = {dfa.start}
-    for state in order:  # grows while it is walked
-        for target in dfa.delta[state]:
-            if target not in seen:
-                seen.add(target)
-                order.append(target)
-    new = {old: i for i, old in enumerate(order)}
-    return DFA(
-        alphabet=dfa.alphabet,
-        states=tuple(dfa.states[q] for q in order),
-        delta=tuple(tuple(new[t] for t in dfa.delta[q]) for q in order),
-        start=0,
-        accept=frozenset(new[q] for q in dfa.accept if q in seen),
+    return explore(
+        dfa.alphabet,
+        dfa.start,
+        _stepper(dfa),
+        lambda q: q in dfa.accept,
+        name=dfa.states.__getitem__,
+        most=len(dfa.states),
     )
+
+
+def _stepper(dfa: DFA) -> Callable[[int, str], int]:
+    """`dfa.step`, with the letters looked up once."""
+    column = {letter: i for i, letter in enumerate(dfa.alphabet)}
+    return lambda q, letter: dfa.delta[q][column[letter]]
 
 
 def minimise(dfa: DFA) -> DFA:
@@ -128,7 +127,7 @@ def minimise(dfa: DFA) -> DFA:
     Hopcroft's algorithm, O(L S log S): states are split until all of a class agree on what follows.
     """
     dfa = reachable(dfa)
-    block_of = _classes(dfa)
+    block_of = classes(dfa)
     first: dict[int, int] = {}
     for state, block in enumerate(block_of):
         first.setdefault(block, state)  # breadth-first order: the start's class comes first
@@ -142,7 +141,7 @@ def minimise(dfa: DFA) -> DFA:
     )
 
 
-def _classes(dfa: DFA) -> list[int]:
+def classes(dfa: DFA) -> list[int]:
     """The class of each state: two states share one iff every word leads both or neither to acceptance."""
     states, letters = range(len(dfa.states)), range(len(dfa.alphabet))
     before: list[list[list[int]]] = [[[] for _ in states] for _ in letters]
@@ -186,39 +185,22 @@ def complement(dfa: DFA) -> DFA:
 
 
 def product(a: DFA, b: DFA, accepts: Callable[[bool, bool], bool]) -> DFA:
-    """Runs both; accepts what `accepts` makes of their two answers.  The alphabets must be the same set of letters."""
+    """Runs both; accepts what `accepts` makes of their two answers.  The alphabets must be the same set of letters.
+
+    Raises TooLarge.
+    """
     if set(a.alphabet) != set(b.alphabet):
         raise ValueError("the two automata have different alphabets")
-    columns = [b.alphabet.index(letter) for letter in a.alphabet]
-    index = {(a.start, b.start): 0}
-    pairs = [(a.start, b.start)]
-    delta: list[tuple[int, ...]] = []
-    most = min(MAX_PRODUCT, MAX_TRANSITIONS // max(1, len(a.alphabet)))
-    for p, q in pairs:  # grows while it is walked
-        row = []
-        for i, j in enumerate(columns):
-            after = (a.delta[p][i], b.delta[q][j])
-            if after not in index:
-                if len(pairs) >= most:
-                    raise TooLarge(f"more than {most} states")
-                index[after] = len(pairs)
-                pairs.append(after)
-            row.append(index[after])
-        delta.append(tuple(row))
-    return DFA(
-        alphabet=a.alphabet,
-        states=_joined(a, b, pairs),
-        delta=tuple(delta),
-        start=0,
-        accept=frozenset(i for i, (p, q) in enumerate(pairs) if accepts(p in a.accept, q in b.accept)),
+    step_a, step_b = _stepper(a), _stepper(b)
+    long = max(map(len, (*a.states, *b.states))) > LONGEST_NAME  # names double with each product
+    return explore(
+        a.alphabet,
+        (a.start, b.start),
+        lambda pair, letter: (step_a(pair[0], letter), step_b(pair[1], letter)),
+        lambda pair: accepts(pair[0] in a.accept, pair[1] in b.accept),
+        name=lambda pair: "" if long else f"{a.states[pair[0]]},{b.states[pair[1]]}",
+        most=min(MAX_PRODUCT, MAX_TRANSITIONS // max(1, len(a.alphabet))),
     )
-
-
-def _joined(a: DFA, b: DFA, pairs: list[tuple[int, int]]) -> tuple[str, ...]:
-    """Names of pairs of states; numbers when they would be long (they double with each product)."""
-    if max(map(len, (*a.states, *b.states))) > LONGEST_NAME:
-        return tuple(f"q{i}" for i in range(len(pairs)))
-    return _distinct([f"{a.states[p]},{b.states[q]}" for p, q in pairs])
 
 
 def distinguishing_word(a: DFA, b: DFA, *, nonempty: bool = False) -> Word | None:
@@ -228,7 +210,7 @@ def distinguishing_word(a: DFA, b: DFA, *, nonempty: bool = False) -> Word | Non
     """
     if set(a.alphabet) != set(b.alphabet):
         raise ValueError("the two automata have different alphabets")
-    columns = [b.alphabet.index(letter) for letter in a.alphabet]
+    step_a, step_b = _stepper(a), _stepper(b)
     start = (a.start, b.start)
     came: dict[tuple[int, int], tuple[tuple[int, int], str] | None] = {start: None}
 
@@ -240,14 +222,19 @@ def distinguishing_word(a: DFA, b: DFA, *, nonempty: bool = False) -> Word | Non
     queue = deque([start])
     while queue:
         pair = queue.popleft()
-        for i, letter in enumerate(a.alphabet):
-            after = (a.delta[pair[0]][i], b.delta[pair[1]][columns[i]])
+        for letter in a.alphabet:
+            after = (step_a(pair[0], letter), step_b(pair[1], letter))
             if differ(after):  # also when it is the start again: then a nonempty word leads there
                 return (*_path(came, pair), letter)
             if after not in came:
                 came[after] = (pair, letter)
                 queue.append(after)
     return None
+
+
+def distinguishing(dfa: DFA, p: int, q: int) -> Word | None:
+    """A shortest word accepted from exactly one of two states; None where there is none."""
+    return distinguishing_word(replace(dfa, start=p), replace(dfa, start=q))
 
 
 def _path(came: Mapping[tuple[int, int], tuple[tuple[int, int], str] | None], end: tuple[int, int]) -> Word:
