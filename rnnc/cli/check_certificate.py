@@ -18,7 +18,7 @@ def check_certificate_command(certificate: Path) -> int:
     Exit 0: every claim in it is established; 1: a step fails (the first is printed), or it claims nothing; 2: no such
     file.
     """
-    from rnnc.verify.checker import Reject, check
+    from rnnc.verify.checking import Reject, check
 
     try:
         lines = check(certificate.read_text(encoding="utf-8"))

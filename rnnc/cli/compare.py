@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from rnnc.cli.analyze import write_page
 from rnnc.cli.options import Hyper, HyperParameter, cell_option, choose_cell, load_spec, set_option
+from rnnc.cli.reports import deliver, report_options
 
 if TYPE_CHECKING:
     from rnnc.analysis.report import Report
@@ -25,8 +23,7 @@ EXAMPLE = (
 @click.argument("specs", nargs=-1, required=True, metavar="A B...")
 @cell_option
 @set_option
-@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT", help="Also write it as HTML.")
+@report_options
 def compare_command(specs: tuple[str, ...], cell: str | None, hyper: Hyper, as_json: bool, html: Path | None) -> int:
     """Reports beside each other, differences marked.
 
@@ -38,14 +35,9 @@ def compare_command(specs: tuple[str, ...], cell: str | None, hyper: Hyper, as_j
     if len(specs) < 2:
         raise click.UsageError("give two specs or more")
     comparison = compare(specs, [_report(operand, cell, hyper) for operand in specs])
-    if html is not None:
-        write_page(html, comparison.to_html())
-    if as_json:
-        click.echo(json.dumps(comparison.to_json(), indent=2, ensure_ascii=False))
-    else:
-        show(comparison)
-    if html is not None:
-        click.echo(f"wrote {html}", err=True)
+    deliver(comparison, comparison.print_to, as_json=as_json, html=html)
+    if not as_json:
+        click.echo(count_text(comparison))
     return 0
 
 
@@ -69,13 +61,5 @@ def split(operand: str) -> tuple[str, str | None, Hyper]:
     return file, cell or None, dict(convert(s, None, None) for s in settings.split(",") if s)
 
 
-def show(comparison: Comparison) -> None:
-    """With colours and the terminal's width on a terminal, as plain text elsewhere."""
-    if sys.stdout.isatty():
-        from rich.console import Console
-
-        comparison.print_to(Console())
-    else:
-        click.echo(comparison.to_text())
-    count = sum(row.differs for row in comparison.rows)
-    click.echo(f"{count} of {len(comparison.rows)} facts differ")
+def count_text(comparison: Comparison) -> str:
+    return f"{sum(row.differs for row in comparison.rows)} of {len(comparison.rows)} facts differ"

@@ -6,18 +6,20 @@ from pathlib import Path
 
 import click
 
+from rnnc.backends import BACKENDS
 from rnnc.cli.options import Hyper, cell_option, choose_cell, load_spec, set_option, spec_argument
+from rnnc.plan import STRATEGIES
 
-STRATEGIES = ("step", "sequential", "scan", "chunkwise", "block_scan", "convolution")
+KNOWN_BACKENDS, KNOWN_STRATEGIES = ", ".join(BACKENDS), ", ".join(s.name for s in STRATEGIES)
 
 
 @click.command("compile", epilog="Example: rnnc compile deltanet --set reach=2 -o deltanet.py")
 @spec_argument
 @cell_option
 @set_option
-@click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto or torch.")
+@click.option("--backend", default="auto", show_default=True, metavar="NAME", help=f"auto, or one of {KNOWN_BACKENDS}.")
 @click.option(
-    "--strategy", type=click.Choice(STRATEGIES), help="How to run the recurrence, instead of the best choice."
+    "--strategy", metavar="NAME", help=f"Run the recurrence this way, not the best: one of {KNOWN_STRATEGIES}."
 )
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.py", help="Default: stdout."

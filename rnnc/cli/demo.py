@@ -76,10 +76,13 @@ def _title(text: str) -> None:
 def _analyse(spec: Spec) -> None:
     from rnnc.analysis.report import analyze
     from rnnc.analysis.report_compare import compare
-    from rnnc.cli.compare import show
+    from rnnc.cli.compare import count_text
+    from rnnc.cli.reports import show
 
     reports = [analyze(spec, CELL, **{**HYPER, "reach": reach}) for reach in REACHES]
-    show(compare([f"reach {reach}" for reach in REACHES], reports))
+    comparison = compare([f"reach {reach}" for reach in REACHES], reports)
+    show(comparison, comparison.print_to)
+    click.echo(count_text(comparison))
     click.echo("(* differs; `rnnc analyze deltanet --set reach=2` gives the whole report)")
 
 

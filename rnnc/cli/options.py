@@ -60,7 +60,8 @@ def spec_argument(function: F) -> F:
 
 
 def cell_option(function: F) -> F:
-    return click.option("--cell", metavar="NAME", help="Which cell of the file; needed where it has several.")(function)
+    """`--cell NAME`, for the commands that ask `choose_cell`."""
+    return click.option("--cell", metavar="NAME", help="Default: the file's model, else its first cell.")(function)
 
 
 def set_option(function: F) -> F:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnnc.cli.options import Hyper, cell_option, load_spec, set_option, spec_argument
+from rnnc.cli.options import Hyper, load_spec, set_option, spec_argument
 
 if TYPE_CHECKING:
     from rnnc.spec import Spec
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("verify", epilog="Example: rnnc verify deltanet --set reach=2")
 @spec_argument
-@cell_option
+@click.option("--cell", metavar="NAME", help="Default: every cell of the file that claims something.")
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="The verdicts as JSON on stdout.")
 @click.option(
