@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from rnnc.verify.languages.dfa import DFA, TooLarge
 from rnnc.verify.languages.facts import LanguageFacts
-from rnnc.verify.languages.monoid import all_periods, compose, cycles, maximal_subgroups, period, transition_monoid
+from rnnc.verify.languages.monoid import (
+    all_periods,
+    compose,
+    cycles,
+    lasting_elements,
+    maximal_subgroups,
+    period,
+    transition_monoid,
+)
 
 maps = st.integers(1, 6).flatmap(lambda n: st.lists(st.integers(0, n - 1), min_size=n, max_size=n))
 
@@ -97,3 +105,19 @@ def test_full_transformation_monoid_on_five_points() -> None:
     assert facts.subgroups is not None
     assert {g.order for g in facts.subgroups} == {2, 6, 24, 120}
     assert facts.solvable is False
+
+
+@given(automata())
+def test_what_words_of_one_length_do_comes_round(dfa: DFA) -> None:
+    """By listing what words do, length by length: W(s) = W(2s)."""
+    monoid = transition_monoid(dfa)
+    s, elements = lasting_elements(monoid, dfa)
+    found = {monoid.element(i) for i in elements}
+    letters = [dfa.action(a) for a in dfa.alphabet]
+    now = {tuple(range(len(dfa.states)))}
+    sets = [now]
+    for _ in range(2 * s):
+        now = {compose(f, g) for f in now for g in letters}
+        sets.append(now)
+    assert sets[s] == sets[2 * s] == found
+    assert (max(map(period, found)) == 1) == (LanguageFacts(dfa).in_ac0 is True)
