@@ -40,13 +40,7 @@ def lower_body(c: Lowering, body: tuple[ast.Statement, ...], context: Context) -
     """Collect the statements of a cell or model and evaluate them all."""
     frame = Frame(context)
     collect(c, body, context, frame)
-    for root in frame.roots:
-        if not _waits_for_use(c, root):
-            force(c, root, root.span)
-    for root in frame.roots:
-        force(c, root, root.span)
-    for decl, value, where in frame.params:
-        finish_param(c, decl, value, where.named(decl.name))
+    _evaluate_all(c, frame)
     for part, where in c.not_taken:
         check_names(c, part, where)
     _finish_states(c, context)
@@ -57,6 +51,17 @@ def lower_body(c: Lowering, body: tuple[ast.Statement, ...], context: Context) -
         else:
             c.error("E0205", "the size of `I` is unknown here", span, help="give it a type: `real[n, n]`")
     lower_subjects(c, context)
+
+
+def _evaluate_all(c: Lowering, frame: Frame) -> None:
+    """Every value of a block; those that take their size from their use come last."""
+    for root in frame.roots:
+        if not _waits_for_use(c, root):
+            force(c, root, root.span)
+    for root in frame.roots:
+        force(c, root, root.span)
+    for decl, value, where in frame.params:
+        finish_param(c, decl, value, where.named(decl.name))
 
 
 def _waits_for_use(c: Lowering, binding: Binding) -> bool:
@@ -345,13 +350,7 @@ def _unroll(c: Lowering, s: ast.Substep, context: Context) -> dict[str, Value]:
         inner.scope.running.update(running)
         frame = Frame(inner, in_substep=True)
         collect(c, s.body, inner, frame)
-        for root in frame.roots:
-            if not _waits_for_use(c, root):
-                force(c, root, root.span)
-        for root in frame.roots:
-            force(c, root, root.span)
-        for decl, value, where in frame.params:
-            finish_param(c, decl, value, where.named(decl.name))
+        _evaluate_all(c, frame)
         for name in running:
             update = inner.scope.bindings.get(name + "'")
             if update is not None:

@@ -270,23 +270,11 @@ def _sequence(
 ) -> None:
     """The statements of a repeat body, one after the other: each sees the running value as it is then."""
     from rnnc.frontend.cells import fresh, per_axis
-    from rnnc.frontend.params import declare_param, finish_param
 
     for statement in statements:
         match statement:
             case ast.Assign():
-                if statement.target.id != s.name:
-                    c.error(
-                        "E0204",
-                        f"only the running value `{s.name}` is rebound in this `repeat`",
-                        statement.target.span,
-                        help=f"write `let {statement.target.id} = ...`",
-                    )
-                value = evaluate(c, statement.value, context.named(statement.target.id), type_.shape)
-                if context.per:
-                    c.error("E0207", f"`{s.name}` cannot be rebound inside a `per` block", statement.span)
-                elif statement.target.id == s.name:
-                    running.value = conform(c, value, type_, statement.value, f"`{s.name}`")
+                _rebind(c, s, statement, context, running, type_)
             case ast.LetDecl(keyword="let" | "gate") | ast.ConstDecl():
                 if fresh(c, statement.name, statement, context):
                     kind: BindingKind = "const" if isinstance(statement, ast.ConstDecl) else "let"
@@ -294,14 +282,7 @@ def _sequence(
                     force(c, binding, statement.span)  # before it is bound: it cannot see itself
                     context.scope.bindings[statement.name] = binding
             case ast.ParamDecl():
-                value = declare_param(c, statement, context) if fresh(c, statement.name, statement, context) else ERROR
-                context.scope.bindings.setdefault(
-                    statement.name,
-                    Binding(
-                        statement.name, "param", statement.span, context=context, owner=c, value=value, status="done"
-                    ),
-                )
-                finish_param(c, statement, value, context.named(statement.name))
+                _param(c, statement, context)
             case ast.Per():
                 axis = per_axis(c, statement, context)
                 if axis is not None:
@@ -324,7 +305,8 @@ def _sequence(
                 else:
                     context.scope.bindings[statement.name] = binding
             case _:
-                word = type(statement).__name__.removesuffix("Decl").lower()
+                is_let = isinstance(statement, ast.LetDecl)
+                word = statement.keyword if is_let else type(statement).__name__.removesuffix("Decl").lower()
                 named = declared_names(statement)
                 c.error(
                     "E0210",
@@ -332,6 +314,29 @@ def _sequence(
                     statement.span,
                     help="move it out of the block" if named else "",
                 )
+
+
+def _rebind(c: Lowering, s: ast.Repeat, statement: ast.Assign, context: Context, running: Binding, type_: Type) -> None:
+    """`h = e` in a repeat body: the running value is another one from here on."""
+    name = statement.target.id
+    if name != s.name:
+        message = f"only the running value `{s.name}` is rebound in this `repeat`"
+        c.error("E0204", message, statement.target.span, help=f"write `let {name} = ...`")
+    value = evaluate(c, statement.value, context.named(name), type_.shape)
+    if context.per:
+        c.error("E0207", f"`{s.name}` cannot be rebound inside a `per` block", statement.span)
+    elif name == s.name:
+        running.value = conform(c, value, type_, statement.value, f"`{name}`")
+
+
+def _param(c: Lowering, statement: ast.ParamDecl, context: Context) -> None:
+    """A parameter of a repeat body: each round has its own."""
+    from rnnc.frontend.cells import bind, fresh
+    from rnnc.frontend.params import declare_param, finish_param
+
+    value = declare_param(c, statement, context) if fresh(c, statement.name, statement, context) else ERROR
+    bind(c, statement.name, "param", statement, context, value=value)
+    finish_param(c, statement, value, context.named(statement.name))
 
 
 __all__ = ["call_cell", "capture", "outside", "repeat"]
