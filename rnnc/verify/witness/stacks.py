@@ -21,6 +21,7 @@ from rnnc.verify.witness.cascades import Split, paired, splits
 from rnnc.verify.witness.witness import TAU, Witness
 
 MOST_ROUNDED = 400  # states in floating point, beyond those that exact arithmetic has
+MOST_SECONDS = 20.0  # for closing a stack
 Search = Callable[[DFA, dict[str, int], float], Witness | None]
 Classes = dict[Values, int]  # what a layer puts out -> its class
 ClassOf = Callable[[Values], int]
@@ -70,20 +71,19 @@ def _stacked(dfa: DFA, parts: list[Witness], split: Split) -> Witness | None:
     closed = _closed(dfa, parts, exact, [c.__getitem__ for c in classes])
     if closed is None:
         return None
-    saturated = None
-    if not closed.attained:
-        rounded = [FloatLayer(w.cell, w.dims, w.params, "float32", TAU) for w in parts]
-        saturated = _closed(dfa, parts, rounded, [_nearest(c) for c in classes], 4 * len(closed.states) + MOST_ROUNDED)
+    floats = [FloatLayer(w.cell, w.dims, w.params, "float32", TAU) for w in parts]
+    rounded = _closed(dfa, parts, floats, [_nearest(c) for c in classes], 4 * len(closed.states) + MOST_ROUNDED)
     return replace(
         parts[-1],
         dfa=dfa,
         closure=closed,
         construction=split.construction,
         source=split.source,
-        status="attained" if closed.attained else "limit" if saturated is None else "saturation",
-        tau=None if saturated is None else TAU,
+        status="attained" if closed.attained else "limit" if rounded is None else "saturation",
+        tau=None if closed.attained or rounded is None else TAU,
         readout="the outputs" if closed.readout.through == "outputs" else f"the state ({closed.readout.reason})",
         below=tuple(parts[:-1]),
+        rounded=rounded,
     )
 
 
@@ -104,7 +104,7 @@ def _closed(
 
     stack = Stack(layers, parts[0].letters, [between(k) for k in range(len(class_of))])
     arithmetic: Arithmetic = "exact" if isinstance(layers[0], ExactLayer) else "float32"
-    found = close_machine(stack, dfa, most, arithmetic, TAU)
+    found = close_machine(stack, dfa, most, arithmetic, TAU, MOST_SECONDS)
     return found if isinstance(found, Closure) else None
 
 

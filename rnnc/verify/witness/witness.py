@@ -24,13 +24,14 @@ TAU = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Witness:
-    """Weights that make a cell (or the layers below `after` and then the cell) recognise an automaton's language.
+    """Weights that make a cell (or a stack of layers, this cell on top) recognise an automaton's language.
 
     `params` are raw parameters by name, [*per, *shape] arrays of exact numbers (in them omega is infinite); `letters`
     gives each letter's value of each input, [*per, *shape].  `status`: "attained" by the exact values; "limit": with
     omega to infinity; "saturation": in the limit, and in float32 with omega = `tau`.  `readout` says what the readout
     reads.  Of a stack, this is the top layer with the closure of the whole; `below` are the witnesses of the layers
     under it, lowest first.  A layer's letters then name the classes of those under it after the step: "letter|class".
+    `rounded` is the closure of a stack in float32, where it was found.
     """
 
     cell: CellIR
@@ -45,6 +46,7 @@ class Witness:
     tau: float | None = None
     readout: str = "the state"
     below: tuple[Witness, ...] = field(default=())
+    rounded: Closure | None = field(default=None, compare=False, repr=False)
 
     @property
     def layers(self) -> int:
