@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import chain, count
 
@@ -12,7 +11,6 @@ from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.backends.kernels.program import Array
 from rnnc.backends.kernels.region import find_region
 from rnnc.backends.torch.backend import Strategies, explanation, for_cell, plan_all, require_inputs
-from rnnc.backends.torch.backend import emit as emit_torch
 from rnnc.backends.torch.emit import Kernels, emit_file
 from rnnc.backends.torch.kernels import Kernel as Call
 from rnnc.backends.torch.strategies import Choice
@@ -24,14 +22,7 @@ SERVED = frozenset({"step", "sequential", "scan"})  # strategies that a kernel d
 
 
 def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, sources: Mapping[str, str]) -> str:
-    """The source text of a standalone module; see `rnnc.backends.Backend`.
-
-    Without a C compiler it is the torch backend's, with a warning that says so.
-    """
-    missing = unavailable()
-    if missing is not None:
-        warnings.warn(f"{missing}: what was to be compiled for the CPU runs by the torch backend", stacklevel=2)
-        return emit_torch(cell, dims=dims, strategy=strategy, sources=sources)
+    """The source text of a standalone module; see `rnnc.backends.Backend`."""
     require_inputs(cell)
     made = {}
     kernels: list[Kernel] = []

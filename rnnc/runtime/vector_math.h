@@ -229,7 +229,7 @@ INLINE V circular(V x, W turn) {
   c = c * z + 1.0 / 479001600.0;
   c = c * z - 1.0 / 3628800.0;
 #else
-  V r = (((x - k * 0x1.92p0f) - k * 0x1.fb4p-12f) - k * 0x1.4442p-24f) - k * 0x1.846988p-48f;
+  V r = (((x - k * 0x1.92p0f) - k * 0x1.fb4p-12f) - k * 0x1.444p-24f) - k * 0x1.68c234p-39f;
   V z = r * r;
   V s = splat(1.0f / 362880.0f);
   V c = splat(-1.0f / 3628800.0f);

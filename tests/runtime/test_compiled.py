@@ -1,89 +1,210 @@
-"""torch.compile without graph breaks, and torch.export with a symbolic number of steps, give the eager numbers."""
+"""The compiler's cache: what is sound is used, everything else is built anew, and trouble has a clear message."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
-import torch
-from runtime_reference import relative
-from torch import Tensor, nn
 
-from rnnc.runtime import (
-    MicroStep,
-    Read,
-    Update,
-    block_scan,
-    convolution_scan,
-    lerp_scan,
-    linear_scan,
-    log_plus_scan,
-    matrix_scan,
-    matrix_states,
-    max_plus_scan,
-)
+from rnnc.runtime import compiled
+from rnnc.runtime.compiled import NativeError
 
-B, T, H, K, V = 2, 40, 2, 3, 4
+pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="needs a C compiler")
+
+SOURCE = "int answer(void) { return 42; }\n"
 
 
-def delta(log_decay: Tensor, k: Tensor, v: Tensor, h0: Tensor) -> Tensor:
-    step = MicroStep(log_decay=-log_decay.exp(), updates=(Update(u=k, v=v, b=-0.3 * k),))
-    (read,), final = matrix_scan(h0, (step,), (Read(k),))
-    return read.sum() + final.sin().sum()
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache, and nothing remembered from other tests."""
+    monkeypatch.setenv("RNNC_CACHE", str(tmp_path / "cache"))
+    for function in (compiled.compiler, compiled.load_library, compiled._private_folder, compiled._version):
+        function.cache_clear()
+    return tmp_path / "cache" / "native"
 
 
-def signed(decay: Tensor, k: Tensor, v: Tensor, h0: Tensor) -> Tensor:
-    step = MicroStep(decay=decay.tanh(), low_rank=((0.1 * k, k),), writes=((k, v),))
-    return matrix_states(h0, (step, MicroStep(writes=((k, v),)))).sin().sum()
+def answer(source: str = SOURCE) -> int:
+    compiled.load_library.cache_clear()
+    return int(compiled.load_library(source, False).answer())
 
 
-CASES: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] = {
-    "linear": (linear_scan, ((B, T, K), (B, T, K), (B, K))),
-    "static": (linear_scan, ((K,), (B, T, K), (B, K))),
-    "lerp": (lambda a, b, h: lerp_scan(a.sigmoid(), b, h), ((B, T, K), (B, T, K), (B, K))),
-    "convolution": (lambda a, b, h: convolution_scan(a.tanh(), b, h), ((K,), (B, T, K), (B, K))),
-    "max_plus": (max_plus_scan, ((B, T, K), (B, T, K), (B, K))),
-    "log_plus": (log_plus_scan, ((B, T, K), (B, T, K), (B, K))),
-    "block": (block_scan, ((B, T, K, 2, 2), (B, T, K, 2), (B, K, 2))),
-    "delta, scalar decay": (delta, ((B, T, H), (B, T, H, K), (B, T, H, V), (B, H, K, V))),
-    "delta, vector decay": (delta, ((B, T, H, K), (B, T, H, K), (B, T, H, V), (B, H, K, V))),
-    "all states, signed decay": (signed, ((B, T, H, K), (B, T, H, K), (B, T, H, V), (B, H, K, V))),
-}
+def count_builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders in which something is compiled from now on."""
+    found: list[Path] = []
+    real = compiled._compile
+
+    def counted(command: tuple[str, ...], text: str, options: tuple[str, ...], work: Path) -> Path:
+        found.append(work)
+        return real(command, text, options, work)
+
+    monkeypatch.setattr(compiled, "_compile", counted)
+    return found
 
 
-def arguments(shapes: tuple[tuple[int, ...], ...]) -> list[Tensor]:
-    return [torch.randn(s, requires_grad=True) for s in shapes]
+def fake_compiler(folder: Path, script: str) -> str:
+    path = folder / "fakecc"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_compile(name: str) -> None:
-    f, shapes = CASES[name]
-    args = arguments(shapes)
-    torch.compiler.reset()
-    found, expected = torch.compile(f, fullgraph=True, backend="aot_eager")(*args), f(*args)
-    assert relative(found, expected) < 1e-5
-    pairs = zip(torch.autograd.grad(found.sum(), args), torch.autograd.grad(expected.sum(), args), strict=True)
-    assert all(relative(x, y) < 1e-4 for x, y in pairs)
+def entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    found = sorted(p for p in folder.iterdir())
+    return [p for p in found if p.suffix == ".so"], [p for p in found if p.suffix != ".so"]
 
 
-class Wrapped(nn.Module):
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
+def test_a_second_process_builds_nothing(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answer() == 42
+    builds = count_builds(monkeypatch)
+    assert answer() == 42
+    assert not builds
+    libraries, others = entries(fresh)
+    assert len(libraries) == len(others) == 1  # nothing temporary stays
+    assert answer("int answer(void) { return 43; }") == 43
+    assert len(builds) == 1
 
-    def forward(self, args: list[Tensor]) -> Tensor:
-        return CASES[self.name][0](*args)
+
+@pytest.mark.parametrize("harm", ["bytes", "truncated", "entry", "other_name", "link", "writable", "missing"])
+def test_what_is_not_sound_is_built_anew(fresh: Path, monkeypatch: pytest.MonkeyPatch, harm: str) -> None:
+    assert answer() == 42
+    (library,), (entry,) = entries(fresh)
+    evil, data = fresh.parent / "evil.so", library.read_bytes()
+    if harm in ("bytes", "truncated"):
+        library.unlink()  # this process has the file in its memory
+    match harm:
+        case "bytes":
+            library.write_bytes(data[:-1] + b"x")
+        case "truncated":
+            library.write_bytes(data[:100])
+        case "entry":
+            entry.write_bytes(b"\xff\xfe")
+        case "other_name":
+            entry.write_text("../" + "a" * 61)
+        case "link":
+            shutil.copy(library, evil)
+            library.unlink()
+            library.symlink_to(evil)
+        case "writable":
+            library.chmod(0o777)
+        case "missing":
+            library.unlink()
+    builds = count_builds(monkeypatch)
+    assert answer() == 42
+    assert len(builds) == 1
+    assert answer() == 42
+    assert len(builds) == 1  # and the cache is sound again
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_export_with_a_symbolic_length(name: str) -> None:
-    shapes = CASES[name][1]
-    args = [x.detach() for x in arguments(shapes)]
-    steps = torch.export.Dim("steps", min=2, max=4096)
-    sizes = [{1: steps} if T in s else None for s in shapes]
-    exported = torch.export.export(Wrapped(name), (args,), dynamic_shapes=[sizes], strict=False)
-    longer = [torch.randn([3 * n if n == T else n for n in s]).requires_grad_() for s in shapes]
-    found, expected = exported.module()(longer), CASES[name][0](*longer)
-    assert relative(found, expected) < 1e-5
-    pairs = zip(torch.autograd.grad(found.sum(), longer), torch.autograd.grad(expected.sum(), longer), strict=True)
-    assert all(relative(x, y) < 1e-4 for x, y in pairs)
+@pytest.mark.parametrize("mode", [0o777, 0o770])
+def test_a_folder_that_others_may_write_is_not_used(fresh: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+    assert answer() == 42
+    fresh.chmod(mode)
+    builds = count_builds(monkeypatch)
+    assert answer() == 42
+    assert builds
+    assert all(fresh not in (b, *b.parents) for b in builds)
+    assert stat.S_IMODE(builds[0].stat().st_mode) == 0o700
+
+
+def test_a_foreign_folder_is_not_used(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answer() == 42
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    builds = count_builds(monkeypatch)
+    assert answer() == 42
+    assert builds
+    assert all(fresh not in (b, *b.parents) for b in builds)
+
+
+def test_a_cache_that_cannot_be_made_or_written(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file in the way, and a disk that takes nothing: the kernel is built for this process alone."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RNNC_CACHE", str(tmp_path / "file"))
+    assert answer() == 42
+    monkeypatch.setenv("RNNC_CACHE", str(fresh.parent))
+    real = compiled.tempfile.TemporaryDirectory
+
+    def refused(*args: object, **options: object) -> object:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(compiled.tempfile, "TemporaryDirectory", refused)
+    assert answer() == 42
+    monkeypatch.setattr(compiled.tempfile, "TemporaryDirectory", real)
+    assert not list(fresh.iterdir())
+
+
+def test_a_full_disk_has_a_clear_message(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = 'case "$1" in --version) echo 1;; *) echo "fatal error: No space left on device" >&2; exit 1;; esac'
+    monkeypatch.setenv("CC", fake_compiler(tmp_path, script))
+    with pytest.raises(NativeError, match=r"No space left on device.*RNNC_CACHE or TMPDIR"):
+        answer()
+    assert not list(fresh.iterdir())
+
+
+def test_a_killed_compiler_leaves_nothing_behind(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The compiler dies after it has written half of its output."""
+    script = (
+        'case "$1" in --version) echo 1; exit;; esac\n'
+        'while [ $# -gt 0 ]; do [ "$1" = -o ] && echo half > "$2"; shift; done; kill -9 $$'
+    )
+    monkeypatch.setenv("CC", fake_compiler(tmp_path, script))
+    with pytest.raises(NativeError, match="was killed \\(SIGKILL\\)"):
+        answer()
+    assert not list(fresh.iterdir())
+    monkeypatch.delenv("CC")
+    compiled.compiler.cache_clear()
+    assert answer() == 42
+
+
+@pytest.mark.parametrize(("cc", "message"), [("no-such-compiler", "`no-such-compiler` \\(from CC\\)"), ("", "cc, gcc")])
+def test_no_compiler_has_a_clear_message(monkeypatch: pytest.MonkeyPatch, cc: str, message: str) -> None:
+    monkeypatch.setenv("CC", cc)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(NativeError, match=f'{message}.*backend="torch"'):
+        answer()
+
+
+def test_a_mistake_in_the_source_shows_the_compiler_s_words() -> None:
+    with pytest.raises(NativeError, match=r"(?s)could not compile a kernel.*error"):
+        answer("int answer(void) { return nothing; }")
+
+
+def test_processes_that_build_at_once(fresh: Path) -> None:
+    script = textwrap.dedent(f"""
+        from rnnc.runtime.compiled import load_library
+        assert load_library({SOURCE!r}, False).answer() == 42
+    """)
+    runs = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(3)]
+    for run in runs:
+        _, errors = run.communicate(timeout=120)
+        assert run.returncode == 0, errors
+    assert answer() == 42
+    libraries, others = entries(fresh)
+    assert len(others) == 1
+    assert libraries
+
+
+def test_a_process_killed_while_it_builds(fresh: Path, tmp_path: Path) -> None:
+    """What it leaves is not used, and the next process builds in peace."""
+    slow = fake_compiler(tmp_path, 'case "$1" in --version) echo 1; exit;; esac; sleep 60')
+    script = f"from rnnc.runtime.compiled import load_library; load_library({SOURCE!r}, False)"
+    run = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "CC": slow}, start_new_session=True)
+    while not (fresh.exists() and list(fresh.iterdir())):
+        assert run.poll() is None
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert answer() == 42
+
+
+def test_precision_is_part_of_the_name() -> None:
+    source = "int answer(void) { return sizeof(T); }"
+    assert answer(source) == 4
+    assert isinstance(compiled.load_library(source, True), ctypes.CDLL)
+    assert compiled.load_library(source, True).answer() == 8
