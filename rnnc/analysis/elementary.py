@@ -74,8 +74,9 @@ def power(x: Interval, n: Fraction) -> Interval:
     if n == 0:
         return exactly(1)
     if n.denominator == 1 and n > 0:
-        base = x if n % 2 else iv.magnitude(x)
-        return iv.monotone(lambda z: z if math.isinf(z) else Fraction(z) ** int(n), base)
+        (lo, lo_open), (hi, hi_open) = iv.ends(x if n % 2 else iv.magnitude(x))
+        bottom, top = iv.power(lo, int(n), up=False), iv.power(hi, int(n), up=True)
+        return iv.hull_of([(bottom, lo_open or bottom == -math.inf), (top, hi_open or top == math.inf)])
     if n < 0:
         return iv.reciprocal(power(x, -n))
     if not iv.within(x, NONNEGATIVE):

@@ -7,7 +7,7 @@ backend never has to understand how the user wrote the update.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, assert_never
 
 from rnnc.ir.graph import CellIR, NodeId
 
@@ -103,6 +103,23 @@ class Dense:
 
 
 Form: TypeAlias = Elementwise | Coupled | MatrixState | BlockLinear | Dense
+
+
+def transition_nodes(form: Form) -> list[NodeId]:
+    """The coefficients of the state itself (not the additive part)."""
+    found: list[NodeId | None]
+    match form:
+        case Elementwise() | Dense():
+            found = [form.a]
+        case BlockLinear():
+            found = [form.blocks]
+        case Coupled():
+            found = [a for row in form.a for a in row]
+        case MatrixState():
+            found = [n for s in form.steps for n in (s.decay, *(x for pair in s.low_rank for x in pair))]
+        case _:
+            assert_never(form)
+    return [n for n in found if n is not None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,8 @@ from rnnc.ir.types import Interval
 
 ALL = Interval(lo_open=True, hi_open=True)
 MOST_DIGITS = 300  # of an end in base 2: numbers below 2^-300 are taken as up to that
+MOST_BITS = 512  # of a numerator or denominator
+FAR = 400  # ends beyond 2^FAR are infinite, below 2^-FAR zero
 SMALLEST = 2.0**-MOST_DIGITS
 End: TypeAlias = "tuple[Fraction | float, bool]"  # a value (or +-inf) and whether it is left out
 
@@ -50,6 +52,59 @@ def hull_of(points: Iterable[End]) -> Interval:
 
 def _finite(value: Fraction | float) -> Fraction | None:
     return None if isinstance(value, float) and math.isinf(value) else Fraction(value)
+
+
+def tidy(x: Interval) -> Interval:
+    """`x` with ends of few digits, rounded outward: chains of powers would double their digits at every step."""
+    if _is_short(x.lo) and _is_short(x.hi):
+        return x
+    lo = None if x.lo is None else rounded(x.lo, up=False)
+    hi = None if x.hi is None else rounded(x.hi, up=True)
+    return Interval(lo=lo, hi=hi, lo_open=x.lo_open or lo != x.lo, hi_open=x.hi_open or hi != x.hi)
+
+
+def _is_short(v: Fraction | None) -> bool:
+    return v is None or max(v.numerator.bit_length(), v.denominator.bit_length()) <= MOST_BITS
+
+
+def rounded(v: Fraction, *, up: bool) -> Fraction | None:
+    """A bound of v with at most MOST_BITS; None (infinite) where there is none on that side."""
+    if _is_short(v):
+        return v
+    if v < 0:
+        bound = rounded(-v, up=not up)
+        return None if bound is None else -bound
+    exponent = (
+        v.numerator.bit_length() - v.denominator.bit_length()
+    )  # v is between 2^(exponent - 1) and 2^(exponent + 1)
+    if exponent > FAR:
+        return None if up else Fraction(2) ** (FAR - 1)
+    if exponent < -FAR:
+        return Fraction(2) ** (1 - FAR) if up else Fraction(0)
+    grain = Fraction(2) ** (exponent - 64)
+    return (math.ceil(v / grain) if up else math.floor(v / grain)) * grain
+
+
+def power(z: Fraction | float, n: int, *, up: bool) -> Fraction | float:
+    """z^n for a whole n > 0, rounded to one side where it has many digits."""
+    if isinstance(z, float):
+        return z if z > 0 or n % 2 else -z  # infinite
+    if z < 0:
+        return -power(-z, n, up=up != bool(n % 2)) if n % 2 else power(-z, n, up=up)
+    result, square = Fraction(1), z
+    while n:
+        if n % 2:
+            product = rounded(result * square, up=up)
+            if product is None:
+                return math.inf
+            result = product
+        n //= 2
+        if n:
+            wider = rounded(square * square, up=up)
+            if wider is None:
+                return math.inf
+            square = wider
+    return result
 
 
 def union(x: Interval, y: Interval) -> Interval:

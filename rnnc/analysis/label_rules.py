@@ -30,6 +30,7 @@ from rnnc.ir.dims import Dim
 from rnnc.ir.graph import Node
 from rnnc.ir.types import Type
 
+MOST_PRODUCTS = 512  # of terms, in one product of two sums: those of more rarely come to few terms again
 VIEWS = frozenset({"lift", "merge", "split_per", "expand", "broadcast", "reshape", "transpose"})
 
 
@@ -76,6 +77,7 @@ def scale(terms: Sum, by: Fraction) -> Sum:
 
 def multiply(a: Sum, b: Sum, t: Type, ctx: Context) -> Sum:
     """Elementwise product; at most one of the sums has states."""
+    _bounded(a, b)
     rank = len(full_shape(t))
     found = []
     for x in a:
@@ -103,8 +105,14 @@ def times_dim(m: Monomial, size: Dim, ctx: Context, *, inverse: bool = False) ->
     return replace(m, factors=(*m.factors, Factor(node, ())))
 
 
+def _bounded(a: Sum, b: Sum) -> None:
+    if len(a) * len(b) > MOST_PRODUCTS:
+        raise NotRepresentable(f"a product of sums of {len(a)} and {len(b)} terms")
+
+
 def contract(spec: str, a: Sum, b: Sum, per: int, ctx: Context) -> Sum:
     """einsum over core axes; the `per` axes in front are a batch."""
+    _bounded(a, b)
     inputs, output = spec.split("->")
     left, right = inputs.split(",")
     found = []

@@ -23,8 +23,11 @@ from rnnc.analysis.intervals import exactly
 from rnnc.analysis.matrix_facts import MatrixFacts, diagonal, symmetric
 from rnnc.analysis.ranges import Ranges
 from rnnc.ir.dims import ONE
-from rnnc.ir.graph import NodeId
+from rnnc.ir.evaluate import Domain, Walk
+from rnnc.ir.graph import Node, NodeId
 from rnnc.ir.types import Interval
+
+MOST_FACTORS = 64  # a longer product is one factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +41,29 @@ class Factors:
 
 def factors(ranges: Ranges, node: NodeId) -> Factors:
     """Views that only broadcast are taken off; what is no product is one factor."""
-    n = ranges.nodes[node]
-    match n.op:
-        case "neg":
-            inner = factors(ranges, n.args[0])
-            return Factors(-inner.sign, inner.scalars, inner.vectors)
-        case "mul":
-            x, y = (factors(ranges, a) for a in n.args)
-            return Factors(x.sign * y.sign, x.scalars + y.scalars, x.vectors + y.vectors)
-        case "lift" | "broadcast" | "expand":
-            inner = factors(ranges, n.args[0])
-            if not inner.vectors or ranges.nodes[n.args[0]].type.shape == n.type.shape:
-                return inner
-            return Factors(1, (), (node,))
-    scalar = all(d == ONE for d in n.type.shape)
-    return Factors(1, (node,), ()) if scalar else Factors(1, (), (node,))
+    return Walk(ranges.nodes, _Factoring(ranges.nodes))[node]
+
+
+class _Factoring(Domain[Factors]):
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = nodes
+
+    def is_leaf(self, node: Node) -> bool:
+        return node.op not in ("neg", "mul", "lift", "broadcast", "expand")
+
+    def leaf(self, node: Node) -> Factors:
+        scalar = all(d == ONE for d in node.type.shape)
+        return Factors(1, (node.id,), ()) if scalar else Factors(1, (), (node.id,))
+
+    def apply(self, node: Node, args: tuple[Factors, ...]) -> Factors:
+        x, y = args[0], args[-1]
+        if node.op == "neg":
+            return Factors(-x.sign, x.scalars, x.vectors)
+        if node.op == "mul":
+            found = Factors(x.sign * y.sign, x.scalars + y.scalars, x.vectors + y.vectors)
+            return found if len(found.scalars + found.vectors) <= MOST_FACTORS else self.leaf(node)
+        same = not x.vectors or self.nodes[node.args[0]].type.shape == node.type.shape
+        return x if same else Factors(1, (), (node.id,))
 
 
 def micro_step_facts(ranges: Ranges, step: MicroStep) -> MatrixFacts:

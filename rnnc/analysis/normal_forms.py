@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, MicroStep
 from rnnc.analysis.framed import Framed, acts_only_on, is_diagonal, parts
-from rnnc.analysis.logs import log_of
 from rnnc.analysis.monomials import Axes, Axis, Factor, Monomial, Sum, canonical
 from rnnc.analysis.realise import Frame, Realiser
 from rnnc.ir.graph import NodeId
@@ -233,7 +232,7 @@ def _offset(f: Framed, r: Realiser) -> NodeId | None:
 
 def _log_decay(decay: NodeId | None, r: Realiser) -> NodeId | None:
     """log(decay), of the decay's own shape."""
-    log = None if decay is None else log_of(r.b, decay)
+    log = None if decay is None else r.logs.of[decay]
     if decay is None or log is None or r.b.is_free_scalar(log):
         return log
     t = r.b.type(decay)

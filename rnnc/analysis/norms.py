@@ -16,6 +16,8 @@ from rnnc.ir.graph import Node, NodeId
 from rnnc.ir.types import Domain as DeclaredDomain
 from rnnc.ir.types import Interval, UnitNorm
 
+MOST_FACTORS = 64  # a longer product of numbers is not taken apart
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
@@ -167,9 +169,18 @@ class Norms(Domain[Range]):
         return inner.op == "mul" and inner.args == (key, key)
 
     def _number_factors(self, node: NodeId) -> list[NodeId]:
-        node = self._unexpanded(node)
-        n = self.nodes[node]
-        return [f for a in n.args for f in self._number_factors(a)] if n.op == "mul" else [node]
+        """The factors of a product of numbers, behind their views; of a long one the product itself."""
+        found: list[NodeId] = []
+        work = [node]
+        while work:
+            n = self.nodes[self._unexpanded(work.pop())]
+            if n.op == "mul":
+                work.extend(n.args)
+            else:
+                found.append(n.id)
+            if len(found) + len(work) > MOST_FACTORS:
+                return [node]
+        return found
 
     def _is_one(self, node: NodeId) -> bool:
         return self.real(node) == exactly(1)

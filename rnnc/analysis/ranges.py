@@ -7,7 +7,9 @@ point rounds to is another question.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 from rnnc.analysis import elementary as el
 from rnnc.analysis import intervals as iv
@@ -44,6 +46,15 @@ class Ranges(Norms):
     def of(cell: CellIR) -> Ranges:
         return Ranges(cell.nodes, {i.node: i.domain for i in cell.inputs if i.domain is not None})
 
+    def with_closed_inputs(self) -> Ranges:
+        """The same with the ends of the inputs' domains in them: what bounded inputs come arbitrarily near to."""
+        closed = {
+            i: replace(d, lo_open=d.lo is None, hi_open=d.hi is None)
+            for i, d in self.domains.items()
+            if isinstance(d, Interval)
+        }
+        return Ranges(self.nodes, {**self.domains, **closed})
+
     def leaf(self, node: Node) -> Range:
         return self.apply(node, ())
 
@@ -53,7 +64,8 @@ class Ranges(Norms):
         else:
             real = self._range(node, args) if node.type.dtype == "real" else ALL
             part, modulus = real, iv.magnitude(real)
-        return Range(real=real, part=part, modulus=modulus, squared=self._squared(node, args, modulus))
+        squared = self._squared(node, args, modulus)
+        return Range(real=iv.tidy(real), part=iv.tidy(part), modulus=iv.tidy(modulus), squared=iv.tidy(squared))
 
     def _range(self, n: Node, args: tuple[Range, ...]) -> Interval:
         match n.op:
@@ -169,12 +181,33 @@ class Ranges(Norms):
         return None
 
     def _complement(self, f: NodeId, g: NodeId) -> bool:
-        """Whether g is 1 - f; also as -expm1(w) with f = exp(w)."""
-        n = self.nodes[self._unexpanded(g)]
+        """Whether g is 1 - f, entry by entry; also as -expm1(w) with f = exp(w)."""
+        (of_f, places_f), (of_g, places_g) = self._spread(f), self._spread(g)
+        n = self.nodes[of_g]
         if n.op == "neg" and (inner := self.nodes[n.args[0]]).op == "expm1":
-            of = self.nodes[self._unexpanded(f)]
-            return of.op == "exp" and of.args == inner.args
-        return n.op == "sub" and self._is_one(n.args[0]) and self._unexpanded(n.args[1]) == self._unexpanded(f)
+            of = self.nodes[of_f]
+            return places_f == places_g and of.op == "exp" and of.args == inner.args
+        if n.op != "sub" or not self._is_one(n.args[0]):
+            return False
+        below, places = self._spread(n.args[1])
+        return below == of_f and tuple(places_g[i] for i in places) == places_f
+
+    def _spread(self, node: NodeId) -> tuple[NodeId, tuple[int, ...]]:
+        """The value that is only broadcast to `node`, and where each of its axes ends up, counted from the right."""
+        t = self.nodes[node].type
+        places = tuple(range(len(t.per) + t.rank))
+        while (n := self.nodes[node]).op in ("expand", "lift", "broadcast"):
+            node = n.args[0]
+            inner, outer = self.nodes[node].type, n.type
+            if n.op == "expand":
+                new: Any = n.attr("axes")
+                gone = {-1 - a for a in new}
+                places = tuple(p for i, p in enumerate(places) if i not in gone)
+            elif n.op == "broadcast":  # new axes between the per axes and the core
+                places = places[: inner.rank] + places[outer.rank :]
+            else:  # new per axes in front
+                places = places[: len(inner.per) + inner.rank]
+        return node, places
 
     def _with_its_gate(self, n: Node) -> Interval:
         """x sigmoid(x) is silu(x); the product of x with an odd increasing function of x is not negative."""

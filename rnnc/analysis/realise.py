@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from rnnc.analysis.logs import CoefficientLogs
 from rnnc.analysis.monomials import Axis, Factor, Label, Labels, Monomial
 from rnnc.ir.builder import Builder
 from rnnc.ir.dims import ONE, Dim
@@ -44,6 +45,7 @@ class Realiser:
     def __init__(self, builder: Builder, labels: Labels) -> None:
         self.b = builder
         self.labels = labels
+        self.logs = CoefficientLogs(builder)
 
     def sum(self, terms: Iterable[Monomial], frame: Frame) -> NodeId | None:
         """The sum of the terms' coefficients, of rank `len(frame.core)` (axes of size 1 where nothing varies); None for

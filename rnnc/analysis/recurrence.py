@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
-from rnnc.analysis.forms import Dense, Elementwise, Form, Group, MatrixState, Recurrence, Semiring
+from rnnc.analysis.forms import Elementwise, Form, Group, MatrixState, Recurrence, Semiring, transition_nodes
 from rnnc.analysis.framed import Framed, frame
 from rnnc.analysis.groups import state_groups
 from rnnc.analysis.monomials import Labels, NotRepresentable
@@ -53,10 +53,10 @@ class _Analysis:
         self.atoms = {s.node: s.name for s in self.states}
         self.labels = Labels()
         self.r = Realiser(b, self.labels)
+        self.ops = Operators(b, self.atoms, self.labels)
 
     def group(self) -> Group:
-        ops = Operators(self.b, self.atoms, self.labels)
-        values = {s.name: ops.value(s.update) for s in self.states}
+        values = {s.name: self.ops.value(s.update) for s in self.states}
         nonlinear = [v for v in values.values() if isinstance(v, NonLinear)]
         if nonlinear:
             return self._semiring_group() or self._nonlinear_group(nonlinear)
@@ -117,9 +117,8 @@ class _Analysis:
         rank = self.b.type(state.node).rank
         if rank not in (1, 2):
             return None, None
-        ops = Operators(self.b, self.atoms, self.labels)
-        update = reassociate(self.b, state.update, ops)
-        points = cuts(self.b, state.node, update, Operators(self.b, self.atoms, self.labels))
+        update = reassociate(self.b, state.update, self.ops)
+        points = cuts(self.b, state.node, update, self.ops)
         if points[0] != state.node:
             points = [state.node, *points]
         splits = [
@@ -223,7 +222,7 @@ class _Analysis:
 
     def _finished(self, kind: Literal["linear", "affine", "nonlinear"], semiring: Semiring, facts: _Facts) -> Group:
         types = [self.b.type(s.node) for s in self.states]
-        coefficients = [n for f in facts.forms for n in _transition_nodes(f)]
+        coefficients = [n for f in facts.forms for n in transition_nodes(f)]
         updates = [s.update for s in self.states]
         return Group(
             index=self.index,
@@ -275,30 +274,6 @@ def _jacobian(cell: CellIR, names: tuple[str, ...]) -> Literal["diagonal", "bloc
     if kind == "zero":
         return "diagonal"
     return "block_diagonal" if kind == "diagonal" and len(names) > 1 else kind
-
-
-def _transition_nodes(form: Form) -> list[NodeId]:
-    """The coefficients of the state itself (not the additive part)."""
-    match form:
-        case Elementwise():
-            return [] if form.a is None else [form.a]
-        case MatrixState():
-            return [
-                n
-                for step in form.steps
-                for n in (step.decay, *(x for pair in step.low_rank for x in pair))
-                if n is not None
-            ]
-        case Dense():
-            return [form.a]
-        case _:
-            return _nodes_of(form.blocks if hasattr(form, "blocks") else form.a)
-
-
-def _nodes_of(value: Any) -> list[NodeId]:
-    if isinstance(value, tuple):
-        return [n for v in value for n in _nodes_of(v)]
-    return [value] if isinstance(value, int) else []
 
 
 # ---------------------------------------------------------------- tidy up

@@ -9,7 +9,7 @@ micro-step.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rnnc.analysis.framed import Framed, frame
@@ -18,6 +18,7 @@ from rnnc.analysis.normal_forms import Micro, micro_step
 from rnnc.analysis.operator import Affine, Operators, has_structure
 from rnnc.analysis.realise import Realiser
 from rnnc.ir.builder import Builder
+from rnnc.ir.evaluate import Domain, Walk
 from rnnc.ir.graph import Node, NodeId
 
 MAX_CUTS = 64
@@ -28,26 +29,75 @@ def reassociate(b: Builder, update: NodeId, ops: Operators) -> NodeId:
     """The update with every product of structured state-free matrices applied factor by factor (`ops`: over the
     state).
     """
-    built: dict[NodeId, NodeId] = {}
+    return Walk(b.nodes, _Reassociated(b, ops))[update]
 
-    def go(node: NodeId) -> NodeId:
-        if node in built:
-            return built[node]
-        n = b.nodes[node]
-        if node in ops.atoms or not ops.depends(node):
-            new = node
+
+class _Reassociated(Domain[NodeId]):
+    """The node that takes a node's place."""
+
+    def __init__(self, b: Builder, ops: Operators) -> None:
+        self.b, self.ops = b, ops
+        self.chains = Walk(b.nodes, _Chains(b, ops))
+
+    def is_leaf(self, node: Node) -> bool:
+        return node.id in self.ops.atoms or not self.ops.depends(node.id)
+
+    def leaf(self, node: Node) -> NodeId:
+        return node.id
+
+    def apply(self, node: Node, args: tuple[NodeId, ...]) -> NodeId:
+        applied = _matrix_times_state(self.b, node, args, self.ops, self.chains)
+        if applied is not None:
+            return applied
+        attrs: dict[str, Any] = dict(node.attrs)
+        return node.id if args == node.args else self.b.add(node.op, *args, **attrs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A factor of a product of matrices: a matrix, transposed or not, or a number in its rank-0 form."""
+
+    node: NodeId
+    transposed: bool = False
+    number: bool = False
+
+
+class _Chains(Domain[tuple[_Link, ...]]):
+    """A state-free matrix as a product of factors, first to last; one link where splitting it up gains nothing."""
+
+    def __init__(self, b: Builder, ops: Operators) -> None:
+        self.b, self.ops = b, ops
+
+    def is_leaf(self, node: Node) -> bool:
+        if node.type.rank != 2:
+            return True
+        return _factors(self.b, node.id) is None and _scalar_times(self.b, node.id) is None and node.op != "transpose"
+
+    def leaf(self, node: Node) -> tuple[_Link, ...]:
+        return (_Link(node.id),)
+
+    def apply(self, node: Node, args: tuple[tuple[_Link, ...], ...]) -> tuple[_Link, ...]:
+        whole = self.leaf(node)
+        chain = dict(zip(node.args, args))
+        if (pair := _factors(self.b, node.id)) is not None:
+            worth = any(len(chain[m]) > 1 or has_structure(self.ops.structure(m)) for m in pair)
+            found = chain[pair[0]] + chain[pair[1]] if worth else whole
+        elif (scaled := _scalar_times(self.b, node.id)) is not None:
+            split_up = len(chain[scaled[1]]) > 1
+            found = (_Link(scaled[0], number=True), *chain[scaled[1]]) if split_up else whole
         else:
-            args = tuple(go(a) for a in n.args)
-            split_up = _matrix_times_state(b, n, args, ops)
-            attrs: dict[str, Any] = dict(n.attrs)
-            new = split_up if split_up is not None else node if args == n.args else b.add(n.op, *args, **attrs)
-        built[node] = new
-        return new
-
-    return go(update)
+            found = _turned(args[0]) if len(args[0]) > 1 else whole
+        return found if len(found) <= MAX_CUTS else whole
 
 
-def _matrix_times_state(b: Builder, n: Node, args: tuple[NodeId, ...], ops: Operators) -> NodeId | None:
+def _turned(chain: tuple[_Link, ...]) -> tuple[_Link, ...]:
+    """The transpose of a product."""
+    return tuple(replace(x, transposed=not x.transposed and not x.number) for x in reversed(chain))
+
+
+def _matrix_times_state(
+    b: Builder, n: Node, args: tuple[NodeId, ...], ops: Operators, chains: Walk[tuple[_Link, ...]]
+) -> NodeId | None:
     """A node for `product @ x` applied factor by factor; None when `n` is something else."""
     if n.op != "einsum" or sum(ops.depends(a) for a in n.args) != 1:
         return None
@@ -63,10 +113,12 @@ def _matrix_times_state(b: Builder, n: Node, args: tuple[NodeId, ...], ops: Oper
         return None
     transposed = m_letters[0] == gone[0]
     axis = x_letters.index(gone[0])
-    matrix = args[1 - which]
-    if not _worth_splitting(b, matrix, ops):
+    chain = chains[args[1 - which]]
+    if len(chain) == 1:
         return None
-    result = _apply(b, matrix, transposed, args[which], axis, ops)
+    result = args[which]
+    for link in _turned(chain)[::-1] if transposed else chain[::-1]:
+        result = b.map("mul", link.node, result) if link.number else _apply(b, link, result, axis)
     moved = x_letters.replace(gone[0], kept[0])
     return result if moved == output else b.add("transpose", result, perm=tuple(moved.index(c) for c in output))
 
@@ -97,28 +149,11 @@ def _scalar_times(b: Builder, matrix: NodeId) -> tuple[NodeId, NodeId] | None:
     return None
 
 
-def _worth_splitting(b: Builder, matrix: NodeId, ops: Operators) -> bool:
-    """Whether the matrix is (a scaling or transpose of) a product with structure in a factor."""
-    n = b.nodes[matrix]
-    if (pair := _factors(b, matrix)) is not None:
-        return any(has_structure(ops.structure(a)) or _worth_splitting(b, a, ops) for a in pair)
-    if (scaled := _scalar_times(b, matrix)) is not None:
-        return _worth_splitting(b, scaled[1], ops)
-    return n.op == "transpose" and _worth_splitting(b, n.args[0], ops)
-
-
-def _apply(b: Builder, matrix: NodeId, transposed: bool, x: NodeId, axis: int, ops: Operators) -> NodeId:
-    """The matrix (or its transpose) applied to axis `axis` of x."""
-    if _worth_splitting(b, matrix, ops):
-        if (pair := _factors(b, matrix)) is not None:
-            first, last = pair if transposed else pair[::-1]
-            return _apply(b, last, transposed, _apply(b, first, transposed, x, axis, ops), axis, ops)
-        if (scaled := _scalar_times(b, matrix)) is not None:
-            return b.map("mul", scaled[0], _apply(b, scaled[1], transposed, x, axis, ops))
-        return _apply(b, b.nodes[matrix].args[0], not transposed, x, axis, ops)
+def _apply(b: Builder, matrix: _Link, x: NodeId, axis: int) -> NodeId:
+    """A matrix applied to axis `axis` of x."""
     letters = "abcdefgh"[: b.type(x).rank]
-    spec_m = f"{letters[axis]}z" if transposed else f"z{letters[axis]}"
-    return b.einsum(f"{spec_m},{letters}->{letters[:axis]}z{letters[axis + 1 :]}", matrix, x)
+    spec = f"{letters[axis]}z" if matrix.transposed else f"z{letters[axis]}"
+    return b.einsum(f"{spec},{letters}->{letters[:axis]}z{letters[axis + 1 :]}", matrix.node, x)
 
 
 def cuts(b: Builder, state: NodeId, update: NodeId, ops: Operators) -> list[NodeId]:
@@ -142,20 +177,14 @@ def cuts(b: Builder, state: NodeId, update: NodeId, ops: Operators) -> list[Node
 
 def _between(b: Builder, update: NodeId, ops: Operators) -> list[NodeId]:
     """The state-dependent nodes the update is computed from, in topological order."""
-    order: list[NodeId] = []
     seen: set[NodeId] = set()
-
-    def go(n: NodeId) -> None:
-        if n in seen or not ops.depends(n):
-            return
-        seen.add(n)
-        if n not in ops.atoms:
-            for a in b.nodes[n].args:
-                go(a)
-        order.append(n)
-
-    go(update)
-    return order
+    work = [update]
+    while work:
+        n = work.pop()
+        if n not in seen and ops.depends(n):
+            seen.add(n)
+            work.extend(b.nodes[n].args if n not in ops.atoms else ())
+    return sorted(seen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 `stable`: bounded inputs keep the states bounded.  Proved for a linear group whose transitions have norms bounded below
 1; also where they only stay below 1 without reaching it, as long as each is a continuous function of values that stay
-bounded while the inputs do (a continuous function below 1 on a bounded closed set has a maximum below 1).  For a fixed
+bounded while the inputs do (a continuous function below 1 on a bounded closed set has a maximum below 1).  The ends of
+an input's declared domain are taken to belong to it here: inputs may come as near to them as they like.  For a fixed
 matrix the spectral radius decides.  A nonlinear update that is bounded whatever the state is keeps the state bounded.
 
 `contractive`: the update shrinks distances between states, by the Lipschitz bound of `lipschitz.py`.
@@ -14,10 +15,11 @@ from dataclasses import replace
 
 from rnnc.analysis import intervals as iv
 from rnnc.analysis.facts import Spectrum
-from rnnc.analysis.forms import Form, Group, MatrixState, Recurrence
+from rnnc.analysis.forms import Group, Recurrence, transition_nodes
 from rnnc.analysis.lipschitz import lipschitz_of
 from rnnc.analysis.products import is_static
 from rnnc.analysis.ranges import Ranges
+from rnnc.analysis.steps import one_step
 from rnnc.ir.graph import CellIR, NodeId
 from rnnc.ir.types import Interval
 
@@ -28,17 +30,19 @@ SINGULAR = frozenset({"div", "log", "pow", "solve", "cayley"})
 
 def with_stability(s: Spectrum, recurrence: Recurrence, group: Group, ranges: Ranges) -> Spectrum:
     """`s` with its stability and the Lipschitz bound of the update."""
+    closed = ranges.with_closed_inputs()
     if group.kind == "nonlinear" or group.semiring != "plus_times" or not group.forms:
         bound, why = lipschitz_of(recurrence.cell, group, ranges)
         s = replace(s, lipschitz=bound, reasons={**s.reasons, "lipschitz": why})
-        return _nonlinear(s, recurrence.cell, group, ranges)
+        return _nonlinear(s, recurrence.cell, group, closed)
     if s.norm is not None:
         s = s.because(f"the update is affine, so its Lipschitz bound is the norm: {s.why('norm')}", lipschitz=s.norm)
-    return _linear(s, recurrence, group, ranges)
+    return _linear(s, recurrence, group, closed)
 
 
 def _linear(s: Spectrum, recurrence: Recurrence, group: Group, ranges: Ranges) -> Spectrum:
-    bound = s.norm
+    """`ranges`: over closed domains of the inputs."""
+    bound = None if s.norm is None else one_step(group, ranges).facts.norm
     if not _bounded_drive(recurrence.cell, group, ranges):
         missing = "that what is added to the state stays bounded"
         return replace(s, missing=s.missing or missing, reasons={**s.reasons, "stability": missing})
@@ -68,7 +72,7 @@ def _inside_the_disk(radius: Interval) -> bool:
 
 def _unbounded_source(group: Group, ranges: Ranges) -> str | None:
     """What the transition depends on that need not stay bounded, or jumps; None where there is nothing."""
-    work, seen = list(_coefficients(group.forms)), set()
+    work, seen = transition_nodes(group.forms[0]), set()
     while work:
         i = work.pop()
         if i in seen:
@@ -106,21 +110,6 @@ def _regular(ranges: Ranges, node: NodeId) -> bool:
         and exponent.lo is not None
         and (exponent.lo.denominator == 1 and exponent.lo >= 0)
     )
-
-
-def _coefficients(forms: tuple[Form, ...]) -> list[NodeId]:
-    form = forms[0]
-    if isinstance(form, MatrixState):
-        return [
-            n
-            for step in form.steps
-            for n in (step.decay, *(x for pair in step.low_rank for x in pair))
-            if n is not None
-        ]
-    entries = getattr(form, "a", None) if hasattr(form, "a") else getattr(form, "blocks", None)
-    if isinstance(entries, tuple):
-        return [n for row in entries for n in row if n is not None]
-    return [] if entries is None else [entries]
 
 
 # ---------------------------------------------------------------- nonlinear groups

@@ -7,6 +7,7 @@ of independent arguments onto the interval that interval arithmetic gives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,8 +17,9 @@ from rnnc.analysis.facts import Saturation
 from rnnc.analysis.forms import MicroStep
 from rnnc.analysis.microsteps import factors
 from rnnc.analysis.ranges import VIEWS, Ranges
-from rnnc.ir.evaluate import Domain, Walk, evaluate
-from rnnc.ir.graph import CellIR, Node, NodeId
+from rnnc.ir.evaluate import Domain, Walk
+from rnnc.ir.graph import Node, NodeId
+from rnnc.ir.ops import OPS
 from rnnc.ir.types import Interval
 
 if TYPE_CHECKING:
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
 CONTINUOUS = frozenset(
     {"neg", "exp", "expm1", "log", "sigmoid", "sqrt", "abs", "relu", "tanh", "softplus", "logsigmoid"}
 )
-UNBOUNDED = frozenset({"silu", "gelu", "relu", "softplus"})
-WHOLE = 2**40  # a larger denominator is the mark of an end that was rounded outward
+ARITHMETIC = frozenset({"add", "sub", "mul", "div", "pow"})
+UNBOUNDED = frozenset({"silu", "gelu", "relu", "softplus"})  # the range of silu and gelu is no more than a bound
+WHOLE = 2**40  # a larger number in an end is the mark of one that was rounded outward
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Tight(Domain[Freedom]):
                 return args[0].rests_on if n.args[0] == n.args[1] else _together(args)
             case "pow":
                 return _together(args) if self.nodes[n.args[1]].op == "const" else None
-            case op if op in CONTINUOUS or op in VIEWS or op in UNBOUNDED:
+            case op if op in CONTINUOUS or op in VIEWS:
                 return args[0].rests_on
         return None
 
@@ -171,13 +174,13 @@ def _together(values: Iterable[Freedom]) -> frozenset[NodeId] | None:
 
 
 def _unrounded(x: Interval) -> bool:
-    return all(end is None or end.denominator < WHOLE for end in (x.lo, x.hi))
+    return all(end is None or max(end.denominator, abs(end.numerator)) < WHOLE for end in (x.lo, x.hi))
 
 
 # ---------------------------------------------------------------- saturation in floating point
 
 
-def saturations(cell: CellIR, ranges: Ranges, node: NodeId, interval: Interval) -> tuple[Saturation, ...]:
+def saturations(ranges: Ranges, node: NodeId, interval: Interval) -> tuple[Saturation, ...]:
     """At what size of the one pre-activation an elementwise value rounds to the open ends of its interval."""
     source = _pre_activation(ranges, node)
     if source is None:
@@ -186,7 +189,7 @@ def saturations(cell: CellIR, ranges: Ranges, node: NodeId, interval: Interval) 
     precisions: tuple[Literal["float16", "float32"], ...] = ("float16", "float32")
     for precision in precisions:
         for end, value, is_open in (("lo", interval.lo, interval.lo_open), ("hi", interval.hi, interval.hi_open)):
-            tau = _tau(cell, ranges, node, source, value, precision) if value is not None and is_open else None
+            tau = _tau(ranges, node, source, value, precision) if value is not None and is_open else None
             if tau is not None:
                 found.append(Saturation(precision=precision, end="lo" if end == "lo" else "hi", tau=tau))
     return tuple(found)
@@ -195,56 +198,61 @@ def saturations(cell: CellIR, ranges: Ranges, node: NodeId, interval: Interval) 
 def _pre_activation(ranges: Ranges, node: NodeId) -> NodeId | None:
     """The one unbounded value that an elementwise expression of constants is a function of."""
     sources: set[NodeId] = set()
+    seen: set[NodeId] = set()
     work = [node]
     while work:
         i = work.pop()
         n = ranges.nodes[i]
-        range_ = ranges.real(i)
-        if n.op == "const":
+        if i in seen:
             continue
-        if n.type.dtype != "real" or (n.op not in CONTINUOUS | VIEWS | {"add", "sub", "mul", "div", "pow"}):
-            return None if range_.lo is not None or range_.hi is not None else _with(sources, i)
+        seen.add(i)
+        range_ = ranges.real(i)
+        if n.op == "const" and isinstance(n.attr("value"), (Fraction, str)):
+            continue
         if range_.lo is None and range_.hi is None:
             sources.add(i)
-            continue
-        work.extend(n.args)
+        elif n.type.dtype != "real" or n.op not in CONTINUOUS | VIEWS | ARITHMETIC:
+            return None
+        else:
+            work.extend(n.args)
     return sources.pop() if len(sources) == 1 else None
 
 
-def _with(sources: set[NodeId], node: NodeId) -> NodeId | None:
-    """A learned map is a source when it is the only one."""
-    return node if not sources or sources == {node} else None
-
-
-def _tau(cell: CellIR, ranges: Ranges, node: NodeId, source: NodeId, end: Fraction, precision: str) -> float | None:
+def _tau(ranges: Ranges, node: NodeId, source: NodeId, end: Fraction, precision: str) -> float | None:
     """The least multiple of 0.1 from which on the computed value is the end, at pre-activations of one sign."""
     import numpy as np
 
     sizes = np.arange(1, 1281) / 10
     for sign in (1.0, -1.0):
-        hit = _computed(cell, ranges, node, source, (sign * sizes).astype(precision)) == np.dtype(precision).type(end)
+        hit = _computed(ranges, node, source, (sign * sizes).astype(precision)) == np.dtype(precision).type(end)
         if hit[-1]:
             return float(sizes[len(hit) - int(np.argmin(hit[::-1]))]) if not hit.all() else float(sizes[0])
     return None
 
 
-def _computed(cell: CellIR, ranges: Ranges, node: NodeId, source: NodeId, values: Any) -> np.ndarray[Any, Any]:
-    """The node at each of the pre-activations, in their precision; every dim is one."""
+class _Entry(Domain[Any]):
+    """One entry of an elementwise expression of constants, in the precision of the values it is given."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+
+    def leaf(self, node: Node) -> Any:
+        value = node.attr("value")
+        number = {"pi": math.pi, "e": math.e}[value] if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+        return self.dtype.type(number)
+
+    def apply(self, node: Node, args: tuple[Any, ...]) -> Any:
+        import numpy as np
+
+        rule = OPS[node.op].value
+        assert rule is not None
+        return args[0] if node.op in VIEWS else rule(np, None, *args)
+
+
+def _computed(ranges: Ranges, node: NodeId, source: NodeId, values: Any) -> np.ndarray[Any, Any]:
+    """An entry of the node at each of the pre-activations, in their precision."""
     import numpy as np
 
-    from rnnc.ir.dims import Dim
-    from rnnc.ir.domains.concrete import Concrete
-
-    t = ranges.nodes[source].type
-    cell_dims = {name for n in cell.nodes for d in (*n.type.per, *n.type.shape) for name in Dim.of(d).names}
-    dims = dict.fromkeys(cell_dims, 1)
-    known: dict[NodeId, Any] = {
-        n.id: np.asarray(float(v), dtype=values.dtype)
-        for n in cell.nodes
-        if n.op == "const" and isinstance(v := n.attr("value"), Fraction) and n.type.rank == 0
-    }
-    shape = tuple(d.evaluate(dims) for d in (*t.per, *t.shape))
-    known[source] = np.broadcast_to(values.reshape(-1, *(1,) * len(shape)), (len(values), *shape))
     with np.errstate(all="ignore"):
-        found = evaluate(cell, Concrete(cell, dims, {}), [node], known)[node]
-    return np.asarray(found).reshape(len(values), -1)[:, 0]
+        found = Walk(ranges.nodes, _Entry(values.dtype), {source: values})[node]
+    return np.broadcast_to(found, values.shape)

@@ -1,0 +1,133 @@
+"""Specs that made a rule say more than is true, or the analysis crash or hang."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from rnnc.analysis.ranges import Ranges
+from rnnc.analysis.report import Report, analyze
+from rnnc.analysis.spectrum import Spectrum
+from rnnc.ir.builder import Builder
+from rnnc.ir.dims import Dim
+from rnnc.ir.types import Type
+from rnnc.spec import parse
+
+
+def report(body: str, head: str = "n: dim") -> Report:
+    return analyze(parse(f"cell C({head}) {{ {body}; output y: real[n] = h' }}").lower("C"))
+
+
+def spectrum(body: str) -> Spectrum:
+    (group,) = report(body).groups
+    return group.spectrum
+
+
+X = "input x: real[n]; state h: real[n] = 0"
+
+
+# ---------------------------------------------------------------- claims that went too far
+
+
+def test_stability_at_the_open_end_of_an_input() -> None:
+    """f in (0, 1) may come as near to 1 as it likes: h' = f h + x grows like log t for f = 1 - 1/t."""
+    assert spectrum(f"input f: real[n] in (0, 1); {X}; h <- f * h + x").stability != "proved"
+    assert spectrum(f"input f: real[n] in [0, 0.9]; {X}; h <- f * h + x").stability == "proved"
+    assert spectrum(f"input f: real[n] in (0, 1); {X}; h <- sigmoid(f) * h + x").stability == "proved"
+
+
+def test_stability_with_an_unbounded_drive() -> None:
+    """1 / x of a bounded x."""
+    body = "input x: real[n] in {}; state h: real[n] = 0; h <- 0.5 * h + 1 / x"
+    assert spectrum(body.format("(0, 1)")).stability != "proved"
+    assert spectrum(body.format("[0.1, 1]")).stability == "proved"
+
+
+def test_sine_of_a_complex_state_is_no_contraction() -> None:
+    """|cos z| is not bounded over the complex numbers."""
+    body = "input x: real[n]; state h: complex[n] = 0; h <- 0.5 * sin(h) + x"
+    text = f"cell C(n: dim) {{ {body}; output y: real[n] = re(h') }}"
+    (group,) = analyze(parse(text).lower("C")).groups
+    assert group.spectrum.lipschitz is None
+
+
+def test_a_bound_of_silu_is_not_a_limit() -> None:
+    s = spectrum(f"{X}; let f = silu(linear(x)); h <- f * h + x")
+    assert s.lo_end == "bound"
+
+
+def test_a_companion_matrix_of_the_state_has_fixed_ones() -> None:
+    (group,) = report(f"{X}; h <- companion(h) @ x").groups
+    assert group.group.kind == "affine"
+
+
+def test_what_is_divided_by_is_read_even_where_the_state_cancels() -> None:
+    (group,) = report(f"{X}; h <- x * h / (h - h + 1)").groups
+    assert group.group.kind == "nonlinear"
+
+
+def test_a_gate_and_another_gates_complement_are_no_mixture() -> None:
+    """f_i x_ij + (1 - f_j) y_ij is not between x and y."""
+    b = Builder()
+    n = Dim.of("n")
+    u = b.leaf("input", "u", Type(shape=(n,)))
+    x = b.map("sin", b.leaf("input", "x", Type(shape=(n, n))))
+    f = b.add("sigmoid", u)
+    g = b.map("sub", b.const(1), f)
+    rows, columns = b.add("expand", g, axes=(-1,)), b.add("expand", g, axes=(-2,))
+    first = b.map("mul", b.add("expand", f, axes=(-1,)), x)
+    own, other = (b.map("add", first, b.map("mul", c, x)) for c in (rows, columns))
+    ranges = Ranges(b.nodes, {})
+    assert (ranges.real(own).lo, ranges.real(own).hi) == (-1, 1)
+    assert (ranges.real(other).lo, ranges.real(other).hi) == (-2, 2)
+
+
+# ---------------------------------------------------------------- crashes
+
+
+def test_a_gate_of_a_gate_has_no_lone_pre_activation() -> None:
+    (group,) = report(
+        "input u: real[n]; param L: real[n]; let r = sigmoid(exp(linear(u)));"
+        " let a = exp(-softplus(L) * r); state h: real[n] = 0; h <- a * h + u"
+    ).groups
+    assert group.spectrum.saturation == ()
+
+
+def test_sizes_that_are_fractions_of_dims() -> None:
+    body = "input x: real[d/2]; state h: real[d/2] = 0; h <- sigmoid(x) * h + x; output y: real[d/2] = h'"
+    text = f"cell C(d: dim) {{ {body} }}"
+    (group,) = analyze(parse(text).lower("C")).groups
+    assert {s.end for s in group.spectrum.saturation} == {"lo", "hi"}
+
+
+# ---------------------------------------------------------------- time and depth
+
+
+def chain(step: str, times: int, start: str = "x") -> str:
+    return "".join(f"let a{i} = {step.format(start if i == 0 else f'a{i - 1}')}; " for i in range(times))
+
+
+LONG = {
+    "squares": f"input x: real[n] in [0, 3]; state h: real[n] = 0; {chain('{0} * {0}', 40)} h <- a39 * h + x",
+    "powers": f"{X}; let f = 0.5 + 0.4 * sigmoid(x); {chain('{0}^100000', 6, 'f')} h <- a5 * h + x",
+    "growing powers": f"input x: real[n] in [0, 1000]; state h: real[n] = 0; {chain('{0}^1000', 3)}"
+    " h <- (tanh(a2) + softplus(a2) + log(1 + a2) + sqrt(a2) + a2^0.5 + sigmoid(a2)) * h + x",
+    "a deep gate": f"{X}; {chain('tanh({0})', 700)} h <- a699 * h + x",
+    "a deep update": f"{X}; {chain('{0} * 0.5 + x', 700, 'h')} h <- a699",
+    "a long product": f"{X}; let g = sigmoid(x); {chain('{0} * g', 700, 'g')} h <- a699 * h + x",
+    "a product of matrices squared": "input k: real[n]; input x: real[n]; state h: real[n, n] = 0;"
+    " let m = I - outer(k, k); " + chain("{0} @ {0}", 12, "m").replace("x", "x") + "h <- a11 @ h; let z = h' @ x",
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_no_blow_up(name: str) -> None:
+    """Each of these took exponential time, or more stack than there is."""
+    text = LONG[name]
+    out = "z" if "let z" in text else "h'"
+    cell = parse(f"cell C(n: dim) {{ {text}; output y: real[n] = {out} }}").lower("C")
+    start = time.process_time()
+    for g in analyze(cell).groups:
+        assert g.group.kind in ("linear", "affine")
+    assert time.process_time() - start < 20
