@@ -228,11 +228,14 @@ def transpositions(dfa: DFA, steps: int) -> Iterator[Isometries]:
 
 
 def _swapping(lists: list[list[tuple[int, int]]], colours: tuple[int, ...]) -> Isometries:
-    """Coordinates of colour 1 have their sign turned; the points are at 1, 2, ..., n."""
+    """Coordinates of colour 1 have their sign turned; the points are at 1, 2, ..., n, those of colour 0 first: offsets
+    of swaps between the colours are then positive, as some cells' values are.
+    """
     n = len(colours)
     sign = [-ONE if c else ONE for c in colours]
     s = root(HALF)
-    start = tuple(sign[k] * (k + 1) for k in range(n))
+    order = sorted(range(n), key=lambda k: (colours[k], k))
+    start = tuple(sign[k] * (order.index(k) + 1) for k in range(n))
 
     def reflection(i: int, j: int) -> Reflection:
         key = tuple(s if k == i else -s * sign[i] * sign[j] if k == j else ZERO for k in range(n))

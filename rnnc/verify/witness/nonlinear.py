@@ -161,7 +161,9 @@ def _proposal(
                 before[(k, *at)] = initial if carried is None else on if j in carried else off
                 hints[(k, *at)] = true
                 after[(k, *at)] = on if true == 2 else off
-    targets: Targets = {s.update: after} | (starting(solver, start, {}) or {})
+    targets: Targets = {s.update: after}
+    for node, target in (starting(solver, start, {}) or {}).items():
+        targets[node] = np.repeat(target[:1], len(contexts), axis=0)
     known: dict[NodeId, Array] = {s.node: before}
     for t, value in pinned:
         constant = empty((len(contexts), *solver.shape(t.node)))

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import product
+from itertools import combinations, islice, product
 
 from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.witness.actions import ICOSAHEDRON, ROTATIONS, Reflection, icosahedral, plane_actions
 from rnnc.verify.witness.numbers import ONE, ZERO, Number, cosine, quotient, sine, unity
-from rnnc.verify.witness.permutations import Permutation, compose, elements, letters_as_permutations, point_actions
+from rnnc.verify.witness.permutations import (
+    Permutation,
+    compose,
+    elements,
+    letters_as_permutations,
+    point_actions,
+    powers,
+)
 
 Vector = tuple[Number, ...]
 Matrix = tuple[Vector, ...]
@@ -173,22 +181,29 @@ def characters(dfa: DFA) -> Iterator[tuple[Representation, ...]]:
 
 
 def _homomorphisms(generators: tuple[Permutation, ...]) -> list[tuple[Fraction, ...]]:
-    """The turns of every letter, consistently."""
-    orders = [_order(g) for g in generators]
-    choices = 1
-    for n in orders:
-        choices *= n
-    if choices > MOST_CHARACTERS:
+    """The turns of every letter, consistently: those of letters that generate the group decide the others."""
+    basis = _basis(generators)
+    orders = [len(powers(generators[k])) for k in basis]
+    if math.prod(orders) > MOST_CHARACTERS:
         return []
-    angles = product(*([Fraction(k, n) for k in range(n)] for n in orders))
-    return [turns for turns in angles if _images(generators, [turns]) is not None]
+    chosen = tuple(generators[k] for k in basis)
+    found = []
+    for turns in product(*([Fraction(k, n) for k in range(n)] for n in orders)):
+        to = _images(chosen, [turns])
+        if to is not None:
+            found.append(tuple(to[g][0] for g in generators))
+    return found
 
 
-def _order(p: Permutation) -> int:
-    one, q, n = tuple(range(len(p))), p, 1
-    while q != one:
-        q, n = compose(q, p), n + 1
-    return n
+def _basis(generators: tuple[Permutation, ...]) -> list[int]:
+    """Letters that generate the group, those of large order first."""
+    chosen: list[int] = []
+    have = {tuple(range(len(generators[0])))}
+    for k in sorted(range(len(generators)), key=lambda k: -len(powers(generators[k]))):
+        if generators[k] not in have:
+            chosen.append(k)
+            have = set(elements(tuple(generators[i] for i in chosen)) or ())
+    return chosen
 
 
 def _images(
@@ -213,8 +228,6 @@ def _images(
 def _separating(
     found: list[tuple[Fraction, ...]], generators: tuple[Permutation, ...], size: int, count: int
 ) -> list[tuple[Fraction, ...]] | None:
-    from itertools import combinations, islice
-
     for chosen in islice(combinations(found, count), 2000):
         to = _images(generators, list(chosen))
         if to is not None and len(set(to.values())) == size:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import product
 from typing import TypeAlias
 
 import numpy as np
@@ -85,6 +86,8 @@ def _through_view(w: Want) -> Option:
 
 
 # ---------------------------------------------------------------- one argument
+
+MOST_VALUES = 6  # that are wanted of an operation with several inverses, for one of these to be chosen for each
 
 Inverse: TypeAlias = "Callable[[Number, int | None], Number | None]"
 
@@ -192,15 +195,43 @@ UNARY: dict[str, tuple[Inverse, ...]] = {
 
 def _unary(w: Want, inverses: tuple[Inverse, ...]) -> Iterator[Option]:
     follows = None if w.hint is None else _follows(w)
-    for f in inverses:
+    where = w.entries()
+    for choice in _choices(w, inverses, where):
         out = empty(w.target.shape)
-        for at in w.entries():
+        for at, f in zip(where, choice, strict=True):
             use = w.hint is not None and follows is not None and follows[at[1:]]
             out[at] = f(w.target[at], int(w.hint[at]) if use else None)  # type: ignore[index]
             if out[at] is None:
                 break
         else:
             yield [out]
+
+
+def _choices(w: Want, inverses: tuple[Inverse, ...], where: list[tuple[int, ...]]) -> Iterator[list[Inverse]]:
+    """One inverse for each entry: where there are several, one for each context and value (of few), or what is known
+    already of the argument.
+    """
+    if len(inverses) == 1 or not where:
+        yield [inverses[0]] * len(where)
+        return
+    values = list(dict.fromkeys((at[0], w.target[at]) for at in where))
+    if len(values) > MOST_VALUES:
+        yield from ([f] * len(where) for f in inverses)
+        return
+    for picked in product(inverses, repeat=len(values)):
+        by = dict(zip(values, picked, strict=True))
+        yield [_given(w.known[0][at], by[at[0], w.target[at]], w.node.op) for at in where]
+
+
+def _given(have: Number | None, otherwise: Inverse, function: str) -> Inverse:
+    """The argument that is known, where it has the wanted value."""
+    if have is None:
+        return otherwise
+
+    def found(t: Number, hint: int | None) -> Number | None:
+        return have if forward(function, have) == t else None
+
+    return found
 
 
 def _follows(w: Want) -> Array:

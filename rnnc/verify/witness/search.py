@@ -34,7 +34,7 @@ from rnnc.verify.witness.witness import TAU, Witness
 
 MOST_STEPS = 2000  # nodes taken for one proposal
 FEW_STEPS = 40  # where nearly every guess is right or none is
-MOST_ROUNDED = 400  # states in floating point, beyond those that exact arithmetic has
+MOST_ROUNDED = 200  # states in floating point, beyond those that exact arithmetic has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,7 +242,7 @@ def finished(
     """The witness of a closure, with what floating point makes of it (in the time that is left)."""
     saturated = None
     if not closed.attained:
-        most = 4 * len(closed.states) + MOST_ROUNDED
+        most = len(closed.states) + MOST_ROUNDED
         saturated = close(cell, dims, params, letters, dfa, most, "float32", TAU, seconds=clock.left)
     through = closed.readout.through == "outputs"
     return Witness(
