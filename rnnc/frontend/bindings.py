@@ -319,7 +319,7 @@ def walk(part: object) -> Iterator[ast.Located]:
             yield node
             skipped = {
                 "span",
-                "callee" if isinstance(node, ast.Call) else "",
+                "callee" if isinstance(node, ast.Call) and isinstance(node.callee, ast.Name) else "",
                 "init" if isinstance(node, ast.ParamDecl) else "",
             }
             stack.extend(getattr(node, f.name) for f in reversed(fields(node)) if f.name not in skipped)

@@ -34,8 +34,9 @@ class StatementBuilder(Builder):
                 result = part.fields["result"]
             else:
                 params.append(part)
-        self._distinct([(name, self.tokens[i]) for name, _, _ in params], "parameter")
-        return Parts({"name": c[0].word, "params": tuple(params), "result": result})
+        self._distinct([(name.word, name) for name, _, _ in params], "parameter")
+        plain = tuple((name.word, type_, default) for name, type_, default in params)
+        return Parts({"name": c[0].word, "params": plain, "result": result})
 
     def on_result(self, c: list[Any], i: int, j: int) -> Any:
         return Parts({"result": c[0]})
@@ -44,7 +45,7 @@ class StatementBuilder(Builder):
         return c[0]
 
     def on_fn_param(self, c: list[Any], i: int, j: int) -> Any:
-        return c[0].word, c[1], (c[2] if len(c) > 2 else None)
+        return c[0], c[1], (c[2] if len(c) > 2 else None)
 
     def on_cell_word(self, c: list[Any], i: int, j: int) -> Any:
         return "cell"
@@ -66,7 +67,8 @@ class StatementBuilder(Builder):
         if kind.word not in HYPER_KINDS:
             help_ = nearest(kind.word, HYPER_KINDS) or f"kinds are {', '.join(HYPER_KINDS)}"
             message = f"a hyperparameter is of kind dim, int, real or bool, not `{kind.word}`"
-            self.error("E0105", message, self.token_span(kind), help_=help_)
+            # The head stays whole, so that the body is checked: where the hyperparameter is used, nothing is said.
+            self.diagnostics.error("E0105", message, self.token_span(kind), help=help_)
         default = c[2] if len(c) > 2 else None
         return ast.HyperDecl(span=self.span(i, j), name=name.word, kind=kind.word, default=default)
 

@@ -173,6 +173,8 @@ def fresh(c: Lowering, name: str, s: ast.Located, context: Context) -> bool:
     other = context.scope.bindings.get(name)
     if other is None:
         return True
+    if other.kind == "value" and isinstance(other.value, ErrorValue):
+        return False  # declared in a part that was refused, which is reported
     c.error(
         "E0202",
         f"`{name}` is declared twice",

@@ -141,7 +141,8 @@ def _axes(c: Lowering, bound: Bound, rank: int) -> tuple[int, ...] | None:
         if k is None:
             return None
         if not -rank <= k < rank:
-            c.error("E0209", f"there is no axis {k} in a value with {rank} axes", item.span)
+            axes_text = "1 axis" if rank == 1 else f"{rank or 'no'} axes"
+            c.error("E0209", f"there is no axis {k} in a value with {axes_text}", item.span)
             return None
         axes.append(k if k < 0 else k - rank)
     return tuple(sorted(set(axes)))

@@ -44,10 +44,8 @@ def bind_head(
             c.error("E0202", f"`{h.name}` is declared twice", h.span)
             continue
         if h.kind not in KINDS:
-            hint = suggestion(h.kind, KINDS) or "the kinds are dim, int, real and bool"
-            c.error("E0201", f"unknown kind of hyperparameter `{h.kind}`", h.span, help=hint)
             scope.bindings[h.name] = Binding(h.name, "hyper", h.span, value=ERROR, status="done")
-            continue
+            continue  # the parser has reported it
         default = evaluate(c, h.default, Context(scope=scope)) if h.default is not None else None
         value: Value
         if h.kind == "dim":

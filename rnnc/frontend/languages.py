@@ -170,7 +170,8 @@ def check_language_decl(item: ast.LanguageDecl, scope: Scope, found: Diagnostics
     if call_of(value, "group"):
         generators = check_group(value.args[0].value, found)
         if generators is not None and generators != len(item.alphabet):
-            message = f"this group has {generators} generators, and `{item.name}` {len(item.alphabet)} letters"
+            letters_text = _some(len(item.alphabet), "letter")
+            message = f"this group has {_some(generators, 'generator')}, and `{item.name}` {letters_text}"
             found.error("E0502", message, value.span, help="one letter for each generator, in their order")
         return
     if not _founded(item, scope, found):
@@ -178,8 +179,12 @@ def check_language_decl(item: ast.LanguageDecl, scope: Scope, found: Diagnostics
     for leaf in leaves(value):
         letters = check_language(leaf, scope, found)
         if letters is not None and len(letters) != len(item.alphabet):
-            message = f"`{item.name}` has {len(item.alphabet)} letters, and this language {len(letters)}"
+            message = f"`{item.name}` has {_some(len(item.alphabet), 'letter')}, and this language {len(letters)}"
             found.error("E0502", message, leaf.span, help=f"its letters are {', '.join(f'`{a}`' for a in letters)}")
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def leaves(expr: ast.Expr) -> Iterator[ast.Expr]:

@@ -305,8 +305,8 @@ def _sequence(
                 else:
                     context.scope.bindings[statement.name] = binding
             case _:
-                is_let = isinstance(statement, ast.LetDecl)
-                word = statement.keyword if is_let else type(statement).__name__.removesuffix("Decl").lower()
+                word = type(statement).__name__.removesuffix("Decl").lower()
+                word = statement.keyword if isinstance(statement, ast.LetDecl) else word
                 named = declared_names(statement)
                 c.error(
                     "E0210",

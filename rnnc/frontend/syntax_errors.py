@@ -70,6 +70,8 @@ def _help(tokens: Sequence[Token], found: Unexpected, start: str) -> str:
         known = {"**": "a power is written `^`", "//": "there is no whole-number division; `/` divides"}
         if pair in known:
             return known[pair]
+    if token.word == "if" and found.expected >= _EXPRESSION:
+        return "a choice between values is written `a if c else b`"
     if token.word in RESERVED and "NAME" in found.expected and token.type == "NAME":
         return f"`{token.word}` is reserved and cannot be a name"
     if token.word == "=" and "COMPARE" in found.expected:
