@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from rnnc.backends.torch.context import Context, identifier
+from rnnc.backends.torch.elementwise import lerp
 from rnnc.backends.torch.expr import ATOM, Expr
+from rnnc.backends.torch.gates import mixture
 from rnnc.backends.torch.structure import TABLE
 from rnnc.backends.torch.timeops import TIME, Time
 from rnnc.ir.evaluate import Domain, Walk
@@ -117,6 +119,11 @@ class Body(Domain[Expr]):
         return self.env[node.id]
 
     def _expression(self, node: Node, args: list[Expr]) -> Expr:
+        mixed = mixture(self.c.cell, node.id)
+        if mixed and not self.bound.keys() & {*mixed.parts}:
+            ends = (mixed.old, mixed.new, mixed.share)
+            if all(i in self.env and not self.env[i].number for i in ends):
+                return lerp(self.c, node, ends, [self.env[i] for i in ends])
         return self.time.value(self, node, args) if node.op in TIME else TABLE[node.op](self.c, node, args)
 
     def _bind_longest(self, node: Node) -> bool:

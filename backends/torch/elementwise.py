@@ -45,9 +45,14 @@ INFIX: dict[str, tuple[str, int, int]] = {
 }
 
 
-def joined(c: Context, node: Node, args: list[Expr], text: str, prec: int) -> Expr:
-    """An elementwise result: where it broadcasts, where it is static, and its precision follow from the operands."""
-    tensors = [(e, c.type(a)) for e, a in zip(args, node.args) if not e.number]
+def joined(
+    c: Context, node: Node, args: list[Expr], text: str, prec: int, ids: tuple[NodeId, ...] | None = None
+) -> Expr:
+    """An elementwise result: where it broadcasts, where it is static, and its precision follow from the operands.
+
+    The operands are the values of `ids`, the node's arguments if not given.
+    """
+    tensors = [(e, c.type(a)) for e, a in zip(args, ids or node.args) if not e.number]
     if not tensors:
         return Expr(text=text, prec=prec, number=True, static=True)
     sizes = (*node.type.per, *node.type.shape)
@@ -128,6 +133,11 @@ def add(c: Context, node: Node, args: list[Expr]) -> Expr:
     if b.text.startswith("-") and b.prec == UNARY:
         return joined(c, node, args, f"{a.at(ADD)} - {b.text[1:]}", ADD)
     return infix(c, node, args)
+
+
+def lerp(c: Context, node: Node, ids: tuple[NodeId, ...], args: list[Expr]) -> Expr:
+    """`old + share * (new - old)` of three tensors, the values of `ids`, as one operation."""
+    return joined(c, node, args, call(c.use("lerp"), *(e.text for e in args)), ATOM, ids)
 
 
 def power(c: Context, node: Node, args: list[Expr]) -> Expr:

@@ -14,7 +14,7 @@ from rnnc.backends.torch.kernels import all_steps, one_step
 from rnnc.backends.torch.loop import sequential
 from rnnc.backends.torch.needs import closure, count_uses, state_dependence
 from rnnc.backends.torch.order import in_order
-from rnnc.backends.torch.strategies import WRITERS, Choice, coefficient_titles, coefficients
+from rnnc.backends.torch.strategies import WRITERS, Choice, by_gate, coefficient_titles, coefficients
 from rnnc.backends.torch.timeops import Time
 from rnnc.ir.graph import CellIR, NodeId, State
 
@@ -209,6 +209,7 @@ class Forward:
     def write(self) -> Written:
         cell = self.cell
         self.depends = state_dependence(cell)
+        self.choices = tuple(by_gate(cell, c) if c.kernel is None else c for c in self.choices)
         self._plan()
         self.choices, self.loop_reads = in_order(cell, self.choices, self.loop_reads)
         known: set[NodeId] = set()

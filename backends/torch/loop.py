@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rnnc.backends.torch.body import VIEWS, Body, indented, state_value
 from rnnc.backends.torch.context import identifier
-from rnnc.backends.torch.contraction import einsum
-from rnnc.backends.torch.expr import Expr, tuple_text
+from rnnc.backends.torch.expr import Expr
+from rnnc.backends.torch.gates import mixture
+from rnnc.backends.torch.joining import apply_joined, find_maps, join
 from rnnc.backends.torch.needs import closure
 from rnnc.backends.torch.strategies import Choice
 from rnnc.ir.graph import CellIR, NodeId, State
@@ -28,24 +29,36 @@ def sequential(f: Forward, choice: Choice) -> None:
     inner = {i for i in closure(cell, [*(s.update for s in states), *reads], body.env) if f.depends[i] & own} - {
         s.node for s in states
     }
+    inner |= gate_parts(f, inner)
     moving, still = boundary(cell, inner, states, body.c.static)
     views = (
         {i for i in closure(cell, inner, {*moving, *still, *body.env}) if i not in inner and i not in still}
         - {s.node for s in states}
         - moving
     )
+    body.build(still, frozenset(hoisted(cell, still)))
+    groups = find_maps(f, inner, {s.node for s in states}, reads)
+    moving -= {i for group in groups if len(group.maps) > 1 for i in group.inputs}
     body.loop_inputs = frozenset(moving)
-    body.build(moving | still, frozenset(moving | hoisted(cell, still)))
-    joined = join_maps(f, inner, {s.node for s in states}, reads)
+    body.build(moving, frozenset(moving))
+    joined = [join(f, group) for group in groups]
     loop = loop_body(f, states, moving, still)
     for s in states:
         name = loop.env[s.node].text
         body.statement(f'{name} = state["{s.name}"]')
-    for together in joined:
-        apply_together(loop, together)
+    for maps in joined:
+        apply_joined(loop, maps)
     loop.finish = {s.update: (s, loop.env[s.node].text) for s in states}
-    loop.build(sorted((inner | views) - set(loop.env)))
-    write_loop(f, loop, states, inner, moving, reads)
+    done = {i for group in groups for i in (*group.maps, *group.inputs)}
+    loop.build(sorted((inner | views) - set(loop.env) - done))
+    pairs = [(loop.env[i].text, body.env[i].text) for i in sorted(moving)]
+    write_loop(f, loop, states, inner, reads, pairs + [(j.source_t, j.source) for j in joined if j.source])
+
+
+def gate_parts(f: Forward, inner: set[NodeId]) -> set[NodeId]:
+    """What gates (1 - z) a + z b between values of the loop are made of and nothing else reads: done by the gate."""
+    mixed = [m for i in inner if (m := mixture(f.cell, i))]
+    return {p for m in mixed if all(f.body.uses.get(p) == 1 for p in m.parts) for p in m.parts} - set(f.body.env)
 
 
 def boundary(
@@ -79,54 +92,6 @@ def hoisted(cell: CellIR, still: Iterable[NodeId]) -> set[NodeId]:
     return {i for i in still if cell.nodes[i].op not in VIEWS}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Together:
-    """Learned maps of one state, W_1 h, W_2 h, ..., done as one product with the weights joined before the loop."""
-
-    maps: tuple[NodeId, ...]
-    weight: Expr
-
-
-def join_maps(f: Forward, inner: set[NodeId], states: set[NodeId], reads: set[NodeId]) -> list[Together]:
-    """Find the maps of each state in the loop, and join their weights: a loop is bound by its many small calls.
-
-    before: F.linear(h, W_i), F.linear(h, W_f)      -->  after: F.linear(h, cat([W_i, W_f])).chunk(2, -1)
-    """
-    cell, body = f.cell, f.body
-    found: dict[tuple[NodeId, int], list[NodeId]] = {}
-    for i in sorted(inner - reads):
-        n = cell.nodes[i]
-        if n.op != "einsum" or n.attr("spec") not in ("oi,i->o", "ij,j->i") or n.args[1] not in states:
-            continue
-        weight = body.env.get(n.args[0])
-        if weight is not None and weight.static and not weight.number and not weight.small:
-            found.setdefault((n.args[1], weight.absent), []).append(i)
-    joined = []
-    for (state, _), maps in found.items():
-        if len(maps) > 1:
-            weights = [body.env[cell.nodes[i].args[0]] for i in maps]
-            name = body.names.fresh(f"{cell.nodes[state].name}_weight")
-            body.statement(f"{name} = torch.cat([{', '.join(w.text for w in weights)}], -2)")
-            joined.append(Together(maps=tuple(maps), weight=replace(weights[0].named(name))))
-    return joined
-
-
-def apply_together(loop: Body, together: Together) -> None:
-    """The product with the joined weights, taken apart again."""
-    cell = loop.c.cell
-    nodes = [cell.nodes[i] for i in together.maps]
-    sizes = [n.type.shape[0] for n in nodes]
-    whole = replace(nodes[0], type=replace(nodes[0].type, shape=(sum(sizes[1:], sizes[0]),)))
-    product = einsum(loop.c, whole, [together.weight, loop.env[nodes[0].args[1]]])
-    names = [loop.names.fresh(loop.title(n) + loop.suffix) for n in nodes]
-    same = all(size == sizes[0] for size in sizes)
-    parts = f"chunk({len(sizes)}, -1)" if same else f"split({tuple_text([loop.c.dim(s) for s in sizes])}, -1)"
-    loop.statement(f"{', '.join(names)} = {product.atom}.{parts}")
-    for node, name in zip(nodes, names):
-        loop.env[node.id] = replace(product.named(name), low=True)
-        loop.bound[node.id] = name
-
-
 def loop_body(f: Forward, states: list[State], moving: set[NodeId], still: set[NodeId]) -> Body:
     outer = f.body
     loop = replace(
@@ -148,10 +113,16 @@ def loop_body(f: Forward, states: list[State], moving: set[NodeId], still: set[N
 
 
 def write_loop(
-    f: Forward, loop: Body, states: list[State], inner: set[NodeId], moving: set[NodeId], reads: set[NodeId]
+    f: Forward,
+    loop: Body,
+    states: list[State],
+    inner: set[NodeId],
+    reads: set[NodeId],
+    pairs: list[tuple[str, str]],
 ) -> None:
+    """The loop around the statements of one step; `pairs` are its variables and the sequences they run over."""
     cell, body = f.cell, f.body
-    head = loop_head(f, loop, moving)
+    head = loop_head(f, pairs)
     variables = {s.node: loop.env[s.node].text for s in states}
     moves: list[tuple[str, str]] = []
     for s in states:
@@ -191,8 +162,7 @@ def write_loop(
             body.variable(s.node, before)
 
 
-def loop_head(f: Forward, loop: Body, moving: set[NodeId]) -> str:
-    pairs = [(loop.env[i].text, f.body.env[i].text) for i in sorted(moving)]
+def loop_head(f: Forward, pairs: list[tuple[str, str]]) -> str:
     if not pairs:
         return f"for _ in range({identifier(f.cell.inputs[0].name)}.shape[1]):"
     targets, sequences = ", ".join(a for a, _ in pairs), [f"{b}.unbind(1)" for _, b in pairs]

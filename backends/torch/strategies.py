@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState, MicroStep
 from rnnc.backends.torch.expr import ATOM, UNARY, Expr, call
+from rnnc.backends.torch.gates import Gated, gated_update
 from rnnc.backends.torch.kernels import Kernel
 from rnnc.backends.torch.updates import fused_updates
 from rnnc.ir.dims import ONE, Dim
@@ -36,7 +37,7 @@ class Choice:
 
     group: Group
     strategy: str
-    form: Form | None = None
+    form: Form | Gated | None = None
     kernel: Kernel | None = None
 
     @property
@@ -44,11 +45,20 @@ class Choice:
         return self.strategy in ("step", "sequential") and self.kernel is None
 
 
-def coefficients(cell: CellIR, form: Form) -> list[NodeId]:
+def by_gate(cell: CellIR, choice: Choice) -> Choice:
+    """The same choice, by the form of a gate where the scan is one's."""
+    if choice.strategy != "scan" or choice.group.semiring != "plus_times" or not isinstance(choice.form, Elementwise):
+        return choice
+    return replace(choice, form=gated_update(cell, choice.form) or choice.form)
+
+
+def coefficients(cell: CellIR, form: Form | Gated) -> list[NodeId]:
     """The nodes that a form's strategies read."""
     match form:
         case Elementwise():
             found: Iterable[NodeId | None] = (form.a, form.b)
+        case Gated():
+            found = (form.share, form.new)
         case Coupled():
             found = (*(n for row in form.a for n in row), *form.b)
         case MatrixState():
@@ -71,11 +81,13 @@ def micro_step_nodes(cell: CellIR, step: MicroStep) -> list[NodeId | None]:
     return [decay, *updates, *(n for pair in (*low_rank, *writes) for n in pair)]
 
 
-def coefficient_titles(cell: CellIR, form: Form) -> list[tuple[NodeId, str]]:
+def coefficient_titles(cell: CellIR, form: Form | Gated) -> list[tuple[NodeId, str]]:
     """What the variable of a coefficient without a name is called."""
     match form:
         case Elementwise():
             pairs: list[tuple[NodeId | None, str]] = [(form.a, f"{form.state}_decay"), (form.b, f"{form.state}_in")]
+        case Gated():
+            pairs = [(form.share, f"{form.state}_gate"), (form.new, f"{form.state}_in")]
         case BlockLinear():
             pairs = [(form.blocks, f"{form.state}_blocks"), (form.b, f"{form.state}_in")]
         case Dense():
@@ -163,6 +175,15 @@ def scan(f: Forward, choice: Choice) -> None:
         function = f.body.c.use("convolution_scan")
     a, b = (tensor(f, n, form.state) for n in (form.a, form.b))
     whole_state(f, form.state, call(function, a, b, f'state["{form.state}"]', *length_argument(f, (form.a, form.b))))
+
+
+def gated_scan(f: Forward, choice: Choice) -> None:
+    """h' = h + z (c - h), elementwise."""
+    form = choice.form
+    assert isinstance(form, Gated)
+    nodes = (form.share, form.new)
+    arguments = [*(tensor(f, n, form.state) for n in nodes), f'state["{form.state}"]', *length_argument(f, nodes)]
+    whole_state(f, form.state, call(f.body.c.use("lerp_scan"), *arguments))
 
 
 def replaced(f: Forward, form: Elementwise) -> str:
@@ -352,6 +373,7 @@ def long_call(lines: list[str], target: str, function: str, arguments: list[str 
 
 WRITERS: dict[tuple[str, type], Callable[[Forward, Choice], None]] = {
     ("scan", Elementwise): scan,
+    ("scan", Gated): gated_scan,
     ("convolution", Elementwise): scan,
     ("block_scan", Coupled): coupled_scan,
     ("block_scan", BlockLinear): block_scan,

@@ -10,6 +10,7 @@ from rnnc.runtime.functional import (
     inside,
     keeping_complex,
     l2norm,
+    lerp,
     rmsnorm,
 )
 from rnnc.runtime.layout import state_dtype
@@ -61,6 +62,7 @@ __all__ = [
     "keeping_complex",
     "l2norm",
     "last_state",
+    "lerp",
     "lerp_scan",
     "linear_scan",
     "log_plus_scan",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rnnc.runtime.layout import compute_dtype
 
-__all__ = ["causal_attention", "causal_conv", "complex_of", "inside", "keeping_complex", "l2norm", "rmsnorm"]
+__all__ = ["causal_attention", "causal_conv", "complex_of", "inside", "keeping_complex", "l2norm", "lerp", "rmsnorm"]
 
 
 def keeping_complex(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -41,6 +41,14 @@ def complex_of(re: Tensor, im: Tensor) -> Tensor:
     """re + i im in at least complex64: `torch.complex` takes no half precision, which autocast makes."""
     dtype = compute_dtype(torch.promote_types(re.dtype, im.dtype))
     return torch.complex(re.to(dtype), im.to(dtype))
+
+
+def lerp(old: Tensor, new: Tensor, share: Tensor) -> Tensor:
+    """old + share * (new - old), elementwise; unlike `torch.lerp` in the dtype that the three promote to."""
+    if not old.dtype == new.dtype == share.dtype:
+        dtype = torch.promote_types(torch.promote_types(old.dtype, new.dtype), share.dtype)
+        old, new, share = old.to(dtype), new.to(dtype), share.to(dtype)
+    return torch.lerp(old, new, share)
 
 
 def _squared(x: Tensor) -> Tensor:
