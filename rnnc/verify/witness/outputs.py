@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 
 from rnnc.analysis.forms import Group, MatrixState
-from rnnc.exact import NotExact
+from rnnc.exact import NotExact, Number, root
 from rnnc.ir.graph import CellIR, NodeId, ancestors
 from rnnc.verify.witness.expressions import Expression
 from rnnc.verify.witness.numbers import ONE, ZERO
@@ -15,9 +16,8 @@ from rnnc.verify.witness.want import Conflict
 
 def with_outputs(cell: CellIR, solver: Solver, branch: Branch, group: Group) -> Iterator[Branch]:
     """The branch with queries and output layers that pass the state on, where that can be had; else as it is."""
-    child = branch.copy()
-    _queries(solver, child, group)
-    found = _solved(solver, child)
+    found = next((c for length in (ONE, None) if (c := _asked(solver, branch, group, length)) is not None), None)
+    found = _gates(cell, solver, found or branch.copy())
     found = _layers(cell, solver, found or branch.copy())
     yield found if found is not None else branch
 
@@ -29,19 +29,52 @@ def _solved(solver: Solver, branch: Branch) -> Branch | None:
         return None
 
 
-def _queries(solver: Solver, branch: Branch, group: Group) -> None:
-    """Every read of a matrix state asks along the first direction."""
+def _asked(solver: Solver, branch: Branch, group: Group, length: Number | None) -> Branch | None:
+    """Every read of a matrix state asks along the first direction, with a query of this length.
+
+    None for 1/sqrt(n): that of a unit query that is scaled by its n entries.
+    """
+    child = branch.copy()
     for form in group.forms:
         if not isinstance(form, MatrixState) or form.reads is None:
             continue
         for read in form.reads:
             target = solver.unwanted(read.key)
             target[...] = ZERO
-            target[..., 0] = ONE
+            target[..., 0] = length if length is not None else root(Fraction(1, target.shape[-1]))
             try:
-                solver.want(branch, read.key, target)
+                solver.want(child, read.key, target)
             except Conflict:
-                branch.pending.discard(read.key)
+                child.pending.discard(read.key)
+    return _solved(solver, child)
+
+
+def _gates(cell: CellIR, solver: Solver, branch: Branch) -> Branch:
+    """What multiplies the state behind its update is 1, where that can be had."""
+    states = {s.node for s in cell.states}
+    shows: set[NodeId] = set()
+    for n in cell.nodes:  # arguments come first
+        if n.id in states or any(a in shows for a in n.args):
+            shows.add(n.id)
+    recurrent = ancestors(cell, [s.update for s in cell.states])
+    for node in sorted(ancestors(cell, [o.node for o in cell.outputs]) - recurrent):
+        n = cell.nodes[node]
+        gates = [a for a in n.args if a not in shows]
+        if n.op != "mul" or len(gates) != 1 or not _reads_input(cell, gates[0]):
+            continue
+        child = branch.copy()
+        target = solver.unwanted(gates[0])
+        target[...] = ONE
+        try:
+            solver.want(child, gates[0], target)
+        except Conflict:
+            continue
+        branch = _solved(solver, child) or branch
+    return branch
+
+
+def _reads_input(cell: CellIR, node: NodeId) -> bool:
+    return any(cell.nodes[i].op == "input" for i in ancestors(cell, [node]))
 
 
 def _layers(cell: CellIR, solver: Solver, branch: Branch) -> Branch | None:
