@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import combinations, product
 
@@ -48,14 +49,14 @@ MOST_STATES = 12  # of an automaton whose two-block quotients are listed
 
 def bit_automata(dfa: DFA, able: frozenset[BitLetter], most: int) -> Iterator[tuple[Bit, ...]]:
     """Sets of up to `most` bits whose values tell the state, smallest first; `able`: what a letter can do to a bit."""
-    kinds = [k for k in LETTERS if k in able]
-    letters = len(dfa.alphabet)
-    if not kinds:
+    permutes = [len({row[a] for row in dfa.delta}) == len(dfa.delta) for a in range(len(dfa.alphabet))]
+    kinds = [[k for k in LETTERS if k in able and not (p and k in ("zero", "one"))] for p in permutes]
+    if not all(kinds):
         return
-    if len(kinds) ** letters > MOST_CHOICES:
+    if math.prod(map(len, kinds)) > MOST_CHOICES:
         candidates = [b for b in quotients(dfa) if set(b) <= able]
     else:
-        candidates = list(product(kinds, repeat=letters))
+        candidates = list(product(*kinds))
     # A bit that nothing raises stays zero.
     useful = [b for b in candidates if "one" in b or "flip" in b]
     for n in range(1, most + 1):
