@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rnnc.ir.graph import CellIR
     from rnnc.spec import Spec
 
-__all__ = ["CompiledLayer", "compile", "emit", "emit_source"]
+__all__ = ["CompiledLayer", "compile", "emit", "emit_c", "emit_source"]
 
 
 def compile(
@@ -62,6 +62,17 @@ def emit_source(
 
 
 emit = emit_source
+
+
+def emit_c(
+    spec: Spec, cell: str | None = None, strategy: str | Mapping[str, str] | None = None, **hyper: object
+) -> str:
+    """The C of the kernels that run a cell with `backend="cpu"`, with all it includes.  SpecError E0605 without any."""
+    from rnnc.backends.cpu.backend import emit_c
+    from rnnc.ir.rounding import keep_digits
+
+    request = Request(spec=spec, cell=cell, backend="cpu", strategy=_frozen(strategy), hyper=dict(hyper))
+    return emit_c(keep_digits(request.lower()), dims=None, strategy=request.strategy)
 
 
 def _frozen(strategy: str | Mapping[str, str] | None) -> str | dict[str, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -102,14 +103,12 @@ class Function:
     def task_index(self, label: int) -> str:
         return "at_block" if label == self.kernel.layout.vector else index(label)
 
-    def locals(self, program: Program) -> list[str]:
-        """Sizes, and the dims that stand in the program as numbers, as variables."""
-        used = {n for v in program.values if v.size is not None for n in v.size.names}
-        place = {d.name: k for k, d in enumerate(self.kernel.region.step.dims)}
-        lines = [f"const struct {self.kernel.name}_sizes *z = &f->z;"]
-        lines += [f"const int64_t {', '.join(f'{x} = z->{x}' for x in self.kernel.size_names())};"]
-        lines += [f"const int64_t d_{n} = f->dims[{place[n]}];" for n in sorted(used)]
-        return lines
+    def locals(self, body: Sequence[str]) -> list[str]:
+        """The sizes and dims that statements read, as variables."""
+        words = {w for line in body for w in re.findall(r"[^\W\d]\w*", line)}
+        sizes = [f"const int64_t {x} = f->z.{x};" for x in self.kernel.size_names() if x in words]
+        dims = enumerate(self.kernel.region.step.dims)
+        return sizes + [f"const int64_t d_{d.name} = f->dims[{k}];" for k, d in dims if f"d_{d.name}" in words]
 
     # ------------------------------------------------------------ steps
 
@@ -117,8 +116,9 @@ class Function:
         """One step of all vectors of a block; of the last vector perhaps with fewer lanes."""
         text, frame = step.text(), f"const struct {self.name} *f"
         self.add(f"INLINE void {step.name}_at({frame}, {step.arguments}, int64_t j, int n) {{")
-        self.add(*self.locals(step.program), level=1)
-        self.add(*text.text(), "}")
+        body = text.text()
+        self.add(*self.locals(body), level=1)
+        self.add(*body, "}")
         before, after = self.accumulators(text)
         self.add(f"INLINE void {step.name}({frame}, {step.arguments}) {{", *before)
         if self.kernel.layout.vector is None:
@@ -168,9 +168,8 @@ class Function:
         if not step.schedule.hoisted:
             return
         self.add(f"static void {step.name}_static(const struct {self.name} *f) {{")
-        self.add(*self.locals(step.program), "const int64_t t = 0;", "(void)t;", level=1)
-        for v in step.schedule.hoisted:
-            self.add(*_hoisted(step, v), level=1)
+        body = [line for v in step.schedule.hoisted for line in _hoisted(step, v)]
+        self.add(*self.locals(body), *body, level=1)
         self.add("}")
 
     # ------------------------------------------------------------ the call
@@ -183,6 +182,7 @@ class Function:
             f"int {self.name}(void *const *arrays, const int64_t *strides, const int64_t *dims, int64_t steps,",
             "    const int64_t *plan, int64_t threads, T *checkpoints) {",
             "  int failed = 0;",
+            "  (void)checkpoints;",
             "#pragma omp parallel num_threads((int)threads) if (threads > 1)",
             "  {",
             f"    struct {self.name} frame, *f = &frame;",

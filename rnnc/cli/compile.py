@@ -22,16 +22,24 @@ KNOWN_BACKENDS, KNOWN_STRATEGIES = ", ".join(BACKENDS), ", ".join(s.name for s i
     "--strategy", metavar="NAME", help=f"Run the recurrence this way, not the best: one of {KNOWN_STRATEGIES}."
 )
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.py", help="Default: stdout."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT.py",
+    help="Default: stdout. OUT.c with --backend cpu: the C kernels alone.",
 )
 def compile_command(
     file: str, cell: str | None, hyper: Hyper, backend: str, strategy: str | None, output: Path | None
 ) -> int:
     """Write a cell as a readable nn.Module that needs torch and rnnc.runtime only."""
-    from rnnc.compile import emit
+    from rnnc.compile import emit, emit_c
 
     spec = load_spec(file)
-    source = emit(spec, choose_cell(spec, cell), backend=backend, strategy=strategy, **hyper)
+    name = choose_cell(spec, cell)
+    if output is not None and output.suffix == ".c" and backend == "cpu":
+        source = emit_c(spec, name, strategy=strategy, **hyper)
+    else:
+        source = emit(spec, name, backend=backend, strategy=strategy, **hyper)
     if output is None:
         click.echo(source, nl=False)
     else:
