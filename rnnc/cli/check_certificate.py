@@ -6,14 +6,17 @@ from pathlib import Path
 
 import click
 
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
 
 @click.command(
     "check-certificate",
-    epilog="Example: rnnc check-certificate deltanet.json",
+    epilog="Example: rnnc check-certificate deltanet.json --spec deltanet.rnn",
 )
-@click.argument("certificate", metavar="CERT", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def check_certificate_command(certificate: Path) -> int:
-    """Replay a certificate with the independent checker.
+@click.argument("certificate", metavar="CERT", type=FILE)
+@click.option("--spec", type=FILE, metavar="FILE", help="Also make sure that the certificate is about this spec.")
+def check_certificate_command(certificate: Path, spec: Path | None) -> int:
+    """Establish the claims of a certificate again, with a small checker of its own.
 
     Exit 0: every claim in it is established; 1: a step fails (the first is printed), or it claims nothing; 2: no such
     file.
@@ -21,7 +24,8 @@ def check_certificate_command(certificate: Path) -> int:
     from rnnc.verify.checking import Reject, check
 
     try:
-        lines = check(certificate.read_text(encoding="utf-8"))
+        text = None if spec is None else spec.read_text(encoding="utf-8")
+        lines = check(certificate.read_text(encoding="utf-8"), text)
     except (Reject, UnicodeDecodeError) as error:
         click.echo(f"rejected: {error}", err=True)
         return 1

@@ -1,220 +1,229 @@
-"""Certificates: what `rnnc verify --certificate` writes and `rnnc check-certificate` replays.
+"""Certificates: what `rnnc verify --certificate` writes and `rnnc check-certificate` establishes again.
 
-Plain JSON (docs/verification.md, "Certificates").  A claim is certified if the checker, run here once, accepts it; the
-others are listed with the reason under "not_certified".
+A claim is certified if the checker, run here once, accepts it; the others stand with the reason under "not_certified".
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from fractions import Fraction
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnc.exact import Algebraic, NotExact
-from rnnc.exact.asymptotic import wide
-from rnnc.ir.dims import Dim
-from rnnc.ir.domains.exact import ExactCell, exact_array
+from rnnc.exact import NotExact
+from rnnc.exact.products import NoForm
+from rnnc.ir.domains.exact import exact_array
 from rnnc.ir.graph import CellIR
 from rnnc.ir.text import print_cell
-from rnnc.ir.types import Type
-from rnnc.verify.closure import Closure, equivalent_states
+from rnnc.ir.types import Interval
+from rnnc.verify.answers import Subject
+from rnnc.verify.checking import Reject
+from rnnc.verify.checking.rules import Cell, accept, check_facts
+from rnnc.verify.claims import Unclear
+from rnnc.verify.closure import Closure
+from rnnc.verify.format import FORMAT, encode_array, encode_automaton, encode_hyper, encode_interval, encode_spec
 from rnnc.verify.languages.dfa import DFA
-from rnnc.verify.machines import ExactLayer, Stack, Values
-from rnnc.verify.results import ClaimResult
+from rnnc.verify.machines import DTYPES, ExactLayer, FloatLayer, Stack, Values, float_array
+from rnnc.verify.results import ClaimResult, Evidence
 
 if TYPE_CHECKING:
     from rnnc.spec import Spec
     from rnnc.verify.engine import Verification
 
-FORMAT = "rnnc certificate 1"
+
+# ---------------------------------------------------------------- closures
 
 
-# ---------------------------------------------------------------- numbers and arrays
-
-
-def encode(x: Any) -> Any:
-    """A number: "p/q", or its terms [coefficient, turns of the root of unity, radicand, power of omega, atoms]."""
-    if isinstance(x, (bool, np.bool_)):
-        return bool(x)
-    if isinstance(x, (int, np.integer)):
-        return int(x)
-    if isinstance(x, Fraction):
-        return f"{x.numerator}/{x.denominator}"
-    y = wide(x)
-    terms = []
-    for (power, atoms), c in y.terms.items():
-        named = [[a.kind, encode(a.value), p] for a, p in atoms]
-        parts = c.terms if isinstance(c, Algebraic) else {1: (1, {0: c})}
-        for radicand, (n, inner) in parts.items():
-            terms += [[str(v), str(Fraction(k, n)), radicand, power, named] for k, v in inner.items()]
-    return {"terms": terms, "error": y.error}
-
-
-def encode_array(value: Any) -> dict[str, Any]:
-    array = np.asarray(value)
-    array = exact_array(value) if array.dtype.kind not in "b" else array
-    return {"shape": list(array.shape), "entries": [encode(x) for x in array.reshape(-1).tolist()]}
-
-
-def _encode_inputs(cell: CellIR, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs of one step; tokens and truth values stay plain."""
+def _values(values: Values, cell: CellIR, states: bool) -> dict[str, Any]:
+    """Frozen values of states (or of what has no other kinds than real and complex) as arrays of the file."""
     found = {}
-    for i in cell.inputs:
-        plain = cell.nodes[i.node].type.dtype in ("bool", "token")
-        array = np.asarray(inputs[i.name])
-        found[i.name] = (
-            {"shape": list(array.shape), "entries": [encode(x) for x in array.reshape(-1).tolist()]}
-            if plain
-            else encode_array(inputs[i.name])
-        )
+    for name, shape, entries in values:
+        if isinstance(entries, bytes):
+            node = (
+                cell.state(name).node if states else next(o.node for o in cell.outputs if o.name == name.split(".")[-1])
+            )
+            real, complex_ = DTYPES["float32"]
+            kinds = {"real": real, "complex": complex_, "bool": np.bool_, "token": np.int64}
+            found[name] = encode_array(np.frombuffer(entries, dtype=kinds[cell.nodes[node].type.dtype]).reshape(shape))
+        else:
+            array = np.empty(len(entries), dtype=object)
+            array[:] = list(entries)
+            found[name] = encode_array(array.reshape(shape))
     return found
 
 
-def _encode_values(values: Values) -> dict[str, Any]:
-    return {name: {"shape": list(shape), "entries": [encode(x) for x in entries]} for name, shape, entries in values}
+def _rows(layer: ExactLayer | FloatLayer, cell: CellIR, given: Mapping[str, Any], nodes: Mapping[str, int]) -> Any:
+    """Parameters or inputs as the layer reads them."""
+    found = {}
+    for name, node in nodes.items():
+        t = cell.nodes[node].type
+        value = given[name]
+        if t.dtype in ("real", "complex"):
+            value = exact_array(value)
+            if isinstance(layer, FloatLayer):
+                value = layer.domain.cast(float_array(value, layer.tau))
+        shape = tuple(d.evaluate(_sizes(layer)) for d in (*t.per, *t.shape))
+        found[name] = encode_array(np.broadcast_to(value, shape))
+    return found
 
 
-# ---------------------------------------------------------------- cells
-
-
-def _attr(value: Any, dims: Mapping[str, int]) -> Any:
-    match value:
-        case Dim():
-            return value.evaluate(dims)
-        case Fraction():
-            return str(value)
-        case tuple():
-            return [_attr(v, dims) for v in value]
-        case Type():
-            return str(value)
-        case _:
-            return value
-
-
-def cell_json(body: ExactCell) -> dict[str, Any]:
-    """The unfolded graph with sizes as numbers, and its text for people."""
-    cell, dims = body.cell, body.dims
-    nodes = [
-        {
-            "op": n.op,
-            "args": list(n.args),
-            "attrs": {k: _attr(v, dims) for k, v in n.attrs},
-            "type": {
-                "dtype": n.type.dtype,
-                "shape": [d.evaluate(dims) for d in n.type.shape],
-                "per": [d.evaluate(dims) for d in n.type.per],
-            },
-        }
-        for n in cell.nodes
-    ]
-    return {
-        "name": cell.name,
-        "text": print_cell(cell),
-        "dims": dict(dims),
-        "nodes": nodes,
-        "inputs": {i.name: i.node for i in cell.inputs},
-        "params": {p.name: p.node for p in cell.params},
-        "states": {s.name: [s.node, s.init, s.update] for s in cell.states},
-        "outputs": {o.name: o.node for o in cell.outputs},
-    }
+def _sizes(layer: ExactLayer | FloatLayer) -> dict[str, int]:
+    return dict(layer.body.dims if isinstance(layer, ExactLayer) else layer.domain.dims)
 
 
 def closure_json(closure: Closure, dfa: DFA) -> dict[str, Any]:
-    """A closure in exact arithmetic as plain JSON, complete for the checker.  Raises NotExact for floats."""
+    """A closure as plain JSON, complete for the checker.  Raises NotExact for machines that are no cells."""
     machine = closure.machine
-    if closure.arithmetic != "exact" or not isinstance(machine, Stack):
-        raise NotExact("only closures of cells in exact arithmetic are certified")
-    layers = [layer for layer in machine.layers if isinstance(layer, ExactLayer)]
-    same = equivalent_states(dfa)
+    if not isinstance(machine, Stack):
+        raise NotExact("only closures of cells are certified")
+    layers = [layer for layer in machine.layers if isinstance(layer, (ExactLayer, FloatLayer))]
+    cells = [layer.body.cell if isinstance(layer, ExactLayer) else layer.cell for layer in layers]
+    weights = [
+        layer.params if isinstance(layer, ExactLayer) else {p.name: layer.domain.given[p.node] for p in cell.params}
+        for layer, cell in zip(layers, cells, strict=True)
+    ]
+    inputs = [{i.name: i.node for i in cell.inputs} for cell in cells]
     return {
-        "automaton": {
-            "alphabet": list(dfa.alphabet),
-            "states": list(dfa.states),
-            "delta": [[same[q] for q in row] for row in dfa.delta],
-            "start": same[dfa.start],
-            "accept": sorted(dfa.accept),
-        },
-        "letters": {k: _encode_inputs(layers[0].body.cell, v) for k, v in machine.inputs.items()},
+        "arithmetic": closure.arithmetic,
+        "automaton": encode_automaton(dfa),
+        "letters": {k: _rows(layers[0], cells[0], v, inputs[0]) for k, v in machine.inputs.items()},
         "layers": [
             {
-                "cell": cell_json(layer.body),
-                "params": {p.name: encode_array(layer.params[p.name]) for p in layer.body.cell.params},
+                "sizes": _sizes(layer),
+                "params": _rows(layer, cell, params, {p.name: p.node for p in cell.params}),
             }
-            for layer in layers
+            for layer, cell, params in zip(layers, cells, weights, strict=True)
         ],
         "tables": [
             [
                 {
                     "letter": letter,
-                    "output": _encode_values(output),
-                    "inputs": _encode_inputs(layers[k + 1].body.cell, inputs),
+                    "output": _values(output, cells[k], states=False),
+                    "inputs": _rows(layers[k + 1], cells[k + 1], given, inputs[k + 1]),
                 }
-                for (letter, output), inputs in table.items()
+                for (letter, output), given in table.items()
             ]
             for k, table in enumerate(machine.tables)
         ],
-        "states": [[_encode_values(layer) for layer in state] for state in closure.states],
+        "states": [
+            [_values(values, cell, states=True) for values, cell in zip(state, cells, strict=True)]
+            for state in closure.states
+        ],
         "steps": [list(row) for row in closure.steps],
         "g": list(closure.g),
-        "attained": closure.attained,
-        "readout": closure.readout.through,
     }
+
+
+# ---------------------------------------------------------------- other evidence
+
+
+def _numbers(evidence: Evidence) -> dict[str, Any] | None:
+    """A counterexample by two states and their midpoint."""
+    at, name = evidence.data.get("at"), evidence.data.get("state")
+    if at is None or name is None:
+        return None
+
+    def rows(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            k: np.asarray(v) if not isinstance(v, dict) else np.asarray(v["re"]) + 1j * np.asarray(v["im"])
+            for k, v in values.items()
+        }
+
+    states = rows(at["state"])
+    return {
+        "sizes": at["dims"],
+        "params": {k: encode_array(v) for k, v in rows(at["parameters"]).items()},
+        "inputs": {k: encode_array(v[0, 0]) for k, v in rows(at["inputs"]).items()},
+        "state": name,
+        "at": [encode_array(states[name][row]) for row in (0, 1)],
+        "others": {k: encode_array(v[0]) for k, v in states.items() if k != name},
+    }
+
+
+def _evidence(result: ClaimResult) -> tuple[str, dict[str, Any]]:
+    """The rule that a result rests on, and what it needs.  Raises NotExact where there is none."""
+    e = result.evidence
+    if result.verdict == "unknown":
+        raise NotExact("nothing is claimed")
+    if e is not None and e.proof is not None:
+        return "closure", closure_json(*e.proof)
+    match None if e is None else e.kind:
+        case "analysis":
+            return "analysis", {}
+        case "theorem":
+            assert e is not None
+            word = e.data.get("word") or [x for x in [e.data.get("letter")] if x]
+            return "theorem", {"theorem": e.data["theorem"], "word": word}
+        case "counterexample":
+            assert e is not None
+            numbers = _numbers(e)
+            if numbers is not None:
+                return "numbers", numbers
+    raise NotExact("no rule for what it rests on")
+
+
+def _facts(subject: Subject, checked: Cell) -> Iterator[dict[str, Any]]:
+    """Proven ranges of declared values and spectra of states that the checker finds, too."""
+    from rnnc.analysis.ranges import Ranges
+
+    cell = subject.layers.cell
+    ranges = Ranges.of(cell)
+    facts: list[dict[str, Any]] = [
+        {"fact": "range", "of": r.node, "name": cell.nodes[r.node].name, "in": encode_interval(ranges.real(r.node))}
+        for r in cell.ranges
+        if cell.nodes[r.node].type.dtype == "real" and isinstance(r.domain, Interval)
+    ]
+    for layer in subject.layers.layers:
+        s = layer.spectrum
+        for kind, found in (("eigenvalues", s.interval if s.real else None), ("norm", s.norm)):
+            if found is not None and len(layer.group.states) == 1:
+                facts.append({"fact": kind, "of": layer.group.states[0], "in": encode_interval(found)})
+    for fact in facts:
+        try:
+            check_facts(checked, [fact])
+        except (Reject, NoForm):
+            continue
+        yield fact
 
 
 # ---------------------------------------------------------------- files
 
 
-def certificate(verification: Verification) -> dict[str, Any]:
-    """The certificate of a verification: every claim that a closure proves and that the checker accepts."""
-    from rnnc.verify.checker import Reject, check
-
+def certificate(verification: Verification, spec: Spec) -> dict[str, Any]:
+    """The certificate of a verification: all of its verdicts that the checker establishes again."""
+    cells: list[dict[str, Any]] = []
     claims: list[dict[str, Any]] = []
     rest: list[dict[str, Any]] = []
-    for cell in verification.cells:
-        for result in cell.results:
-            entry: dict[str, Any] = {
-                "cell": cell.cell,
-                "claim": result.claim,
-                "verdict": result.verdict,
-                "precision": result.precision,
-            }
-            closure = _closure_of(result)
-            if closure is None:
-                rest.append(entry | {"reason": _why_not(result)})
-                continue
-            entry["closure"] = closure
+    for n, found in enumerate(verification.cells):
+        cell = spec.lower(found.cell, **found.hyper)
+        checked, subject = Cell(cell, found.hyper), Subject(cell=cell)
+        facts = list(_facts(subject, checked))
+        cells.append(
+            {"cell": found.cell, "given": encode_hyper(found.hyper), "graph": print_cell(cell), "facts": facts}
+        )
+        for result in found.results:
+            entry = {"cell": n, "line": result.line, "claim": result.claim, "verdict": result.verdict}
             try:
-                check(json.dumps({"format": FORMAT, "claims": [entry]}))
-            except Reject as error:
-                del entry["closure"]
-                rest.append(entry | {"reason": f"the checker does not re-establish it: {error}"})
+                by, evidence = _evidence(result)
+                whole = json.loads(json.dumps(entry | {"by": by, "evidence": evidence}))
+                accept(spec, checked, whole)
+            except (NotExact, Reject, NoForm, Unclear) as error:
+                why = (
+                    "nothing is claimed"
+                    if result.verdict == "unknown"
+                    else f"the checker does not establish it: {error}"
+                )
+                rest.append(entry | {"cell": found.cell, "reason": why})
             else:
-                claims.append(entry)
-    return {"format": FORMAT, "file": verification.file, "claims": claims, "not_certified": rest}
+                claims.append(whole)
+    files = encode_spec(spec)
+    return {"format": FORMAT, "spec": files, "cells": cells, "claims": claims, "not_certified": rest}
 
 
-def _closure_of(result: ClaimResult) -> dict[str, Any] | None:
-    proof = None if result.evidence is None else result.evidence.proof
-    if proof is None:
-        return None
-    closure, dfa = proof
-    return closure_json(closure, dfa)
-
-
-def _why_not(result: ClaimResult) -> str:
-    if result.verdict == "unknown":
-        return "nothing is claimed"
-    kind = "nothing" if result.evidence is None else result.evidence.kind
-    what = {"theorem": "a theorem", "analysis": "an analysis", "witness": "a witness of several layers"}.get(kind, kind)
-    return f"it rests on {what}, which the checker has no rule for"
-
-
-def write(path: str | Path, verification: Verification, spec: Spec | None = None) -> dict[str, Any]:
+def write(path: str | Path, verification: Verification, spec: Spec) -> dict[str, Any]:
     """Writes the certificate and returns it."""
-    data = certificate(verification)
+    data = certificate(verification, spec)
     Path(path).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return data

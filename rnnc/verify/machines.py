@@ -218,7 +218,7 @@ class FloatLayer:
         """(name -> the node whose type it has, its value) as bytes; -0.0 becomes 0.0."""
         found = []
         for name, (node, value) in sorted(rows.items()):
-            array = np.ascontiguousarray(self._fit(node, value))
+            array = np.array(self._fit(node, value))  # a copy, of rank 0 where the value has it
             if array.dtype.kind in "fc":
                 array = array + array.dtype.type(0)
                 if np.isnan(array).any():

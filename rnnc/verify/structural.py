@@ -66,12 +66,17 @@ def _linear(subject: Subject, kind: str, state: str) -> Answer:
     why = layer.group.because[0][0] if layer.group.because else "its update is nonlinear"
     if found is not None:
         point, size = found
-        return refuted(f"{why}: the update of a midpoint is off the midpoint of the updates by {size:.3g}", point)
+        return refuted(
+            f"{why}: the update of a midpoint is off the midpoint of the updates by {size:.3g}", point, state=state
+        )
     return unknown(f"{kind} in `{state}` is not proved ({why}), and no numbers were found that contradict it")
 
 
-def _bend(subject: Subject, state: str) -> tuple[Point, float] | None:
-    """States a, b and their midpoint at which the update is not affine."""
+def _bend(subject: Subject, state: str, *, falls: bool = False) -> tuple[Point, float] | None:
+    """States a, b and their midpoint at which the update is not affine.
+
+    `falls`: and at which it is not monotone either, so that it is linear over no semiring.
+    """
     prober = subject.prober()
     if prober is None:
         return None
@@ -82,16 +87,18 @@ def _bend(subject: Subject, state: str) -> tuple[Point, float] | None:
         rows = Point(
             dims=p.dims,
             params=p.params,
-            inputs={k: np.repeat(v, 3, axis=0) for k, v in p.inputs.items()},
+            inputs={k: np.repeat(v, 4, axis=0) for k, v in p.inputs.items()},
             state={
-                **{k: np.repeat(v, 3, axis=0) for k, v in fixed.items()},
-                state: np.concatenate([a, b, (a + b) / 2]),
+                **{k: np.repeat(v, 4, axis=0) for k, v in fixed.items()},
+                state: np.concatenate([a, b, (a + b) / 2, np.maximum(a, b)]),
             },
         )
         new = prober.after(rows)[state]
         if finite(new) and float(np.abs(new).max()) < 1e6:
             off = float(np.abs(new[2] - (new[0] + new[1]) / 2).max())
-            if off > MARGIN * (1 + float(np.abs(new).max())):
+            margin = MARGIN * (1 + float(np.abs(new).max()))
+            fallen = np.iscomplexobj(new) or float((new[3] - np.maximum(new[0], new[1])).min()) < -margin
+            if off > margin and (fallen or not falls):
                 return rows, off
     return None
 
@@ -177,7 +184,7 @@ def _illegal(subject: Subject, group: Group, why: str) -> Answer:
     if group.kind != "nonlinear":
         return refuted(reason, None)
     for state in group.states:
-        found = _bend(subject, state)
+        found = _bend(subject, state, falls=True)
         if found is not None:
-            return refuted(reason, found[0])
+            return refuted(reason, found[0], state=state)
     return unknown(f"a linear form of {_names(group)} ({why}), or numbers that contradict one")

@@ -13,13 +13,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnnc.verify.results import Precision
 from rnnc.verify.structural import Subject
 from rnnc.verify.target import Target
 
+if TYPE_CHECKING:
+    from rnnc.verify.closure import Closure
+    from rnnc.verify.languages.dfa import DFA
+    from rnnc.verify.witness.witness import Witness
+
 LEAST = 0.05  # seconds below which no search is begun
+MOST_ROUNDED, ROUNDED = 400, 5.0  # states beyond those of the exact closure, and seconds, for one in float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +35,7 @@ class Found:
     reason: str
     source: str
     data: dict[str, Any] = field(default_factory=dict)
-    proof: Any = field(default=None, compare=False, repr=False)  # (closure, automaton) of a witness in one layer
+    proof: tuple[Closure, DFA] | None = field(default=None, compare=False, repr=False)
 
 
 def find(
@@ -52,7 +58,7 @@ def find(
     return _judged(witness, precision), spent
 
 
-def _judged(witness: Any, precision: Precision) -> Found | str:
+def _judged(witness: Witness, precision: Precision) -> Found | str:
     serves = {
         "exact": ("attained",),
         "eta_finite": ("attained",),
@@ -60,8 +66,23 @@ def _judged(witness: Any, precision: Precision) -> Found | str:
         "finite_precision": ("attained", "limit", "saturation"),
         "float32": ("attained", "saturation"),
     }.get(precision, ())
-    if witness.status in serves:
-        proof = (witness.closure, witness.dfa) if witness.layers == 1 else None
-        return Found(reason=witness.reason, source=witness.source, data=witness.to_json(), proof=proof)
-    how = "in the limit only" if witness.status == "limit" else "in the limit, and in float32 by saturation"
-    return f"the weights that were found do it {how}: that says nothing under {precision}"
+    if witness.status not in serves:
+        how = "in the limit only" if witness.status == "limit" else "in the limit, and in float32 by saturation"
+        return f"the weights that were found do it {how}: that says nothing under {precision}"
+    closure = _in_float32(witness) if precision == "float32" else witness.closure
+    if closure is None:
+        return "the weights that were found were not shown to do it in float32"
+    return Found(reason=witness.reason, source=witness.source, data=witness.to_json(), proof=(closure, witness.dfa))
+
+
+def _in_float32(witness: Witness) -> Closure | None:
+    """The closure of the rounded weights, one step at a time: exact ones need not close when they are rounded."""
+    if witness.layers > 1:
+        return None
+    from rnnc.verify.closure import Closure, close
+    from rnnc.verify.witness.witness import TAU
+
+    most = 4 * len(witness.closure.states) + MOST_ROUNDED
+    cell, dfa = witness.cell, witness.dfa
+    found = close(cell, witness.dims, witness.params, witness.letters, dfa, most, "float32", TAU, seconds=ROUNDED)
+    return found if isinstance(found, Closure) else None

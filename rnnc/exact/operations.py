@@ -1,0 +1,117 @@
+"""Values of single operations and of whole cells on exact numbers or rounded to a float format.
+
+Independent of `rnnc.ir.domains`, with which witnesses are found; the certificate checker runs cells with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+import numpy
+
+from rnnc.exact import functions as fn
+from rnnc.exact import pi
+from rnnc.exact.asymptotic import NUMBERS, sign
+from rnnc.ir.dims import Dim
+from rnnc.ir.graph import CellIR, Node, ancestors
+from rnnc.ir.ops import OPS
+from rnnc.ir.ops.table import Site
+from rnnc.ir.types import Disk, Domain, HalfPlane, Interval, UnitNorm
+
+np: Any = numpy  # object arrays, which its stubs do not describe
+FLOATS = {"float32": (np.float32, np.complex64), "float64": (np.float64, np.complex128)}
+
+
+def each(f: Any, *args: Any) -> Any:
+    """f of every entry, as an object array."""
+    return np.asarray(np.frompyfunc(f, len(args), 1)(*args), dtype=object)
+
+
+EXACT: dict[str, Any] = fn.UNARY | {
+    "div": lambda a, b: a if a == 0 and b != 0 else a / b, "pow": fn.power, "max": fn.maximum, "min": fn.minimum,
+    "logaddexp": fn.logaddexp, "polar": lambda r, t: r * fn.cis(t), "complex": lambda a, b: a + fn.cis(pi / 2) * b,
+}  # fmt: skip
+
+
+def exactly(node: Node, site: Site, args: Any) -> Any:
+    """The value of a node from those of its arguments; NotExact or TypeError for what has no exact value."""
+    match node.op:
+        case op if op in EXACT:
+            return each(EXACT[op], *args)
+        case "eq" | "ne":
+            return each(fn.equal, *args).astype(bool) == (node.op == "eq")
+        case "const" if node.type.dtype in ("real", "complex"):
+            value = np.asarray(site.attrs["value"], dtype=object)
+            return np.broadcast_to(each(lambda v: pi if v == "pi" else Fraction(v), value), site.per + site.shape)
+        case "rotation_blocks":
+            c, s = each(fn.cos, args[0]), each(fn.sin, args[0])
+            return np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
+        case "l2norm" | "rmsnorm" | "layernorm":
+            x, n = args[0], Fraction(args[0].shape[-1])
+            x = x - x.sum(axis=-1, keepdims=True) / n if node.op == "layernorm" else x
+            squares = (x * each(fn.conj, x)).sum(axis=-1, keepdims=True) / (1 if node.op == "l2norm" else n)
+            return each(EXACT["div"], x, each(fn.sqrt, squares + Fraction(site.attrs["eps"])))
+    found = np.asarray(OPS[node.op].value(np, site, *args))  # type: ignore[misc]
+    return each(lambda v: v if isinstance(v, NUMBERS) else Fraction(v), found) if found.dtype.kind in "fcO" else found
+
+
+class Interpreter:
+    """The nodes of a cell at given sizes: exact, or each operation rounded to a format (`kind`: "exact", "float32").
+
+    `given` holds values of inputs, parameters and states, by node.
+    """
+
+    def __init__(self, cell: CellIR, sizes: dict[str, int], kind: str) -> None:
+        self.cell, self.sizes, self.kind = cell, sizes, kind
+        self.given: dict[int, Any] = {}
+
+    def evaluate(self, roots: Iterable[int]) -> dict[int, Any]:
+        """Values of these nodes and of what they are computed from."""
+        values = dict(self.given)
+        for i in sorted(ancestors(self.cell, roots, values.keys())):
+            if i not in values:
+                values[i] = self.value(self.cell.nodes[i], [values[a] for a in self.cell.nodes[i].args])
+        return values
+
+    def value(self, node: Node, args: Any) -> Any:
+        attrs, types = {k: self.sized(v) for k, v in node.attrs}, tuple(self.cell.nodes[a].type for a in node.args)
+        site = Site(attrs=attrs, types=types, per=self.sized(node.type.per), shape=self.sized(node.type.shape))
+        if self.kind == "exact":
+            return exactly(node, site, args)
+        with np.errstate(all="ignore"):
+            return self.rounded(OPS[node.op].value(np, site, *args))  # type: ignore[misc]
+
+    def rounded(self, value: Any, complex_: bool = False) -> Any:
+        array = np.asarray(value)
+        return (
+            array.astype(FLOATS[self.kind][complex_ or array.dtype.kind == "c"]) if array.dtype.kind in "fc" else array
+        )
+
+    def sized(self, value: Any) -> Any:
+        """An attribute or shape with numbers for the sizes."""
+        if isinstance(value, tuple):
+            return tuple(self.sized(v) for v in value)
+        value = value.evaluate(self.sizes) if isinstance(value, Dim) else value
+        return float(value) if isinstance(value, Fraction) and self.kind != "exact" else value
+
+    def fitted(self, value: Any, node: int) -> Any:
+        """A value with the shape of a node."""
+        t = self.cell.nodes[node].type
+        return np.broadcast_to(value, self.sized((*t.per, *t.shape)))
+
+
+def inside(domain: Domain | None, x: Any) -> bool:
+    """Whether exact numbers lie in a declared domain."""
+    match domain:
+        case Interval(lo=lo, hi=hi, lo_open=lo_open, hi_open=hi_open):
+            sides = ((lo, 1, lo_open), (hi, -1, hi_open))
+            return all(end is None or sign((v - end) * s) >= int(o) for v in x.reshape(-1) for end, s, o in sides)
+        case Disk(radius=r):
+            return all(sign(r * r - v * fn.conj(v)) >= 0 for v in x.reshape(-1))
+        case HalfPlane(bound=b, above=above, strict=o):
+            return all(sign((fn.re(v) - b) * (1 if above else -1)) >= int(o) for v in x.reshape(-1))
+        case UnitNorm():
+            return all(v == 1 for v in (x * each(fn.conj, x)).sum(axis=-1, keepdims=True).reshape(-1))
+    return True

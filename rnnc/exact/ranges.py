@@ -1,0 +1,143 @@
+"""Interval arithmetic on rationals with open and closed ends, for the certificate checker.
+
+Independent of `rnnc.analysis.intervals`, with which proofs are found.  Ends are Fractions or infinite; what is not
+rational is moved outward.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from functools import partial
+from typing import Any, NamedTuple
+
+from rnnc.ir.types import Interval
+
+INF = math.inf  # compares and adds with Fractions
+
+
+class Range(NamedTuple):
+    """lo to hi, Fractions or infinite; infinite ends are open."""
+
+    lo: Any
+    hi: Any
+    lo_open: bool
+    hi_open: bool
+
+    @property
+    def ends(self) -> tuple[tuple[Any, bool], ...]:
+        return (self.lo, self.lo_open), (self.hi, self.hi_open)
+
+    def within(self, d: Interval) -> bool:
+        low = d.lo is None or self.lo > d.lo or (self.lo == d.lo and self.lo_open >= d.lo_open)
+        return low and (d.hi is None or self.hi < d.hi or (self.hi == d.hi and self.hi_open >= d.hi_open))
+
+
+def hull(ends: Iterable[tuple[Any, bool]]) -> Range:
+    """Between the least and the greatest end (value, open)."""
+    at = list(ends)
+    lo, hi = min(v for v, _ in at), max(v for v, _ in at)
+    return Range(lo, hi, *(all(o for v, o in at if v == end) or abs(end) == INF for end in (lo, hi)))
+
+
+def closed(lo: Any, hi: Any) -> Range:
+    return hull((v if abs(v) == INF else Fraction(v), False) for v in (lo, hi))
+
+
+FULL, ZERO, ONE, POSITIVE = closed(-INF, INF), closed(0, 0), closed(1, 1), closed(0, INF)
+
+
+def add(a: Range, b: Range) -> Range:
+    return Range(a.lo + b.lo, a.hi + b.hi, a.lo_open or b.lo_open, a.hi_open or b.hi_open)
+
+
+def neg(a: Range) -> Range:
+    return Range(-a.hi, -a.lo, a.hi_open, a.lo_open)
+
+
+def mul(a: Range, b: Range) -> Range:
+    def corner(x: Any, x_open: bool, y: Any, y_open: bool) -> tuple[Any, bool]:
+        attained = (x == 0 and not x_open) or (y == 0 and not y_open)
+        return (Fraction(0) if x == 0 or y == 0 else x * y), not attained and (x_open or y_open)
+
+    return hull(corner(*x, *y) for x in a.ends for y in b.ends)
+
+
+def magnitude(a: Range) -> Range:
+    return hull([*((abs(v), o) for v, o in a.ends), *([(Fraction(0), False)] if a.lo < 0 < a.hi else [])])
+
+
+def reciprocal(a: Range) -> Range:
+    if a.hi < 0 or (a.hi == 0 and a.hi_open):
+        return neg(reciprocal(neg(a)))
+    if a.lo < 0 or (a.lo == 0 and not a.lo_open):
+        return FULL
+    return hull((INF if v == 0 else Fraction(0) if v == INF else 1 / v, o) for v, o in a.ends)
+
+
+# values at -inf, 0 and inf (None: not known exactly), and the function in floating point
+RISING: dict[str, tuple[Any, Any, Any, Any]] = {
+    "exp": (0, 1, INF, math.exp), "log": (-INF, -INF, INF, math.log), "sqrt": (0, 0, INF, math.sqrt),
+    "tanh": (-1, 0, 1, math.tanh), "sigmoid": (0, Fraction(1, 2), 1, lambda x: 1 / (1 + math.exp(-x))),
+    "softplus": (0, None, INF, lambda x: math.log1p(math.exp(x))), "erf": (-1, 0, 1, math.erf),
+    "logsigmoid": (-INF, None, 0, lambda x: -math.log1p(math.exp(-x))),
+}  # fmt: skip
+
+
+def rising(name: str, a: Range) -> Range:
+    """The range of a nondecreasing function; ends that are not rational are moved outward."""
+    low, zero, high, f = RISING[name]
+    if a.lo < 0 and name in ("log", "sqrt"):
+        return FULL
+
+    def at(x: Any, outward: int) -> Any:
+        exact = {-INF: low, 0: zero, INF: high} | ({1: 0} if name == "log" else {})
+        if exact.get(x) is not None:
+            return exact[x] if abs(exact[x]) == INF else Fraction(exact[x])
+        try:
+            y = Fraction(f(float(x)))
+        except OverflowError:
+            return high if outward > 0 else low
+        return min(max(y + outward * Fraction(1e-9) * (1 + abs(y)), low), high)
+
+    return hull([(at(a.lo, -1), a.lo_open), (at(a.hi, 1), a.hi_open)])
+
+
+def power(a: Range, n: Range) -> Range:
+    if n == closed(2, 2):
+        return mul(magnitude(a), magnitude(a))
+    found = FULL if a.lo < 0 else rising("exp", mul(rising("log", a), n))
+    return found._replace(lo_open=False) if a.lo == 0 and not a.lo_open else found
+
+
+def extremum(sign: int, a: Range, b: Range) -> Range:
+    """Of max (sign 1) or min (-1)."""
+    if sign < 0:
+        return neg(extremum(1, neg(a), neg(b)))
+    lo, hi = max(a.lo, b.lo), max(a.hi, b.hi)
+    return hull((v, o) for v, o in (*a.ends, *b.ends) if v in (lo, hi))
+
+
+def constant(value: Any) -> Range:
+    """Of a number, nested tuples of numbers, pi or e."""
+    if isinstance(value, tuple):
+        return hull(e for v in value for e in constant(v).ends)
+    return closed(*{"pi": (3, 4), "e": (2, 3)}[value]) if isinstance(value, str) else closed(value, value)
+
+
+VIEWS = ("lift", "merge", "split_per", "expand", "broadcast", "reshape", "transpose", "slice", "take")
+# the range of an operation's value from those of its (real) arguments; no rule: anything
+RULES: dict[str, Callable[..., Range]] = {
+    **{name: lambda a: a for name in (*VIEWS, "mean", "amax", "amin", "re")},
+    **{name: partial(rising, name) for name in RISING},
+    **{name: lambda *a: closed(0, 1) for name in ("step", "real", "softmax", "one_hot", "eye")},
+    **{name: lambda *a: closed(-1, 1) for name in ("sin", "cos", "sign", "l2norm")},
+    **{name: lambda *a: closed(Fraction(-3, 10), INF) for name in ("silu", "gelu")},
+    **{name: lambda *a: hull(e for x in a for e in x.ends) for name in ("select", "concat")},
+    "neg": neg, "add": add, "sub": lambda a, b: add(a, neg(b)), "mul": mul, "pow": power,
+    "div": lambda a, b: mul(a, reciprocal(b)),
+    "abs": magnitude, "max": partial(extremum, 1), "min": partial(extremum, -1),
+    "relu": lambda a: extremum(1, a, ZERO), "sum": lambda a: closed(a.lo, INF) if a.lo >= 0 else FULL,
+    "einsum": lambda a, b: POSITIVE if a.lo >= 0 and b.lo >= 0 else FULL,
+}  # fmt: skip
