@@ -108,6 +108,14 @@ def fitted(rep: Representation, start: Vector | None, writes: bool) -> Iterator[
 
 def representations(dfa: DFA, size: int) -> Iterator[Representation]:
     """Those of at most `size` dimensions, over the reals."""
+    for moving, resets in _parts(dfa):
+        for rep in _of_group(moving, size):
+            yield _with_resets(dfa, moving, rep, resets)
+    if len(dfa.states) <= size:
+        yield one_hot(dfa)
+
+
+def _of_group(dfa: DFA, size: int) -> Iterator[Representation]:
     if size >= 2:
         for turns in plane_actions(dfa):
             maps = tuple(_isometry(t.turns, mirror=t.mirror) for t in turns)
@@ -121,8 +129,57 @@ def representations(dfa: DFA, size: int) -> Iterator[Representation]:
         for found in icosahedral(dfa, 2):
             maps = tuple(_reflected(letter) for letter in found.letters)
             yield _linear(maps, found.start, ICOSAHEDRON)
-    if len(dfa.states) <= size:
-        yield one_hot(dfa)
+
+
+def _parts(dfa: DFA) -> Iterator[tuple[DFA, dict[int, int]]]:
+    """The letters that permute the states as an automaton of their own, and where each other letter leads from every
+    state; nothing where some letter does neither, or the former do not reach all states.
+    """
+    images = [{row[a] for row in dfa.delta} for a in range(len(dfa.alphabet))]
+    resets = {a: min(image) for a, image in enumerate(images) if len(image) == 1 and len(dfa.states) > 1}
+    moving = [a for a in range(len(dfa.alphabet)) if a not in resets]
+    if not moving or any(len(images[a]) < len(dfa.states) for a in moving):
+        return
+    part = replace(
+        dfa,
+        alphabet=tuple(dfa.alphabet[a] for a in moving),
+        delta=tuple(tuple(row[a] for a in moving) for row in dfa.delta),
+    )
+    if not resets or len(_reached(part, range(len(moving)))) == len(dfa.states):
+        yield part, resets
+
+
+def _reached(dfa: DFA, letters: range) -> dict[int, tuple[int, ...]]:
+    """A word of letters to each state."""
+    words: dict[int, tuple[int, ...]] = {dfa.start: ()}
+    work = [dfa.start]
+    for q in work:  # grows while it is walked
+        for a in letters:
+            if dfa.delta[q][a] not in words:
+                words[dfa.delta[q][a]] = (*words[q], a)
+                work.append(dfa.delta[q][a])
+    return words
+
+
+def _with_resets(dfa: DFA, moving: DFA, rep: Representation, resets: dict[int, int]) -> Representation:
+    """A representation of the letters that move, with resets as the zero map and the point they lead to."""
+    if not resets:
+        return rep
+    words = _reached(moving, range(len(moving.alphabet)))
+    zero = (ZERO,) * rep.size
+    of = {a: k for k, a in enumerate(moving.alphabet)}
+    maps, adds = [], []
+    for a, letter in enumerate(dfa.alphabet):
+        if letter in of:
+            maps.append(rep.maps[of[letter]])
+            adds.append(rep.adds[of[letter]])
+            continue
+        point = rep.start
+        for k in words[resets[a]]:
+            point = tuple(x + y for x, y in zip(_times(rep.maps[k], point), rep.adds[k], strict=True))
+        maps.append((zero,) * rep.size)
+        adds.append(point)
+    return replace(rep, maps=tuple(maps), adds=tuple(adds))
 
 
 def _linear(maps: tuple[Matrix, ...], start: Vector, names: tuple[str, str]) -> Representation:
@@ -164,20 +221,23 @@ def one_hot(dfa: DFA) -> Representation:
 
 
 def characters(dfa: DFA) -> Iterator[tuple[Representation, ...]]:
-    """Few rotations of the complex plane whose angles tell the state, where the letters commute."""
-    generators = letters_as_permutations(dfa)
-    group = None if generators is None else elements(generators)
-    if generators is None or group is None or len(group) < 2:
-        return
-    if any(compose(p, q) != compose(q, p) for p in generators for q in generators):
-        return
-    found = [c for c in _homomorphisms(generators) if any(c)]
-    found.sort(key=lambda turns: (-max(t.denominator for t in turns), turns))
-    for count in (1, 2, 3):
-        chosen = _separating(found, generators, len(group), count)
-        if chosen is not None:
-            yield tuple(_character(turns) for turns in chosen)
+    """Few rotations of the complex plane whose angles tell the state, where the letters that permute it commute; all
+    others are resets.
+    """
+    for moving, resets in _parts(dfa):
+        generators = letters_as_permutations(moving)
+        group = None if generators is None else elements(generators)
+        if generators is None or group is None or len(group) < 2:
             return
+        if any(compose(p, q) != compose(q, p) for p in generators for q in generators):
+            return
+        found = [c for c in _homomorphisms(generators) if any(c)]
+        found.sort(key=lambda turns: (-max(t.denominator for t in turns), turns))
+        for count in (1, 2, 3):
+            chosen = _separating(found, generators, len(group), count)
+            if chosen is not None:
+                yield tuple(_with_resets(dfa, moving, _character(turns), resets) for turns in chosen)
+                return
 
 
 def _homomorphisms(generators: tuple[Permutation, ...]) -> list[tuple[Fraction, ...]]:

@@ -194,6 +194,8 @@ UNARY: dict[str, tuple[Inverse, ...]] = {
 
 
 def _unary(w: Want, inverses: tuple[Inverse, ...]) -> Iterator[Option]:
+    if w.twin is not None:
+        yield from _of_both(w, w.twin)
     follows = None if w.hint is None else _follows(w)
     where = w.entries()
     for choice in _choices(w, inverses, where):
@@ -205,6 +207,19 @@ def _unary(w: Want, inverses: tuple[Inverse, ...]) -> Iterator[Option]:
                 break
         else:
             yield [out]
+
+
+def _of_both(w: Want, twin: Array) -> Iterator[Option]:
+    """Angles with this sine and this cosine."""
+    out = empty(w.target.shape)
+    for at in w.entries():
+        if twin[at] is not None:
+            c, s = (w.target[at], twin[at]) if w.node.op == "cos" else (twin[at], w.target[at])
+            turns = turns_of(c + I * s)
+            if turns is None:
+                return
+            out[at] = radians(turns if turns <= Fraction(1, 2) else turns - 1)
+    yield [out]
 
 
 def _choices(w: Want, inverses: tuple[Inverse, ...], where: list[tuple[int, ...]]) -> Iterator[list[Inverse]]:

@@ -214,8 +214,17 @@ class Solver(Evaluation):
             tuple(self.known(b, a) for a in n.args) if n.op not in VIEWS else (),
             tuple(self.shape(a) for a in n.args),
             tuple(self.unknowable(a) for a in n.args),
+            self._twin(b, n),
             hints if hints is not None and hints.shape == target.shape else None,
         )
+
+    def _twin(self, b: Branch, n: Node) -> Array | None:
+        """What is wanted of the cosine of the same angle, or of the sine."""
+        other = {"sin": "cos", "cos": "sin"}.get(n.op)
+        if other is None:
+            return None
+        same = (m.id for m in self.cell.nodes if m.op == other and m.args == n.args and m.id in b.wanted)
+        return next((b.wanted[m] for m in same), None)
 
     def unknowable(self, node: NodeId) -> bool:
         """A state of which nothing is known, or a multiple of one."""

@@ -33,6 +33,7 @@ class Want:
     known: tuple[Array, ...]
     shapes: tuple[tuple[int, ...], ...]  # of the arguments, without the context axis
     zero: tuple[bool, ...] = ()  # arguments that nobody knows (or multiples of such): zero is all they can be made
+    twin: Array | None = None  # of a sine or cosine: what is wanted of the other of the same angle
     hint: Array | None = None  # per entry: how far in a saturated (or rectified) range, see `nonlinear`
 
     def entries(self) -> list[tuple[int, ...]]:
