@@ -16,7 +16,7 @@ import rnnc
 from rnnc.exact import root
 from rnnc.ir.graph import CellIR
 from rnnc.ir.types import Interval, UnitNorm
-from rnnc.verify.machines import Stack, Values, cell_machine
+from rnnc.verify.machines import Between, ExactLayer, Stack, Values
 
 INPUTS = """
   input x: real[2]
@@ -118,19 +118,30 @@ def _values(rng: Random, shape: tuple[int, ...], domain: object) -> Any:
     return out
 
 
-def machines(cell: CellIR, letters: tuple[str, ...], rng: Random, count: int) -> Iterator[Stack]:
-    """The cell with random weights and letters."""
+def machines(cell: CellIR, letters: tuple[str, ...], rng: Random, count: int, layers: int = 1) -> Iterator[Stack]:
+    """The cell (or a stack of copies, with any map between) with random weights and letters."""
     shapes = {n.id: tuple(d.evaluate({}) for d in n.type.shape) for n in cell.nodes}
+
+    def inputs() -> dict[str, Any]:
+        return {i.name: _values(rng, shapes[i.node], i.domain) for i in cell.inputs}
+
     for _ in range(count):
-        params = {p.name: _values(rng, shapes[p.node], None) for p in cell.params}
-        given = {a: {i.name: _values(rng, shapes[i.node], i.domain) for i in cell.inputs} for a in letters}
+        stack = [
+            ExactLayer(cell, {}, {p.name: _values(rng, shapes[p.node], None) for p in cell.params})
+            for _ in range(layers)
+        ]
+        stack[-1].no_output = "not asked for"
+        given = {a: inputs() for a in letters}
         if rng.random() < 0.5:  # letters that differ little
             first = given[letters[0]]
             for a in letters[1:]:
                 given[a] = {n: v if rng.random() < 0.4 else first[n] for n, v in given[a].items()}
-        machine = cell_machine(cell, {}, params, given)
-        machine.layers[0].no_output = "not asked for"  # type: ignore[attr-defined]
-        yield machine
+        yield Stack(stack, given, [_any_map([inputs() for _ in range(4)], rng) for _ in range(layers - 1)])
+
+
+def _any_map(values: list[dict[str, Any]], rng: Random) -> Between:
+    """Each letter and output of the layers below leads to one of the values (a stack remembers to which)."""
+    return lambda letter, outputs: rng.choice(values)
 
 
 class Known:

@@ -53,7 +53,7 @@ def dfa_of(target: Target) -> DFA:
     return target.dfa
 
 
-def attack(seed: int, draws: int, found: Counter[str]) -> None:
+def attack(seed: int, draws: int, found: Counter[str], layers: int = 1) -> None:
     """All claims about one random cell, then random weights against what was called impossible."""
     rng = Random(seed)
     text = random_cell(rng)
@@ -63,16 +63,16 @@ def attack(seed: int, draws: int, found: Counter[str]) -> None:
         return
     found["cells"] += 1
     engine = Engine(Subject(cell=given[1]), budget=0)
-    judged = [
-        (t, m, engine.decide(t, precision=m))
-        for t in targets()
-        for m in MODELS  # type: ignore[arg-type]
-    ]
-    no = {(t.what, m): r for t, m, r in judged if r.verdict == "refuted"}
+    no: dict[str, list[str]] = {}
+    for target in targets():
+        for model in MODELS:
+            result = engine.decide(target, precision=model, copies=layers)  # type: ignore[arg-type]
+            assert result.verdict in ("refuted", "unknown")
+            if result.verdict == "refuted":
+                no.setdefault(target.what, []).append(f"{model}: {result.reason}")
     found["impossible"] += len(no)
-    assert not any(r.verdict == "proved" for _, _, r in judged)
     for letters in (("p", "q"), ("p",)):
-        for machine in machines(given[1], letters, rng, draws):
+        for machine in machines(given[1], letters, rng, draws, layers):
             steps: dict[tuple[object, str], object] = {}
             for target in targets():
                 dfa = dfa_of(target)
@@ -82,24 +82,32 @@ def attack(seed: int, draws: int, found: Counter[str]) -> None:
                 closed = close_machine(known, dfa, MOST, seconds=1)  # type: ignore[arg-type]
                 if isinstance(closed, Closure):
                     found["closed"] += 1
-                    wrong = [(m, no[target.what, m].reason) for m in MODELS if (target.what, m) in no]
-                    assert not wrong, f"seed {seed}: {target.what} can be done: {wrong}\n{text}\n{machine.inputs}"
+                    assert target.what not in no, f"seed {seed}: {target.what} can be done: {no[target.what]}\n{text}"
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(3))
 def test_no_random_weights_do_what_is_called_impossible(part: int) -> None:
     found: Counter[str] = Counter()
     for seed in range(16 * part, 16 * part + 16):
-        attack(seed, 12, found)
+        attack(seed, 8, found)
     assert found["refused"] <= 2
-    assert found["impossible"] > 50  # the ceilings say something
+    assert found["impossible"] > 20  # the ceilings say something
     assert found["closed"] > 8  # and the weights do something
 
 
+def test_no_random_stack_does_what_is_called_impossible() -> None:
+    found: Counter[str] = Counter()
+    for seed in range(100, 118):
+        attack(seed, 8, found, layers=2)
+    assert found["impossible"] > 20
+    assert found["closed"] > 8
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(40))
-def test_no_random_weights_at_length(part: int) -> None:
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("part", range(20))
+def test_no_random_weights_at_length(part: int, layers: int) -> None:
     found: Counter[str] = Counter()
     for seed in range(1000 + 25 * part, 1025 + 25 * part):
-        attack(seed, 60, found)
+        attack(seed, 60, found, layers)
     assert found["closed"] > 10
