@@ -58,18 +58,25 @@ def compiled(
     dtype: torch.dtype = torch.bfloat16,
     config: Config | None = None,
 ) -> Resources:
-    """Compile the kernel `which` ("forward" or "backward") for sequences of `dtype` with these sizes of its labels."""
+    """Compile one kernel ("forward", "backward", "totals", "backward_totals") for sequences of `dtype`.
+
+    `sizes` are those of its labels.
+    """
     kernel = getattr(of, which)
     channels = of.axes.size("d", sizes)
     inner = tuple(sizes[x] for x in of.axes.inner)
     config = config or default_config(of.kind, channels, inner, parts=of.parts)
     constants: dict[str, Any] = {"ACC": tl.float64 if dtype == torch.float64 else tl.float32}
-    constants |= {"BD": config.channels, "BT": config.steps, "STAGES": config.stages}
+    constants |= {"BD": config.width(which), "BT": config.steps, "STAGES": config.stages}
     for name, size in zip("NMKPQ", inner):
         constants |= {name: size, f"B{name}": triton.next_power_of_2(size)}
     signature, attributes = _signature(of, kernel, constants, TYPES[dtype])
     source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
-    found = triton.compile(source, target=TARGETS[target], options={"num_warps": config.warps})
+    found = triton.compile(
+        source,
+        target=TARGETS[target],
+        options={"num_warps": config.warps},
+    )
     registers, spilled = _nvidia(found.asm["ptx"]) if target.startswith("sm") else _amd(found.asm["amdgcn"])
     return Resources(
         kernel=kernel.__name__, target=target, registers=registers, spilled=spilled, shared=int(found.metadata.shared)
@@ -82,7 +89,7 @@ def _signature(
     """Types of the arguments; pointers and strides divisible by 16, the stride of the last axis one."""
     names: list[str] = list(kernel.arg_names)
     streams = [n.removesuffix("_ptr") for n in names if n.endswith("_ptr") and f"{n.removesuffix('_ptr')}_t" in names]
-    wide = ("_start_ptr", "_last_ptr", "_tiles_ptr", "_scratch_ptr")
+    wide = ("_start_ptr", "_last_ptr", "_tiles_ptr", "_scratch_ptr", "_total_ptr", "_factor_ptr")
     precise = "fp64" if dtype == "fp64" else "fp32"
     signature: dict[str, str] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
@@ -100,7 +107,7 @@ def _signature(
             attributes[k,] = [["tt.divisibility", 16]]
         else:
             signature[name] = "i32"
-            if name not in ("T", "G"):
+            if name not in ("T", "G", "SPLITS"):
                 attributes[k,] = [["tt.divisibility", 16]]
     return signature, attributes
 

@@ -105,7 +105,7 @@ class _File:
         call = Call(name=name, states=region.states, inputs=region.inputs, outputs=region.outputs)
         return call, f"{states}: kernel, {SENTENCES[kind]}"
 
-    def _write(self, step: Step, kind: str, kernels: tuple[Kernel, Kernel]) -> None:
+    def _write(self, step: Step, kind: str, kernels: tuple[Kernel, ...]) -> None:
         for k in kernels:
             self.helpers |= k.helpers
         text = "\n\n".join(k.text for k in kernels)
@@ -133,7 +133,7 @@ SENTENCES = {
 }
 
 
-def schedule(step: Step, strategy: str) -> tuple[str, tuple[Kernel, Kernel]]:
+def schedule(step: Step, strategy: str) -> tuple[str, tuple[Kernel, ...]]:
     """The schedule that runs a step, and its kernels forward and backward."""
     if strategy not in ("step", "sequential") and scan.applies(step):
         return "scan", scan.scan_kernels(step)

@@ -14,9 +14,9 @@ def descriptor(layout: Layout, array: Array, lead: str) -> str:
     return lead + layout.letters(array) + ("*" if array.dtype == "complex" else "")
 
 
-def recurrence_text(step: Step, kind: str, kernels: tuple[Kernel, Kernel], key: str) -> str:
+def recurrence_text(step: Step, kind: str, kernels: tuple[Kernel, ...], key: str) -> str:
     layout = step.layout
-    forward, backward = kernels
+    roles = dict(zip(("forward", "backward", "totals", "backward_totals"), kernels))
     inputs = [descriptor(layout, a, "" if a.static else "bt") for a in step.forward.inputs]
     outputs = [descriptor(layout, a, "bt") for a in step.forward.outputs]
     states = [descriptor(layout, a, "b") for a in step.forward.states]
@@ -27,18 +27,18 @@ def recurrence_text(step: Step, kind: str, kernels: tuple[Kernel, Kernel], key: 
     lines = [
         f'key="{key}",',
         f'kind="{kind}",',
-        f"forward={forward.name},",
-        f"backward={backward.name},",
+        *(f"{role}={k.name}," for role, k in roles.items()),
         f"axes=Axes({', '.join(axes)}),",
         f"inputs={_strings(inputs)},",
         f"outputs={_strings(outputs)},",
         f"states={_strings(states)},",
         f"gradients={gradients},",
+        *([f'semiring="{step.semiring}",'] if step.semiring != "plus_times" and kind == "scan" else []),
     ]
     names = [d.name for d in step.dims]
-    for which, kernel in (("forward", forward), ("backward", backward)):
-        if kernel.dims:
-            lines.append(f"{which}_dims={tuple(names.index(n) for n in kernel.dims)},")
+    for role, k in roles.items():
+        if k.dims:
+            lines.append(f"{role}_dims={tuple(names.index(n) for n in k.dims)},")
     body = "\n".join(f"    {line}" for line in lines)
     return f"{step.name} = Recurrence(\n{body}\n)\n"
 

@@ -56,7 +56,7 @@ def store_accumulators(frame: Frame, accumulators: list[Accumulator]) -> None:
         held = frame.held(frame.step.backward.inputs[a.result.index])
         total = frame.summed(a.result, Part(text=a.variable))
         frame.store(
-            _pointer(frame, a.result), _place(frame, a.result, ("b",), held), total.text, frame.mask(held, False)
+            _pointer(frame, a.result), _place(frame, a.result, frame.program, held), total.text, frame.mask(held, False)
         )
 
 

@@ -15,7 +15,25 @@ from rnnc.backends.triton.layout import INNER, Layout, find_layout
 from rnnc.backends.triton.statements import Statements
 from rnnc.ir.graph import CellIR, DimParam, NodeId, Output, users
 
-INDICES = ("b", "t", "g", "d", "c", "i", "part", "tile", "tiles", "first", "begin", "end", "blocks", "row")
+INDICES = (
+    "b",
+    "t",
+    "g",
+    "d",
+    "back",
+    "i",
+    "part",
+    "tile",
+    "tiles",
+    "first",
+    "begin",
+    "end",
+    "blocks",
+    "row",
+    "start",
+    "stop",
+    "split",
+)
 RESERVED = {
     *HELPERS,
     *INDICES,
@@ -28,6 +46,8 @@ RESERVED = {
     "BD",
     "BT",
     "STAGES",
+    "SPLITS",
+    "SPAN",
     "sum",
     "max",
     "min",
@@ -149,6 +169,8 @@ class Frame:
     def __post_init__(self) -> None:
         a = self.step.arrays
         self.names.taken |= {f"{n}_ptr" for n in (*a.inputs, *a.outputs, *a.states)}
+        for form in ("{}", "d_{}", "{}_total", "{}_product"):  # variables that carry something through the loop
+            self.names.taken |= {v for parts in self.state_names(form) for v in parts}
         self.statements = Statements(layout=self.layout, names=self.names, read=self.read, comment=self.step.comment)
 
     # ------------------------------------------------------------ arguments
@@ -166,7 +188,13 @@ class Frame:
 
     @property
     def sizes(self) -> list[str]:
-        return ["T", *(["G"] if self.layout.grid else []), "D"]
+        split = ["SPLITS", "SPAN"] if self.layout.timed else []
+        return ["T", *(["G"] if self.layout.grid else []), "D", *split]
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """The axes of what there is one of for each program, in front of its state's."""
+        return ("b", "split") if self.layout.timed else ("b",)
 
     @property
     def constants(self) -> list[str]:
@@ -189,14 +217,20 @@ class Frame:
             "part = i % blocks",
             f"d = part * BD + tl.arange(0, BD){at('d')}",
         ]
+        rest = "i // blocks"
+        if self.layout.timed:
+            lines.append(f"split = {rest} % SPLITS")
+            rest += " // SPLITS"
         if self.layout.grid:
-            lines += ["g = i // blocks % G", "b = i // blocks // G"]
-        else:
-            lines.append("b = i // blocks")
+            lines.append(f"g = {rest} % G")
+            rest += " // G"
+        lines.append(f"b = {rest}")
         for name in self.layout.inner_names:
             lines.append(f"{name} = tl.arange(0, B{name.upper()}){at(name)}")
         lines.append("in_d = d < D")
         lines += [f"in_{n} = {n} < {n.upper()}" for n in self.layout.inner_names]
+        if self.layout.timed:
+            lines += ["start = (split * SPAN).to(tl.int32)", "stop = tl.minimum(start + SPAN, T)"]
         return lines
 
     # ------------------------------------------------------------ places
@@ -298,8 +332,9 @@ class Frame:
             for name, array in zip(self.step.arrays.states, self.step.forward.states, strict=True)
         ]
 
-    def load_states(self, pointer: str, variables: list[list[str]], front: Sequence[str] = ("b",)) -> None:
+    def load_states(self, pointer: str, variables: list[list[str]], front: Sequence[str] | None = None) -> None:
         """All states from contiguous arrays; `pointer` and `front` name them and their leading axes."""
+        front = self.program if front is None else front
         for name, array, parts in zip(self.step.arrays.states, self.step.forward.states, variables, strict=True):
             held = self.held(array)
             for p, variable in enumerate(parts):
@@ -307,7 +342,8 @@ class Frame:
                 part = self.load(pointer.format(name), offset, self.mask(held, False))
                 self.statements.lines.append(f"{variable} = {part.text}")
 
-    def store_states(self, pointer: str, variables: list[list[str]], front: Sequence[str] = ("b",)) -> None:
+    def store_states(self, pointer: str, variables: list[list[str]], front: Sequence[str] | None = None) -> None:
+        front = self.program if front is None else front
         for name, array, parts in zip(self.step.arrays.states, self.step.forward.states, variables, strict=True):
             held = self.held(array)
             for p, variable in enumerate(parts):
@@ -331,7 +367,7 @@ class Frame:
 
 
 LONG = 104  # characters of a store, in a loop
-SIZES = {"tile": "tiles", "part": "blocks", "row": "BT"}
+SIZES = {"split": "SPLITS", "tile": "tiles", "part": "blocks", "row": "BT"}
 
 
 def ending(array: Array, part: int) -> str:

@@ -23,6 +23,7 @@ from rnnc.backends.triton.kernel import Frame, Step
 from rnnc.backends.triton.text import Kernel, finished
 
 RINGS = {"plus_times": "linear", "max_plus": "max_plus", "min_plus": "min_plus", "log_plus": "log_plus"}
+BACK = "for k in tl.range(0, tl.cdiv(stop - start, BT), num_stages=STAGES):"
 ONES = {"plus_times": "1.0", "max_plus": "0.0", "min_plus": "0.0", "log_plus": "0.0"}
 ZEROS = {"plus_times": "0.0", "max_plus": '-float("inf")', "min_plus": 'float("inf")', "log_plus": '-float("inf")'}
 
@@ -31,9 +32,10 @@ def applies(step: Step) -> bool:
     return step.form is not None
 
 
-def scan_kernels(step: Step) -> tuple[Kernel, Kernel]:
+def scan_kernels(step: Step) -> tuple[Kernel, ...]:
+    """Forward and backward, then what one split of the steps does to a state and to a gradient."""
     timed = replace(step, layout=replace(step.layout, timed=True))
-    return _forward(timed), _backward(timed)
+    return _forward(timed), _backward(timed), _totals(timed), _backward_totals(timed)
 
 
 def reads_old_state(step: Step) -> bool:
@@ -85,7 +87,7 @@ def _forward(step: Step) -> Kernel:
         *f.indices(),
         *static,
         *head,
-        "for first in tl.range(0, T, BT, num_stages=STAGES):",
+        "for first in tl.range(start, stop, BT, num_stages=STAGES):",
         *indented(loop),
         *s.lines,
     ]
@@ -168,7 +170,84 @@ def _updates(program: Program) -> Program:
     return program.pruned([r for r in program.results if r.target == "state"])
 
 
+def _totals(step: Step) -> Kernel:
+    """What all steps of a split do: h -> factor (x) h (+) total, by the same scan from the semiring's one and zero."""
+    f = Frame(step=step, layout=step.layout)
+    s = f.statements
+    assert step.coefficients is not None
+    static = f.hoisted(step.coefficients)
+    total, factor = f.state_names("{}_total")[0], f.state_names("{}_product")[0]
+    s.lines += _tile_indices(f, "first")
+    a, b = _coefficients(f)
+    s.lines.append("end = t == tl.minimum(first + BT, T) - 1")
+    s.lines += _pass(f, RINGS[step.semiring], a, b, total, factor, "end", reverse=False)
+    loop, s.lines = s.lines, []
+    starts = [*_filled(f, total, ZEROS[step.semiring]), *_filled(f, factor, ONES[step.semiring])]
+    f.store_states("{}_total_ptr", [total])
+    f.store_states("{}_factor_ptr", [factor])
+    lines = [
+        *f.indices(),
+        *static,
+        *starts,
+        "for first in tl.range(start, stop, BT, num_stages=STAGES):",
+        *indented(loop),
+        *s.lines,
+    ]
+    names = step.arrays.states
+    arguments = [*f.input_arguments(), [f"{n}_total_ptr" for n in names] + [f"{n}_factor_ptr" for n in names]]
+    return finished(f, f"{step.name}_totals", "what a split does to the state", arguments, ["BT", "STAGES"], lines)
+
+
+def _pass(
+    f: Frame, ring: str, a: list[str], b: list[str], total: list[str], product: list[str], at: str, *, reverse: bool
+) -> list[str]:
+    """All steps of a tile applied to what has been gathered of the steps before it (after it, with `reverse`)."""
+    helper = f"{'complex' if len(a) == 2 else ring}_pass"
+    f.statements.helpers |= {helper, "row"}
+    held = [*total, *product]
+    names = [f.names.fresh(f"{v}_all") for v in held]
+    call = f"{helper}({', '.join([*a, *b, *held])}, {reverse})"
+    return [f"{', '.join(names)} = {call}", *(f"{v} = row({x}, {at})" for v, x in zip(held, names, strict=True))]
+
+
+def _filled(f: Frame, variables: list[str], value: str) -> list[str]:
+    """State variables that start at a number; imaginary parts at zero."""
+    shape = f.layout.shape(f.held(f.step.forward.states[0]))
+    return [f"{v} = tl.full({shape}, {value if k == 0 else '0.0'}, ACC)" for k, v in enumerate(variables)]
+
+
 # ---------------------------------------------------------------- backward
+
+
+def _backward_totals(step: Step) -> Kernel:
+    """What all steps of a split do to a gradient that comes in from behind: g -> factor g + total."""
+    f = Frame(step=step, layout=step.layout)
+    s = f.statements
+    assert step.coefficients is not None
+    static = f.hoisted(step.coefficients, step.backward)
+    total, product = f.state_names("{}_total")[0], f.state_names("{}_product")[0]
+    start = f.state_names("{}")
+    s.lines += ["first = start + (tl.cdiv(stop - start, BT) - 1 - k) * BT", *_tile_indices(f, "first")]
+    f.load_states("{}_tiles_ptr", start, ("b", "tile"))
+    a, b = _coefficients(f)
+    _give(f, "state", _scan(f, "before", a, b, start[0], "{}_before"))
+    factor, own = _factor(f, a), _own(f)
+    s.lines.append("begin = t == first")
+    s.lines += _pass(f, "linear", factor, own, total, product, "begin", reverse=True)
+    loop, s.lines = s.lines, []
+    starts = [*_filled(f, total, "0.0"), *_filled(f, product, "1.0")]
+    f.store_states("{}_total_ptr", [total])
+    f.store_states("{}_factor_ptr", [product])
+    lines = [*f.indices(), *static, *starts, BACK, *indented(loop), *s.lines]
+    names = step.arrays.states
+    arguments = [
+        *f.input_arguments(),
+        [f"{n}_tiles_ptr" for n in names],
+        [f"d_{n}_ptr" for n in step.arrays.outputs],
+        [f"{n}_total_ptr" for n in names] + [f"{n}_factor_ptr" for n in names],
+    ]
+    what = "what a split does to the gradient"
+    return finished(f, f"{step.name}_backward_totals", what, arguments, ["BT", "STAGES"], lines)
 
 
 def _backward(step: Step) -> Kernel:
@@ -178,7 +257,7 @@ def _backward(step: Step) -> Kernel:
     static = f.hoisted(step.coefficients, step.backward)
     carry = f.state_names("d_{}")[0]
     start = f.state_names("{}")
-    s.lines += ["first = (tl.cdiv(T, BT) - 1 - k) * BT", *_tile_indices(f, "first")]
+    s.lines += ["first = start + (tl.cdiv(stop - start, BT) - 1 - k) * BT", *_tile_indices(f, "first")]
     f.load_states("{}_tiles_ptr", start, ("b", "tile"))
     a, b = _coefficients(f)
     _give(f, "state", _scan(f, "before", a, b, start[0], "{}_before"))
@@ -203,7 +282,7 @@ def _backward(step: Step) -> Kernel:
         *static,
         *head,
         *starts,
-        "for k in tl.range(0, tl.cdiv(T, BT), num_stages=STAGES):",
+        BACK,
         *indented(loop),
         *s.lines,
     ]

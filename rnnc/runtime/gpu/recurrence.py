@@ -18,7 +18,8 @@ from torch import Tensor
 
 from rnnc.runtime.gpu import interpreter
 from rnnc.runtime.gpu.arrange import Axes, arranged, is_complex, label_sizes, lead_of, restored
-from rnnc.runtime.gpu.tuning import Config, default_config
+from rnnc.runtime.gpu.splits import gradients_between, states_between
+from rnnc.runtime.gpu.tuning import Config, default_config, programs_wanted
 from rnnc.runtime.layout import common_dtype
 
 __all__ = ["Recurrence"]
@@ -28,11 +29,12 @@ REGISTRY: dict[str, Recurrence] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Recurrence:
-    """Two kernels and the layout of what they read and write.
+    """The kernels of a recurrence and the layout of what they read and write.
 
     `inputs`, `outputs`, `states` are descriptors (see `arrange`); `gradients` are the inputs whose gradient `backward`
-    writes, `moves` whether it writes those of the initial states; `dims` are the places, among the cell's dims, of
-    those that the kernels take.  `kind` is "scan" or "sequential".
+    writes; `..._dims` are the places, among the cell's dims, of those that a kernel takes.  `kind` is "scan" or
+    "sequential".  A scan may share out the steps, too: then `totals` says what each split of them does to a state (and
+    `backward_totals` to a gradient), and the states between the splits follow from that.
     """
 
     key: str
@@ -44,8 +46,13 @@ class Recurrence:
     outputs: tuple[str, ...]
     states: tuple[str, ...]
     gradients: tuple[int, ...]
+    totals: Any = None
+    backward_totals: Any = None
+    semiring: str = "plus_times"
     forward_dims: tuple[int, ...] = ()
     backward_dims: tuple[int, ...] = ()
+    totals_dims: tuple[int, ...] = ()
+    backward_totals_dims: tuple[int, ...] = ()
     configs: dict[tuple[Any, ...], Config] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -126,9 +133,21 @@ class Problem:
         found = self.of.configs.get(key) or self.of.configs.get(())
         return found or default_config(self.of.kind, self.channels, self.inner, parts=self.of.parts)
 
+    def blocks(self, role: str) -> int:
+        return triton.cdiv(self.channels, self.config.width(role))
+
     @property
-    def blocks(self) -> int:
-        return triton.cdiv(self.channels, self.config.channels)
+    def splits(self) -> int:
+        """Into how many parts a scan divides the steps: as many as fill the GPU, each of at least four tiles."""
+        if self.of.kind != "scan":
+            return 1
+        wanted = self.config.splits or -(-programs_wanted() // max(1, self.blocks("forward") * self.heads * self.batch))
+        return max(1, min(wanted, self.tiles // (1 if self.config.splits else 4)))
+
+    @property
+    def span(self) -> int:
+        """The steps of one split, whole tiles."""
+        return triton.cdiv(self.tiles, self.splits) * self.config.steps
 
     @property
     def tiles(self) -> int:
@@ -141,7 +160,7 @@ class Problem:
         if "g" in held:
             sizes.append(self.heads)
         if parts and "d" not in held:
-            sizes.append(self.blocks)
+            sizes.append(self.blocks("backward"))
         sizes += [self.of.axes.size(a, self.sizes) for a in held if a not in "btg"]
         return sizes + ([2] if is_complex(descriptor) else [])
 
@@ -158,17 +177,26 @@ class Problem:
             found += [x, *strides]
         return found
 
-    def launch(self, kernel: Any, arguments: Sequence[Any], dims: Sequence[int], accumulator: torch.dtype) -> None:
+    def launch(self, role: str, arguments: Sequence[Any], accumulator: torch.dtype) -> None:
+        """One of the kernels, with its arguments up to the sizes."""
         c = self.config
+        kernel, dims = getattr(self.of, role), getattr(self.of, f"{role}_dims")
         sizes = [self.steps, *([self.heads] if self.of.axes.grid else []), self.channels]
+        if self.of.kind == "scan":
+            sizes += [self.splits, self.span]
         constants: dict[str, Any] = {"ACC": tl.float64 if accumulator == torch.float64 else tl.float32}
-        constants["BD"] = c.channels
+        constants["BD"] = c.width(role)
         for name, size in zip("NMKPQ", self.inner):
             constants |= {name: size, f"B{name}": triton.next_power_of_2(size)}
         constants |= {"BT": c.steps, "STAGES": c.stages}
-        grid = (self.blocks * self.heads * self.batch,)
+        grid = (self.blocks(role) * self.heads * self.batch * self.splits,)
         chosen = [self.dims[k] for k in dims]
         kernel[grid](*arguments, *chosen, *sizes, **constants, num_warps=c.warps)
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """The axes in front of what there is one of for each program: batch, and for a scan its splits."""
+        return (self.batch, self.splits) if self.of.kind == "scan" else (self.batch,)
 
 
 def check_device(x: Tensor) -> None:
@@ -219,12 +247,35 @@ def recurrence(key: str, inputs: list[Tensor], states: list[Tensor], numbers: li
     of = REGISTRY[key]
     p = of.problem(states, numbers, steps)
     found = _buffers(p, inputs, states)
-    count = len(of.outputs)
-    start = [h.contiguous() for h in states]
-    arguments = [*p.arguments(inputs), *start, *found]
-    assert len(found) == count + 2 * len(states)
-    p.launch(of.forward, arguments, of.forward_dims, accumulator_of(*inputs, *states))
+    outputs, last, kept = _divided(found, len(of.outputs), len(states))
+    start = states
+    if p.splits > 1:
+        total, factor = _totals(p, "totals", inputs, states[0], kept[0].dtype)
+        start = [states_between(of.semiring, is_complex(of.states[0]), states[0], total, factor)]
+    ends = [empty(p.shape(d, p.lead), h, h.dtype) for d, h in zip(of.states, states, strict=True)]
+    arguments = [*p.arguments(inputs), *(h.contiguous() for h in start), *outputs, *ends, *kept]
+    p.launch("forward", arguments, kept[0].dtype)
+    for whole, part in zip(last, ends, strict=True):
+        whole.copy_(part[:, -1] if of.kind == "scan" else part)
     return found
+
+
+def _divided(found: list[Tensor], *counts: int) -> list[list[Tensor]]:
+    """A list in parts: as many as counted, then the rest."""
+    parts = []
+    for n in counts:
+        parts.append(found[:n])
+        found = found[n:]
+    return [*parts, found]
+
+
+def _totals(
+    p: Problem, role: str, inputs: Sequence[Tensor], like: Tensor, acc: torch.dtype, more: Sequence[Tensor] = ()
+) -> tuple[Tensor, Tensor]:
+    """What each split adds, and by what it multiplies: `[B, splits, ...]`."""
+    found = [empty(p.shape(p.of.states[0], p.lead), like, acc) for _ in range(2)]
+    p.launch(role, [*p.arguments(inputs), *more, *found], acc)
+    return found[0], found[1]
 
 
 @recurrence.register_fake
@@ -239,20 +290,21 @@ def _gradient_buffers(p: Problem, inputs: Sequence[Tensor], kept: Sequence[Tenso
     for k in p.of.gradients:
         d = p.of.inputs[k]
         whole = lead_of(d) and "d" in p.of.axes.held(d)
-        lead = (p.batch, p.steps) if lead_of(d) else (p.batch,)
+        lead = (p.batch, p.steps) if lead_of(d) else p.lead
         found.append(empty(p.shape(d, lead, parts=True), inputs[k], inputs[k].dtype if whole else acc))
-    return found + [empty(p.shape(d, (p.batch,)), kept[0], acc) for d in p.of.states]
+    return found + [empty(p.shape(d, p.lead), kept[0], acc) for d in p.of.states]
 
 
 def _added_up(p: Problem, parts: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients of the inputs from their parts."""
+    """Gradients of the inputs from their parts, and of the initial states."""
     found = []
     for k, g in zip(p.of.gradients, parts):
         d = p.of.inputs[k]
         if "d" not in p.of.axes.held(d):
-            g = g.sum((2 if lead_of(d) else 1) + (1 if p.of.axes.grid else 0))
-        found.append((g if lead_of(d) else g.sum(0)).to(inputs[k].dtype))
-    return found
+            g = g.sum((2 if lead_of(d) else len(p.lead)) + (1 if p.of.axes.grid else 0))
+        found.append((g if lead_of(d) else g.sum(tuple(range(len(p.lead))))).to(inputs[k].dtype))
+    states = parts[len(p.of.gradients) :]
+    return found + [g[:, 0].clone() if p.of.kind == "scan" else g for g in states]
 
 
 @torch.library.custom_op("rnnc::recurrence_backward", mutates_args=())
@@ -269,13 +321,16 @@ def recurrence_backward(
     of = REGISTRY[key]
     p = of.problem(kept, numbers, steps)
     found = _gradient_buffers(p, inputs, kept)
-    arguments = [*p.arguments(inputs), *kept, *(g.contiguous() for g in (*d_outputs, *d_last)), *found]
+    outer, ends = [g.contiguous() for g in d_outputs], d_last
+    if p.splits > 1:
+        total, factor = _totals(p, "backward_totals", inputs, kept[0], kept[0].dtype, [*kept, *outer])
+        ends = [gradients_between(is_complex(of.states[0]), d_last[0], total, factor)]
+    arguments = [*p.arguments(inputs), *kept, *outer, *(g.contiguous() for g in ends), *found]
     if of.kind == "sequential":  # the state before each step of the tile in work
         rows = p.config.steps
         arguments += [empty(p.shape(d, (p.batch, rows)), kept[0], kept[0].dtype) for d in of.states]
-    p.launch(of.backward, arguments, of.backward_dims, kept[0].dtype)
-    count = len(of.gradients)
-    return [*_added_up(p, found, inputs), *found[count:]]
+    p.launch("backward", arguments, kept[0].dtype)
+    return _added_up(p, found, inputs)
 
 
 @recurrence_backward.register_fake
@@ -290,7 +345,7 @@ def _(
 ) -> list[Tensor]:
     p = REGISTRY[key].problem(kept, numbers, steps)
     found = _gradient_buffers(p, inputs, kept)
-    return [*_added_up(p, found, inputs), *found[len(p.of.gradients) :]]
+    return _added_up(p, found, inputs)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:

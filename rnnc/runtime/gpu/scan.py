@@ -22,17 +22,22 @@ from rnnc.runtime.gpu.math import log_add
 __all__ = [
     "complex_after",
     "complex_before",
+    "complex_pass",
     "complex_states",
     "linear_after",
     "linear_before",
+    "linear_pass",
     "linear_states",
     "log_plus_before",
+    "log_plus_pass",
     "log_plus_states",
     "max_over",
     "max_plus_before",
+    "max_plus_pass",
     "max_plus_states",
     "min_over",
     "min_plus_before",
+    "min_plus_pass",
     "min_plus_states",
     "row",
     "sum_over",
@@ -78,6 +83,13 @@ def _linear_with_before(a, b, p, q, c, d, r, s):
 def linear_states(a, b, h):
     a, b = tl.associative_scan((a, b), 0, _linear)
     return a * h + b
+
+
+@triton.jit
+def linear_pass(a, b, h, p, reverse: tl.constexpr):
+    """What the steps so far make of h, and their product with p."""
+    a, b = tl.associative_scan((a, b), 0, _linear, reverse=reverse)
+    return a * h + b, a * p
 
 
 @triton.jit
@@ -129,6 +141,15 @@ def complex_states(a_re, a_im, b_re, b_im, h_re, h_im):
 
 
 @triton.jit
+def complex_pass(a_re, a_im, b_re, b_im, h_re, h_im, p_re, p_im, reverse: tl.constexpr):
+    """`linear_pass` of complex coefficients."""
+    a_re, a_im, b_re, b_im = tl.associative_scan((a_re, a_im, b_re, b_im), 0, _complex, reverse=reverse)
+    x_re, x_im = _times(a_re, a_im, h_re, h_im)
+    y_re, y_im = _times(a_re, a_im, p_re, p_im)
+    return x_re + b_re, x_im + b_im, y_re, y_im
+
+
+@triton.jit
 def complex_before(a_re, a_im, b_re, b_im, h_re, h_im):
     one, zero = tl.full(a_re.shape, 1.0, a_re.dtype), tl.full(a_re.shape, 0.0, a_re.dtype)
     _, _, _, _, p_re, p_im, q_re, q_im = tl.associative_scan(
@@ -169,6 +190,13 @@ def max_plus_states(a, b, h):
 
 
 @triton.jit
+def max_plus_pass(a, b, h, p, reverse: tl.constexpr):
+    """What the steps so far make of h, and their product with p."""
+    a, b = tl.associative_scan((a, b), 0, _max_plus, reverse=reverse)
+    return tl.maximum(a + h, b), a + p
+
+
+@triton.jit
 def max_plus_before(a, b, h):
     one, zero = tl.full(a.shape, 0.0, a.dtype), tl.full(a.shape, -float("inf"), a.dtype)
     _, _, p, q = tl.associative_scan((a, b, one, zero), 0, _max_plus_with_before)
@@ -192,6 +220,13 @@ def min_plus_states(a, b, h):
 
 
 @triton.jit
+def min_plus_pass(a, b, h, p, reverse: tl.constexpr):
+    """What the steps so far make of h, and their product with p."""
+    a, b = tl.associative_scan((a, b), 0, _min_plus, reverse=reverse)
+    return tl.minimum(a + h, b), a + p
+
+
+@triton.jit
 def min_plus_before(a, b, h):
     one, zero = tl.full(a.shape, 0.0, a.dtype), tl.full(a.shape, float("inf"), a.dtype)
     _, _, p, q = tl.associative_scan((a, b, one, zero), 0, _min_plus_with_before)
@@ -212,6 +247,13 @@ def _log_plus_with_before(a, b, p, q, c, d, r, s):
 def log_plus_states(a, b, h):
     a, b = tl.associative_scan((a, b), 0, _log_plus)
     return log_add(a + h, b)
+
+
+@triton.jit
+def log_plus_pass(a, b, h, p, reverse: tl.constexpr):
+    """What the steps so far make of h, and their product with p."""
+    a, b = tl.associative_scan((a, b), 0, _log_plus, reverse=reverse)
+    return log_add(a + h, b), a + p
 
 
 @triton.jit

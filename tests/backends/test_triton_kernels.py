@@ -1,0 +1,141 @@
+"""Generated Triton kernels: interpreted, against the float64 oracle, and compiled for GPUs ahead of time.
+
+Neither needs a GPU.  The interpreted cases are in triton_interpreted.py, which runs as a program of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import rnnc
+import rnnc.spec
+from rnnc.compile import emit_source, load_source
+
+pytest.importorskip("triton")
+
+FOLDER = Path(__file__).parent
+GROUPS = {
+    "scans": ("MinGRU", "MinGRU, one step", "Mamba", "LRU", "RGLRU", "S4D"),
+    "matrix states": ("GLA", "mLSTM", "DeltaNet", "GatedDeltaNet", "DeltaProduct"),
+    "rings and steps": (
+        "MinGRU, sequential",
+        "max_plus",
+        "min_plus",
+        "log_plus",
+        "old_state",
+        "nonlinear",
+        "coupled",
+    ),
+    "operators": ("bfloat16", "float16", "strides", "operators", "same bits"),
+}
+GROUPS["splits"] = tuple(
+    f"{name}, split" for name in ("MinGRU", "SelectiveScan", "HGRNComplex", "GLA", "old_state", "max_plus", "log_plus")
+)
+SLOW = ("RGLRU, split", "min_plus, split", "S5", "Hawk", "HGRN", "HGRNComplex", "HGRN2", "MinLSTM", "RetNet", "Mamba2")
+
+
+def interpreted(names: tuple[str, ...]) -> None:
+    """Every case says "ok"."""
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(FOLDER / "triton_interpreted.py"), *names]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    said = done.stdout.splitlines()
+    failed = [line for line in said if not any(line.startswith(f"{name}: ok") for name in names)]
+    assert not failed, done.stdout + done.stderr
+    assert len(said) == len(names), done.stderr
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_interpreted_kernels_are_the_oracle(group: str) -> None:
+    interpreted(GROUPS[group])
+
+
+@pytest.mark.slow
+def test_more_cells_interpreted() -> None:
+    interpreted(SLOW)
+
+
+# ---------------------------------------------------------------- ahead of time
+
+SIZES = {"mingru": {"A": 1024}, "mamba": {"A": 2048, "B": 16}, "deltanet": dict.fromkeys("ABC", 64)}
+MORE = {
+    "lru": {"A": 1024},
+    "s4d": {"A": 512, "B": 32},
+    "gla": dict.fromkeys("ABC", 64),
+    "mamba2": dict.fromkeys("ABC", 64),
+}
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+
+
+@cache
+def kernels(file: str) -> Any:
+    from rnnc.backends.triton.backend import emit
+    from rnnc.runtime.gpu import Recurrence
+
+    spec = rnnc.spec.stdlib(file)
+    ir = spec.lower(spec.cells[0])
+    module = load_source(emit(ir, dims=None, strategy=None, sources=spec.sources), ir.name)
+    (found,) = [v for v in vars(module).values() if isinstance(v, Recurrence)]
+    return found
+
+
+@pytest.mark.parametrize("file", SIZES)
+@pytest.mark.parametrize("target", TARGETS)
+def test_compiled_ahead_of_time_without_spills(file: str, target: str) -> None:
+    """At the default configuration, for bfloat16 sequences."""
+    fits(kernels(file), ("forward", "backward"), target, SIZES[file])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", MORE)
+@pytest.mark.parametrize("target", TARGETS)
+def test_more_kernels_ahead_of_time(file: str, target: str) -> None:
+    of = kernels(file)
+    roles = ("forward", "backward", "totals", "backward_totals")
+    fits(of, tuple(r for r in roles if getattr(of, r) is not None), target, MORE[file])
+
+
+def fits(of: Any, roles: tuple[str, ...], target: str, sizes: dict[str, int]) -> None:
+    from rnnc.backends.triton import ahead
+
+    for role in roles:
+        found = ahead.compiled(of, role, target, sizes)
+        assert found.spilled == 0, found
+        assert found.shared <= ahead.SHARED[target], found
+
+
+# ---------------------------------------------------------------- on a machine without a GPU
+
+
+def test_without_a_gpu_the_torch_backend_runs() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.warns(RuntimeWarning, match=r"need a CUDA or HIP device.*torch backend instead"):
+        layer = rnnc.compile(rnnc.spec.stdlib("mingru"), backend="triton")
+    y, _ = layer(d=3)(torch.ones(1, 2, 3))
+    assert y.shape == (1, 2, 3)
+
+
+def test_kernels_on_cpu_tensors_say_what_to_do() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    of = kernels("mingru")
+    x = torch.ones(1, 2, 3)
+    with pytest.raises(RuntimeError, match=r'need a CUDA or HIP device.*backend="torch"'):
+        of((x, x), (x[:, 0],), (3, 3), 2)
+
+
+def test_a_group_without_a_kernel_says_so() -> None:
+    """An LSTM's state enters a product with a matrix: PyTorch runs it, and the docstring says why."""
+    spec = rnnc.spec.stdlib("lstm")
+    source = emit_source(spec, "LSTM", backend="triton")
+    assert "import triton" not in source
+    assert "No kernel" in source

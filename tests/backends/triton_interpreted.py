@@ -1,0 +1,244 @@
+"""Runs generated Triton kernels in Triton's interpreter, on the CPU, and compares them with the float64 oracle.
+
+Triton decides when it is imported whether it interprets, so this is a program of its own: `python triton_interpreted.py
+NAME...` with TRITON_INTERPRET=1 checks the named cases and prints a line for each, "NAME: ok" or what went wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch_support as support
+
+import rnnc.spec
+from rnnc.compile import load_source
+from rnnc.ir.oracle import init_params
+from rnnc.ir.rounding import keep_digits
+from rnnc.runtime.gpu import recurrence as launch
+from rnnc.runtime.gpu.tuning import Config
+
+SPECS = {
+    "max_plus": "h <- max(h + a, c)",
+    "min_plus": "h <- min(h + a, c)",
+    "log_plus": "h <- logaddexp(h + a, c)",
+    "old_state": "h <- sigmoid(a) * h + c",
+    "nonlinear": "h <- tanh(c + sigmoid(a) * h)",
+    "coupled": "h <- sigmoid(a) * h - 0.5 * p\n  p <- 0.5 * h + sigmoid(c) * p",
+}
+
+
+def own_cell(name: str) -> str:
+    """A cell of one line, with a parameter in its readout, and for one of them a use of the state before the step."""
+    reads = "h' * h" if name == "old_state" else "h'"
+    extra = "state p: real[n] = 0" if name == "coupled" else ""
+    return f"""cell Own(n: dim) {{
+  input a: real[n]
+  input c: real[n]
+  param w: real[n] init ones
+  state h: real[n] = 0
+  {extra}
+  {SPECS[name]}
+  output y: real[n] = w * {reads}
+}}
+"""
+
+
+def poisoned(shape: Any, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return like.new_full(list(shape), float("nan"), dtype=dtype)
+
+
+def layer_of(spec: Any, cell: str | None, strategy: str | None, config: Config) -> tuple[Any, Any, list[Any]]:
+    """The graph, the class of the generated module, and its kernels (at least one)."""
+    from rnnc.backends.triton.backend import emit
+
+    ir = spec.lower(cell)
+    source = emit(keep_digits(ir), dims=None, strategy=strategy, sources=spec.sources)
+    module = load_source(source, ir.name)
+    kernels = [v for v in vars(module).values() if isinstance(v, launch.Recurrence)]
+    assert kernels, f"{ir.name} has no kernel"
+    for k in kernels:
+        k.configs[()] = config
+    return ir, vars(module)[module.__all__[0]], kernels
+
+
+def spec_of(file: str) -> Any:
+    return rnnc.spec.parse(own_cell(file)) if file in SPECS else rnnc.spec.stdlib(file)
+
+
+def case_of(ir: Any, dims: Mapping[str, int], steps: int, start: bool) -> support.Case:
+    """Random inputs; with `start`, an initial state of the size that the state has after some steps."""
+    rng = np.random.default_rng(steps)
+    params = init_params(ir, dims, rng)
+    inputs = support.random_inputs(ir, dims, rng, batch=2, steps=steps)
+    state = None
+    if start:
+        few = support.random_inputs(ir, dims, rng, batch=2, steps=3)
+        first = support.Case(ir, dims, params, few, differentiable=False)
+        state = {k: v + 0.1 * rng.normal(size=v.shape) for k, v in first.final.items()}
+    return support.Case(ir, dims, params, inputs, state)
+
+
+def is_the_oracle(
+    file: str,
+    cell: str | None = None,
+    *,
+    kind: str,
+    strategy: str | None = None,
+    dims: Mapping[str, int] | None = None,
+    steps: int = 13,
+    start: bool = True,
+    step: bool = False,
+    config: Config | None = None,
+) -> None:
+    """Outputs, last states and all gradients in float64; `kind` is the schedule of the (first) kernel."""
+    config = config or Config(steps=4, channels=4)
+    ir, layer, kernels = layer_of(spec_of(file), cell, strategy, config)
+    assert kind in {k.kind for k in kernels}, [k.kind for k in kernels]
+    sizes = ir.dim_values(dims) if dims else support.small_dims(ir)
+    case_of(ir, sizes, steps, start).check(layer, tolerance=1e-9, step=step)
+
+
+def half_precision(dtype: torch.dtype) -> None:
+    """bfloat16 and float16 in and out, the state in float32: as exact as the inputs, outputs and gradients."""
+    ir, layer, _ = layer_of(spec_of("mingru"), None, None, Config(steps=4, channels=4))
+    case = case_of(ir, {"d": 3, "n": 5}, 21, start=False)
+    got = case.module(layer, dtype)
+    x = support.tensor(case.inputs["x"], dtype).requires_grad_()
+    y, final = got(x)
+    assert y.dtype == final["h"].dtype == dtype
+    weights = support.tensor(case.d_outputs["y"], torch.float32)
+    (
+        (y.float() * weights).sum() + (final["h"].float() * support.tensor(case.d_final["h"], torch.float32)).sum()
+    ).backward()
+    eps = torch.finfo(dtype).eps
+    assert support.error(y.float(), case.outputs["y"]) < 4 * eps
+    assert case.grads is not None
+    assert x.grad is not None
+    assert support.error(x.grad.float(), case.grads.inputs["x"]) < 10 * eps
+
+
+def strides() -> None:
+    """Inputs that are views: a slice of channels, time last in memory, one value for all of the batch."""
+    ir, layer, _ = layer_of(spec_of("mamba"), "SelectiveScan", None, Config(steps=4, channels=4))
+    dims = {"e": 5, "n": 3}
+    case = case_of(ir, dims, 9, start=False)
+    got = case.module(layer, torch.float64)
+    xs = {k: support.tensor(v, torch.float64) for k, v in case.inputs.items()}
+    wide = torch.cat([torch.full_like(xs["u"], torch.nan), xs["u"], torch.full_like(xs["u"], torch.nan)], -1)
+    xs["u"] = wide[..., 5:10]
+    xs["dt"] = xs["dt"].mT.contiguous().mT
+    xs["B"] = xs["B"][:1].expand(2, -1, -1)
+    y, _ = got(**xs)
+    plain, _ = got(**{k: x.contiguous() for k, x in xs.items()})
+    assert torch.equal(y, plain)
+
+
+def operators() -> None:
+    """`torch.compile` with fullgraph, `torch.export`, and the registration as PyTorch itself checks it."""
+    _, layer, kernels = layer_of(spec_of("mingru"), None, None, Config(steps=4, channels=4))
+    torch.manual_seed(0)
+    net = layer(d=3, n=5, dtype=torch.float64)
+    x = torch.randn(2, 9, 3, dtype=torch.float64, requires_grad=True)
+    y, _ = net(x)
+    y.square().sum().backward()
+    want, x.grad = x.grad, None
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    z, _ = compiled(x)
+    z.square().sum().backward()
+    assert torch.equal(y, z)
+    assert want is not None
+    assert torch.allclose(x.grad, want)  # type: ignore[arg-type]
+    exported = torch.export.export(net, (x.detach(),))
+    assert torch.equal(exported.module()(x.detach())[0], y)
+    (k,) = kernels
+    a, c, h = (torch.randn(2, *t, 5, dtype=torch.float64, requires_grad=True) for t in ((9,), (9,), ()))
+    launch.empty = lambda shape, like, dtype: like.new_zeros(list(shape), dtype=dtype)  # opcheck compares buffers
+    torch.library.opcheck(launch.recurrence, (k.key, [a, c], [h], [3, 5, 5], 9))
+    launch.empty = poisoned
+
+
+def same_bits() -> None:
+    """Two runs give the same gradients, bit by bit, where a gradient is summed over blocks, heads and steps."""
+    ir, layer, _ = layer_of(spec_of("mamba"), "SelectiveScan", None, Config(steps=4, channels=4))
+    case = case_of(ir, {"e": 9, "n": 3}, 9, start=False)
+    found = []
+    for _ in range(2):
+        net = case.module(layer, torch.float32)
+        xs = {k: support.tensor(v, torch.float32).requires_grad_() for k, v in case.inputs.items()}
+        y, _ = net(**xs)
+        y.square().sum().backward()
+        found.append([x.grad for x in (*xs.values(), *net.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+CASES: dict[str, Callable[[], None]] = {
+    "MinGRU": lambda: is_the_oracle("mingru", kind="scan", dims={"d": 3, "n": 7}, steps=27, step=True),
+    "MinGRU, one step": lambda: is_the_oracle("mingru", kind="scan", dims={"d": 3, "n": 1}, steps=1, start=False),
+    "MinGRU, sequential": lambda: is_the_oracle(
+        "mingru", kind="sequential", strategy="sequential", dims={"d": 3, "n": 5}
+    ),
+    "Mamba": lambda: is_the_oracle("mamba", "Mamba", kind="scan", dims={"d": 2, "e": 5, "n": 3, "rank": 2}, steps=9),
+    "LRU": lambda: is_the_oracle("lru", kind="scan", dims={"d": 3, "n": 5}, step=True),
+    "RGLRU": lambda: is_the_oracle("rglru", "RGLRU", kind="scan", dims={"heads": 2, "w": 3}, steps=9),
+    "S4D": lambda: is_the_oracle("s4d", kind="scan", dims={"d": 3, "n": 2}, steps=7),
+    "GLA": lambda: is_the_oracle("gla", "GLA", kind="scan", steps=9),
+    "mLSTM": lambda: is_the_oracle("mlstm", "mLSTM", kind="scan", steps=7),
+    "DeltaNet": lambda: is_the_oracle("deltanet", "DeltaNet", kind="sequential", steps=9, step=True),
+    "GatedDeltaNet": lambda: is_the_oracle("gated_deltanet", "GatedDeltaNet", kind="sequential", steps=6),
+    "DeltaProduct": lambda: is_the_oracle("deltaproduct", "DeltaProduct", kind="sequential", steps=6),
+    "bfloat16": lambda: half_precision(torch.bfloat16),
+    "float16": lambda: half_precision(torch.float16),
+    "strides": strides,
+    "operators": operators,
+    "same bits": same_bits,
+    "S5": lambda: is_the_oracle("s5", kind="scan", dims={"d": 3, "n": 5}),
+    "Hawk": lambda: is_the_oracle("rglru", "Hawk", kind="scan", steps=9),
+    "HGRN": lambda: is_the_oracle("hgrn", "HGRN", kind="scan"),
+    "HGRNComplex": lambda: is_the_oracle("hgrn", "HGRNComplex", kind="scan", steps=9),
+    "HGRN2": lambda: is_the_oracle("hgrn2", kind="scan", steps=9),
+    "MinLSTM": lambda: is_the_oracle("minlstm", kind="scan"),
+    "RetNet": lambda: is_the_oracle("retnet", kind="scan", steps=9),
+    "Mamba2": lambda: is_the_oracle("mamba2", "Mamba2", kind="scan", steps=9),
+}
+SPLIT = Config(steps=4, channels=4, splits=3)  # thirteen steps in three splits
+CASES |= {
+    "MinGRU, split": lambda: is_the_oracle("mingru", kind="scan", dims={"d": 3, "n": 5}, config=SPLIT),
+    "SelectiveScan, split": lambda: is_the_oracle(
+        "mamba", "SelectiveScan", kind="scan", dims={"e": 5, "n": 2}, config=SPLIT
+    ),
+    "HGRNComplex, split": lambda: is_the_oracle("hgrn", "HGRNComplex", kind="scan", config=SPLIT),
+    "RGLRU, split": lambda: is_the_oracle("rglru", "RGLRU", kind="scan", dims={"heads": 2, "w": 3}, config=SPLIT),
+    "GLA, split": lambda: is_the_oracle("gla", "GLA", kind="scan", config=SPLIT),
+    "old_state, split": lambda: is_the_oracle("old_state", kind="scan", dims={"n": 5}, config=SPLIT),
+    "max_plus, split": lambda: is_the_oracle("max_plus", kind="scan", dims={"n": 5}, config=SPLIT),
+    "min_plus, split": lambda: is_the_oracle("min_plus", kind="scan", dims={"n": 5}, config=SPLIT),
+    "log_plus, split": lambda: is_the_oracle("log_plus", kind="scan", dims={"n": 5}, config=SPLIT),
+}
+CASES |= {
+    name: (
+        lambda n=name: is_the_oracle(n, kind="sequential" if n in ("nonlinear", "coupled") else "scan", dims={"n": 5})
+    )
+    for name in SPECS
+}
+
+
+def main(names: list[str]) -> None:
+    launch.empty = poisoned
+    np.seterr(all="ignore")  # entries outside of the arrays divide by zero
+    for name in names:
+        begun = time.perf_counter()
+        try:
+            CASES[name]()
+            print(f"{name}: ok ({time.perf_counter() - begun:.1f} s)", flush=True)
+        except Exception:  # noqa: BLE001  every case reports for itself
+            print(f"{name}: {traceback.format_exc(limit=-6)}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
