@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from rnnc.analysis import intervals as iv
 from rnnc.analysis.intervals import ALL, between, exactly
+from rnnc.ir.dims import Dim
 from rnnc.ir.types import Interval
 
 NONNEGATIVE = between(0, None, lo_open=False)
@@ -23,6 +24,19 @@ def constant(value: object) -> Interval:
     if value == "pi":
         return between(Fraction(31415926, 10**7), Fraction(31415927, 10**7))
     return between(Fraction(27182818, 10**7), Fraction(27182819, 10**7)) if value == "e" else ALL
+
+
+def dimension(value: Dim) -> Interval:
+    """A number made of sizes, which are whole and at least 1."""
+    known = value.constant
+    if known is not None:
+        return exactly(known)
+    for low in (1, 0):
+        if (value - low).is_nonnegative():
+            return between(low, None, lo_open=False)
+        if (-value - low).is_nonnegative():
+            return between(None, -low, hi_open=False)
+    return between(0, None) if all(c > 0 for _, c in value.terms) else ALL
 
 
 def exp(x: Interval) -> Interval:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+from rnnc.analysis import elementary as el
 from rnnc.analysis import intervals as iv
 from rnnc.analysis.constants import constant_facts, constant_rows
 from rnnc.analysis.elementary import NONNEGATIVE
@@ -234,7 +235,8 @@ class Matrices(Domain[MatrixFacts]):
             return self._gram(p)
         if self.nodes[x].type.shape[-1] != self.nodes[x].type.shape[-2]:
             return MatrixFacts()
-        return product(self._turned(p, turned_p), self._turned(q, turned_q))
+        found = product(self._turned(p, turned_p), self._turned(q, turned_q))
+        return _squared(found, self.facts(p)) if p == q else found
 
     def _untransposed(self, node: NodeId, turned: bool) -> tuple[NodeId, bool]:
         n = self.nodes[node]
@@ -297,6 +299,15 @@ class Matrices(Domain[MatrixFacts]):
                 why="the exponential of a triangular matrix",
             )
         return MatrixFacts(interval=image, modulus=image, why="the exponential of a matrix with real eigenvalues")
+
+
+def _squared(found: MatrixFacts, m: MatrixFacts) -> MatrixFacts:
+    """The facts of a product M M, with the squares of the eigenvalues."""
+    modulus = iv.intersect(found.modulus, iv.mul(m.modulus, m.modulus))
+    if m.interval is None:
+        return replace(found, modulus=modulus)
+    why = found.why or "the square of a matrix with real eigenvalues"
+    return replace(found, interval=el.power(m.interval, Fraction(2)), modulus=modulus, why=why)
 
 
 def _is_square(n: Node) -> bool:

@@ -18,7 +18,7 @@ from rnnc.analysis.intervals import ALL, between, exactly
 from rnnc.analysis.norms import Norms, Range
 from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR, Node, NodeId
-from rnnc.ir.types import Interval, UnitNorm
+from rnnc.ir.types import Disk, HalfPlane, Interval, UnitNorm
 
 VIEWS = frozenset({"lift", "merge", "split_per", "expand", "broadcast", "reshape", "transpose", "slice"})
 ABOVE = frozenset({"max", "logaddexp", "softplus", "relu", "abs"})  # never below their (real) arguments
@@ -77,8 +77,7 @@ class Ranges(Norms):
             case "const":
                 return el.constant(n.attr("value"))
             case "dim":
-                known = Dim.of(n.attr("value")).constant  # type: ignore[arg-type]
-                return exactly(known) if known is not None else between(0, None)
+                return el.dimension(Dim.of(n.attr("value")))  # type: ignore[arg-type]
             case "arange":
                 return self._arange(n)
             case "abs":
@@ -242,6 +241,12 @@ class Ranges(Norms):
     def _modulus(self, n: Node, args: tuple[Range, ...]) -> Interval:
         """|z| of every entry."""
         match n.op:
+            case "input":
+                match self.domains.get(n.id):
+                    case Disk(radius=radius):
+                        return between(0, radius, False, False)
+                    case UnitNorm():
+                        return between(0, 1, False, False)
             case "polar":
                 return args[0].modulus
             case "exp":
@@ -266,6 +271,9 @@ class Ranges(Norms):
     def _real_part(self, n: Node, args: tuple[Range, ...]) -> Interval:
         """re z of every entry."""
         match n.op:
+            case "input" if isinstance(plane := self.domains.get(n.id), HalfPlane):
+                above = between(plane.bound, None, lo_open=plane.strict)
+                return above if plane.above else between(None, plane.bound, hi_open=plane.strict)
             case "complex":
                 return args[0].real
             case "neg":

@@ -167,9 +167,12 @@ class Realiser:
     ) -> NodeId:
         """The elementwise product of pieces in the order of the free labels, shaped as the frame."""
         total: NodeId | None = None if coeff == 1 and pieces else self.b.const(coeff)
-        for p in sorted(pieces, key=lambda p: len(p.core)):  # as written, scalars first
-            node = self._aligned(p, free)
-            total = node if total is None else self.mul(total, node)
+        aligned = [self._aligned(p, free) for p in sorted(pieces, key=lambda p: len(p.core))]  # scalars first
+        for node in dict.fromkeys(aligned):
+            power = node
+            for _ in range(1, aligned.count(node)):  # x * x by itself, so that its sign is seen
+                power = self.mul(power, node)
+            total = power if total is None else self.mul(total, power)
         assert total is not None
         return self._shaped(total, free, frame, merged)
 

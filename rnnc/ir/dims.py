@@ -132,8 +132,8 @@ class Dim:
         negated = -self
         return bool(negated.terms) and all(c > 0 for _, c in negated.terms)
 
-    def evaluate(self, env: Mapping[str, int]) -> int:
-        """The positive integer this stands for; DimError says what is wrong otherwise."""
+    def number(self, env: Mapping[str, int]) -> Fraction:
+        """Its value as a number, of any sign; DimError where a name has none."""
         missing = self.names - env.keys()
         if missing:
             raise DimError(f"`{self}` needs a value for {', '.join(f'`{n}`' for n in sorted(missing))}")
@@ -143,6 +143,11 @@ class Dim:
             for name, power in monomial:
                 term *= Fraction(env[name]) ** power
             total += term
+        return total
+
+    def evaluate(self, env: Mapping[str, int]) -> int:
+        """The size this stands for, a whole number of at least zero; DimError says what is wrong otherwise."""
+        total = self.number(env)
         where = ", ".join(f"{n} = {env[n]}" for n in sorted(self.names))
         if total.denominator != 1:
             raise DimError(f"`{self}` is not a whole number when {where}")

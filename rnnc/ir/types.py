@@ -39,6 +39,14 @@ class Type:
         return text + (f" per [{', '.join(map(str, self.per))}]" if self.per else "")
 
 
+LONGEST_DENOMINATOR = 10**12
+
+
+def end_text(value: Fraction) -> str:
+    """An end of a domain: exact, unless it is an irrational number that was rounded."""
+    return str(value) if value.denominator <= LONGEST_DENOMINATOR else f"{float(value):.6g}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
     """A set of reals; an end of None is infinite.  Ends are exact."""
@@ -49,8 +57,8 @@ class Interval:
     hi_open: bool = False
 
     def __str__(self) -> str:
-        lo = "-inf" if self.lo is None else str(self.lo)
-        hi = "inf" if self.hi is None else str(self.hi)
+        lo = "-inf" if self.lo is None else end_text(self.lo)
+        hi = "inf" if self.hi is None else end_text(self.hi)
         left = "(" if self.lo_open or self.lo is None else "["
         right = ")" if self.hi_open or self.hi is None else "]"
         return f"{left}{lo}, {hi}{right}"
@@ -63,7 +71,7 @@ class Disk:
     radius: Fraction
 
     def __str__(self) -> str:
-        return f"disk({self.radius})"
+        return f"disk({end_text(self.radius)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +83,7 @@ class HalfPlane:
     above: bool = False
 
     def __str__(self) -> str:
-        return f"re {'>' if self.above else '<'}{'' if self.strict else '='} {self.bound}"
+        return f"re {'>' if self.above else '<'}{'' if self.strict else '='} {end_text(self.bound)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,14 +6,14 @@ then are asked for.  `h <- sigmoid(x + h) * h + x --> h <- sigmoid(x + 0) * h + 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from rnnc.analysis.forms import Group
 from rnnc.analysis.recurrence import analyse_recurrence
 from rnnc.ir.builder import Builder
-from rnnc.ir.graph import CellIR, NodeId, ancestors
+from rnnc.ir.evaluate import Domain, Walk
+from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
 from rnnc.ir.ops import OPS
 
 MOST_ROUNDS = 6  # what is nonlinear may only show when something before it is not any more
@@ -35,17 +35,16 @@ def remedies(cell: CellIR, group: Group) -> tuple[Remedy, ...]:
     names = " and ".join(f"`{n}`" for n in group.states)
     then = f"the update is then linear in {names}"
     found = []
-    without = _tried(cell, group, _without_states)
+    without = _tried(cell, group, "zero")
     if without is not None:
         found.append(Remedy(text=f"take {without[3]} out of {without[2]}: {then}", cell=without[0], groups=without[1]))
-    dropped = _tried(cell, group, _argument)
+    dropped = _tried(cell, group, "drop")
     if dropped is not None:
         found.append(Remedy(text=f"drop the nonlinearity of {dropped[2]}: {then}", cell=dropped[0], groups=dropped[1]))
     return tuple(found)
 
 
-Go = Callable[[NodeId], NodeId]
-Change = Callable[[Builder, CellIR, Group, NodeId, Go], "NodeId | None"]
+Change = Literal["zero", "drop"]
 
 
 def _tried(cell: CellIR, group: Group, change: Change) -> tuple[CellIR, tuple[Group, ...], str, str] | None:
@@ -87,58 +86,67 @@ def _carries(cell: CellIR, name: str) -> bool:
 def _rewritten(cell: CellIR, group: Group, change: Change, reasons: frozenset[NodeId]) -> CellIR | None:
     """The cell with every reason's node changed; old nodes stay in front.  None where one cannot be."""
     b = Builder.of(cell)
-    new: dict[NodeId, NodeId] = {}
-    failed = False
-
-    def go(node: NodeId) -> NodeId:
-        nonlocal failed
-        if node not in new:
-            n = cell.nodes[node]
-            if node in reasons:
-                changed = change(b, cell, group, node, go)
-                failed = failed or changed is None
-                new[node] = node if changed is None else changed
-            else:
-                new[node] = _rebuilt(b, cell, node, tuple(go(a) for a in n.args))
-        return new[node]
-
-    states = tuple(replace(s, update=go(s.update)) for s in cell.states)
-    outputs = tuple(replace(o, node=go(o.node)) for o in cell.outputs)
-    if failed:
+    new = Walk(cell.nodes, _Changed(b, cell, group, change, reasons))
+    try:
+        states = tuple(replace(s, update=new[s.update]) for s in cell.states)
+        outputs = tuple(replace(o, node=new[o.node]) for o in cell.outputs)
+    except _Unchangeable:
         return None
     return replace(cell, nodes=tuple(b.nodes), states=states, outputs=outputs, transitions=(), ranges=())
 
 
-def _rebuilt(b: Builder, cell: CellIR, node: NodeId, args: tuple[NodeId, ...]) -> NodeId:
-    """The node with other arguments, under its name."""
-    n = cell.nodes[node]
-    attrs: dict[str, Any] = dict(n.attrs)
-    return node if args == n.args else b.add(n.op, *args, name=n.name, **attrs)
+class _Unchangeable(Exception):
+    """A nonlinearity that is no function of one argument."""
 
 
-def _without_states(b: Builder, cell: CellIR, group: Group, node: NodeId, go: Go) -> NodeId:
-    """The node computed with zero for the group's states."""
-    states = {cell.state(n).node for n in group.states}
-    done: dict[NodeId, NodeId] = {}
+class _Copied(Domain[NodeId]):
+    """The node that takes a node's place: itself, unless something below it changed."""
 
-    def zeroed(i: NodeId) -> NodeId:
-        if i not in done:
-            n = cell.nodes[i]
-            zero = i in states
-            done[i] = (
-                b.broadcast_to(b.const(0, replace(n.type, shape=(), per=())), n.type.shape, n.type.per)
-                if zero
-                else _rebuilt(b, cell, i, tuple(zeroed(a) for a in n.args))
-            )
-        return done[i]
+    def __init__(self, b: Builder) -> None:
+        self.b = b
 
-    return zeroed(node)
+    def leaf(self, node: Node) -> NodeId:
+        return node.id
+
+    def apply(self, node: Node, args: tuple[NodeId, ...]) -> NodeId:
+        attrs: dict[str, Any] = dict(node.attrs)
+        return node.id if args == node.args else self.b.add(node.op, *args, name=node.name, **attrs)
 
 
-def _argument(b: Builder, cell: CellIR, group: Group, node: NodeId, go: Go) -> NodeId | None:
-    """The argument of an elementwise function of one."""
-    n = cell.nodes[node]
-    return go(n.args[0]) if len(n.args) == 1 and OPS[n.op].category == "elementwise" else None
+class _Zeroed(_Copied):
+    """Zero for the group's states."""
+
+    def __init__(self, b: Builder, states: frozenset[NodeId]) -> None:
+        super().__init__(b)
+        self.states = states
+
+    def leaf(self, node: Node) -> NodeId:
+        t = node.type
+        if node.id not in self.states:
+            return node.id
+        return self.b.broadcast_to(self.b.const(0, replace(t, shape=(), per=())), t.shape, t.per)
+
+
+class _Changed(_Copied):
+    """The reasons computed without the states, or replaced by their one argument."""
+
+    def __init__(self, b: Builder, cell: CellIR, group: Group, change: Change, reasons: frozenset[NodeId]) -> None:
+        super().__init__(b)
+        self.change, self.reasons = change, reasons
+        self.zeroed = Walk(cell.nodes, _Zeroed(b, frozenset(cell.state(n).node for n in group.states)))
+
+    def is_leaf(self, node: Node) -> bool:
+        return not node.args or (self.change == "zero" and node.id in self.reasons)
+
+    def leaf(self, node: Node) -> NodeId:
+        return self.zeroed[node.id] if node.id in self.reasons else node.id
+
+    def apply(self, node: Node, args: tuple[NodeId, ...]) -> NodeId:
+        if node.id not in self.reasons:
+            return super().apply(node, args)
+        if len(args) != 1 or OPS[node.op].category != "elementwise" or self.b.type(args[0]) != node.type:
+            raise _Unchangeable
+        return args[0]
 
 
 def _target(cell: CellIR, node: NodeId) -> str:

@@ -6,7 +6,7 @@ sequence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -34,9 +34,16 @@ def resolve(value: Any, dims: Mapping[str, int]) -> Any:
             return value
 
 
+def numbers(node: Node, dims: Mapping[str, int], resolve: Callable[..., Any]) -> dict[str, Any]:
+    """A node's attributes, resolved; what a `dim` node holds is a number, which need not be a size (`1 - n`)."""
+    if node.op == "dim":
+        return {"value": Dim.of(node.attr("value")).number(dims)}  # type: ignore[arg-type]
+    return {key: resolve(value, dims) for key, value in node.attrs}
+
+
 def site_of(cell: CellIR, node: Node, dims: Mapping[str, int]) -> Site:
     return Site(
-        attrs={key: resolve(value, dims) for key, value in node.attrs},
+        attrs=numbers(node, dims, resolve),
         types=tuple(cell.nodes[a].type for a in node.args),
         per=resolve(node.type.per, dims),
         shape=resolve(node.type.shape, dims),

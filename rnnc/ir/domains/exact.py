@@ -17,6 +17,7 @@ from rnnc.exact import functions as fn
 from rnnc.exact.algebraic import I
 from rnnc.exact.asymptotic import sign
 from rnnc.ir.dims import Dim
+from rnnc.ir.domains.concrete import numbers
 from rnnc.ir.evaluate import Domain, evaluate
 from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.ops import OPS, numeric
@@ -368,7 +369,7 @@ class ExactDomain(Domain[Array]):
         found = self._sites.get(node.id)
         if found is None:
             found = self._sites[node.id] = Site(
-                attrs={key: _resolve(value, self.dims) for key, value in node.attrs},
+                attrs=numbers(node, self.dims, _resolve),
                 types=tuple(self.cell.nodes[a].type for a in node.args),
                 per=_resolve(node.type.per, self.dims),
                 shape=_resolve(node.type.shape, self.dims),
