@@ -93,7 +93,7 @@ def test_numbers_made_of_sizes_have_any_sign() -> None:
     assert s.stability != "proved"
     assert spectrum(f"{X}; h <- exp(-n) * h + x").stability == "proved"
     cell = parse("cell C(n: dim) { input x: real[n]; output y: real[n] = (1 - n) * x }").lower("C")
-    out = run(cell, {"n": 3}, {}, {"x": np.ones((1, 1, 3))}).outputs["y"]
+    out = run(cell, {"n": 3}, {}, {"x": np.ones((1, 1, 3))})[0]["y"]
     np.testing.assert_array_equal(out, np.full((1, 1, 3), -2.0))
 
 
