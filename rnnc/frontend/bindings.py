@@ -10,10 +10,11 @@ from rnnc.frontend import ast
 from rnnc.frontend.expressions import CONSTANTS, evaluate
 from rnnc.frontend.lowering import Lowering, StateInfo
 from rnnc.frontend.scope import Binding, Context, Scope, suggestion
-from rnnc.frontend.types import conform, declared_type, impossible_unit
+from rnnc.frontend.types import conform, declared_type, impossible_unit, scaled_claim
 from rnnc.frontend.values import ERROR, ErrorValue, Identity, Shape, Tensor, Value, type_text
 from rnnc.ir.dims import Dim
-from rnnc.ir.types import UnitNorm
+from rnnc.ir.graph import NodeId
+from rnnc.ir.types import Domain, UnitNorm
 
 KIND_WORDS = {
     "fn": "a function",
@@ -199,11 +200,22 @@ def _let(c: Lowering, decl: ast.LetDecl, context: Context, want: Shape | None) -
                     decl.value.span,
                     help=f"normalise it: `l2norm({c.text_of(decl.value)})`",
                 )
-            span = decl.type.span if decl.type else decl.span
-            c.claim_range(node, domain, span, required=decl.keyword == "gate")
+            _claim(c, decl, node, domain, context)
     if isinstance(value, Tensor) and not isinstance(decl.value, ast.Name):  # `let a = h'` is only another name of it
         c.name_node(value.node, decl.name, decl.span)
     return value
+
+
+def _claim(c: Lowering, decl: ast.LetDecl, node: NodeId, domain: Domain, context: Context) -> None:
+    """The range of a `let` has to be possible, that of a `gate` proved."""
+    span = decl.type.span if decl.type else decl.span
+    scaled = scaled_claim(c, node, decl.type.domain if decl.type else None, context)
+    required = decl.keyword == "gate"
+    if required and scaled is not None:
+        part, interval = scaled
+        c.claim_range(part, interval, span, required=True)
+        c.name_node(part, decl.name if part == node else f"{decl.name}_part", decl.span)
+    c.claim_range(node, domain, span, required=required and scaled is None)
 
 
 def _transition(c: Lowering, decl: ast.LetDecl, value: Value) -> None:

@@ -41,7 +41,7 @@ MATRICES = ("xavier", "kaiming", "orthogonal", "identity")
 
 def declare_param(c: Lowering, decl: ast.ParamDecl, context: Context) -> Value:
     """The leaf of a `param` and, with a domain, the nodes that map it there.  Its `init` is read later."""
-    type_, domain = resolve_type(c, decl.type, context)
+    type_, domain = resolve_type(c, decl.type, context, inner=True)
     if type_ is None:
         return ERROR
     if type_.dtype not in ("real", "complex"):

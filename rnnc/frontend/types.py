@@ -7,7 +7,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from rnnc.frontend import ast
-from rnnc.frontend.expressions import known_number
+from rnnc.frontend.expressions import evaluate, known_number
+from rnnc.frontend.irrational import End, Monomial, enclose, monomial, split_factor
 from rnnc.frontend.lowering import Lowering
 from rnnc.frontend.scope import Binding, Context, suggestion
 from rnnc.frontend.values import ERROR, ErrorValue, Pieces, Tensor, Value, type_text
@@ -30,8 +31,10 @@ def declared_type(c: Lowering, type_: ast.TypeExpr | None, context: Context) -> 
     return resolved, domain, resolved is not None
 
 
-def resolve_type(c: Lowering, expr: ast.TypeExpr, context: Context) -> tuple[Type | None, Domain | None]:
-    """The type (None after a reported error) and domain; `per` axes are not part of it."""
+def resolve_type(
+    c: Lowering, expr: ast.TypeExpr, context: Context, *, inner: bool = False
+) -> tuple[Type | None, Domain | None]:
+    """The type (None after a reported error) and domain (see `resolve_domain`); `per` axes are not part of it."""
     dtype = TYPE_KINDS.get(expr.kind)
     if dtype is None:
         c.error(
@@ -45,7 +48,7 @@ def resolve_type(c: Lowering, expr: ast.TypeExpr, context: Context) -> tuple[Typ
     shape = tuple(s for s in sizes if s is not None)
     if len(shape) < len(sizes):
         return None, None
-    domain = resolve_domain(c, expr.domain, context) if expr.domain is not None else None
+    domain = resolve_domain(c, expr.domain, context, inner=inner) if expr.domain is not None else None
     if expr.kind == "unit":
         if not shape:
             c.error("E0203", "a `unit` value is a vector", expr.span, help="state its size: `unit[n]`")
@@ -83,43 +86,100 @@ def resolve_size(c: Lowering, expr: ast.Expr, context: Context) -> Dim | None:
     return size
 
 
-def resolve_domain(c: Lowering, expr: ast.Domain, context: Context) -> Domain | None:
+def resolve_domain(c: Lowering, expr: ast.Domain, context: Context, *, inner: bool = False) -> Domain | None:
+    """A domain with rational ends; irrational ones are rounded outward or, with `inner`, inward."""
     match expr:
         case ast.IntervalDomain():
-            lo = _end(c, expr.lo, context)
-            hi = _end(c, expr.hi, context)
-            if lo is ERROR or hi is ERROR:
+            ends = interval_ends(c, expr, context)
+            if ends is None:
                 return None
-            assert not isinstance(lo, ErrorValue)
-            assert not isinstance(hi, ErrorValue)
+            low, high = ends
+            lo = None if low is None else low.rounded(up=inner)
+            hi = None if high is None else high.rounded(up=not inner)
             if lo is not None and hi is not None and (lo > hi or (lo == hi and (expr.lo_open or expr.hi_open))):
                 c.error("E0204", "no number lies in this domain", expr.span)
                 return None
             return Interval(lo=lo, hi=hi, lo_open=expr.lo_open, hi_open=expr.hi_open)
         case ast.DiskDomain():
-            radius = _end(c, expr.radius, context)
-            if radius is None or isinstance(radius, ErrorValue):
+            end = _end(c, expr.radius, context)
+            if end is None:
                 return None
+            radius = end.rounded(up=not inner)
             if radius <= 0:
                 c.error("E0204", "the radius of a disk is positive", expr.span)
                 return None
             return Disk(radius=radius)
         case ast.HalfPlaneDomain():
-            bound = _end(c, expr.bound, context)
-            if bound is None or isinstance(bound, ErrorValue):
+            end = _end(c, expr.bound, context)
+            if end is None:
                 return None
-            return HalfPlane(bound=bound, strict=expr.op in ("<", ">"), above=expr.op in (">", ">="))
+            above = expr.op in (">", ">=")
+            return HalfPlane(bound=end.rounded(up=inner == above), strict=expr.op in ("<", ">"), above=above)
 
 
-def _end(c: Lowering, expr: ast.Expr | None, context: Context) -> Fraction | ErrorValue | None:
-    if expr is None:
+def interval_ends(c: Lowering, expr: ast.IntervalDomain, context: Context) -> tuple[End | None, End | None] | None:
+    """Both ends, of which an infinite one is None; None after a report."""
+    ends = [None if e is None else _end(c, e, context) for e in (expr.lo, expr.hi)]
+    wrong = any(end is None and e is not None for end, e in zip(ends, (expr.lo, expr.hi), strict=True))
+    return None if wrong else (ends[0], ends[1])
+
+
+def _end(c: Lowering, expr: ast.Expr, context: Context) -> End | None:
+    """A number known at compile time, rational or not; None after a report."""
+    value = evaluate(c, expr, context)
+    if isinstance(value, Dim) and value.constant is not None:
+        return End(low=value.constant, high=value.constant, exact=value.constant)
+    if isinstance(value, Tensor) and c.is_constant(value.node) and not c.b.type(value.node).rank:
+        end = enclose(c.b.nodes, value.node)
+        if end is not None:
+            return end
+    if isinstance(value, Dim):
+        c.error("E0305", f"an end of a domain must be a known number, and `{value}` depends on a dim", expr.span)
+    elif not isinstance(value, ErrorValue):
+        c.error(
+            "E0305",
+            "an end of a domain must be known at compile time",
+            expr.span,
+            label=f"`{c.type_text(value)}`",
+            help="use numbers, hyperparameters, pi, e, + - * / ^, sqrt, exp and log",
+        )
+    return None
+
+
+def scaled_claim(
+    c: Lowering, node: NodeId, expr: ast.Domain | None, context: Context
+) -> tuple[NodeId, Interval] | None:
+    """What proves that `node` lies in an interval with irrational ends; None where the ends are rational.
+
+    node = 2 * pi * g in (0, 2 * pi)      -->  g in (0, 1);  without such a factor, node in the interval rounded inward
+    """
+    ends = interval_ends(c, expr, context) if isinstance(expr, ast.IntervalDomain) else None
+    if ends is None or all(end is None or end.exact is not None for end in ends):
         return None
-    value = known_number(c, expr, context, "an end of a domain")
-    if value is None:
-        return ERROR
-    if value.constant is None:
-        return c.error("E0305", f"an end of a domain must be a known number, and `{value}` depends on a dim", expr.span)
-    return value.constant
+    assert isinstance(expr, ast.IntervalDomain)
+    factor, rest = split_factor(c.b.nodes, node)
+    quotients = [None if end is None else _quotient(c, end, factor) for end in ends]
+    if any(q is None and end is not None for q, end in zip(quotients, ends, strict=True)):
+        inward = resolve_domain(c, expr, context, inner=True)
+        return (node, inward) if isinstance(inward, Interval) else None
+    (lo, hi), (lo_open, hi_open) = quotients, (expr.lo_open, expr.hi_open)
+    if factor.factor < 0:
+        lo, hi, lo_open, hi_open = hi, lo, hi_open, lo_open
+    return rest, Interval(lo=lo, hi=hi, lo_open=lo_open, hi_open=hi_open)
+
+
+def _quotient(c: Lowering, end: End, factor: Monomial) -> Fraction | None:
+    """`end / factor`, if it is rational."""
+    if end.exact == 0:
+        return end.exact
+    whole = Monomial(factor=end.exact) if end.exact is not None else monomial(c.b.nodes, _known_node(end))
+    found = None if whole is None else whole.times(factor, -1)
+    return found.factor if found is not None and not found.atoms else None
+
+
+def _known_node(end: End) -> NodeId:
+    assert end.node is not None, "an irrational end is a node"
+    return end.node
 
 
 def past_type(c: Lowering, own: Binding, bound: Bound) -> Type | ErrorValue:
