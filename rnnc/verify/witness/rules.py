@@ -140,10 +140,14 @@ def _sqrt(t: Number, hint: int | None) -> Number | None:
 
 
 def _step(t: Number, hint: int | None) -> Number | None:
+    if hint is not None:
+        return Fraction(2 * hint - 3)
     return ONE if t == 1 else -ONE if t == 0 else None
 
 
 def _sign(t: Number, hint: int | None) -> Number | None:
+    if hint is not None and abs(t) == 1:
+        return Fraction(2 * hint - 3)
     return t if known(t) in (-1, 0, 1) else None
 
 
@@ -196,7 +200,7 @@ UNARY: dict[str, tuple[Inverse, ...]] = {
 def _unary(w: Want, inverses: tuple[Inverse, ...]) -> Iterator[Option]:
     if w.twin is not None:
         yield from _of_both(w, w.twin)
-    follows = None if w.hint is None else _follows(w)
+    follows = None if w.hint is None else w.follows()
     where = w.entries()
     for choice in _choices(w, inverses, where):
         out = empty(w.target.shape)
@@ -247,15 +251,3 @@ def _given(have: Number | None, otherwise: Inverse, function: str) -> Inverse:
         return have if forward(function, have) == t else None
 
     return found
-
-
-def _follows(w: Want) -> Array:
-    """The units that are high exactly where both conditions hold: only their thresholds are sums of conditions."""
-    out = np.zeros(w.target.shape[1:], dtype=bool)
-    for unit in np.ndindex(*out.shape):
-        column, hints = w.target[(slice(None), *unit)], w.hint[(slice(None), *unit)]  # type: ignore[index]
-        wanted = [(size(t), h == 2) for t, h in zip(column, hints, strict=True) if t is not None]
-        high = max((t for t, _ in wanted), default=0.0)
-        varies = any(t < high for t, _ in wanted)
-        out[unit] = varies and all((t == high) == both for t, both in wanted)
-    return out

@@ -154,6 +154,8 @@ def _pow(w: Want) -> Iterator[Option]:
 def _extremum(w: Want) -> Iterator[Option]:
     """One argument has the value; the other is below it (a minimum: above), is left open, or is infinitely far."""
     sign = 1 if w.node.op == "max" else -1
+    if w.hint is not None:
+        yield from _clipped(w, w.hint)
 
     def rule(first: bool, far: bool) -> Rule:
         def found(t: Number, a: Number | None, b: Number | None) -> Pair | None:
@@ -168,6 +170,24 @@ def _extremum(w: Want) -> Iterator[Option]:
         return found
 
     yield from _entrywise(w, tuple(rule(first, far) for far in (False, True) for first in (True, False)))
+
+
+def _clipped(w: Want, hint: Array) -> Iterator[Option]:
+    """A bound on one side and a threshold on the other: clipped from below, it is as far below as conditions fail."""
+    follows = w.follows()
+    sides = [np.broadcast_to(aligned(k, w.target.ndim), w.target.shape) for k in w.known]
+    side = next((i for i in (0, 1) if all(sides[i][at] is not None for at in w.entries())), None)
+    if side is None:
+        return
+    out: list[Array | None] = [None, None]
+    part = empty(w.target.shape)
+    for at in w.entries():
+        t, bound = w.target[at], sides[side][at]
+        high = max((x for x in w.target[(slice(None), *at[1:])] if x is not None), key=size)
+        below = w.node.op == "max" and t == bound and follows[at[1:]]
+        part[at] = bound + (high - bound) * min(int(hint[at]) - 1, 0) if below else t
+    out[1 - side] = unbroadcast(part, w.shapes[1 - side])
+    yield out
 
 
 # ---------------------------------------------------------------- complex numbers

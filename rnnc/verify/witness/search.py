@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import product
 from typing import Any
 
-from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState, Recurrence
+from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState, Recurrence, Semiring
 from rnnc.analysis.recurrence import analyse_recurrence
 from rnnc.exact import NotExact
 from rnnc.ir.graph import CellIR, NodeId, State, ancestors
@@ -103,8 +104,8 @@ def _attempts(recurrence: Recurrence, dims: Mapping[str, int], dfa: DFA, clock: 
     cell = recurrence.cell
     for group in recurrence.groups:
         for solver, pins in _settings(recurrence, group, dims, dfa, clock):
-            for form in group.forms if group.semiring == "plus_times" else ():
-                for proposal in _proposals(solver, form, dfa):
+            for form in group.forms:
+                for proposal in _proposals(solver, form, dfa, group.semiring):
                     pinned = replace(proposal, targets=_joined(proposal.targets, pins))
                     branch = solve(solver, pinned)
                     if branch is not None:
@@ -159,10 +160,12 @@ def _joined(targets: Targets, pins: Targets) -> Targets:
     return targets | {node: target for node, target in pins.items() if node not in targets}
 
 
-def _proposals(solver: Solver, form: Form, dfa: DFA) -> Iterator[Proposal]:
+def _proposals(solver: Solver, form: Form, dfa: DFA, semiring: Semiring) -> Iterator[Proposal]:
     match form:
         case Elementwise():
-            yield from elementwise(solver, form, dfa, able_bits(solver, form))
+            yield from elementwise(solver, form, dfa, able_bits(solver, form, semiring), semiring)
+        case _ if semiring != "plus_times":
+            return
         case MatrixState():
             yield from matrix_state(solver, form, dfa)
         case Coupled():
@@ -185,17 +188,18 @@ def solve(solver: Solver, proposal: Proposal, steps: int = MOST_STEPS) -> Branch
         solver.clock.allow(10**9)
 
 
-def able_bits(solver: Solver, form: Elementwise) -> frozenset[BitLetter]:
+def able_bits(solver: Solver, form: Elementwise, semiring: Semiring) -> frozenset[BitLetter]:
     """What a single letter can do to a bit of an elementwise state."""
     states = {node: value[:1] for node, value in solver.contexts.states.items()}
     alone = solver.at(Contexts(letters=(0,), states=states))
     start = start_of(alone, form.state)
-    where = next(iter(places(alone.shape(alone.cell.state(form.state).node), 1)), None)
+    (where,) = next(iter(places(alone.shape(alone.cell.state(form.state).node), 1)), (None,))
     found = set()
-    for letter in LETTERS if where is not None else ():
-        for values in bit_values(start.at(where[0])):  # type: ignore[index]
-            targets = bit_targets(alone, form, ((letter,),), where, values, start)  # type: ignore[arg-type]
-            if targets is not None and solve(alone, Proposal(construction="", source="", targets=targets)) is not None:
+    for letter, values in product(LETTERS, bit_values(start.at(where), semiring)) if where is not None else ():
+        if letter in found:
+            continue
+        for targets in bit_targets(alone, form, ((letter,),), (where,), values, start, semiring):
+            if solve(alone, Proposal(construction="", source="", targets=targets)) is not None:
                 found.add(letter)
                 break
     return frozenset(found)

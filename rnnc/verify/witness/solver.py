@@ -125,7 +125,8 @@ class Solver(Evaluation):
             b.fixed[z] = self.known(b, z)
             return
         have = self.known(b, z)
-        if self.varies[z] == 2 or n.op == "one_hot" or (have != None).all():  # noqa: E711
+        settled = n.op in ("one_hot", "state", "delay") or (have != None).all()  # noqa: E711
+        if settled or (self.varies[z] == 2 and (have != None).any()):  # noqa: E711
             b.fixed[z] = have
             return
         full = self._with_letters(have, *self._values(z))

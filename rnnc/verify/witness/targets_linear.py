@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise
+from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Semiring
 from rnnc.ir.graph import NodeId
 from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.witness.bits import Bit, BitLetter, bit_automata
-from rnnc.verify.witness.numbers import HALF, ONE, ZERO, Number
+from rnnc.verify.witness.numbers import HALF, OMEGA, ONE, ZERO, Number
 from rnnc.verify.witness.representations import Representation, characters, fitted, representations
 from rnnc.verify.witness.solver import Solver
 from rnnc.verify.witness.targets import Proposal, Start, Targets, Wanted, idle, start_of, starting
@@ -22,9 +22,20 @@ Values = tuple[Number, Number]  # of a bit that is off and on
 # ---------------------------------------------------------------- elementwise: bits
 
 
-def coefficients(letter: BitLetter, values: Values) -> tuple[Number, Number]:
-    """(a, b) of h <- a h + b that does this to a bit with values `off` and `on`."""
+def coefficients(letter: BitLetter, values: Values, semiring: Semiring, latch: bool) -> tuple[Number, Number] | None:
+    """(a, b) of h <- a h + b that does this to a bit with values `off` and `on`; over (max, +) and its kin with `latch`
+    a bit is set by a write above what it holds, without erasing that.
+    """
     off, on = values
+    if semiring != "plus_times":
+        nothing = OMEGA if semiring == "min_plus" else -OMEGA
+        match letter:
+            case "hold":
+                return ZERO, nothing
+            case "flip":
+                return None
+            case _:
+                return ZERO if latch and letter == "one" else nothing, off if letter == "zero" else on
     match letter:
         case "hold":
             return ONE, ZERO
@@ -47,8 +58,12 @@ def places(shape: tuple[int, ...], count: int) -> Iterator[tuple[Index, ...]]:
         yield ((),)
 
 
-def bit_values(start: Number | None) -> Iterator[Values]:
+def bit_values(start: Number | None, semiring: Semiring = "plus_times") -> Iterator[Values]:
     """Values of a bit that is off at the start; `start` None: of any initial value."""
+    if semiring != "plus_times":
+        off = start if start is not None else ZERO
+        yield off, off + (-ONE if semiring == "min_plus" else ONE)
+        return
     if start is None:
         yield ZERO, ONE
         yield ONE, -ONE
@@ -60,48 +75,68 @@ def bit_values(start: Number | None) -> Iterator[Values]:
     yield start, start + HALF
 
 
-def elementwise(solver: Solver, form: Elementwise, dfa: DFA, able: frozenset[BitLetter]) -> Iterator[Proposal]:
+def elementwise(
+    solver: Solver, form: Elementwise, dfa: DFA, able: frozenset[BitLetter], semiring: Semiring
+) -> Iterator[Proposal]:
     shape = solver.shape(solver.cell.state(form.state).node)
     start = start_of(solver, form.state)
     for bits in bit_automata(dfa, able, min(MOST_BITS, max(shape, default=1))):
         for where in places(shape, len(bits)):
-            for values in bit_values(start.at(where[0])):
-                w = bit_targets(solver, form, bits, where, values, start)
-                if w is None:
-                    continue
-                for targets in with_idle_units(solver, form, w):
-                    yield Proposal(construction=BITS[0], source=BITS[1], targets=targets)
-    if solver.cell.nodes[solver.cell.state(form.state).node].type.dtype == "complex":
+            for values in bit_values(start.at(where[0]), semiring):
+                for w in bit_targets(solver, form, bits, where, values, start, semiring):
+                    for targets in with_idle_units(solver, form, w, semiring):
+                        yield Proposal(construction=BITS[0], source=BITS[1], targets=targets)
+    if semiring == "plus_times" and solver.cell.nodes[solver.cell.state(form.state).node].type.dtype == "complex":
         yield from _rotations(solver, form, dfa, start)
 
 
 def bit_targets(
-    solver: Solver, form: Elementwise, bits: tuple[Bit, ...], where: tuple[Index, ...], values: Values, start: Start
-) -> Targets | None:
-    w = Wanted(solver)
-    for bit, at in zip(bits, where, strict=True):
-        for c, letter in enumerate(bit):
-            if not _put(w, form, c, at, coefficients(letter, values)):
-                return None
-    begin = starting(solver, start, dict.fromkeys(where, values[0])) if start.learned else {}
-    return None if begin is None else w.targets | begin
+    solver: Solver,
+    form: Elementwise,
+    bits: tuple[Bit, ...],
+    where: tuple[Index, ...],
+    values: Values,
+    start: Start,
+    semiring: Semiring,
+) -> Iterator[Targets]:
+    for latch in (False,) if semiring == "plus_times" else (False, True):
+        w = Wanted(solver)
+        pairs = [
+            (c, at, coefficients(letter, values, semiring, latch))
+            for bit, at in zip(bits, where, strict=True)
+            for c, letter in enumerate(bit)
+        ]
+        begin = starting(solver, start, dict.fromkeys(where, values[0])) if start.learned else {}
+        if begin is not None and all(p is not None and _put(w, form, c, at, p, semiring) for c, at, p in pairs):
+            yield w.targets | begin
 
 
-def _put(w: Wanted, form: Elementwise, letter: int, at: Index, pair: tuple[Number, Number]) -> bool:
-    for node, value, neutral in ((form.a, pair[0], ONE), (form.b, pair[1], ZERO)):
+def neutral(semiring: Semiring) -> tuple[Number, Number]:
+    """(one, zero)."""
+    return {"plus_times": (ONE, ZERO), "min_plus": (ZERO, OMEGA)}.get(semiring, (ZERO, -OMEGA))
+
+
+def _put(
+    w: Wanted, form: Elementwise, letter: int, at: Index, pair: tuple[Number, Number], semiring: Semiring = "plus_times"
+) -> bool:
+    for node, value, kept in zip((form.a, form.b), pair, neutral(semiring), strict=True):
         if node is not None:
             w.put(node, letter, at, value)
-        elif value != neutral:
+        elif value != kept:
             return False
     return True
 
 
-def with_idle_units(solver: Solver, form: Elementwise, w: Targets) -> Iterator[Targets]:
+def with_idle_units(
+    solver: Solver, form: Elementwise, w: Targets, semiring: Semiring = "plus_times"
+) -> Iterator[Targets]:
     """First with the units that carry no bit kept or erased and not written to, then with less wanted of them."""
-    quiet = w if form.b is None else w | {form.b: idle(w, form.b, solver, ZERO)}
+    one, zero = neutral(semiring)
+    quiet = w if form.b is None else w | {form.b: idle(w, form.b, solver, zero)}
     if form.a is not None:
-        yield quiet | {form.a: idle(w, form.a, solver, ONE)}
-        yield quiet | {form.a: idle(w, form.a, solver, ZERO)}
+        yield quiet | {form.a: idle(w, form.a, solver, one)}
+        if semiring == "plus_times":
+            yield quiet | {form.a: idle(w, form.a, solver, zero)}
     yield quiet
     if quiet is not w:
         yield w

@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnc.ir.graph import Node
 from rnnc.ir.ops.table import Site
-from rnnc.verify.witness.numbers import Number
+from rnnc.verify.witness.numbers import Number, size
 
 Array: TypeAlias = Any  # np.ndarray of objects
 Option: TypeAlias = "list[Array | None]"  # what is wanted of each argument
@@ -39,6 +39,17 @@ class Want:
     def entries(self) -> list[tuple[int, ...]]:
         """Where something is wanted."""
         return list(zip(*np.nonzero(self.target != None), strict=True))  # noqa: E711 - elementwise
+
+    def follows(self) -> Array:
+        """The units that are high exactly where both conditions hold: only their thresholds are sums of conditions."""
+        out = np.zeros(self.target.shape[1:], dtype=bool)
+        for unit in np.ndindex(*out.shape):
+            column, hints = self.target[(slice(None), *unit)], self.hint[(slice(None), *unit)]  # type: ignore[index]
+            wanted = [(size(t), h == 2) for t, h in zip(column, hints, strict=True) if t is not None]
+            high = max((t for t, _ in wanted), default=0.0)
+            varies = any(t < high for t, _ in wanted)
+            out[unit] = varies and all((t == high) == both for t, both in wanted)
+        return out
 
 
 def empty(shape: tuple[int, ...]) -> Array:
