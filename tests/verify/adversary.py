@@ -67,11 +67,45 @@ FROM_BELOW = [
     "a * {h} + {r}",
     "-{h} + {r}",
 ]
+COUPLED = [
+    "h <- a * h - s * g + x; g <- s * h + a * g",
+    "h <- w * h + (1 - w) * g + x; g <- (1 - w) * h + w * g",
+    "h <- g + x; g <- a * h",
+    "h <- a * h + x; g <- s * g + h'",
+    "h <- (1 - a) * h + a * g + x; g <- a * h + (1 - a) * g",
+    "h <- -g + x; g <- w * h + c",
+    "h <- W[0, 0] * h + W[0, 1] * g + x; g <- W[1, 0] * h + W[1, 1] * g",
+    "h <- max(h + x, g); g <- min(g + c, h)",
+    "h <- (a if w > 0.5 else s) * h + x; g <- (g if w > 0.5 else x)",
+]
+MATRICES = [
+    "S <- diag({g}) @ S + outer(u, x)",
+    "S <- S @ diag({g}) + outer(x, x)",
+    "S <- householder(u, z) @ S + outer(u, x)",
+    "S <- S @ householder(u, z) + outer(x, c)",
+    "S <- householder(u, w) @ S @ householder(v, w) + W",
+    "S <- S.T + outer(x, c)",
+    "S <- diag(a) @ S @ diag(s) + outer(x, x)",
+    "S <- W @ S + outer(x, c)",
+    "S <- (diag(a) - w * outer(u, a * u)) @ S + outer(x, c)",
+    "S <- a[0] * S + outer(x, c)",
+]
+COMPLEX = [
+    "k <- a * k + complex(x, c)",
+    "k <- complex(0.6, 0.8) * k + x",
+    "k <- complex(0, 1) * (a * k) + x",
+    "k <- complex(a, s) * k + x",
+    "k <- conj(k) + complex(x, c)",
+    "k <- complex(0, s) * k + x",
+    "k <- complex(c, x) * k + 1",
+]
 CLOCKS = ["t <- 1 - t", "t <- t + 1", "t <- 0.5 * t", "t <- -t"]
 
 
 def random_cell(rng: Random) -> str:
     """A spec of one cell `C` with one or two states, and perhaps a clock; claims stand for CLAIMS."""
+    if rng.random() < 0.35:
+        return _spec(*_of_another_kind(rng))
     states, updates = [f"state h: real[2] = {rng.choice(('0', '0', '1'))}"], []
     drive, gate = rng.choice(DRIVES), rng.choice(GATES)
     kind = rng.random()
@@ -86,8 +120,26 @@ def random_cell(rng: Random) -> str:
         updates.append(rng.choice(CLOCKS))
         if rng.random() < 0.6:
             updates[0] += " + t"
-    body = "\n  ".join([*states, *updates])
-    return f"cell C() {{{INPUTS}  {body}\n  output y: real[2] = h'\n  expect {{ CLAIMS }}\n}}\n"
+    return _spec([*states, *updates], "h'")
+
+
+def _spec(body: list[str], shown: str) -> str:
+    lines = "\n  ".join(body)
+    return f"cell C() {{{INPUTS}  {lines}\n  output y: real[2] = {shown}\n  expect {{ CLAIMS }}\n}}\n"
+
+
+def _of_another_kind(rng: Random) -> tuple[list[str], str]:
+    """Coupled states, matrices and complex numbers; and what the output shows."""
+    match rng.randrange(3):
+        case 0:
+            start = rng.choice(("0", "1"))
+            both = [f"state h: real[2] = {start}", "state g: real[2] = 0"]
+            return [*both, *rng.choice(COUPLED).split("; ")], "h'"
+        case 1:
+            update = rng.choice(MATRICES).format(g=rng.choice(("a", "s", "(1 - a)", "a * s")))
+            return ["state S: real[2, 2] = 0", update], "S'[0, :]"
+        case _:
+            return [f"state k: complex[2] = {rng.choice(('0', '1'))}", rng.choice(COMPLEX)], "re(k')"
 
 
 # ---------------------------------------------------------------- weights and letters
