@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy
 
+from rnnc.exact import NotExact, pi
 from rnnc.exact import functions as fn
-from rnnc.exact import pi
 from rnnc.exact.asymptotic import NUMBERS, sign
 from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR, Node, ancestors
@@ -53,8 +53,19 @@ def exactly(node: Node, site: Site, args: Any) -> Any:
             x = x - x.sum(axis=-1, keepdims=True) / n if node.op == "layernorm" else x
             squares = (x * each(fn.conj, x)).sum(axis=-1, keepdims=True) / (1 if node.op == "l2norm" else n)
             return each(EXACT["div"], x, each(fn.sqrt, squares + Fraction(site.attrs["eps"])))
+        case "take" if not node.type.per:
+            return args[0][int(args[1])]
     found = np.asarray(OPS[node.op].value(np, site, *args))  # type: ignore[misc]
-    return each(lambda v: v if isinstance(v, NUMBERS) else Fraction(v), found) if found.dtype.kind in "fcO" else found
+    mixed = any(a.dtype == object for a in args)
+
+    def number(v: Any) -> Any:
+        if isinstance(v, NUMBERS):
+            return v
+        if mixed:
+            raise NotExact(f"{node.op} is worked out in floating point")
+        return Fraction(v)
+
+    return each(number, found) if found.dtype.kind in "fcO" else found
 
 
 class Interpreter:

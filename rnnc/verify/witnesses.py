@@ -77,8 +77,8 @@ def _judged(witness: Witness, precision: Precision) -> Found | str:
 
 def _in_float32(witness: Witness) -> Closure | None:
     """The closure of the rounded weights, one step at a time: exact ones need not close when they are rounded."""
-    if witness.layers > 1:
-        return None
+    if witness.rounded is not None or witness.layers > 1:
+        return witness.rounded
     from rnnc.verify.closure import Closure, close
     from rnnc.verify.witness.witness import TAU
 

@@ -27,6 +27,8 @@ class Ranges:
         return self.known[i, size]
 
     def real(self, n: Node) -> Range:
+        if n.type.dtype != "real":
+            return POSITIVE  # truth values and tokens
         args = [self.of(a, n.op == "abs") for a in n.args if self.cell.nodes[a].type.dtype in ("real", "complex")]
         match n.op, self.domains.get(n.id):
             case "input", Interval() as d:

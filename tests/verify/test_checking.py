@@ -1,0 +1,250 @@
+"""What the certificate checker derives by itself holds in numbers: ranges, spectra, values of operations, periods."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from op_examples import EXAMPLES, Example
+from random_cells import build, sample
+from random_cells import values as values_at
+from test_exact_domain import arguments, floats
+
+import rnnc
+from rnnc.analysis.recurrence import analyse_recurrence
+from rnnc.exact import NotExact
+from rnnc.exact.asymptotic import NUMBERS
+from rnnc.exact.operations import Interpreter
+from rnnc.exact.products import NoForm
+from rnnc.exact.ranges import Range
+from rnnc.ir.graph import CellIR
+from rnnc.ir.ops import OPS
+from rnnc.ir.unfold import inline_calls
+from rnnc.stdlib import FOLDER
+from rnnc.verify.checking.forms import Spectrum, spectrum
+from rnnc.verify.checking.ranges import Ranges
+from rnnc.verify.checking.rules import Cell, action, lasting, period
+from rnnc.verify.languages.dfa import DFA
+from rnnc.verify.probing import Prober, dims_for
+from rnnc.verify.spectra import Samples, sample_spectrum
+
+FILES = [*sorted(FOLDER.glob("*.rnn")), *sorted((Path(__file__).parent.parent / "stdlib" / "odd").glob("*.rnn"))]
+MOST_NODES = 400  # of a cell that is run here
+
+
+def within(values: Any, found: Range, slack: float) -> bool:
+    """Closed ends and rounding: floating point may saturate."""
+    array = np.asarray(values)
+    array = array[np.isfinite(array)]
+    return not array.size or bool(array.min() >= float(found.lo) - slack and array.max() <= float(found.hi) + slack)
+
+
+# ---------------------------------------------------------------- ranges
+
+
+def check_ranges(cell: CellIR, value: dict[int, Any]) -> int:
+    ranges, seen = Ranges(cell), 0
+    for n in cell.nodes:
+        array = np.asarray(value.get(n.id, ()))
+        if n.type.dtype not in ("real", "complex") or not array.size or not np.abs(array).max() < 1e12:
+            continue
+        near = [np.abs(np.asarray(value[a])).max(initial=1) for a in n.args if a in value]
+        slack = 1e-9 * float(max(1, np.abs(array).max(), *near))
+        assert within(array.real, ranges.of(n.id), slack), (n.op, n.name, ranges.of(n.id))
+        assert within(np.abs(array), ranges.of(n.id, size=True), slack), (n.op, n.name)
+        seen += ranges.of(n.id) != ranges.of(0) and np.isfinite(float(ranges.of(n.id).hi))
+    return seen
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_ranges_of_whole_cells(path: Path) -> None:
+    spec = rnnc.load(path)
+    for name in spec.cells[:4]:
+        cell = inline_calls(spec.lower(name))
+        dims = dims_for(cell, {})
+        if dims is None or any(n.op == "attention" for n in cell.nodes) or len(cell.nodes) > MOST_NODES:
+            continue
+        prober = Prober(cell, dims)
+        for p in prober.points(4, batch=3):
+            nodes = [n.id for n in cell.nodes if n.type.dtype in ("real", "complex") and n.type.rank < 3]
+            value = {i: prober.values(i, p) for i in nodes[:: 1 + len(nodes) // 30]}
+            check_ranges(cell, value)
+
+
+def test_ranges_of_random_graphs() -> None:
+    seen = 0
+    for seed in range(120):
+        cell = build(Random(seed), 5 + seed % 25)
+        for scale in (1.0, 8.0):
+            given = {i: scale * v if v.dtype.kind in "fc" else v for i, v in _sampled(cell, seed).items()}
+            with np.errstate(all="ignore"):
+                seen += check_ranges(cell, values_at(cell, given))
+    assert seen > 300
+
+
+def _sampled(cell: CellIR, seed: int) -> dict[int, Any]:
+    return {i: np.asarray(v) for i, v in sample(cell, np.random.default_rng(seed)).items()}
+
+
+# ---------------------------------------------------------------- spectra
+
+
+def outside(samples: Samples, s: Spectrum) -> bool:
+    """Whether an eigenvalue or a norm lies beyond what was found."""
+    values, size = samples.eigenvalues, 1e-6 * max(1.0, float(np.abs(samples.norms).max(initial=1)))
+    beyond = s.eigenvalues is not None and values.size and not within(values.real, s.eigenvalues, size)
+    if beyond or (s.eigenvalues is not None and np.abs(values.imag).max(initial=0) > 100 * size):
+        return True
+    return not within(samples.norms, Range(0, s.norm.hi, False, False), size)
+
+
+def check_spectra(cell: CellIR) -> int:
+    """Of every state alone in its group; how many were known."""
+    known = 0
+    ranges = Ranges(cell)
+    for group in analyse_recurrence(cell).groups:
+        if len(group.states) > 1:
+            continue
+        state = cell.state(group.states[0])
+        try:
+            s = spectrum(cell, ranges, state.node, state.update)
+        except NoForm:
+            continue
+        assert group.kind != "nonlinear", group.states
+        samples = sample_spectrum(cell, group, weights=4, inputs=6)
+        assert samples is None or not outside(samples, s), (cell.name, group.states, s)
+        known += samples is not None and s.eigenvalues is not None
+    return known
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_spectra_of_whole_cells(path: Path) -> None:
+    spec = rnnc.load(path)
+    for name in spec.cells[:4]:
+        cell = inline_calls(spec.lower(name))
+        if len(cell.nodes) <= MOST_NODES:
+            check_spectra(cell)
+
+
+PARTS = """
+  gate alpha: real in (0, 1) = sigmoid(linear(x))
+  gate beta: real in (0, 2) = 2 * sigmoid(linear(x))
+  gate w: real[3] in (0, 1) = sigmoid(linear(x))
+  gate t: real[3] in (-1, 1) = tanh(linear(x))
+  let k: unit[3] = l2norm(linear(x))
+  let l: unit[3] = l2norm(silu(linear(x)))
+  let u: real[3] = linear(x)
+  param M: real[3, 3]
+"""
+FACTORS = [
+    "I", "diag(w)", "diag(t)", "diag(1 - w)", "householder(k, beta)", "householder(l, alpha)", "outer(k, k)",
+    "outer(k, w * k)", "outer(u, u)", "(diag(w) - alpha * outer(k, k))", "(diag(w) - beta * outer(k, w * k))", "M",
+    "(M + M.T)", "outer(t * k, t * k)", "outer(k, l)", "(2 * I - diag(t))",
+]  # fmt: skip
+
+
+def moved_by(update: str) -> CellIR:
+    return rnnc.parse(
+        f"cell C() {{ input x: real[4] {PARTS} state p: real[3] = 0; p <- {update}; output y: real[3] = p' }}"
+    ).lower("C")
+
+
+SCALES = ["alpha", "-alpha", "0.5", "(1 - beta)", "(beta - 1)", "1", "-1"]
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_spectra_of_random_transitions(part: int) -> None:
+    known = 0
+    for seed in range(20 * part, 20 * part + 20):
+        rng = Random(seed)
+        parts = [f"{rng.choice(SCALES)} * {rng.choice(FACTORS)}" for _ in range(1 + seed % 3)]
+        matrix = " + ".join(parts) if seed % 2 else " @ ".join(f"({p})" for p in parts)
+        known += check_spectra(moved_by(f"({matrix}) @ p + x[0:3]"))
+    assert known >= 5
+
+
+def test_a_product_of_symmetric_matrices_is_not_symmetric() -> None:
+    cell = moved_by("(householder(k, 1) @ householder(l, 1)) @ p")
+    s = spectrum(cell, Ranges(cell), cell.states[0].node, cell.states[0].update)
+    assert s.eigenvalues is None
+    assert s.low_rank
+
+
+@pytest.mark.parametrize(
+    "update",
+    ["tanh(p)", "p * p", "p / (1 + p)", "l2norm(p)", "max(p, 0)", "p * sum(p)", "u / p", "relu(M @ p)", "exp(p) * w"],
+)
+def test_nonlinear_updates_have_no_form(update: str) -> None:
+    c = Cell(moved_by(update), {})
+    assert "plus_times" not in c.semirings(["p"])
+    with pytest.raises(NoForm):
+        c.spectrum(["p"])
+
+
+# ---------------------------------------------------------------- operations
+
+PLAIN = [e for e in EXAMPLES if OPS[e.op].category not in ("time", "model")]
+WITHOUT = {"softmax", "expm", "expm1", "cayley", "solve", "layout_transpose"}  # closures with these are not certified
+
+
+@pytest.mark.parametrize("e", PLAIN, ids=str)
+def test_exact_operations_agree_with_floating_point(e: Example) -> None:
+    if e.op in WITHOUT:
+        return
+    given = arguments(e)
+    nodes = {name: n.id for n in e.cell.nodes for name in [n.name] if name in given}
+    found = {}
+    for kind in ("exact", "float64"):
+        m = Interpreter(e.cell, dict(e.dims), kind)
+        m.given = {i: given[name] if kind == "exact" else _as_floats(given[name], e, i) for name, i in nodes.items()}
+        try:
+            found[kind] = m.evaluate([e.node])[e.node]
+        except (NotExact, TypeError, AttributeError):
+            assert kind == "exact"  # no exact value here
+            return
+    assert all(isinstance(v, NUMBERS) for v in np.asarray(found["exact"]).reshape(-1).tolist())
+    np.testing.assert_allclose(floats(np.asarray(found["exact"])), found["float64"], rtol=1e-9, atol=1e-9)
+
+
+def _as_floats(value: Any, e: Example, node: int) -> Any:
+    array = floats(np.asarray(value))
+    return array.real if array.dtype.kind == "c" and e.cell.nodes[node].type.dtype == "real" else array
+
+
+def test_most_operations_are_exact_somewhere() -> None:
+    exact = set()
+    for e in PLAIN:
+        given = arguments(e)
+        m = Interpreter(e.cell, dict(e.dims), "exact")
+        m.given = {n.id: given[n.name] for n in e.cell.nodes if n.name in given}
+        try:
+            m.evaluate([e.node])
+        except (NotExact, TypeError, AttributeError):
+            continue
+        exact.add(e.op)
+    assert {e.op for e in PLAIN} - exact == WITHOUT
+
+
+# ---------------------------------------------------------------- words
+
+
+def test_periods_and_lasting_actions_by_brute_force() -> None:
+    rng = Random(0)
+    for _ in range(25):
+        states = rng.randrange(2, 5)
+        delta = tuple(tuple(rng.randrange(states) for _ in "ab") for _ in range(states))
+        dfa = DFA(alphabet=("a", "b"), states=tuple(map(str, range(states))), delta=delta, start=0, accept=frozenset())
+        for word in ("a", "b", "ab", "aab"):
+            f = action(dfa, word)
+            steps = [action(dfa, word * n) for n in range(40, 60)]
+            p = period(f)
+            assert all(steps[i] == steps[i + p] for i in range(6))
+            assert not any(steps[0] == steps[d] for d in range(1, p))
+            by_length = [{action(dfa, w) for w in product("ab", repeat=n)} for n in range(1, 9)]
+            some = any(all(f in by_length[m * s - 1] for m in range(1, 8 // s + 1)) for s in range(1, 5))
+            assert not lasting(dfa, f) or some or len(by_length[-1]) > 8
+            assert lasting(dfa, f) or not all(f in actions for actions in by_length)
