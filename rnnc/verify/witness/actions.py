@@ -13,6 +13,7 @@ from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.witness.numbers import HALF, ONE, ZERO, Number, cosine, sine
 from rnnc.verify.witness.permutations import (
     Permutation,
+    Swap,
     colourings,
     compose,
     crossing_swaps,
@@ -220,14 +221,15 @@ def transpositions(dfa: DFA, steps: int) -> Iterator[Isometries]:
         if n > 6 and steps > 4:
             continue  # too many products of swaps
         for colours in colourings(n):
-            crossing = [crossing_swaps(p, colours, steps) for p in action]
+            words = crossing_swaps(colours, steps)
+            crossing = [words.get(p) for p in action]
             kept = [found for found in crossing if found is not None]
             if len(kept) == len(crossing):
                 yield _swapping(kept, colours)
                 break
 
 
-def _swapping(lists: list[list[tuple[int, int]]], colours: tuple[int, ...]) -> Isometries:
+def _swapping(lists: list[tuple[Swap, ...]], colours: tuple[int, ...]) -> Isometries:
     """Coordinates of colour 1 have their sign turned; the points are at 1, 2, ..., n, those of colour 0 first: offsets
     of swaps between the colours are then positive, as some cells' values are.
     """

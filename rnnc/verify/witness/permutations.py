@@ -129,7 +129,7 @@ def on_cosets(
 # ---------------------------------------------------------------- swaps
 
 
-def swaps(p: Permutation) -> list[Swap]:
+def swaps(p: Permutation) -> tuple[Swap, ...]:
     """The permutation (contents of place i go to place p[i]) as swaps of places, first to last, as few as can be."""
     current = list(range(len(p)))  # current[i]: where the contents that began at i are
     out: list[Swap] = []
@@ -139,36 +139,27 @@ def swaps(p: Permutation) -> list[Swap]:
             out.append((min(here, target), max(here, target)))
             for j, at in enumerate(current):
                 current[j] = target if at == here else here if at == target else at
-    return out
+    return tuple(out)
 
 
-def crossing_swaps(p: Permutation, colours: tuple[int, ...], most: int) -> list[Swap] | None:
-    """The permutation as at most `most` swaps of places of different colours; None where that cannot be."""
-    n = len(p)
+@lru_cache(maxsize=64)
+def crossing_swaps(colours: tuple[int, ...], most: int) -> dict[Permutation, tuple[Swap, ...]]:
+    """The permutations that are at most `most` swaps of places of different colours, each with fewest swaps."""
+    n = len(colours)
     one = tuple(range(n))
     allowed = [(i, j) for i, j in combinations(range(n), 2) if colours[i] != colours[j]]
-    back: dict[Permutation, tuple[Permutation, Swap]] = {}
+    found: dict[Permutation, tuple[Swap, ...]] = {one: ()}
     layer = [one]
-    seen = {one}
-    for _ in range(most + 1):
-        if p in seen:
-            break
+    for _ in range(most):
         after: list[Permutation] = []
         for q in layer:
             for i, j in allowed:
                 r = tuple([j if x == i else i if x == j else x for x in q])
-                if r not in seen:
-                    seen.add(r)
-                    back[r] = (q, (i, j))
+                if r not in found:
+                    found[r] = (*found[q], (i, j))
                     after.append(r)
         layer = after
-    if p not in seen:
-        return None
-    out: list[Swap] = []
-    while p != one:
-        p, swap = back[p]
-        out.append(swap)
-    return out[::-1] if len(out) <= most else None
+    return found
 
 
 def colourings(n: int) -> Iterator[tuple[int, ...]]:

@@ -106,6 +106,7 @@ def _attempts(recurrence: Recurrence, dims: Mapping[str, int], dfa: DFA, clock: 
         for solver, pins in _settings(recurrence, group, dims, dfa, clock):
             for form in group.forms:
                 for proposal in _proposals(solver, form, dfa, group.semiring):
+                    clock.check()
                     pinned = replace(proposal, targets=_joined(proposal.targets, pins))
                     branch = solve(solver, pinned)
                     if branch is not None:

@@ -51,10 +51,17 @@ class Clock:
         """Starts a proposal that may take so many steps."""
         self.limit = self.steps - steps
 
-    def tick(self) -> None:
-        self.steps -= 1
-        if self.steps < 0 or time.monotonic() > self.end:
+    def check(self) -> None:
+        """Raises OutOfBudget once the seconds are over."""
+        if time.monotonic() > self.end:
             raise OutOfBudget
+
+    def tick(self) -> None:
+        """Counts a node that is taken."""
+        self.steps -= 1
+        if self.steps < 0:
+            raise OutOfBudget
+        self.check()
         if self.steps < self.limit:
             raise Stuck
 
@@ -101,10 +108,11 @@ class Solver(Evaluation):
         except NotAffine:
             return False
         target = b.wanted[node]
-        return all(
-            b.system.add(found[at], target[at])
-            for at in zip(*np.nonzero(target != None), strict=True)  # noqa: E711
-        )
+        for at in zip(*np.nonzero(target != None), strict=True):  # noqa: E711
+            self.clock.check()
+            if not b.system.add(found[at], target[at]):
+                return False
+        return True
 
     def _read_by(self, b: Branch, node: NodeId, own: bool = False) -> list[NodeId]:
         """The values that the layers of an affine node read, not yet decided."""

@@ -136,6 +136,7 @@ def micro_targets(
     w = Wanted(solver)
     block = (0,) * len(solver.site(solver.cell.state(form.state).node).per)
     for c, micros in enumerate(letters):
+        solver.clock.check()
         for step, m in zip(form.steps, micros, strict=True):
             if not _micro(w, step, m, c, block, way):
                 return None
