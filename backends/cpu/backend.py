@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain, count
 
+from rnnc.analysis.forms import Group
+from rnnc.backends.cpu.coupled import CoupledKernel, coupled_text
 from rnnc.backends.cpu.functions import kernel_text
 from rnnc.backends.cpu.kernel import Kernel
 from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.backends.kernels.program import Array
-from rnnc.backends.kernels.region import find_region
+from rnnc.backends.kernels.region import find_coupled, find_region
 from rnnc.backends.torch.backend import Strategies, explanation, for_cell, plan_all, require_inputs
 from rnnc.backends.torch.emit import Kernels, emit_file
 from rnnc.backends.torch.kernels import Kernel as Call
@@ -69,18 +71,43 @@ def _plan_cell(
     for at, (g, sentence) in enumerate(zip(p.groups, explanation(p), strict=True)):
         later = [s for other in p.groups[at + 1 :] for s in other.group.states]
         serves = g.group.states[0] not in asked or g.strategy in SERVED
-        region = find_region(recurrence.cell, g.group, later) if serves else None
-        call = None
-        if region is not None:
+        kernel = call = None
+        if serves:
             name = _fresh("_".join([cell.name, *g.group.states]), {k.name for k in kernels})
-            kernels.append(Kernel(name=name, region=region))
-            call = Call(name=variable(name), states=region.states, inputs=region.inputs, outputs=region.outputs)
-            sentence = f"{' and '.join(g.group.states)}: a native kernel, one step after the other; entries never meet"
+            kernel = _kernel(name, recurrence.cell, g.group, later)
+        if kernel is not None:
+            kernels.append(kernel)
+            call = _call(kernel)
+            sentence = f"{' and '.join(g.group.states)}: a native kernel, one step after the other"
         else:
             sentence += " (run by PyTorch)"
         choices.append(Choice(group=g.group, strategy=g.strategy, form=g.form, kernel=call))
         why.append(sentence)
     return recurrence.cell, tuple(choices), tuple(why)
+
+
+def _kernel(name: str, cell: CellIR, group: Group, later: list[str]) -> Kernel | None:
+    """The kernel of a group, or None where PyTorch has to run it."""
+    region = find_region(cell, group, later)
+    if region is not None:
+        return Kernel(name=name, region=region)
+    coupled = find_coupled(cell, group, later)
+    if coupled is None:
+        return None
+    kernel = CoupledKernel(name=name, region=coupled.region, coupled=coupled)
+    return kernel if kernel.fits else None
+
+
+def _call(kernel: Kernel) -> Call:
+    """How the emitted module calls a kernel."""
+    region, name = kernel.region, variable(kernel.name)
+    if not isinstance(kernel, CoupledKernel):
+        return Call(name=name, states=region.states, inputs=region.inputs, outputs=region.outputs)
+    products = {p.input for p in kernel.products}
+    given = [i for k, i in enumerate(region.inputs) if k not in products]
+    inputs = (*given, *(p.weight for p in kernel.products))
+    outputs = region.outputs[: kernel.coupled.wanted]
+    return Call(name=name, states=region.states, inputs=inputs, outputs=outputs, single=False)
 
 
 def _fresh(name: str, taken: set[str]) -> str:
@@ -103,7 +130,7 @@ def variable(kernel: str) -> str:
 
 
 def c_text(kernels: Sequence[Kernel]) -> str:
-    return "\n\n".join(kernel_text(k) for k in kernels)
+    return "\n\n".join(coupled_text(k) if isinstance(k, CoupledKernel) else kernel_text(k) for k in kernels)
 
 
 def definitions(kernels: Sequence[Kernel]) -> Kernels:
@@ -114,7 +141,8 @@ def definitions(kernels: Sequence[Kernel]) -> Kernels:
     assert '"""' not in source
     assert "\\" not in source
     texts = [f'SOURCE = """\n{source}"""\n', *(_object(k) for k in kernels)]
-    return Kernels(texts=tuple(texts), imports=frozenset({"Native", "Operand"}))
+    names = {"Native", "Operand"} | ({"Product"} if any(isinstance(k, CoupledKernel) for k in kernels) else set())
+    return Kernels(texts=tuple(texts), imports=frozenset(names))
 
 
 def _object(k: Kernel) -> str:
@@ -129,8 +157,14 @@ def _object(k: Kernel) -> str:
         f"    states={_operands([(a, ()) for a in k.forward.states])},",
         f"    stored={k.stored!r},",
         f"    gradients={tuple(gradients.get(f'dx{i}') for i in range(len(k.forward.inputs)))!r},",
-        ")",
     ]
+    if isinstance(k, CoupledKernel):
+        products = [
+            f"Product(input={p.input}, state={p.state}, output={p.output}{', turned=True' if p.turned else ''})"
+            for p in k.products
+        ]
+        lines += ["    products=(", *(f"        {p}," for p in products), "    ),", f"    wanted={k.coupled.wanted},"]
+    lines.append(")")
     return "\n".join(lines) + "\n"
 
 

@@ -55,17 +55,17 @@ class Function:
 
     def scratch(self) -> list[tuple[str, str]]:
         """Names of scratch memory, and how many numbers each takes."""
-        k, found = self.kernel, []
+        k, found = self.kernel, dict[str, str]()
         for step in self.steps:
             s = step.schedule
             for v in s.values:
                 if v.id in s.hoisted:
-                    found.append((f"{step.places.scratch}{v.id}", k.numbers(v.labels, "z->np")))
+                    found[f"{step.places.scratch}{v.id}"] = k.numbers(v.labels, "z->np")
                 elif v.id in s.kept or (v.over and s.serial(v.labels)):
-                    found.append((f"{step.places.scratch}{v.id}", k.numbers(v.labels, "LANES")))
+                    found[f"{step.places.scratch}{v.id}"] = k.numbers(v.labels, "LANES")
             for r in step.text().accumulators():
-                found.append((f"a{r.index}_{r.part}", k.numbers(r.axes, "LANES", otherwise="LANES")))
-        return found
+                found[f"a{r.index}_{r.part}"] = k.numbers(r.axes, "LANES", otherwise="LANES")
+        return list(found.items())
 
     def frame(self) -> None:
         """Pointers of one task, their strides, and scratch memory."""
@@ -76,15 +76,19 @@ class Function:
             self.add(f"  T *{a.name};{strides}" + (f" int {a.name}_once;" if a.name[:2] == "dx" else ""))
         self.add(*(f"  T *{n};" for n, _ in self.scratch()), "};")
 
-    def open_task(self) -> list[str]:
-        """From the number of a task to its frame."""
-        layout = self.kernel.layout
+    def divide(self) -> list[str]:
+        """From the number of a task to its block and outer indices; `rest` is what the batch makes of it."""
         lines = ["int64_t rest = task;", "const int64_t at_block = rest % plan[1];", "rest /= plan[1];"]
-        for x in reversed(layout.outer):
+        for x in reversed(self.kernel.layout.outer):
             lines += [f"const int64_t {index(x)} = rest % z->n{x};", f"rest /= z->n{x};"]
+        return lines
+
+    def fill_frame(self) -> list[str]:
+        """The frame `f` of batch element b."""
+        layout = self.kernel.layout
         length = "1" if layout.vector is None else f"z->n{layout.vector}"
         left = f"{length} - at_block * plan[0]"
-        lines += ["const int64_t b = rest;", f"f->lanes = {left} < plan[0] ? {left} : plan[0];"]
+        lines = [f"f->lanes = {left} < plan[0] ? {left} : plan[0];"]
         stride = 0
         for n, a in enumerate(self.arrays):
             lines += [f"f->{a.name}_{s} = strides[{stride + m}];" for m, s in enumerate(a.strides)]
@@ -174,7 +178,12 @@ class Function:
 
     # ------------------------------------------------------------ the call
 
-    def call(self, memory: Sequence[tuple[str, str]], body: Sequence[str]) -> None:
+    def begin_task(self) -> list[str]:
+        """One task is one batch element."""
+        static = [f"{s.name}_static(f);" for s in self.steps if s.schedule.hoisted]
+        return [*self.divide(), "const int64_t b = rest;", *self.fill_frame(), *static]
+
+    def call(self, memory: Sequence[tuple[str, str]], body: Sequence[str], frames: int = 1) -> None:
         """The exported function: tasks shared out among threads, each with scratch memory of its own."""
         scratch = self.scratch()
         sizes = [size for _, size in (*scratch, *memory)]
@@ -185,21 +194,23 @@ class Function:
             "  (void)checkpoints;",
             "#pragma omp parallel num_threads((int)threads) if (threads > 1)",
             "  {",
-            f"    struct {self.name} frame, *f = &frame;",
-            "    memset(f, 0, sizeof frame);",
+            f"    struct {self.name} frames[{frames}], *f = frames;",
+            "    memset(frames, 0, sizeof frames);",
             f"    f->z = {self.kernel.name}_sizes(dims, plan[0]);",
             "    f->dims = dims;",
-            f"    const struct {self.kernel.name}_sizes *z = &f->z;",
+            f"    const struct {self.kernel.name}_sizes *z = &frames[0].z;",
             f"    T *memory = calloc((size_t)({' + '.join(['1', *sizes])}), sizeof(T)), *part = memory;",
             "    if (!memory) failed = 1;",
         )
         for name, size in scratch:
             self.add(f"    f->{name} = part;", f"    part += memory ? {size} : 0;")
+        if frames > 1:
+            self.add(f"    for (int r = 1; r < {frames}; r++) frames[r] = frames[0];")
         for name, size in memory:
             self.add(f"    T *{name} = part;", f"    part += memory ? {size} : 0;")
         self.add("#pragma omp for schedule(static)", "    for (int64_t task = 0; task < plan[2]; task++) {")
         self.add("      if (!memory) continue;")
-        self.add(*self.open_task(), *(f"{s.name}_static(f);" for s in self.steps if s.schedule.hoisted), *body, level=3)
+        self.add(*body, level=3)
         self.add("    }", "    free(memory);", "  }", "  return failed;", "}")
 
 
@@ -267,7 +278,7 @@ def forward_text(kernel: Kernel) -> list[str]:
         "}",
         f"{name}_end(f, now);",
     ]
-    f.call([("states", "2 * z->total")], body)
+    f.call([("states", "2 * z->total")], [*f.begin_task(), *body])
     return f.lines
 
 
@@ -332,7 +343,8 @@ def backward_text(kernel: Kernel) -> list[str]:
             "}",
         ]
     count = "z->total" if kernel.stored else "plan[4] * z->total"
-    f.call([("gradients", "2 * z->total"), ("states", count)], [*head, *body, f"{name}_end(f, now);"])
+    whole = [*f.begin_task(), *head, *body, f"{name}_end(f, now);"]
+    f.call([("gradients", "2 * z->total"), ("states", count)], whole)
     return f.lines
 
 

@@ -279,8 +279,7 @@ class _Lowering(Folding):
                 if i.node in self.grads:
                     results += self._result("d_input", k, i.node, self.grads[i.node])
             for k, s in enumerate(step.states):
-                if s.node in self.grads:
-                    results += self._result("d_state", k, s.node, self.grads[s.node])
+                results += self._result("d_state", k, s.node, self.grads.get(s.node))
         sizes: list[Dim] = [ONE] * len(self.names)
         for label, name in self.names.items():
             sizes[name] = self.axes.size[label]
@@ -332,9 +331,10 @@ class _Lowering(Folding):
             return self.op("ne", part(0), self.const(0)), None
         return part(0), part(1) if dtype == "complex" else None
 
-    def _result(self, target: Target, index: int, like: NodeId, node: NodeId) -> list[Result]:
+    def _result(self, target: Target, index: int, like: NodeId, node: NodeId | None) -> list[Result]:
+        """`node` as a result with the axes of `like`; zero where there is none."""
         axes = self.labels(like)
-        pair = self.known[node]
+        pair = (self.const(0), None) if node is None else self.known[node]
         complex_ = self.cell.nodes[like].type.dtype == "complex"
         parts = [pair[0], self.imag(pair)] if complex_ else [pair[0]]
         return [

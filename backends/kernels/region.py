@@ -43,15 +43,59 @@ class Region:
         return tuple(place.get(s.update) for s in self.step.states)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """A learned matrix times a vector that depends on the states: what a region may be cut at.
+
+    `weight` is a static node of the cell, [out, in] or (`turned`) [in, out].  For the region the product is an input
+    (its place among them), and the vector is a state or one of the last outputs (its place).
+    """
+
+    node: NodeId
+    weight: NodeId
+    turned: bool
+    input: int
+    state: int | None
+    output: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coupled:
+    """A group whose entries meet in products with learned matrices only: `region` is what lies between them.
+
+    The last `len(region.outputs) - wanted` outputs are vectors of products.
+    """
+
+    region: Region
+    products: tuple[Product, ...]
+    wanted: int
+
+
 def find_region(cell: CellIR, group: Group, later: Iterable[str] = ()) -> Region | None:
     """The region of a group, or None where its update is not pointwise or does not read the old state.
 
     `later` are the states of groups that run after this one: nothing that depends on them is taken in.
     """
+    finder = _finder(cell, group, later)
+    return finder.region() if finder is not None and finder.find() else None
+
+
+def find_coupled(cell: CellIR, group: Group, later: Iterable[str] = ()) -> Coupled | None:
+    """The region of a group between its products with learned matrices, or None where it is not pointwise there."""
+    finder = _finder(cell, group, later)
+    if finder is None:
+        return None
+    finder.cuts = {i: cut for i in finder.users if (cut := finder.as_product(i)) is not None}
+    if not finder.cuts or not finder.find():
+        return None
+    return finder.coupled()
+
+
+def _finder(cell: CellIR, group: Group, later: Iterable[str]) -> _Finder | None:
     states = tuple(cell.state(n) for n in group.states)
     depends = state_dependence(cell)
     if not all(depends[s.update] & set(group.states) for s in states):
-        return None
+        return None  # set anew at each step: nothing to run
     others = [s.update for s in cell.states if s.name not in group.states]
     ends = [o.node for o in cell.outputs] + others
     live = ancestors(cell, [*ends, *(s.update for s in states)])
@@ -59,7 +103,7 @@ def find_region(cell: CellIR, group: Group, later: Iterable[str] = ()) -> Region
     for i in live:
         for a in cell.nodes[i].args:
             users[a].add(i)
-    finder = _Finder(
+    return _Finder(
         cell=cell,
         states=states,
         static=static_nodes(cell),
@@ -68,7 +112,6 @@ def find_region(cell: CellIR, group: Group, later: Iterable[str] = ()) -> Region
         depends=depends,
         late=frozenset(later),
     )
-    return finder.region() if finder.find() else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,6 +128,7 @@ class _Finder:
     axes: Axes = field(default_factory=Axes)
     body: set[NodeId] = field(default_factory=set)
     inputs: set[NodeId] = field(default_factory=set)
+    cuts: Mapping[NodeId, _Cut] = field(default_factory=dict)  # nodes that count as inputs
 
     def node(self, i: NodeId) -> Node:
         return self.cell.nodes[i]
@@ -133,10 +177,27 @@ class _Finder:
         work = [s.update for s in self.states]
         while work:
             i = work.pop()
-            if i not in found and i not in self.atoms and self.depends[i] & self.own:
+            if i in self.cuts:
+                work.append(self.cuts[i].vector)
+            elif i not in found and i not in self.atoms and self.depends[i] & self.own:
                 found.add(i)
                 work += self.node(i).args
         return found
+
+    def as_product(self, i: NodeId) -> _Cut | None:
+        """A node as a learned matrix times a vector that depends on the states."""
+        node = self.node(i)
+        if node.op != "einsum" or not self.depends[i] & self.own or node.type.rank != 1:
+            return None
+        places = [k for k, a in enumerate(node.args) if a in self.static]
+        if len(places) != 1 or self.node(node.args[places[0]]).type.rank != 2:
+            return None
+        inputs, out = str(node.attr("spec")).split("->")
+        matrix, vector = inputs.split(",")[places[0]], inputs.split(",")[1 - places[0]]
+        if len(vector) != 1 or sorted(matrix) != sorted(vector + out):
+            return None
+        weight, operand = node.args[places[0]], node.args[1 - places[0]]
+        return _Cut(weight=weight, vector=operand, turned=matrix == vector + out)
 
     def _take(
         self, nodes: Sequence[NodeId], *, joined: Iterable[State] = (), within: frozenset[Label] | None = None
@@ -171,9 +232,9 @@ class _Finder:
     def _down(self) -> None:
         """Values read from the states: whatever stays pointwise and has no axes that the states have not."""
         for i in sorted(self.users):
-            if i in self.body | self.atoms or not self.depends[i] & self.own or self.depends[i] & self.late:
+            known = self.body | self.atoms | self.cuts.keys()
+            if i in known or not self.depends[i] & self.own or self.depends[i] & self.late:
                 continue
-            known = self.body | self.atoms
             node = self.node(i)
             if node.op not in POINTWISE or any(self.depends[a] & self.own and a not in known for a in node.args):
                 continue
@@ -210,9 +271,12 @@ class _Finder:
 
     # ------------------------------------------------------------ the result
 
-    def region(self) -> Region:
+    def region(self, also: Iterable[NodeId] = ()) -> Region:
+        """The region, with the values `also` as its last outputs."""
         inside = self.body | self.atoms
-        outputs = tuple(sorted(i for i in inside if i in self.users and (self.users[i] - self.body or i in self.ends)))
+        mine = self.body | {i for i in self.cuts if not (self.users[i] - self.body or i in self.ends)}
+        outputs = tuple(sorted(i for i in inside if i in self.users and (self.users[i] - mine or i in self.ends)))
+        outputs += tuple(also)
         inputs = tuple(sorted(self.inputs))
         b, at = Builder(), dict[NodeId, NodeId]()
         for k, i in enumerate(inputs):
@@ -243,6 +307,40 @@ class _Finder:
             step=step,
             at=at,
         )
+
+    def coupled(self) -> Coupled | None:
+        """The region between products; None where one leads to other entries than it comes from."""
+        read = [i for i in sorted(self.inputs) if i in self.cuts]
+        vectors = {self.cuts[i].vector for i in read}
+        for i in read:
+            vector = self.cuts[i].vector
+            real = all(self.node(x).type.dtype == "real" for x in (vector, self.cuts[i].weight))
+            inside = vector in self.body | self.atoms
+            if not (inside and real and self.axes.labels(vector) == self.axes.labels(i)):
+                return None
+        computed = sorted(vectors - self.atoms)
+        region = self.region(also=computed)
+        wanted = len(region.outputs) - len(computed)
+        place = {s.node: k for k, s in enumerate(self.states)}
+        products = tuple(
+            Product(
+                node=i,
+                weight=self.cuts[i].weight,
+                turned=self.cuts[i].turned,
+                input=region.inputs.index(i),
+                state=place.get(self.cuts[i].vector),
+                output=None if self.cuts[i].vector in place else wanted + computed.index(self.cuts[i].vector),
+            )
+            for i in read
+        )
+        return Coupled(region=region, products=products, wanted=wanted) if products else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cut:
+    weight: NodeId
+    vector: NodeId
+    turned: bool
 
 
 def _contracts(node: Node) -> bool:

@@ -137,7 +137,7 @@ def _numbered(stem: str, first: int | str) -> Iterator[str]:
 def write_step(w: Writer, choices: tuple[Choice, ...] = ()) -> Written:
     """One step: every value, the new states, the outputs.  Groups with a kernel among the `choices` run by it."""
     cell = w.cell
-    kernels = [c.kernel for c in choices if c.kernel is not None]
+    kernels = [c.kernel for c in choices if c.kernel is not None and c.kernel.single]
     native = {s for k in kernels for s in k.states}
     given = [i for k in kernels for i in k.outputs]
     ends = [*(s.update for s in cell.states if s.name not in native), *(o.node for o in cell.outputs)]

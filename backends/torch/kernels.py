@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """`name` is the variable, `inputs` the nodes it reads, `outputs` those it gives for all steps."""
+    """`name` is the variable, `inputs` the nodes it reads, `outputs` those it gives for all steps.
+
+    `single`: whether it also serves a single step, rather than the torch backend's expressions.
+    """
 
     name: str
     states: tuple[str, ...]
     inputs: tuple[NodeId, ...]
     outputs: tuple[NodeId, ...]
+    single: bool = True
 
 
 def call_kernel(body: Body, kernel: Kernel, steps: str) -> dict[str, str]:

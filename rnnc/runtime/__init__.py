@@ -14,7 +14,7 @@ from rnnc.runtime.functional import (
     rmsnorm,
 )
 from rnnc.runtime.layout import state_dtype
-from rnnc.runtime.native import Native, Operand
+from rnnc.runtime.native import Native, Operand, Product
 from rnnc.runtime.operators import (
     block_diagonal,
     block_diagonal_transpose,
@@ -45,6 +45,7 @@ __all__ = [
     "MicroStep",
     "Native",
     "Operand",
+    "Product",
     "Read",
     "Update",
     "block_diagonal",

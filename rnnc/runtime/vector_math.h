@@ -252,6 +252,46 @@ INLINE int all_below(V x, T bound) {
 INLINE V v_sin(V x) { return all_below(x, 8192) ? circular(x, 0) : v_libm_sin(x); }
 INLINE V v_cos(V x) { return all_below(x, 8192) ? circular(x, 1) : v_libm_cos(x); }
 
+/* ---------------------------------------------------------------- products with a matrix */
+
+#define PANEL (2 * LANES) /* columns of a panel: the matrix is [panels, k, PANEL], its last panel filled with zeros */
+
+/* out[r][j] (+)= sum_k in[r][k] m[k][j] for R rows, k < depth, j < width; rows of `out` are whole vectors. */
+INLINE void product_rows(int R, T *const *in, int64_t depth, const T *m, T *const *out, int64_t width, int add) {
+  for (int64_t j = 0; j < width; j += PANEL, m += depth * PANEL) {
+    const int two = j + LANES < width;
+    V a[8], b[8];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      a[r] = add ? load(out[r] + j, LANES) : splat(0);
+      b[r] = add && two ? load(out[r] + j + LANES, LANES) : splat(0);
+    }
+    for (int64_t k = 0; k < depth; k++) {
+      const V p = load(m + k * PANEL, LANES), q = load(m + k * PANEL + LANES, LANES);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; r++) {
+        a[r] += in[r][k] * p;
+        b[r] += in[r][k] * q;
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      store(out[r] + j, a[r], LANES);
+      if (two) store(out[r] + j + LANES, b[r], LANES);
+    }
+  }
+}
+static __attribute__((unused)) void product(
+    int rows, T *const *in, int64_t depth, const T *m, T *const *out, int64_t width, int add) {
+  int r = 0;
+#if VECTOR_BYTES == 64 /* 32 registers */
+  for (; r + 8 <= rows; r += 8) product_rows(8, in + r, depth, m, out + r, width, add);
+#endif
+  for (; r + 4 <= rows; r += 4) product_rows(4, in + r, depth, m, out + r, width, add);
+  for (; r + 2 <= rows; r += 2) product_rows(2, in + r, depth, m, out + r, width, add);
+  for (; r < rows; r++) product_rows(1, in + r, depth, m, out + r, width, add);
+}
+
 /* The same functions of one number: one lane of the vector's, so that a value does not depend on where it stands. */
 #define ALSO_SCALAR(name) INLINE T t_##name(T x) { return v_##name(splat(x))[0]; }
 #define ALSO_SCALAR_2(name) INLINE T t_##name(T x, T y) { return v_##name(splat(x), splat(y))[0]; }
