@@ -40,7 +40,7 @@ class Bool(Located):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class String(Located):
-    """Only arguments of `regex` and import paths are strings."""
+    """Only import paths, arguments of `regex` and settings of tasks are strings."""
 
     value: str
 

@@ -55,11 +55,6 @@ class StatementBuilder(Builder):
 
     def on_cell_head(self, c: list[Any], i: int, j: int) -> Any:
         keyword, name, *hyper = c
-        seen: set[str] = set()
-        for declared in hyper:
-            if declared.name in seen:
-                self.error("E0202", f"the hyperparameter `{declared.name}` is declared twice", declared.span)
-            seen.add(declared.name)
         return Parts({"keyword": keyword, "name": name.word, "name_span": self.token_span(name), "hyper": tuple(hyper)})
 
     def on_hyper(self, c: list[Any], i: int, j: int) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from rnnc.frontend import ast
@@ -11,7 +11,7 @@ from rnnc.frontend.bindings import force, own_past
 from rnnc.frontend.expressions import evaluate, known_number, needs_shape
 from rnnc.frontend.lowering import Lowering
 from rnnc.frontend.scope import Binding, Context, Scope, suggestion
-from rnnc.frontend.types import TYPE_KINDS, conform, resolve_domain, resolve_type
+from rnnc.frontend.types import conform, resolve_domain, resolve_type
 from rnnc.frontend.values import ERROR, ErrorValue, Shape, Tensor, Value, shape_text
 from rnnc.ir.dims import Dim
 from rnnc.ir.types import UnitNorm
@@ -313,9 +313,6 @@ def _fn_argument(
     name, type_, _ = fn.params[i]
     if isinstance(value, ErrorValue):
         return ERROR
-    if type_.kind not in TYPE_KINDS:
-        resolve_type(c, type_, inner)
-        return ERROR
     if not type_.shape:
         return value
     shape = c.shape(value)
@@ -367,7 +364,3 @@ def expect_option(c: Lowering, bound: Bound, name: str, default: bool) -> bool:
     if not isinstance(value, ErrorValue):
         c.error("E0209", f"`{name}` is `true` or `false`", given.span)
     return default
-
-
-def named_for(context: Context, name: str) -> Context:
-    return replace(context, binding=name)

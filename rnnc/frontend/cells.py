@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
-from typing import TypeAlias
 
 from rnnc.frontend import ast
 from rnnc.frontend.bindings import check_names, declared_names, force
@@ -22,8 +20,6 @@ from rnnc.frontend.types import conform, resolve_type
 from rnnc.frontend.values import ERROR, ErrorValue, Tensor, Value
 from rnnc.ir.dims import Dim
 from rnnc.ir.graph import Input
-
-Hyper: TypeAlias = "tuple[tuple[str, Fraction | int | bool], ...]"
 
 
 @dataclass(slots=True)

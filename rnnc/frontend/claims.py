@@ -16,8 +16,6 @@ from rnnc.frontend.languages import check_automaton, check_group, check_language
 from rnnc.frontend.lowering import Lowering
 from rnnc.frontend.scope import Context, Scope, suggestion
 
-STRATEGIES = ("scan", "chunk", "convolution", "newton")
-
 
 def statements(body: Iterable[ast.Statement]) -> Iterator[ast.Statement]:
     """All statements of a cell, those of blocks included."""
@@ -72,19 +70,12 @@ def _check_claim(
                 if name.id not in values | states:
                     hint = suggestion(name.id, transitions | values) or f"name it: `transition {name.id} = ...`"
                     found.error("E0501", f"`{name.id}` is unknown", name.span, help=hint)
-        case "parallel":
-            for arg in claim.args:
-                if isinstance(arg, ast.Name) and arg.id not in STRATEGIES:
-                    hint = suggestion(arg.id, STRATEGIES) or f"one of {', '.join(STRATEGIES)}"
-                    found.error("E0501", f"unknown way to run in parallel `{arg.id}`", arg.span, help=hint)
         case "recognizes":
             for arg in claim.args:
                 check_language(arg, scope, found, broken)
         case "tracks":
             for arg in claim.args:
                 check_group(arg, found)
-    if claim.layers is not None and claim.layers < 1:
-        found.error("E0501", "a claim speaks of at least one layer", claim.span)
 
 
 def lower_subjects(c: Lowering, context: Context) -> None:

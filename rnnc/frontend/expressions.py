@@ -482,8 +482,6 @@ def _attribute(c: Lowering, expr: ast.Attribute, context: Context) -> Value:
     value = evaluate(c, expr.value, context)
     if isinstance(value, ErrorValue):
         return ERROR
-    if expr.name != "T":
-        return c.error("E0201", f"unknown attribute `.{expr.name}`", expr.span, help="the only attribute is `.T`")
     if isinstance(value, Identity):
         return value
     node = c.to_node(value, expr.value.span)

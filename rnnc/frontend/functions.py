@@ -19,7 +19,7 @@ from rnnc.frontend.expressions import (
 from rnnc.frontend.lowering import Lowering
 from rnnc.frontend.sequences import stack
 from rnnc.frontend.types import resolve_size
-from rnnc.frontend.values import ERROR, ErrorValue, Identity, Pieces, Shape, Tensor, Value
+from rnnc.frontend.values import ERROR, ErrorValue, Pieces, Shape, Tensor, Value
 from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.graph import Init, NodeId
 from rnnc.ir.types import Type
@@ -427,4 +427,3 @@ def _define_all() -> None:
 
 
 _define_all()
-__all__ = ["Identity", "argument_node", "argument_nodes"]

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from rnnc.diagnostics import Span
 from rnnc.frontend import ast
+from rnnc.frontend.build import HYPER_KINDS
 from rnnc.frontend.expressions import evaluate
 from rnnc.frontend.lowering import Lowering
 from rnnc.frontend.scope import Binding, Context, Scope, suggestion
@@ -16,7 +17,6 @@ from rnnc.frontend.values import ERROR, ErrorValue, Value
 from rnnc.ir.dims import Dim, DimError
 from rnnc.ir.graph import CellIR, DimParam
 
-KINDS = ("dim", "int", "real", "bool")
 SAMPLES: dict[str, Dim | bool] = {"int": Dim.of(2), "real": Dim.of(1), "bool": False}  # for a check without values
 EXAMPLES = {"int": "2", "real": "1", "bool": "false"}
 Known: TypeAlias = "Dim | bool"
@@ -43,7 +43,7 @@ def bind_head(
         if h.name in scope.bindings:
             c.error("E0202", f"`{h.name}` is declared twice", h.span)
             continue
-        if h.kind not in KINDS:
+        if h.kind not in HYPER_KINDS:
             scope.bindings[h.name] = Binding(h.name, "hyper", h.span, value=ERROR, status="done")
             continue  # the parser has reported it
         default = evaluate(c, h.default, Context(scope=scope)) if h.default is not None else None

@@ -309,9 +309,6 @@ def cycles_of(expr: ast.ListExpr) -> list[list[int]]:
 
 
 def _check_alphabet(alphabet: tuple[str, ...], item: ast.Located, found: Diagnostics) -> None:
-    if len(set(alphabet)) < len(alphabet):
-        twice = next(a for i, a in enumerate(alphabet) if a in alphabet[:i])
-        found.error("E0502", f"the letter `{twice}` stands twice in the alphabet", item.span)
     if len(alphabet) > MAX_LETTERS:
         found.error("E0304", f"an alphabet has at most {MAX_LETTERS} letters", item.span)
 

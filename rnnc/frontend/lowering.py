@@ -266,14 +266,10 @@ class Lowering:
                 return names
             k += 1
 
-    def learned(
-        self, name: str, type_: Type, init: Init, *, declared: bool = False, domain: Domain | None = None
-    ) -> NodeId:
-        """A new parameter leaf."""
+    def learned(self, name: str, type_: Type, init: Init) -> NodeId:
+        """The leaf of a learned map's parameter."""
         node = self.b.leaf("param", name, type_)
-        self.params.append(Param(name=name, node=node, init=init, domain=domain))
-        if declared:
-            self.declared_params.add(node)
+        self.params.append(Param(name=name, node=node, init=init))
         return node
 
     def name_node(self, node: NodeId, name: str, span: Span | None = None) -> None:

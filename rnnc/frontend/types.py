@@ -10,7 +10,7 @@ from rnnc.frontend import ast
 from rnnc.frontend.expressions import evaluate, known_number
 from rnnc.frontend.irrational import End, Monomial, enclose, monomial, split_factor
 from rnnc.frontend.lowering import Lowering
-from rnnc.frontend.scope import Binding, Context, suggestion
+from rnnc.frontend.scope import Binding, Context
 from rnnc.frontend.values import ERROR, ErrorValue, Pieces, Tensor, Value, type_text
 from rnnc.ir.dims import Dim
 from rnnc.ir.graph import NodeId
@@ -35,15 +35,7 @@ def resolve_type(
     c: Lowering, expr: ast.TypeExpr, context: Context, *, inner: bool = False
 ) -> tuple[Type | None, Domain | None]:
     """The type (None after a reported error) and domain (see `resolve_domain`); `per` axes are not part of it."""
-    dtype = TYPE_KINDS.get(expr.kind)
-    if dtype is None:
-        c.error(
-            "E0201",
-            f"unknown type `{expr.kind}`",
-            expr.span,
-            help=suggestion(expr.kind, TYPE_KINDS) or "the types are real, complex, unit, token and bool",
-        )
-        return None, None
+    dtype = TYPE_KINDS[expr.kind]  # the parser knows the kinds
     sizes = [resolve_size(c, s, context) for s in expr.shape]
     shape = tuple(s for s in sizes if s is not None)
     if len(shape) < len(sizes):

@@ -121,7 +121,6 @@ ITEMS = [
     ("cell (d: dim) { let a = 1 }", 1, 6, "E0102"),
     ("cell A(d dim) { let a = 1 }", 1, 10, "E0102"),
     ("cell A(d: dimension) { }", 1, 11, "E0105"),
-    ("cell A(d: dim, d: int) { }", 1, 16, "E0202"),
     ("cell A(d: dim { let a = 1 }", 1, 7, "E0103"),
     ("cel A(d: dim) { let a = 1 }", 1, 1, "E0108"),
     ("let a = 1", 1, 1, "E0108"),
