@@ -57,7 +57,7 @@ def attack(seed: int, draws: int, found: Counter[str], layers: int = 1) -> None:
     """All claims about one random cell, then random weights against what was called impossible."""
     rng = Random(seed)
     text = random_cell(rng)
-    given = lowered(text, ("linear in h",))
+    given = lowered(text, ("stable",))
     if given is None:
         found["refused"] += 1
         return
@@ -90,7 +90,7 @@ def test_no_random_weights_do_what_is_called_impossible(part: int) -> None:
     found: Counter[str] = Counter()
     for seed in range(16 * part, 16 * part + 16):
         attack(seed, 8, found)
-    assert found["refused"] <= 2
+    assert found["refused"] == 0
     assert found["impossible"] > 20  # the ceilings say something
     assert found["closed"] > 8  # and the weights do something
 
