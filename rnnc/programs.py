@@ -41,6 +41,7 @@ def run_exact(
     well.  Hyperparameters and sizes go by name, or in `sizes`.
     Raises SpecError for a wrong spec, wrong inputs, and where an op has no exact value (E0610, with the line).
     """
+    from rnnc.analysis.ranges import nonnegative_nodes
     from rnnc.exact import NotExact
     from rnnc.ir.domains.exact import ExactCell
 
@@ -58,7 +59,7 @@ def run_exact(
         raise _wrong(f"the size `{missing[0]}` has no value", f"give one: --set {missing[0]}=1")
     outputs: dict[str, list[Any]] = {o.name: [] for o in ir.outputs}
     try:
-        machine = ExactCell(ir, dims, params or {})
+        machine = ExactCell(ir, dims, params or {}, nonnegative_nodes)
         state = machine.start()
         for t in range(lengths.pop()):
             now = {name: values[t] for name, values in given.items()}

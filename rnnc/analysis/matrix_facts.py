@@ -59,6 +59,19 @@ def diagonal(
     )
 
 
+def complex_diagonal(modulus: Interval, missing: str) -> MatrixFacts:
+    """Entries with these moduli."""
+    return MatrixFacts(
+        modulus=modulus,
+        norm=modulus,
+        monomial=True,
+        family="diagonal",
+        diagonalisable=True,
+        orthogonal=modulus == exactly(1),
+        missing=missing,
+    )
+
+
 def symmetric(interval: Interval, why: str) -> MatrixFacts:
     size = iv.magnitude(interval)
     return MatrixFacts(interval=interval, modulus=size, norm=size, symmetric=True, diagonalisable=True, why=why)

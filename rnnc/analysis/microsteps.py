@@ -13,14 +13,14 @@ reach down to min w - max a, about -0.455.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from rnnc.analysis import intervals as iv
 from rnnc.analysis.elementary import NONNEGATIVE
 from rnnc.analysis.forms import MicroStep
 from rnnc.analysis.intervals import exactly
-from rnnc.analysis.matrix_facts import MatrixFacts, diagonal, symmetric
+from rnnc.analysis.matrix_facts import MatrixFacts, complex_diagonal, diagonal, symmetric
 from rnnc.analysis.ranges import Ranges
 from rnnc.ir.dims import ONE
 from rnnc.ir.evaluate import Domain, Walk
@@ -112,15 +112,7 @@ def _one_term(ranges: Ranges, step: MicroStep, decay: Interval) -> MatrixFacts |
             missing=missing,
         )
     found = symmetric(interval, f"symmetric: the low-rank part is a multiple of `{named}` with itself")
-    return MatrixFacts(
-        interval=found.interval,
-        modulus=found.modulus,
-        norm=found.norm,
-        symmetric=True,
-        diagonalisable=True,
-        why=found.why,
-        missing=missing,
-    )
+    return replace(found, missing=missing)
 
 
 def _key(a: Factors, b: Factors) -> tuple[list[NodeId], list[NodeId], list[NodeId]] | None:
@@ -196,15 +188,7 @@ def _several_terms(ranges: Ranges, step: MicroStep, decay: Interval) -> MatrixFa
             missing = _bound_of(ranges, left.vectors + right.vectors)
     if interval is not None:
         found = symmetric(interval, "symmetric: every low-rank term is a multiple of a vector with itself")
-        return MatrixFacts(
-            interval=interval,
-            modulus=found.modulus,
-            norm=found.norm,
-            symmetric=True,
-            diagonalisable=True,
-            why=found.why,
-            missing=missing,
-        )
+        return replace(found, missing=missing)
     upper = Interval(lo=Fraction(0), hi=norm.hi, hi_open=norm.hi_open)
     return MatrixFacts(
         modulus=upper,
@@ -237,15 +221,7 @@ def _complex_step(ranges: Ranges, step: MicroStep) -> MatrixFacts:
     """Norms add up; a complex diagonal has the moduli of its entries."""
     decay = exactly(1) if step.decay is None else ranges.modulus(step.decay)
     if not step.low_rank:
-        return MatrixFacts(
-            modulus=decay,
-            norm=decay,
-            monomial=True,
-            family="diagonal",
-            diagonalisable=True,
-            orthogonal=decay == exactly(1),
-            missing="the transition is complex",
-        )
+        return complex_diagonal(decay, "the transition is complex")
     hermitian = _hermitian(ranges, step)
     if hermitian is not None:
         return hermitian

@@ -14,14 +14,13 @@ from rnnc.analysis.forms import Coupled, Group, MatrixState
 from rnnc.analysis.matrix_facts import PRODUCT, MatrixFacts
 from rnnc.analysis.microsteps import factors
 from rnnc.analysis.ranges import Ranges
-from rnnc.ir.graph import NodeId
+from rnnc.ir.graph import NodeId, is_static
 
 FAMILIES = {
     "diagonal": "diagonal transitions commute",
     "rotation": "rotations of fixed planes commute (each plane's are complex numbers)",
     "circulant": "circulant matrices are all diagonal in the Fourier basis",
 }
-VARYING = frozenset({"input", "state", "delay", "conv", "attention", "call", "repeat"})
 
 
 def with_products(s: Spectrum, facts: MatrixFacts, group: Group, ranges: Ranges) -> Spectrum:
@@ -91,17 +90,4 @@ def _fixed_directions(form: MatrixState, ranges: Ranges) -> bool:
         for a, b in step.low_rank:
             for side in (factors(ranges, a), factors(ranges, b)):
                 directions.add(tuple(sorted(side.vectors)))
-    return len(directions) == 1 and all(is_static(ranges, v) for v in next(iter(directions)))
-
-
-def is_static(ranges: Ranges, node: NodeId) -> bool:
-    """Whether a value is computed from parameters and constants alone."""
-    work, seen = [node], set()
-    while work:
-        i = work.pop()
-        if i not in seen:
-            seen.add(i)
-            if ranges.nodes[i].op in VARYING:
-                return False
-            work.extend(ranges.nodes[i].args)
-    return True
+    return len(directions) == 1 and is_static(ranges.nodes, next(iter(directions)))

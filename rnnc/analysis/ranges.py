@@ -289,6 +289,13 @@ class Ranges(Norms):
         return ALL
 
 
+def nonnegative_nodes(cell: CellIR) -> frozenset[NodeId]:
+    """The real nodes that are proved to have no negative entry."""
+    ranges = Ranges.of(cell)
+    real = (n.id for n in cell.nodes if n.type.dtype == "real")
+    return frozenset(i for i in real if iv.within(ranges.real(i), NONNEGATIVE))
+
+
 def _hypotenuse(x: Interval, y: Interval) -> Interval:
     return el.sqrt(iv.add(el.power(x, Fraction(2)), el.power(y, Fraction(2))))
 

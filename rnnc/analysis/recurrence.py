@@ -18,9 +18,7 @@ from rnnc.analysis.semiring import TROPICAL, Affinity, Tropical
 from rnnc.analysis.structure import Structure, of_blocks, of_dense, of_elementwise, of_micro_steps
 from rnnc.ir.builder import Builder
 from rnnc.ir.domains.jacobian import jacobian
-from rnnc.ir.graph import CellIR, Node, NodeId, State, ancestors
-
-VARYING = frozenset({"input", "state", "delay", "conv", "attention", "call", "repeat"})
+from rnnc.ir.graph import CellIR, Node, NodeId, State, ancestors, is_static
 
 
 def analyse_recurrence(cell: CellIR) -> Recurrence:
@@ -230,7 +228,7 @@ class _Analysis:
             kind=kind,
             semiring=semiring,
             input_dependent=self._reads_input(coefficients if facts.forms else updates),
-            transition_static=bool(facts.forms) and self._reads(coefficients, VARYING) is None,
+            transition_static=bool(facts.forms) and is_static(self.b.nodes, coefficients),
             structure=facts.structure.name,
             rank=facts.structure.rank,
             field="complex" if any(t.dtype == "complex" for t in types) else "real",
@@ -238,19 +236,6 @@ class _Analysis:
             forms=facts.forms,
             because=facts.because,
         )
-
-    def _reads(self, nodes: list[NodeId], ops: frozenset[str]) -> NodeId | None:
-        """A node of one of these ops that the given ones are computed from."""
-        work, seen = list(nodes), set()
-        while work:
-            i = work.pop()
-            if i in seen:
-                continue
-            seen.add(i)
-            if self.b.nodes[i].op in ops:
-                return i
-            work.extend(self.b.nodes[i].args)
-        return None
 
     def _reads_input(self, nodes: list[NodeId]) -> bool:
         """Whether the nodes depend on an input, directly or through states that do."""

@@ -17,10 +17,9 @@ from rnnc.analysis import intervals as iv
 from rnnc.analysis.facts import Spectrum
 from rnnc.analysis.forms import Group, Recurrence, transition_nodes
 from rnnc.analysis.lipschitz import lipschitz_of
-from rnnc.analysis.products import is_static
 from rnnc.analysis.ranges import Ranges
 from rnnc.analysis.steps import one_step
-from rnnc.ir.graph import CellIR, NodeId
+from rnnc.ir.graph import CellIR, NodeId, is_static
 from rnnc.ir.types import Interval
 
 JUMPS = frozenset({"step", "sign", "lt", "le", "eq", "ne", "select"})
@@ -79,7 +78,7 @@ def _unbounded_source(group: Group, ranges: Ranges) -> str | None:
             continue
         seen.add(i)
         n = ranges.nodes[i]
-        if is_static(ranges, i):
+        if is_static(ranges.nodes, [i]):
             continue
         if n.op in JUMPS or (n.op in NORMS and not n.attr("eps")):
             return f"`{ranges.name(i)}`, which jumps"
@@ -153,7 +152,7 @@ def _bounded_drive(cell: CellIR, group: Group, ranges: Ranges) -> bool:
     work, seen = [cell.state(n).update for n in group.states], set()
     while work:
         i = work.pop()
-        if i in seen or i in own or is_static(ranges, i):
+        if i in seen or i in own or is_static(ranges.nodes, [i]):
             continue
         seen.add(i)
         n = ranges.nodes[i]

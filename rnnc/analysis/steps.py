@@ -9,7 +9,7 @@ from rnnc.analysis.coupled import coupled_facts
 from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState
 from rnnc.analysis.intervals import exactly
 from rnnc.analysis.matrices import Matrices
-from rnnc.analysis.matrix_facts import MatrixFacts, diagonal, product
+from rnnc.analysis.matrix_facts import MatrixFacts, complex_diagonal, diagonal, product
 from rnnc.analysis.microsteps import micro_step_facts
 from rnnc.analysis.ranges import Ranges
 from rnnc.ir.graph import NodeId
@@ -52,15 +52,7 @@ def _diagonal(form: Elementwise, ranges: Ranges) -> MatrixFacts:
     missing = f"a bound for the coefficient `{ranges.name(form.a)}`" if modulus.hi is None else ""
     if ranges.nodes[form.a].type.dtype != "complex":
         return replace(diagonal(ranges.real(form.a)), orthogonal=modulus == exactly(1), missing=missing)
-    return MatrixFacts(
-        modulus=modulus,
-        norm=modulus,
-        monomial=True,
-        family="diagonal",
-        diagonalisable=True,
-        orthogonal=modulus == exactly(1),
-        missing=missing or "the transition is a complex diagonal",
-    )
+    return complex_diagonal(modulus, missing or "the transition is a complex diagonal")
 
 
 def _micro_steps(form: MatrixState, ranges: Ranges) -> MatrixFacts:

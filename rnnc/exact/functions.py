@@ -19,6 +19,7 @@ from rnnc.exact.asymptotic import EXPONENTIAL, Asymptotic, Atom, Number, inexact
 from rnnc.exact.cyclotomic import prime_factors
 
 Function: TypeAlias = Callable[[Number], Number]
+LARGEST_POWER = 1000  # whole powers beyond this have too many digits
 HALF, ZERO, ONE = Fraction(1, 2), Fraction(0), Fraction(1)
 
 
@@ -281,6 +282,8 @@ def logaddexp(a: Number, b: Number) -> Number:
 def power(a: Number, b: Number) -> Number:
     """a ^ b for whole and half b, and for positive a by exp(b log a)."""
     if isinstance(b, Fraction) and b.denominator == 1:
+        if abs(b) > LARGEST_POWER and a not in (ZERO, ONE, -ONE):
+            raise NotExact(f"a power of {b}")
         return a ** int(b)
     if isinstance(b, Fraction) and b.denominator == 2:
         return sqrt(a) ** b.numerator

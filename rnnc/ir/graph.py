@@ -6,7 +6,7 @@ analysis live in mappings beside the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeAlias
@@ -150,6 +150,22 @@ class CellIR:
             if p.name not in env and p.default is not None and p.default.names <= env.keys():
                 env[p.name] = p.default.evaluate(env)
         return env
+
+
+VARYING = frozenset({"input", "state", "delay", "conv", "attention", "call", "repeat"})
+
+
+def is_static(nodes: Sequence[Node], roots: Iterable[NodeId]) -> bool:
+    """Whether values are computed from parameters and constants alone."""
+    work, seen = list(roots), set()
+    while work:
+        i = work.pop()
+        if i not in seen:
+            seen.add(i)
+            if nodes[i].op in VARYING:
+                return False
+            work.extend(nodes[i].args)
+    return True
 
 
 def users(cell: CellIR) -> dict[NodeId, list[NodeId]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from rnnc.ir.dims import Dim
-from rnnc.ir.graph import CellIR, Node, NodeId
+from rnnc.ir.graph import VARYING, CellIR, Node, NodeId
 from rnnc.ir.ops import OPS, OpTypeError
 from rnnc.ir.types import Type
 
@@ -20,7 +22,7 @@ def verify_cell(cell: CellIR) -> CellIR:
     for node in cell.nodes:
         wrong += [f"%{node.id} = {node.op}: {what}" for what in _node(cell, node)]
     if not wrong:
-        static = _without(cell, ("input", "state", "delay", "conv", "attention", "call", "repeat"))
+        static = _without(cell, VARYING)
         wrong += [*_tables(cell, static), *_over_time(cell)]
     for sub in cell.subcells:
         try:
@@ -81,7 +83,7 @@ def _free_scalar(node: Node) -> bool:
     return node.op in ("const", "dim") and node.type.rank == 0 and not node.type.per
 
 
-def _without(cell: CellIR, ops: tuple[str, ...]) -> set[NodeId]:
+def _without(cell: CellIR, ops: Container[str]) -> set[NodeId]:
     """Nodes that are computed without any node of these ops."""
     found: set[NodeId] = set()
     for n in cell.nodes:
@@ -131,7 +133,7 @@ def _tables(cell: CellIR, static: set[NodeId]) -> list[str]:
 def _over_time(cell: CellIR) -> list[str]:
     """Time operations read no state, and their weights and initial values are static; keys are theirs alone."""
     state_free = _without(cell, ("state",))
-    static = _without(cell, ("input", "state", "delay", "conv", "attention", "call", "repeat"))
+    static = _without(cell, VARYING)
     wrong, keys = [], []
     for n in cell.nodes:
         category = OPS[n.op].category

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
+from rnnc.analysis.ranges import nonnegative_nodes
 from rnnc.exact import NotExact, is_limit, to_float
 from rnnc.exact.asymptotic import EXPONENTIAL, Asymptotic, Number, make, standard, unknown, without_error
 from rnnc.ir.domains.concrete import Concrete
@@ -117,7 +118,7 @@ class ExactLayer:
 
     def __init__(self, cell: CellIR, dims: Mapping[str, int], params: Arrays) -> None:
         self.cell, self.dims, self.params = cell, dict(dims), dict(params)
-        self.body = ExactCell(cell, dims, params)
+        self.body = ExactCell(cell, dims, params, nonnegative_nodes)
         self.dead = dead_taps(cell, self.body)
         self.no_output = ""
 

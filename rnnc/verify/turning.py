@@ -9,9 +9,8 @@ from __future__ import annotations
 from rnnc.analysis.elementary import NONNEGATIVE
 from rnnc.analysis.forms import Coupled, Elementwise, Recurrence
 from rnnc.analysis.intervals import within
-from rnnc.analysis.products import is_static
 from rnnc.analysis.ranges import VIEWS, Ranges
-from rnnc.ir.graph import NodeId
+from rnnc.ir.graph import NodeId, is_static
 from rnnc.verify.layers import Layer
 
 
@@ -42,7 +41,7 @@ def _one_factor(ranges: Ranges, nodes: list[NodeId]) -> bool:
 def _varying(ranges: Ranges, node: NodeId) -> tuple[NodeId, ...] | None:
     """The factors of a product that are not the same at every step; None if one of them may be negative."""
     n = ranges.nodes[node]
-    if is_static(ranges, node):
+    if is_static(ranges.nodes, [node]):
         return ()
     if n.op in _BROADCASTS or n.op == "neg":
         return _varying(ranges, n.args[0])
@@ -56,13 +55,13 @@ def _varying(ranges: Ranges, node: NodeId) -> tuple[NodeId, ...] | None:
 def _fixed(ranges: Ranges, node: NodeId) -> bool:
     """Whether the argument of a number is the same at every step (that of zero is any)."""
     n = ranges.nodes[node]
-    if is_static(ranges, node):
+    if is_static(ranges.nodes, [node]):
         return True
     if n.type.dtype == "real" and within(ranges.real(node), NONNEGATIVE):
         return True
     match n.op:
         case "polar":
-            return within(ranges.real(n.args[0]), NONNEGATIVE) and is_static(ranges, n.args[1])
+            return within(ranges.real(n.args[0]), NONNEGATIVE) and is_static(ranges.nodes, n.args[1:2])
         case "mul" | "div":
             return all(_fixed(ranges, a) for a in n.args)
         case "complex":
@@ -77,17 +76,17 @@ def _fixed(ranges: Ranges, node: NodeId) -> bool:
 def _fixed_imaginary(ranges: Ranges, node: NodeId) -> bool:
     """Whether the imaginary part is the same at every step."""
     n = ranges.nodes[node]
-    if n.type.dtype == "real" or is_static(ranges, node):
+    if n.type.dtype == "real" or is_static(ranges.nodes, [node]):
         return True
     match n.op:
         case "complex":
-            return is_static(ranges, n.args[1])
+            return is_static(ranges.nodes, n.args[1:2])
         case "add" | "sub" | "neg":
             return all(_fixed_imaginary(ranges, a) for a in n.args)
         case "mul":  # a fixed real factor
             a, b = n.args
             for factor, other in ((a, b), (b, a)):
-                if ranges.nodes[factor].type.dtype == "real" and is_static(ranges, factor):
+                if ranges.nodes[factor].type.dtype == "real" and is_static(ranges.nodes, [factor]):
                     return _fixed_imaginary(ranges, other)
             return False
         case op if op in VIEWS:

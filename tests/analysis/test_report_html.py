@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from fractions import Fraction
 from xml.etree import ElementTree
 
 import pytest
@@ -48,8 +49,8 @@ def test_a_wrong_region_is_seen():
     assert outside(samples, spectrum) == []
     for wrong in (
         {"interval": Interval(lo=0, hi=1)},
-        {"modulus": Interval(lo=0, hi=0.9)},
-        {"norm": Interval(hi=0.5)},
+        {"modulus": Interval(lo=0, hi=Fraction(9, 10))},
+        {"norm": Interval(hi=Fraction(1, 2))},
     ):
         assert outside(samples, replace(spectrum, **wrong))
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 from op_examples import EXAMPLES, Example
 
-from rnnc.exact import NotExact, pi, to_float
+from rnnc.analysis.ranges import nonnegative_nodes
+from rnnc.exact import NotExact, is_limit, omega, pi, to_float
+from rnnc.exact.functions import power
 from rnnc.ir.domains.concrete import Concrete
-from rnnc.ir.domains.exact import RULES, VIEWS, ExactDomain, exact_array
+from rnnc.ir.domains.exact import RULES, VIEWS, ExactCell, ExactDomain, exact_array
 from rnnc.ir.evaluate import evaluate
 from rnnc.ir.ops import OPS
+from rnnc.spec import parse
 
 PLAIN = [e for e in EXAMPLES if OPS[e.op].category not in ("time", "model")]
 AT_ZERO = {
@@ -81,3 +85,27 @@ def test_the_refusal_names_the_op() -> None:
     shape = np.shape(arguments(e)["x0"])
     with pytest.raises(NotExact, match="sigmoid is not exact"):
         evaluate(e.cell, ExactDomain(e.cell, e.dims, {node: exact_array(np.full(shape, 2))}), [e.node])
+
+
+def root_of(text: str) -> Any:
+    """The output of a cell without states at x = omega, exactly."""
+    cell = parse(f"cell C() {{ input x: real; output y: real = {text} }}").lower("C")
+    machine = ExactCell(cell, {}, {}, nonnegative_nodes)
+    return machine.outputs({"x": omega}, {})["y"][()]
+
+
+def test_roots_of_what_vanishes_from_an_unknown_side() -> None:
+    """sigmoid(x) - 1 is negative at every finite x: its root is no number, though both go to 0."""
+    assert is_limit(root_of("sqrt(1 - sigmoid(x)^2)"))
+    assert is_limit(root_of("sigmoid(-x)^(1/16)"))
+    assert is_limit(root_of("(sigmoid(x) - 1)^2"))
+    with pytest.raises(NotExact, match="may be negative"):
+        root_of("sqrt(sigmoid(x) - 1)")
+    with pytest.raises(NotExact, match="may be negative"):
+        root_of("(sigmoid(x) - 1)^(1/3)")
+
+
+def test_huge_powers_are_refused_at_once() -> None:
+    with pytest.raises(NotExact, match="power"):
+        power(Fraction(3, 2), Fraction(10**9))
+    assert power(Fraction(-1), Fraction(10**9 + 1)) == -1

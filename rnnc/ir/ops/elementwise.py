@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from rnnc.ir.ops import numeric, vjp
-from rnnc.ir.ops.table import Attrs, Op, OpTypeError, broadcast_dims, define, joint_dtype, joint_per
+from rnnc.ir.ops.table import Attrs, Op, OpTypeError, Vjp, broadcast_dims, define, joint_dtype, joint_per
 from rnnc.ir.types import Type
 
 
@@ -73,6 +75,13 @@ def _row(name: str, infer: object, value: object, doc: str, arity: int = 1, **fa
     define(Op(name=name, arity=arity, category="elementwise", infer=infer, value=value, doc=doc, **facts))  # type: ignore[arg-type]
 
 
+def _function(
+    name: str, value: Callable[[Any, Any], Any], doc: str, rule: Vjp, flops: int = 1, special: int = 1
+) -> None:
+    """A special function of a real value; `value(np, x)`."""
+    _row(name, _real_unary, lambda np, s, x: value(np, x), doc, vjp=rule, flops=flops, special=special)
+
+
 # name, value, derivative, (flops, special-function calls) per element
 _row("neg", _unary, lambda np, s, x: -x, "-x", vjp=vjp.neg, linear="joint")
 _row("exp", _unary, lambda np, s, x: np.exp(x), "exp(x)", vjp=vjp.exp, special=1)
@@ -84,39 +93,15 @@ _row("conj", _unary, lambda np, s, x: np.conj(x), "complex conjugate", vjp=vjp.c
 
 _row("sign", _real_unary, lambda np, s, x: np.sign(x), "sign(x): -1, 0 or 1")
 _row("step", _real_unary, lambda np, s, x: (x > 0).astype(float), "step(x): 1 if x > 0 else 0")
-_row("tanh", _real_unary, lambda np, s, x: np.tanh(x), "tanh(x)", vjp=vjp.tanh, special=1)
-_row("expm1", _real_unary, lambda np, s, x: np.expm1(x), "exp(x) - 1", vjp=vjp.expm1, special=1)
-_row("erf", _real_unary, lambda np, s, x: numeric.erf(np, x), "erf(x)", vjp=vjp.erf, special=1)
 _row("relu", _real_unary, lambda np, s, x: np.maximum(x, 0), "max(x, 0)", vjp=vjp.relu)
-_row("gelu", _real_unary, lambda np, s, x: numeric.gelu(np, x), "x Phi(x), exact", vjp=vjp.gelu, flops=3, special=1)
-_row("silu", _real_unary, lambda np, s, x: x * numeric.sigmoid(np, x), "x sigmoid(x)", vjp=vjp.silu, flops=3, special=1)
-_row(
-    "sigmoid",
-    _real_unary,
-    lambda np, s, x: numeric.sigmoid(np, x),
-    "1 / (1 + exp(-x))",
-    vjp=vjp.sigmoid,
-    flops=2,
-    special=1,
-)
-_row(
-    "softplus",
-    _real_unary,
-    lambda np, s, x: numeric.softplus(np, x),
-    "log(1 + exp(x))",
-    vjp=vjp.softplus,
-    flops=2,
-    special=2,
-)
-_row(
-    "logsigmoid",
-    _real_unary,
-    lambda np, s, x: -numeric.softplus(np, -x),
-    "log sigmoid(x)",
-    vjp=vjp.logsigmoid,
-    flops=2,
-    special=2,
-)
+_function("tanh", lambda np, x: np.tanh(x), "tanh(x)", vjp.tanh)
+_function("expm1", lambda np, x: np.expm1(x), "exp(x) - 1", vjp.expm1)
+_function("erf", numeric.erf, "erf(x)", vjp.erf)
+_function("gelu", numeric.gelu, "x Phi(x), exact", vjp.gelu, flops=3)
+_function("silu", lambda np, x: x * numeric.sigmoid(np, x), "x sigmoid(x)", vjp.silu, flops=3)
+_function("sigmoid", numeric.sigmoid, "1 / (1 + exp(-x))", vjp.sigmoid, flops=2)
+_function("softplus", numeric.softplus, "log(1 + exp(x))", vjp.softplus, flops=2, special=2)
+_function("logsigmoid", lambda np, x: -numeric.softplus(np, -x), "log sigmoid(x)", vjp.logsigmoid, flops=2, special=2)
 
 _row("re", _to_real, lambda np, s, z: np.real(z), "real part", vjp=vjp.re, linear="joint", over_reals=True, flops=0)
 _row(
