@@ -33,7 +33,7 @@ from rnnc.verify.probing import Prober, dims_for
 from rnnc.verify.spectra import Samples, sample_spectrum
 
 FILES = [*sorted(FOLDER.glob("*.rnn")), *sorted((Path(__file__).parent.parent / "stdlib" / "odd").glob("*.rnn"))]
-MOST_NODES = 400  # of a cell that is run here
+MOST_NODES = 130  # of a cell that is run here
 
 
 def within(values: Any, found: Range, slack: float) -> bool:
