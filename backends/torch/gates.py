@@ -28,7 +28,7 @@ def gated_update(cell: CellIR, form: Elementwise) -> Gated | None:
     if form.a is None or form.b is None or cell.nodes[form.b].op != "mul":
         return None
     for share, new in (cell.nodes[form.b].args, cell.nodes[form.b].args[::-1]):
-        if cell.nodes[share].type.dtype == "real" and are_complements(cell, form.a, share):
+        if cell.nodes[share].type.dtype == "real" and (is_rest(cell, form.a, share) or is_rest(cell, share, form.a)):
             return Gated(state=form.state, share=share, new=new)
     return None
 
@@ -40,7 +40,7 @@ class Mixture:
     old: NodeId
     new: NodeId
     share: NodeId
-    parts: tuple[NodeId, NodeId, NodeId]
+    parts: tuple[NodeId, ...]
 
 
 def mixture(cell: CellIR, node: NodeId) -> Mixture | None:
@@ -54,10 +54,9 @@ def mixture(cell: CellIR, node: NodeId) -> Mixture | None:
     left, right = n.args
     for kept, taken in ((left, right), (right, left)):
         for rest, old in _both_ways(cell, kept):
-            share = complement(cell, rest)
             for u, new in _both_ways(cell, taken):
-                if u == share:
-                    return Mixture(old=old, new=new, share=u, parts=(kept, taken, rest))
+                if is_rest(cell, rest, u):
+                    return Mixture(old=old, new=new, share=u, parts=(kept, taken, *_down_to_sub(cell, rest)))
     return None
 
 
@@ -66,15 +65,17 @@ def _both_ways(cell: CellIR, product: NodeId) -> tuple[tuple[NodeId, ...], tuple
     return args, args[::-1]
 
 
-def are_complements(cell: CellIR, a: NodeId, b: NodeId) -> bool:
-    """Whether one of them is written as one minus the other."""
-    return complement(cell, a) == b or complement(cell, b) == a
-
-
-def complement(cell: CellIR, node: NodeId) -> NodeId | None:
-    """u where the node is written 1 - u."""
+def _down_to_sub(cell: CellIR, node: NodeId) -> list[NodeId]:
     n = cell.nodes[node]
-    if n.op != "sub":
-        return None
+    return [node] if n.op == "sub" else [node, *_down_to_sub(cell, n.args[0])]
+
+
+def is_rest(cell: CellIR, node: NodeId, share: NodeId) -> bool:
+    """Whether a node is written as one minus another, both seen through the same broadcast."""
+    n, other = cell.nodes[node], cell.nodes[share]
+    if n.op in ("expand", "lift", "broadcast"):
+        return n.op == other.op and n.attrs == other.attrs and is_rest(cell, n.args[0], other.args[0])
+    if n.op != "sub" or n.args[1] != share:
+        return False
     one = cell.nodes[n.args[0]]
-    return n.args[1] if one.op == "const" and one.attr("value") == Fraction(1) else None
+    return one.op == "const" and one.attr("value") == Fraction(1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rnnc.backends.torch.body import Body
 from rnnc.backends.torch.contraction import einsum
-from rnnc.backends.torch.expr import Expr, call, tuple_text
+from rnnc.backends.torch.expr import MUL, Expr, call, tuple_text
 from rnnc.backends.torch.strategies import long_call
 from rnnc.ir.graph import Node, NodeId
 from rnnc.ir.types import Type
@@ -46,7 +46,9 @@ class Together:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
-    """What a loop does instead of its maps: the weight, and the variables of the joined sequence and of its step."""
+    """What a loop does instead of its maps: the weight (transposed where there are no per blocks: its gradient is then
+    summed over the steps as it comes), and the variables of the joined sequence and of its step.
+    """
 
     together: Together
     weight: Expr
@@ -90,9 +92,7 @@ def added_sequence(f: Forward, i: NodeId, inner: set[NodeId], states: set[NodeId
     (other,) = (a for a in cell.nodes[readers[0]].args if a != i)
     n = cell.nodes[other]
     outside = other not in inner and other not in states and other not in f.body.c.static
-    if not outside or n.type != cell.nodes[i].type or n.op not in ("add", "einsum"):
-        return None
-    return readers[0], other
+    return (readers[0], other) if outside and n.type == cell.nodes[i].type else None
 
 
 def same_source(f: Forward, inputs: Iterable[NodeId]) -> bool:
@@ -122,18 +122,19 @@ def input_map(f: Forward, i: NodeId) -> InputMap | None:
 # ---------------------------------------------------------------- before the loop, and in it
 
 
-def join(f: Forward, together: Together) -> Joined:
+def join(f: Forward, together: Together) -> Joined | None:
     """Write the joined weights, and the joined map of the inputs, before the loop.
 
-    Requires: the weights are built, and so are single inputs.
+    Requires: the weights are built, and so is a single input; None where that is not of its whole size.
     """
     cell, body = f.cell, f.body
+    if len(together.maps) == 1 and body.env[together.inputs[0]].small:
+        return None
     state = cell.nodes[cell.nodes[together.maps[0]].args[1]].name
+    blocks = bool(cell.nodes[together.maps[0]].type.per)
     weights = [cell.nodes[i].args[0] for i in together.maps]
-    if len(weights) == 1:
-        return Joined(together=together, weight=body.env[weights[0]])
-    weight = concatenated(body, f"{state}_weight", weights)
-    if not together.sums:
+    weight = concatenated(body, f"{state}_weight", weights, "" if blocks else ".mT")
+    if len(together.maps) == 1 or not together.sums:
         return Joined(together=together, weight=weight)
     maps = [m for i in together.inputs if (m := input_map(f, i))]
     body.build([maps[0].x, *(m.weight for m in maps), *(m.bias for m in maps if m.bias is not None)])
@@ -148,12 +149,16 @@ def join(f: Forward, together: Together) -> Joined:
     return Joined(together=together, weight=weight, source=source, source_t=body.names.fresh(f"{source}_t"))
 
 
-def concatenated(body: Body, name: str, parameters: Sequence[NodeId]) -> Expr:
-    """Weights [*per, o_k, i], or biases [o_k], joined along o, in a variable."""
+def concatenated(body: Body, name: str, parameters: Sequence[NodeId], then: str = "") -> Expr:
+    """Weights [*per, o_k, i], or biases [o_k], joined along o, in a variable; `then` is done with the result."""
     parts = [body.env[i] for i in parameters]
     name = body.names.fresh(name)
     axis = ["-2"] if body.c.type(parameters[0]).per else []
-    long_call(body.lines, f"{name} = ", "torch.cat", [[e.text for e in parts], *axis])
+    if len(parts) == 1:
+        body.statement(f"{name} = {parts[0].atom}{then}")
+    else:
+        long_call(body.lines, f"{name} = ", "torch.cat", [[e.text for e in parts], *axis])
+        body.lines[-1] += then
     return replace(parts[0].named(name))
 
 
@@ -172,10 +177,13 @@ def apply_joined(loop: Body, joined: Joined) -> None:
     nodes = [cell.nodes[i] for i in together.sums or together.maps]
     maps = [cell.nodes[i] for i in together.maps]
     h = loop.env[maps[0].args[1]]
-    product = einsum(loop.c, as_one(maps), [joined.weight, h])
     if together.sums:
         source = joined.source_t or loop.env[together.inputs[0]].text
-        product = Expr(text=call("torch.addmm", source, h.text, f"{joined.weight.atom}.mT"), low=True)
+        product = Expr(text=call("torch.addmm", source, h.text, joined.weight.text), low=True)
+    elif maps[0].type.per:
+        product = einsum(loop.c, as_one(maps), [joined.weight, h])
+    else:
+        product = Expr(text=f"{h.at(MUL)} @ {joined.weight.text}", prec=MUL, low=True)
     names = [loop.names.fresh(loop.title(n) + loop.suffix) for n in nodes]
     loop.statement(f"{', '.join(names)} = {product.atom}{taken_apart(loop, nodes)}")
     for node, name in zip(nodes, names):

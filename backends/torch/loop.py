@@ -41,7 +41,7 @@ def sequential(f: Forward, choice: Choice) -> None:
     moving -= {i for group in groups if len(group.maps) > 1 for i in group.inputs}
     body.loop_inputs = frozenset(moving)
     body.build(moving, frozenset(moving))
-    joined = [join(f, group) for group in groups]
+    joined = [j for group in groups if (j := join(f, group))]
     loop = loop_body(f, states, moving, still)
     for s in states:
         name = loop.env[s.node].text
@@ -49,7 +49,7 @@ def sequential(f: Forward, choice: Choice) -> None:
     for maps in joined:
         apply_joined(loop, maps)
     loop.finish = {s.update: (s, loop.env[s.node].text) for s in states}
-    done = {i for group in groups for i in (*group.maps, *group.inputs)}
+    done = {i for j in joined for i in (*j.together.maps, *j.together.inputs)}
     loop.build(sorted((inner | views) - set(loop.env) - done))
     pairs = [(loop.env[i].text, body.env[i].text) for i in sorted(moving)]
     write_loop(f, loop, states, inner, reads, pairs + [(j.source_t, j.source) for j in joined if j.source])
