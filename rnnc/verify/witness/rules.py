@@ -146,7 +146,7 @@ def _step(t: Number, hint: int | None) -> Number | None:
 
 
 def _sign(t: Number, hint: int | None) -> Number | None:
-    if hint is not None and abs(t) == 1:
+    if hint is not None and t in (ONE, -ONE):
         return Fraction(2 * hint - 3)
     return t if known(t) in (-1, 0, 1) else None
 

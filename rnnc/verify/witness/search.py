@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState, Recurrence, Semiring
@@ -194,15 +194,13 @@ def able_bits(solver: Solver, form: Elementwise, semiring: Semiring) -> frozense
     states = {node: value[:1] for node, value in solver.contexts.states.items()}
     alone = solver.at(Contexts(letters=(0,), states=states))
     start = start_of(alone, form.state)
-    (where,) = next(iter(places(alone.shape(alone.cell.state(form.state).node), 1)), (None,))
-    found = set()
-    for letter, values in product(LETTERS, bit_values(start.at(where), semiring)) if where is not None else ():
-        if letter in found:
-            continue
-        for targets in bit_targets(alone, form, ((letter,),), (where,), values, start, semiring):
-            if solve(alone, Proposal(construction="", source="", targets=targets)) is not None:
-                found.add(letter)
-                break
+    found: set[BitLetter] = set()
+    for where in islice(places(alone.shape(alone.cell.state(form.state).node), 1), 1):
+        for letter, values in product(LETTERS, bit_values(start.at(where[0]), semiring)):
+            for targets in bit_targets(alone, form, ((letter,),), where, values, start, semiring):
+                asked = Proposal(construction="", source="", targets=targets)
+                if letter not in found and solve(alone, asked) is not None:
+                    found.add(letter)
     return frozenset(found)
 
 
