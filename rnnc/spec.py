@@ -14,6 +14,7 @@ from rnnc.frontend.lowering import MAX_TOTAL_STEPS, Lowering
 from rnnc.frontend.modules import Library, LoadedModule, stdlib_folder
 from rnnc.frontend.scope import Binding, suggestion
 from rnnc.frontend.specialise import check_function, lower_declaration
+from rnnc.frontend.tasks import SettingValue, read_task
 from rnnc.ir.graph import CellIR
 from rnnc.ir.simplify import simplify
 
@@ -96,6 +97,20 @@ class Spec:
             _extend(found, lowered.problems)
             _extend(found, check_declared_ranges(lowered.ranges))
         check_claims(decl, self._module.scope, found, self._library.broken)
+
+    def task(self, name: str) -> dict[str, SettingValue] | None:
+        """The settings of the `task` called `name` that the file declares or imports; None where there is none."""
+        binding = None if self._module is None else self._module.scope.bindings.get(name)
+        if binding is None or not isinstance(binding.decl, ast.TaskDecl):
+            return None
+        found = Diagnostics()
+        settings = read_task(binding.decl, found)
+        if found.has_errors:
+            self._raise(found)
+        if "text" in settings:
+            folder = os.path.dirname(binding.decl.span.file)
+            settings["text"] = os.path.join(folder, str(settings["text"]))
+        return settings
 
     def lower(self, cell: str | None = None, **hyper: object) -> CellIR:
         """The graph of one cell, specialised on its int, real and bool hyperparameters.

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from rnnc.cli.options import Hyper, cell_option, choose_cell, load_spec, set_option, spec_argument
 
 if TYPE_CHECKING:
+    from rnnc.spec import Spec
     from rnnc.training.record import Record
     from rnnc.training.session import Session
 
@@ -40,7 +42,9 @@ POSITIVE = click.IntRange(min=1)
 @cell_option
 @set_option
 @click.option(
-    "--task", required=True, help="parity, mod5, s3, a5, z2xs3, '(0 1 2), (0 1)', recall, copying, digits, text."
+    "--task",
+    required=True,
+    help="parity, mod5, s3, a5, z2xs3, '(0 1 2), (0 1)', recall, copying, digits, text, or a `task` of the file.",
 )
 @click.option("--text", type=click.Path(path_type=Path), metavar="FILE", help="The file of the task text.")
 @click.option("--steps", type=POSITIVE, default=1500, show_default=True)
@@ -62,26 +66,48 @@ POSITIVE = click.IntRange(min=1)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Default: out/CELL-TASK.")
 @click.option("--save-every", type=POSITIVE, default=200, show_default=True, help="Steps between checkpoints.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out; the result is that of one whole run.")
+@click.pass_context
 def train_command(
-    file: str, cell: str | None, hyper: Hyper, seed: int, seeds: int, out: Path | None, resume: bool, **options: Any
+    ctx: click.Context, /, file: str, cell: str | None, hyper: Hyper, out: Path | None, resume: bool, **options: Any
 ) -> int:
     """Train a cell on a task, then test it at other lengths.
 
     A cell that reads `real[d]` is wrapped in a small model; a `model` that reads tokens is trained as it is.
+    The settings of a `task` that the file declares stand in for options that are not given.
     Writes record.json, plot.png and checkpoints.
     """
     from rnnc.training.config import TrainConfig
     from rnnc.training.session import prepare
 
     spec = load_spec(file)
+    name = options["task"]
+    options |= declared_options(ctx, spec, name)
     options["train_length"] = options.pop("length")
     options["test_lengths"] = options.pop("test_lengths") or ()
-    config = TrainConfig(seed=seed, **options)
+    seeds = range(options["seed"], options["seed"] + options.pop("seeds"))
+    config = TrainConfig(**options)
     session = prepare(spec, choose_cell(spec, cell), config, dict(hyper))
-    folder = out or Path("out") / f"{session.cell.name}-{_as_file_name(session.task.name)}"
-    record = run_session(session, folder, tuple(range(seed, seed + seeds)), resume)
+    folder = out or Path("out") / f"{session.cell.name}-{_as_file_name(name)}"
+    record = run_session(session, folder, tuple(seeds), resume)
     report(record, folder)
     return 0
+
+
+def declared_options(ctx: click.Context, spec: Spec, name: str) -> dict[str, Any]:
+    """What the spec's task of this name sets, apart from what the command line says."""
+    given = {key for key in ctx.params if ctx.get_parameter_source(key) is ParameterSource.COMMANDLINE}
+    found: dict[str, Any] = {}
+    for key, value in (spec.task(name) or {}).items():
+        match key:
+            case "kind":
+                found["task"] = value
+            case "text" if key not in given:
+                found[key] = Path(str(value))
+            case "lr" if key not in given:
+                found[key] = float(value)  # type: ignore[arg-type]  # a Fraction
+            case _ if key not in given:
+                found[key] = value
+    return found
 
 
 def run_session(session: Session, folder: Path, seeds: tuple[int, ...], resume: bool = False) -> Record:

@@ -15,6 +15,7 @@ from rnnc.frontend.expressions import CONSTANTS, evaluate
 from rnnc.frontend.languages import check_automaton, check_group, check_language, check_language_decl
 from rnnc.frontend.lowering import Lowering
 from rnnc.frontend.scope import Context, Scope, suggestion
+from rnnc.frontend.tasks import read_task
 
 
 def statements(body: Iterable[ast.Statement]) -> Iterator[ast.Statement]:
@@ -121,5 +122,7 @@ def check_top_level(item: ast.TopLevel, scope: Scope, found: Diagnostics) -> Non
             check_automaton(item, found)
         case ast.LanguageDecl():
             check_language_decl(item, scope, found)
+        case ast.TaskDecl():
+            read_task(item, found)
         case _:
             return

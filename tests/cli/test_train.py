@@ -56,6 +56,27 @@ def test_a_model_trains_on_text(tmp_path: Path) -> None:
     assert record["run"]["dims"]["vocab"] == len(set("A rose is a rose is a rose. "))
 
 
+def test_a_task_of_the_file(tmp_path: Path) -> None:
+    """Its settings stand in for options that are not given; `text` is relative to the file."""
+    (tmp_path / "text.txt").write_text("A rose is a rose is a rose. " * 40, encoding="utf-8")
+    spec = tmp_path / "spec.rnn"
+    spec.write_text(
+        "cell C(d: dim) {\n  input x: real[d]\n  let s = 0.5 * prev(s) + linear(x)\n  output y: real[d] = s\n}\n"
+        'task Roses {\n  kind = "text"; text = "text.txt"; length = 12; test_lengths = [12, 24]\n'
+        "  steps = 9; batch = 3; width = 5; lr = 0.01; seed = 4; seeds = 2; curriculum = false\n}\n",
+        encoding="utf-8",
+    )
+    out = tmp_path / "out"
+    assert main(["train", str(spec), "--task", "Roses", "--steps", "2", "--width", "6", "--out", str(out)]) == 0
+    record = json.loads((out / "record.json").read_text(encoding="utf-8"))
+    expected = {"task": "text", "steps": 2, "batch": 3, "width": 6, "lr": 0.01, "train_length": 12, "curriculum": False}
+    assert {key: record["run"][key] for key in expected} == expected
+    assert [(s["seed"], [row["length"] for row in s["table"]]) for s in record["seeds"]] == [
+        (4, [12, 24]),
+        (5, [12, 24]),
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
