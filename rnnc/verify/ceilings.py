@@ -184,7 +184,9 @@ def _star_free(layers: Layers, target: Target, copies: int) -> Ceiling:
     """N1* under eta_finite: only exponent zero, and only layers over (+, x), are covered by the theorem."""
     found = growth(layers, copies, "word")
     other = next((layer for layer in layers.layers if layer.is_monotone), None)
-    if other is not None:
+    if layers.obstacle:
+        found = Growth(exponent=None, conditions=(_no_obstacle(layers),))
+    elif other is not None:
         condition = Condition(text=f"{other.name} is linear over (+, x)", holds=False, by=other.group.semiring)
         found = Growth(exponent=None, conditions=(*found.conditions, condition))
     elif found.exponent:

@@ -208,6 +208,30 @@ def test_n3k_counts_layers() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("read", "drive", "expected"),
+    [
+        ("re(h')", "x", ["proved", "proved"]),
+        ("re(h)", "x", ["proved", "unknown"]),  # the next copy reads the state before the step
+        ("re(h') + re(h)", "x", ["proved", "unknown"]),
+        ("re(h')", "prev(x)", ["proved", "unknown"]),  # the next copy looks back at the one below
+        ("re(h')", "conv(x, width = 2)", ["proved", "unknown"]),
+    ],
+)
+def test_n3k_counts_copies_that_read_the_same_step(read: str, drive: str, expected: list[str]) -> None:
+    spec = rnnc.parse(f"""
+cell C(d: dim, n: dim) {{
+  input x: real[d]
+  state h: complex[n] = 0
+  h <- polar(1, linear[n](x)) * h + complex(linear[n]({drive}), 0)
+  output y: real[n] = {read}
+  expect {{ not tracks group S(4); not tracks group S(4) with layers = 2 }}
+}}
+""")
+    assert not spec.check().has_errors, [d.message for d in spec.check().items]
+    assert [r.verdict for r in verify(spec, search=False).results] == expected
+
+
 def test_n3_needs_diagonals() -> None:
     body = (
         "let k: unit[n] = l2norm(linear(x)); let j: unit[n] = l2norm(linear(x)); state S: real[n, n] = 0; "
@@ -315,6 +339,8 @@ def test_models_are_cascades_and_attention_adds_no_period(body: str) -> None:
 def test_attention_is_no_state_of_fixed_size() -> None:
     claims = ("not recognizes parity under float32", "not recognizes dyck(1) under float32", "not recognizes parity")
     assert ask_model(f"{TURN}\n    {ATTEND}", *claims) == ["unknown"] * 3
+    parity = ("not recognizes parity", "not recognizes parity under eta_finite")
+    assert ask_model(ATTEND, *parity) == ["proved", "unknown"]
     assert ask_model(ATTEND, "not tracks group S(5) under log_precision") == ["proved_conditional"]
     assert ask_model(ATTEND, "not tracks group S(4) under log_precision") == ["unknown"]
 
