@@ -31,9 +31,10 @@ AUTOMATON = (
 VALUES = ((ONE, ZERO), (ONE, -ONE), (HALF, ZERO), (HALF, -HALF))
 FEW_STATES = 12  # of an automaton whose states are worth a unit each
 MOST_PINNED = 3
-SPANNING = 48  # configurations of a large automaton that are looked at; the closure looks at all
+PRIME = 1_000_003
 
 Component = tuple[int, ...]  # the value for each of the automaton's states
+Configuration = tuple[tuple[int, ...] | None, int]  # the units that are on (None: initially), the automaton's state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +109,11 @@ def _is_loud(cell: CellIR, node: NodeId) -> bool:
     return False
 
 
-def _configurations(dfa: DFA, units: Units) -> list[tuple[tuple[int, ...] | None, int]]:
+def _configurations(dfa: DFA, units: Units) -> list[Configuration]:
     """What may be before a step: nothing read yet (None: the initial state), or the units that are on; and the
     automaton's state.
     """
-    found: list[tuple[tuple[int, ...] | None, int]] = [(None, dfa.start)]
+    found: list[Configuration] = [(None, dfa.start)]
     index = {u: j for j, u in enumerate(units.units)}
     for q in sorted(_reachable(dfa)):
         for a in range(len(dfa.alphabet)):
@@ -121,14 +122,12 @@ def _configurations(dfa: DFA, units: Units) -> list[tuple[tuple[int, ...] | None
     return found
 
 
-def _contexts(dfa: DFA, units: Units) -> list[tuple[tuple[tuple[int, ...] | None, int], int]]:
+def _contexts(dfa: DFA, units: Units) -> list[tuple[Configuration, int]]:
     """Configurations and letters: all configurations before one letter, and one of each state before every letter."""
     configurations = _configurations(dfa, units)
     letters = range(len(dfa.alphabet))
     if len(units.components) > 1:
-        step = max(1, len(configurations) // SPANNING)
-        chosen = configurations[:1] + configurations[1::step]
-        return [(c, a) for c in chosen for a in letters]
+        return [(c, a) for c in _spanning(configurations, len(units.units)) for a in letters]
     first: dict[int, int] = {}
     for k, (_, q) in enumerate(configurations):
         if k:
@@ -136,6 +135,26 @@ def _contexts(dfa: DFA, units: Units) -> list[tuple[tuple[tuple[int, ...] | None
     first.setdefault(dfa.start, 0)
     wanted = {(k, a) for k in (0, *first.values()) for a in letters} | {(k, 0) for k in range(len(configurations))}
     return [(configurations[k], a) for k, a in sorted(wanted)]
+
+
+def _spanning(configurations: list[Configuration], count: int) -> list[Configuration]:
+    """Those whose patterns of units span all: what is affine in the units is right on all if it is right on these."""
+    rows: dict[int, list[int]] = {}  # by pivot, modulo a prime: fewer can only seem to span if it is small
+    kept = []
+    for c in configurations:
+        row = [1, *(0,) * count]
+        for j in c[0] or ():
+            row[j + 1] = 1
+        for pivot, other in rows.items():
+            if row[pivot]:
+                factor = row[pivot]
+                row = [(x - factor * y) % PRIME for x, y in zip(row, other, strict=True)]
+        pivot = next((j for j, x in enumerate(row) if x), None)
+        if pivot is not None:
+            inverse = pow(row[pivot], -1, PRIME)
+            rows[pivot] = [x * inverse % PRIME for x in row]
+            kept.append(c)
+    return kept
 
 
 def _proposal(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import rnnc.spec as specs
 from rnnc.compile import compile as compile_cell
 from rnnc.verify.closure import Closure, close
-from rnnc.verify.languages.dfa import DFA
+from rnnc.verify.languages.dfa import DFA, explore
 from rnnc.verify.machines import float_array, thaw
 from rnnc.verify.witness import Witness, find_witness
 
@@ -45,6 +45,14 @@ S3 = DFA(
     accept=frozenset({0}),
 )
 
+# Products in S5 of a swap and a cycle, on the 120 elements.
+S5 = explore(
+    ("s", "r"),
+    (0, 1, 2, 3, 4),
+    lambda p, a: tuple((1, 0, 2, 3, 4)[i] if a == "s" else (i + 1) % 5 for i in p),
+    lambda p: p == (0, 1, 2, 3, 4),
+)
+
 FOUND = [
     ("deltanet", "DeltaNet", {"reach": 2}, mod(2), "saturation"),
     ("gated_deltanet", "GatedDeltaNet", {"reach": 2}, mod(2), "saturation"),
@@ -58,6 +66,13 @@ FOUND = [
     ("mingru", "MinGRU", {}, FLIP_FLOP, "saturation"),
     ("minlstm", "MinLSTM", {}, FLIP_FLOP, "saturation"),
     ("deltanet", "DeltaOp", {}, mod(2), "attained"),
+    ("deltanet", "DeltaNet", {}, FLIP_FLOP, "saturation"),
+    ("gla", "GLA", {}, FLIP_FLOP, "saturation"),
+    ("mamba", "Mamba", {}, FLIP_FLOP, "saturation"),
+    ("mlstm", "mLSTM", {}, FLIP_FLOP, "saturation"),
+    ("slstm", "sLSTM", {}, mod(3), "saturation"),
+    ("slstm", "sLSTM", {}, TWICE, "saturation"),
+    ("rnn", "RNN", {"rectified": True}, S5, "attained"),
 ]
 
 
