@@ -6,54 +6,24 @@ not discharged is named, never assumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
 
 from rnnc.analysis.forms import BlockLinear, Elementwise
 from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
-from rnnc.verify.growth import Growth, growth
+from rnnc.verify.ceiling import Ceiling, no_obstacle, subject
 from rnnc.verify.layers import Layer, Layers
+from rnnc.verify.periods import period_of_a_letter, periods, star_free
 from rnnc.verify.results import Condition, Precision
 from rnnc.verify.rounding import nondecreasing_in_floats
 from rnnc.verify.target import Target, shown
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
-GRAZZI_1 = "Grazzi et al. 2025, Theorem 1 (for a letter: from its proof)"
-GRAZZI_2 = "Grazzi et al. 2025, Theorem 2 (periods: from its proof)"
-STAR_FREE = "Sarrof et al. 2024 (for a word: from the proof of Grazzi et al. 2025, Theorem 1)"
-FIXED_ANGLES = "derived (docs/ceilings.md); AC0 by Barrington, Compton, Straubing and Thérien 1992"
-METRIC = "Dankowiakowski and Ronca, Metric Automata Theory, Theorem 6"
 METRIC_GATES = "derived in Metric Automata Theory: strict contractions forget under a repeated letter"
 SHAKERINAVA = "Shakerinava et al.: diagonal state space models and groups"
 MERRILL = "Merrill, Petty and Sabharwal 2024"
 FLOAT = "derived: rounding is monotone"
 WEISS = "Weiss et al. 2018; Merrill 2019"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ceiling:
-    """An attempt to show that no weights do what `Target` asks.
-
-    `assuming`: a conjecture it rests on.  `data` is plain JSON: the letter or word that decides, with its period.
-    """
-
-    theorem: str
-    source: str
-    precision: Precision
-    reason: str
-    conditions: tuple[Condition, ...]
-    assuming: str = ""
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def holds(self) -> bool:
-        return all(c.holds for c in self.conditions)
-
-    @property
-    def missing(self) -> Condition | None:
-        return next((c for c in self.conditions if not c.holds), None)
 
 
 def ceilings(layers: Layers, target: Target, copies: int, precision: Precision) -> Iterator[Ceiling]:
@@ -66,11 +36,11 @@ def ceilings(layers: Layers, target: Target, copies: int, precision: Precision) 
         return
     match precision:
         case "finite_precision":
-            yield from _periods(layers, target, copies)
+            yield from periods(layers, target, copies)
             if target.group is not None:
                 yield _abelian_series(layers, target, copies)
         case "eta_finite":
-            yield _star_free(layers, target, copies)
+            yield star_free(layers, target, copies)
             yield _forgetting(layers, target, copies)
         case "log_precision":
             yield _threshold_circuits(layers, target)
@@ -78,123 +48,6 @@ def ceilings(layers: Layers, target: Target, copies: int, precision: Precision) 
             return
         case _:
             yield _monotone_floats(layers, target, precision)
-
-
-# ---------------------------------------------------------------- N1, N1*, N2: periods
-
-
-def _periods(layers: Layers, target: Target, copies: int) -> Iterator[Ceiling]:
-    by_letter = growth(layers, copies, "letter")
-    yield _letter_period(target, by_letter)
-    if target.letter_beyond(by_letter.exponent or 0) is None or by_letter.exponent is None:
-        yield _word_period(target, growth(layers, copies, "word"), "finite_precision")
-    by_length = growth(layers, copies, "long")
-    if by_length.turned:
-        yield _fixed_angles(target, by_length)
-
-
-def _letter_period(target: Target, found: Growth) -> Ceiling:
-    e = found.exponent or 0
-    letter, p, condition = _period_of_a_letter(target, e)
-    limit = "no period" if e == 0 else f"a period that divides {2**e}"
-    return Ceiling(
-        theorem="N1" if e == 0 else "N2",
-        source=GRAZZI_1 if e == 0 else GRAZZI_2,
-        precision="finite_precision",
-        reason=f"repeating `{shown((letter,))}` leaves {limit} in the states, and {_subject(target)} needs period {p}"
-        if condition.holds
-        else f"no repeated letter rules {_subject(target)} out",
-        conditions=(*found.conditions, condition),
-        data={"exponent": found.exponent, "letter": letter, "period": p},
-    )
-
-
-def _period_of_a_letter(target: Target, e: int) -> tuple[str, int, Condition]:
-    """A letter whose period does not divide 2^e, its period, and whether there is one."""
-    beyond = target.letter_beyond(e)
-    letter, p = beyond or ("", 1)
-    some = "a period above 1" if e == 0 else f"a period that does not divide {2**e}"
-    have = f"all periods of letters divide {2**e}" if beyond is None else f"`{shown((letter,))}` has period {p}"
-    text = f"{_subject(target)} gives some letter {some}"
-    return letter, p, Condition(text=text, holds=beyond is not None, by=have)
-
-
-def _word_period(target: Target, found: Growth, precision: Precision) -> Ceiling:
-    e = found.exponent or 0
-    beyond = target.word_beyond(e) if found.exponent is not None else None
-    word, p = beyond or ((), 1)
-    text = f"{_subject(target)} is not star-free" if e == 0 else f"a word has a period that does not divide {2**e}"
-    have = f"`{shown(word)}`, repeated, has period {p}" if beyond else _why_no_word(target, e)
-    return Ceiling(
-        theorem="N1*" if e == 0 else "N2",
-        source=STAR_FREE if precision == "finite_precision" and e == 0 else METRIC if e == 0 else GRAZZI_2,
-        precision=precision,
-        reason=f"repeating `{shown(word)}` leaves period {2**e} in the states, and {_subject(target)} needs {p}"
-        if beyond
-        else f"no repeated word rules {_subject(target)} out",
-        conditions=(*found.conditions, Condition(text=text, holds=beyond is not None, by=have)),
-        data={"exponent": found.exponent, "word": list(word), "period": p},
-    )
-
-
-def _fixed_angles(target: Target, found: Growth) -> Ceiling:
-    """N7: fixed angles give no period to a word that some words of all suitable lengths act as."""
-    e = found.exponent or 0
-    beyond = target.lasting_word_beyond(e) if found.exponent is not None else None
-    word, p, s = beyond or ((), 1, 1)
-    lengths = "every length" if s == 1 else f"every length that {s} divides"
-    acts = f"of {lengths} there are words that act as `{shown(word)}`"
-    return Ceiling(
-        theorem="N7",
-        source=FIXED_ANGLES,
-        precision="finite_precision",
-        reason=f"{acts}; repeated, those whose length suits the fixed angles leave "
-        f"{'no period' if e == 0 else f'a period that divides {2**e}'} in the states, and {_subject(target)} needs {p}"
-        if beyond
-        else f"{_subject(target)} is within reach of fixed angles",
-        conditions=(
-            *found.conditions,
-            Condition(
-                text=f"{_subject(target)} is not in AC0"
-                if e == 0
-                else f"some word of {_subject(target)} has a period that does not divide {2**e} at all lengths",
-                holds=beyond is not None,
-                by=f"{acts}, which, repeated, has period {p}" if beyond else _why_not_lasting(target, e),
-            ),
-        ),
-        data={"exponent": found.exponent, "word": list(word), "period": p, "lengths": s},
-    )
-
-
-def _why_not_lasting(target: Target, e: int) -> str:
-    if target.facts is None or target.facts.lasting is None:
-        why = target.facts.why_unknown if target.facts is not None else "the automaton is too large"
-        return f"its words of each length are not known: {why or 'too many'}"
-    return f"what its words do at all lengths has {'no period' if e == 0 else f'periods that divide {2**e} only'}"
-
-
-def _why_no_word(target: Target, e: int) -> str:
-    if target.facts is None or target.facts.monoid is None:
-        why = target.facts.why_unknown if target.facts is not None else "the automaton is too large"
-        return f"the periods of its words are not known: {why}"
-    return "its transition monoid is aperiodic" if e == 0 else f"all periods of words divide {2**e}"
-
-
-def _star_free(layers: Layers, target: Target, copies: int) -> Ceiling:
-    """N1* under eta_finite: only exponent zero, and only layers over (+, x), are covered by the theorem."""
-    found = growth(layers, copies, "word")
-    other = next((layer for layer in layers.layers if layer.is_monotone), None)
-    if layers.obstacle:
-        found = Growth(exponent=None, conditions=(_no_obstacle(layers),))
-    elif other is not None:
-        condition = Condition(text=f"{other.name} is linear over (+, x)", holds=False, by=other.group.semiring)
-        found = Growth(exponent=None, conditions=(*found.conditions, condition))
-    elif found.exponent:
-        condition = Condition(
-            text="all products of transitions have real eigenvalues >= 0", holds=False, by="some may be negative"
-        )
-        found = Growth(exponent=None, conditions=(*found.conditions, condition))
-    return _word_period(target, found, "eta_finite")
 
 
 # ---------------------------------------------------------------- eta_finite: gates that are reached only in the limit
@@ -208,7 +61,7 @@ def _forgetting(layers: Layers, target: Target, copies: int) -> Ceiling:
     """Every transition shrinks strictly: repeating a letter leads all states to one point, so from some length on into
     one component.
     """
-    conditions = [_no_obstacle(layers)]
+    conditions = [no_obstacle(layers)]
     for layer in layers.layers:
         norm = layer.spectrum.norm
         strict = norm is not None and norm.hi is not None and (norm.hi < 1 or (norm.hi == 1 and norm.hi_open))
@@ -224,7 +77,7 @@ def _forgetting(layers: Layers, target: Target, copies: int) -> Ceiling:
         by = f"`{jump.name or jump.op}` need not be" if jump is not None else "so are all operations on varying values"
         conditions.append(Condition(text="what layers pass on is continuous", holds=jump is None, by=by))
     letter = target.lasting_letter()
-    text = f"some letter of {_subject(target)}, however often repeated, keeps two states apart"
+    text = f"some letter of {subject(target)}, however often repeated, keeps two states apart"
     name = shown((letter or "",))
     have = f"the letter `{name}` does" if letter is not None else "every letter, repeated, leads to one state"
     conditions.append(Condition(text=text, holds=letter is not None, by=have))
@@ -258,7 +111,7 @@ def _abelian_series(layers: Layers, target: Target, copies: int) -> Ceiling:
     group = target.group
     assert group is not None
     depth = layers.depth * copies
-    conditions = [_no_obstacle(layers), *(_diagonal(layer) for layer in layers.layers)]
+    conditions = [no_obstacle(layers), *(_diagonal(layer) for layer in layers.layers)]
     conditions.append(_old_states(layers, copies))
     if group.derived_length is None:
         have, beyond = f"{group.shown} is not solvable", True
@@ -266,9 +119,9 @@ def _abelian_series(layers: Layers, target: Target, copies: int) -> Ceiling:
         beyond = group.derived_length > depth
         have = f"the derived series of {group.shown} has length {group.derived_length}"
     text = (
-        f"the group of {_subject(target)} is not abelian"
+        f"the group of {subject(target)} is not abelian"
         if depth == 1
-        else f"the group of {_subject(target)} has no subnormal series of length {depth} with abelian factors"
+        else f"the group of {subject(target)} has no subnormal series of length {depth} with abelian factors"
     )
     conditions.append(Condition(text=text, holds=beyond, by=have))
     return Ceiling(
@@ -340,14 +193,14 @@ def _threshold_circuits(layers: Layers, target: Target) -> Ceiling:
         conditions.append(Condition(text=text, holds=True, by="Merrill and Sabharwal 2023"))
     for layer in layers.layers:
         conditions.append(_circuit(layer))
-    text = f"the word problem of {_subject(target)} is complete for NC1: a group in its monoid is not solvable"
+    text = f"the word problem of {subject(target)} is complete for NC1: a group in its monoid is not solvable"
     have = {True: "all its groups are solvable", False: "not solvable", None: "not known"}[target.solvable]
     conditions.append(Condition(text=text, holds=target.solvable is False, by=have))
     return Ceiling(
         theorem="N4",
         source=MERRILL,
         precision="log_precision",
-        reason=f"such layers are in TC0 at log precision, and {_subject(target)} is complete for NC1",
+        reason=f"such layers are in TC0 at log precision, and {subject(target)} is complete for NC1",
         conditions=tuple(conditions),
         assuming="TC0 != NC1",
     )
@@ -371,10 +224,10 @@ def _circuit(layer: Layer) -> Condition:
 
 
 def _monotone_floats(layers: Layers, target: Target, precision: Precision) -> Ceiling:
-    conditions = [_no_obstacle(layers)]
+    conditions = [no_obstacle(layers)]
     for layer in layers.layers:
         conditions.append(_monotone(layers, layer))
-    letter, _, condition = _period_of_a_letter(target, 0)
+    letter, _, condition = period_of_a_letter(target, 0)
     maps = "each number goes through a nondecreasing map of finitely many floats"
     return Ceiling(
         theorem="N5",
@@ -403,18 +256,18 @@ def _monotone(layers: Layers, layer: Layer) -> Condition:
 
 
 def _finite_state(layers: Layers, target: Target, precision: Precision) -> Ceiling:
-    condition = Condition(text=f"{_subject(target)} is not regular", holds=True, by=_why_not_regular(target))
+    condition = Condition(text=f"{subject(target)} is not regular", holds=True, by=_why_not_regular(target))
     return Ceiling(
         theorem="N6",
         source="a state of finitely many floats takes finitely many values",
         precision=precision,
-        reason=f"finitely many values of the states make a finite automaton, and {_subject(target)} has none",
-        conditions=(_no_obstacle(layers), condition),
+        reason=f"finitely many values of the states make a finite automaton, and {subject(target)} has none",
+        conditions=(no_obstacle(layers), condition),
     )
 
 
 def _squashed(layers: Layers, target: Target) -> Ceiling:
-    conditions = [_no_obstacle(layers)]
+    conditions = [no_obstacle(layers)]
     for layer in layers.layers:
         conditions.append(
             Condition(
@@ -423,25 +276,15 @@ def _squashed(layers: Layers, target: Target) -> Ceiling:
                 by=layer.spectrum.why("stability"),
             )
         )
-    conditions.append(Condition(text=f"{_subject(target)} is not regular", holds=True, by=_why_not_regular(target)))
+    conditions.append(Condition(text=f"{subject(target)} is not regular", holds=True, by=_why_not_regular(target)))
     return Ceiling(
         theorem="N6",
         source=WEISS,
         precision="finite_precision",
-        reason=f"bounded states of finite precision take finitely many values, and {_subject(target)} is not regular",
+        reason=f"bounded states of finite precision take finitely many values, and {subject(target)} is not regular",
         conditions=tuple(conditions),
     )
 
 
 def _why_not_regular(target: Target) -> str:
     return getattr(target.task, "why_not_regular", "")
-
-
-def _no_obstacle(layers: Layers) -> Condition:
-    text = "the cell is a recurrence over its own states"
-    return Condition(text=text, holds=not layers.obstacle, by=layers.obstacle or "recurrence analysis")
-
-
-def _subject(target: Target) -> str:
-    """`parity`, or the group."""
-    return f"`{target.task.name}`"

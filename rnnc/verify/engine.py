@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from rnnc.diagnostics import Span
 from rnnc.frontend import ast
 from rnnc.ir.graph import CellIR
-from rnnc.verify.ceilings import Ceiling, ceilings
+from rnnc.verify.ceiling import Ceiling
+from rnnc.verify.ceilings import ceilings
 from rnnc.verify.claims import Unclear, precision_of, target_of, text_of
 from rnnc.verify.layers import Layer
 from rnnc.verify.results import ClaimResult, Condition, Evidence, Precision
