@@ -27,10 +27,11 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The cell that claims are made of; `dims` are those bound from outside."""
+    """The cell that claims are made of; `dims` are those bound from outside, `fixed` parameters that have a value."""
 
     cell: CellIR
     dims: Mapping[str, int] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def layers(self) -> Layers:
@@ -42,7 +43,7 @@ class Subject:
         return dims_for(self.cell, self.dims)
 
     def prober(self, cell: CellIR | None = None) -> Prober | None:
-        return None if self.sizes is None else Prober(cell or self.cell, self.sizes)
+        return None if self.sizes is None else Prober(cell or self.cell, self.sizes, self.fixed)
 
     def layer_of(self, state: str) -> Layer:
         return next(x for x in self.layers.layers if state in x.group.states)

@@ -81,11 +81,15 @@ def _plain(value: Array) -> Any:
 
 
 class Prober:
-    """Points of one cell, and the cell's values there; the same seed gives the same points."""
+    """Points of one cell, and the cell's values there; the same seed gives the same points.
 
-    def __init__(self, cell: CellIR, dims: Mapping[str, int]) -> None:
+    `fixed` are values of parameters that are not drawn.
+    """
+
+    def __init__(self, cell: CellIR, dims: Mapping[str, int], fixed: Mapping[str, Array] | None = None) -> None:
         self.cell = inline_calls(cell)
         self.dims = dict(dims)
+        self.fixed = dict(fixed or {})
         self.rng = np.random.default_rng(0)
         self.flat, self.buffers = unfold_time(self.cell)
 
@@ -100,9 +104,9 @@ class Prober:
 
     def _params(self, scale: float) -> dict[str, Array]:
         drawn = init_params(self.cell, self.dims, self.rng)
-        if scale == 0.0:
-            return drawn
-        return {k: scale * _like(self.rng, v) for k, v in drawn.items()}
+        if scale != 0.0:
+            drawn = {k: scale * _like(self.rng, v) for k, v in drawn.items()}
+        return drawn | self.fixed
 
     def states(self, names: tuple[str, ...], batch: int, scale: float = 1.0) -> dict[str, Array]:
         """Random values of some states."""

@@ -31,17 +31,32 @@ EPS = float(np.finfo(np.float32).eps)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """The tensors of a file; `about` is what a training run says of itself, empty for a plain state dict."""
+    """The tensors of a file.
+
+    `about` is what a training run says of itself, or the sizes of a saved witness; empty for a plain state dict.
+    `letters` are those of a saved witness: letter -> input -> its value.
+    """
 
     path: Path
     tensors: Mapping[str, Array]
     about: Mapping[str, Any] = field(default_factory=dict)
+    letters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def hyper(self) -> dict[str, Any]:
         """The hyperparameters and dims of the run."""
         given = {**self.about.get("hyperparameters", {}), **self.about.get("dims", {})}
         return {k: Fraction(v) if isinstance(v, str) else v for k, v in given.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """One value of each input a letter: `tables[input]` is [letters, ...]."""
+
+    tables: Mapping[str, Array]
+
+    def __getitem__(self, letters: Array) -> dict[str, Array]:
+        return {name: table[letters] for name, table in self.tables.items()}
 
 
 def weights_error(message: str, help: str = "") -> SpecError:
@@ -54,12 +69,16 @@ def read_weights(path: Path) -> Weights:
 
     try:
         with safe_open(path, framework="np") as file:
-            about = json.loads((file.metadata() or {}).get("rnnc", "{}")).get("identity", {})
+            told = file.metadata() or {}
+            about = json.loads(told.get("rnnc", "{}")).get("identity", {})
+            letters = json.loads(told.get("letters", "{}"))
+            dims = json.loads(told.get("dims", "{}"))
             names = [n for n in file.keys() if not n.startswith("optimizer/")]  # noqa: SIM118
             tensors = {name: np.asarray(file.get_tensor(name)) for name in names}
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise weights_error(f"{path} is not a file of weights: {error}", "give a .safetensors file") from None
-    return Weights(path=path, tensors=tensors, about=about)
+    about = {"dims": dims} if not about and isinstance(dims, dict) else about
+    return Weights(path=path, tensors=tensors, about=about, letters=letters)
 
 
 def layer_prefixes(cell: CellIR, weights: Weights) -> list[str]:
@@ -147,6 +166,7 @@ class Model:
         self.layers = tuple(layers)
         self.prefixes = tuple(prefixes)
         self.tensors = weights.tensors
+        self.told = weights.letters
         match = re.fullmatch(r"(.*)blocks\.\d+\.layer\.", prefixes[0])
         self.root = match[1] if match else ""
         self.wrapped = match is not None
@@ -157,16 +177,43 @@ class Model:
     def has_readout(self) -> bool:
         return self.wrapped and f"{self.root}readout.weight" in self.tensors
 
-    def letters(self, alphabet: Sequence[str], option: str | None) -> Array:
+    def letters(self, alphabet: Sequence[str], option: str | None) -> Array | Rows:
         """One row of inputs for each letter.  Raises Unclear where the file and the cell say none."""
-        cell = self.layers[0].cell
-        if not self.wrapped and len(cell.inputs) != 1:
-            raise Unclear(f"values of {len(cell.inputs)} inputs for each letter (only cells with one input are asked)")
-        table, rows = self._table(option)
+        if self.wrapped:
+            return self._chosen(alphabet, *self._table(option))
+        inputs = self.layers[0].cell.inputs
+        if not option and all(set(self.told.get(a, ())) == {i.name for i in inputs} for a in alphabet):
+            rows = {i.name: np.stack([np.asarray(self.told[a][i.name]) for a in alphabet]) for i in inputs}
+            return Rows(tables={name: self._fitting(name, row) for name, row in rows.items()})
+        if len(inputs) == 1:
+            name = inputs[0].name
+            return Rows(tables={name: self._fitting(name, self._chosen(alphabet, *self._table(option)))})
+        pairs = [part.partition("=") for part in (option or "").split(",")]
+        named = {name.strip(): tensor.strip() for name, _, tensor in pairs}
+        missing = next((i.name for i in inputs if i.name not in named), None)
+        if missing is not None:
+            names = ",".join(f"{i.name}=TENSOR" for i in inputs)
+            raise Unclear(f"values of `{missing}` for each letter (--letters {names} names tensors, a row a letter)")
+        tables = {i.name: self._tensor(named[i.name]) for i in inputs}
+        return Rows(tables={name: self._fitting(name, self._chosen(alphabet, t, {})) for name, t in tables.items()})
+
+    def _chosen(self, alphabet: Sequence[str], table: Array, rows: Mapping[str, int]) -> Array:
         chosen = [rows.get(letter, i) for i, letter in enumerate(alphabet)]
         if max(chosen, default=0) >= len(table):
             raise Unclear(f"a value for each of {len(alphabet)} letters: there are {len(table)}")
         return table[chosen]
+
+    def _fitting(self, name: str, rows: Array) -> Array:
+        node = next(i.node for i in self.layers[0].cell.inputs if i.name == name)
+        shape = self.layers[0].shape(node)
+        if rows.shape[1:] != shape:
+            raise weights_error(f"--letters: a row for `{name}` has shape {list(rows.shape[1:])}, not {list(shape)}")
+        return rows
+
+    def _tensor(self, name: str) -> Array:
+        if name not in self.tensors or self.tensors[name].ndim < 1:
+            raise weights_error(f"--letters: the file has no tensor `{name}`")
+        return self.tensors[name]
 
     def _table(self, option: str | None) -> tuple[Array, dict[str, int]]:
         """All rows that letters can be, and the row of each letter that the option names."""
@@ -177,9 +224,7 @@ class Model:
                 raise weights_error(f"--letters {option}: write the name of a tensor, or a=0,b=1")
             rows = {name.strip(): int(value) for name, _, value in pairs}
         elif option:
-            if option not in self.tensors or self.tensors[option].ndim < 1:
-                raise weights_error(f"--letters: the file has no tensor `{option}`")
-            return self.tensors[option], {}
+            return self._tensor(option), {}
         if self.wrapped:
             if f"{self.root}embed.bias" in self.tensors:
                 raise Unclear("an embedding of letters: the model reads real numbers (--letters TENSOR names one)")
@@ -205,14 +250,14 @@ class Model:
     def start(self, batch: int) -> States:
         return tuple(layer.start(batch) for layer in self.layers)
 
-    def step(self, states: States, x: Array) -> tuple[States, Array]:
-        """States after one step of inputs x [B, ...], and what comes out: the readout's class [B], or the output."""
+    def step(self, states: States, x: Any) -> tuple[States, Array]:
+        """States after a step of some rows of `letters`, and what comes out: the readout's class [B], or the output."""
         after: list[dict[str, Array]] = []
         with np.errstate(all="ignore"):
             h = x
             for layer, prefix, state in zip(self.layers, self.prefixes, states, strict=True):
                 if not self.wrapped:
-                    new, out = layer.step(state, {layer.cell.inputs[0].name: x})
+                    new, out = layer.step(state, x)
                     return (new,), out
                 block = prefix.removesuffix("layer.")
                 inner = self._linear(f"{block}into", self._norm(f"{block}norm", h))

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rnnc.spec import Spec
 
 Array = Any
-MOST_NUMBERS = 100_000  # of weights that are put into a cell as exact numbers
+MOST_NUMBERS = 30_000  # of weights that are put into a cell as exact numbers; the largest stay parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +123,9 @@ class _Asked:
     letters: str | None
 
     @cached_property
-    def bound(self) -> list[CellIR | None]:
-        """The cell of each layer with its weights in place of parameters."""
-        return [bind(self.cell, self.dims, p) for p in self.params]
+    def bound(self) -> list[Subject]:
+        """The cell of each layer with its weights in place of parameters; those that stay have their values."""
+        return [bound_subject(self.cell, self.dims, p) for p in self.params]
 
     def result(self, claim: ast.Claim) -> ClaimResult:
         text, line = text_of(self.spec, claim), claim.span.line
@@ -148,12 +148,7 @@ class _Asked:
         """Of every layer: the first that is not proved decides."""
         found = unknown("a layer")
         for i, bound in enumerate(self.bound):
-            if bound is None:  # what holds for all weights holds for these; what is refuted is so for others, perhaps
-                found = answer(Subject(cell=self.cell, dims=self.dims), claim)
-                if found.verdict == "refuted":
-                    found = unknown(f"weights of at most {MOST_NUMBERS} numbers: other weights refute it")
-            else:
-                found = answer(Subject(cell=bound, dims=self.dims), claim)
+            found = answer(bound, claim)
             if found.verdict != "proved":
                 where = f" (layer {i})" if len(self.params) > 1 else ""
                 return replace(found, reason=found.reason + where)
@@ -185,11 +180,10 @@ class _Asked:
 
     def spectra(self, layer: int) -> list[dict[str, Any]]:
         bound = self.bound[layer]
-        cell = self.cell if bound is None else bound
-        recurrence = analyse_recurrence(cell)
+        recurrence = analyse_recurrence(bound.cell)
         found = []
         for group in recurrence.groups:
-            row: dict[str, Any] = {"layer": layer, "states": list(group.states), "exact_weights": bound is not None}
+            row: dict[str, Any] = {"layer": layer, "states": list(group.states), "exact_weights": not bound.fixed}
             if group.kind == "nonlinear" or group.semiring != "plus_times":
                 found.append({**row, "proved": None, "sampled": None})
                 continue
@@ -232,17 +226,23 @@ def _spectrum_line(row: Mapping[str, Any], several: bool) -> str:
 # ---------------------------------------------------------------- weights in place of parameters
 
 
-def bind(cell: CellIR, dims: Mapping[str, int], params: Mapping[str, Array]) -> CellIR | None:
-    """The cell with these weights as exact constants and these sizes; None where they are too many numbers.
+def bound_subject(cell: CellIR, dims: Mapping[str, int], params: Mapping[str, Array]) -> Subject:
+    """The cell with these weights, as far as they are bound: what is proved of it holds for the rest of them, too."""
+    chosen: dict[str, Array] = {}
+    for name, value in sorted(params.items(), key=lambda item: int(np.size(item[1]))):
+        if sum(map(np.size, chosen.values())) + np.size(value) <= MOST_NUMBERS and np.isfinite(value).all():
+            chosen[name] = value
+    rest = {name: np.asarray(value) for name, value in params.items() if name not in chosen}
+    return Subject(cell=bind(cell, dims, chosen), dims=dims, fixed=rest)
+
+
+def bind(cell: CellIR, dims: Mapping[str, int], params: Mapping[str, Array]) -> CellIR:
+    """The cell with these weights as exact constants and these sizes; parameters that are not given stay.
 
     before: y = einsum("oi,i->o", param W, x)      -->  after: y = einsum("oi,i->o", const ((1/2, ...), ...), x)
     """
-    if sum(np.size(v) for v in params.values()) > MOST_NUMBERS or not all(
-        np.isfinite(v).all() for v in params.values()
-    ):
-        return None
     flat = inline_calls(cell)
-    values = {p.node: params[p.name] for p in flat.params}
+    values = {p.node: params[p.name] for p in flat.params if p.name in params}
 
     def rule(b: Builder, node: Node, args: tuple[NodeId, ...]) -> NodeId | None:
         attrs = {k: substitute_dims(v, dims) for k, v in node.attrs}
@@ -255,7 +255,7 @@ def bind(cell: CellIR, dims: Mapping[str, int], params: Mapping[str, Array]) -> 
         parts = [_const(b, part, real, "") for part in (values[node.id].real, values[node.id].imag)]
         return b.add("complex", *parts, name=node.name)
 
-    bare = replace(flat, params=())
+    bare = replace(flat, params=tuple(p for p in flat.params if p.name not in params))
     return rebuild(bare, rule)[0]
 
 

@@ -13,7 +13,7 @@ from rnnc.exact import NotExact
 from rnnc.verify.closure import Closure, Conflict, close_machine, equivalent_states
 from rnnc.verify.languages.dfa import DFA, Word, distinguishing
 from rnnc.verify.results import ClaimResult, Evidence
-from rnnc.verify.trained import Model, States, flat_rows
+from rnnc.verify.trained import Model, Rows, States, flat_rows
 
 Array = Any
 CLOSURE_STATES = 200  # a set of states that words stay in is small, or not found at all
@@ -37,7 +37,7 @@ class Searched:
     same: tuple[Word, Word, Word] | None = None
 
 
-def examine(model: Model, inputs: Array, dfa: DFA, *, by_state: bool, negated: bool) -> ClaimResult:
+def examine(model: Model, inputs: Array | Rows, dfa: DFA, *, by_state: bool, negated: bool) -> ClaimResult:
     """`inputs` [letters, ...] in the order of the automaton's alphabet; `by_state`: its states are to be told apart,
     not acceptance alone.
     """
@@ -113,7 +113,7 @@ def shown(word: Sequence[str]) -> str:
 class _Machine:
     """A model as `close_machine` takes it: a state is its bytes."""
 
-    def __init__(self, model: Model, inputs: Array, alphabet: tuple[str, ...]) -> None:
+    def __init__(self, model: Model, inputs: Array | Rows, alphabet: tuple[str, ...]) -> None:
         self.model, self.inputs, self.letters = model, inputs, alphabet
         self.states: dict[bytes, States] = {}
 
@@ -138,7 +138,7 @@ class _Machine:
         return False
 
 
-def _close(model: Model, inputs: Array, dfa: DFA) -> Closure | Conflict:
+def _close(model: Model, inputs: Array | Rows, dfa: DFA) -> Closure | Conflict:
     return close_machine(_Machine(model, inputs, dfa.alphabet), dfa, CLOSURE_STATES, "float32")
 
 
@@ -161,7 +161,7 @@ class _Level:
         return tuple(reversed(letters))
 
 
-def _levels(model: Model, inputs: Array, dfa: DFA) -> Iterator[tuple[_Level, Array]]:
+def _levels(model: Model, inputs: Array | Rows, dfa: DFA) -> Iterator[tuple[_Level, Array]]:
     """Words of 1, 2, ... letters, and what comes out after the last one."""
     k = len(dfa.alphabet)
     delta = np.array(dfa.delta)
@@ -176,7 +176,7 @@ def _levels(model: Model, inputs: Array, dfa: DFA) -> Iterator[tuple[_Level, Arr
         yield level, out
 
 
-def _search(model: Model, inputs: Array, dfa: DFA, by_state: bool) -> Searched:
+def _search(model: Model, inputs: Array | Rows, dfa: DFA, by_state: bool) -> Searched:
     """Equal states of words that differ for the language; and where the own readout is wrong, if there is one."""
     classes = np.array(equivalent_states(dfa))
     wanted = classes if by_state else np.isin(np.arange(len(dfa.states)), list(dfa.accept)).astype(int)
@@ -215,7 +215,7 @@ def _meaning(classes: Array, truth: Array) -> Array:
     return np.where(counts.any(axis=1), counts.argmax(axis=1), -1)
 
 
-def _long(model: Model, inputs: Array, dfa: DFA, wanted: Array, meaning: Array) -> Word | None:
+def _long(model: Model, inputs: Array | Rows, dfa: DFA, wanted: Array, meaning: Array) -> Word | None:
     """The shortest prefix of some long words that the readout misjudges: one letter alone, and random ones."""
     k = len(dfa.alphabet)
     rng = np.random.default_rng(0)

@@ -130,7 +130,6 @@ def test_a_bound_cell_is_the_same_function(name, cell, sizes):
     x = rng.normal(size=(2, 5, dims["d"])).astype(np.float32)
     want, _ = run(ir, dims, params, {"x": x})
     bound = bind(ir, dims, params)
-    assert bound is not None
     assert bound.params == ()
     got, _ = run(bound, dims, {}, {"x": x})
     layer = Layer(ir, dims, params)
@@ -222,3 +221,54 @@ def test_the_command(tmp_path, capsys):
     assert main(["verify", str(spec), "--weights", str(path)]) == 1
     assert "eigenvalues proved in" in capsys.readouterr().out
     assert main(["verify", str(spec), "--letters", "a=0"]) == 2
+
+
+INPUTS = """cell Inputs() {
+  input a: real in [-1, 1]
+  input b: real
+  state h: real = 0
+  h <- a * h + b
+  output y: real = h'
+  expect { recognizes parity }
+}
+"""
+
+
+def test_letters_of_several_inputs(tmp_path):
+    spec = rnnc.parse(INPUTS)
+    path = saved(tmp_path / "w.safetensors", la=[1, -1], lb=[0, 1], wide=[[1, 2], [3, 4]])
+    named = verify_weights(spec, path=path, letters="a=la, b=lb").results[0]
+    assert named.verdict == "proved"
+    missing = verify_weights(spec, path=path, letters="a=la").results[0]
+    assert missing.verdict == "unknown"
+    assert "`b`" in missing.reason
+    for wrong in ("a=la,b=nothing", "a=la,b=wide"):
+        with pytest.raises(SpecError, match="E0505"):
+            verify_weights(spec, path=path, letters=wrong)
+
+
+def test_a_saved_witness_says_its_letters_and_sizes(tmp_path):
+    from rnnc.verify.claims import target_of
+    from rnnc.verify.witness import find_witness
+
+    spec = rnnc.parse(TOGGLE.replace("cell Toggle(d: dim)", "cell Toggle(d: dim, n: dim)"))
+    cell = spec.lower("Toggle")
+    dfa = target_of(spec, cell.expect[0]).dfa
+    witness = find_witness(cell, dfa, dims={"n": 3})
+    path = tmp_path / "witness.safetensors"
+    witness.to_safetensors(path)
+    found = verify_weights(spec, path=path)
+    assert {r.claim: r.verdict for r in found.results}["recognizes parity"] == "proved"
+
+
+def test_the_largest_weights_stay_parameters(tmp_path, monkeypatch):
+    """With their own values in samples: these refute, and others do not."""
+    from rnnc.verify import weights
+
+    monkeypatch.setattr(weights, "MOST_NUMBERS", 3)
+    small = saved(tmp_path / "s.safetensors", w=[0.5] * 4, h_linear_weight=np.ones((4, 2)), h_linear_bias=np.ones(4))
+    found = {r.claim: r.verdict for r in verify_weights(rnnc.parse(FIXED), path=small).results}
+    assert found == {"norm(A) <= 1": "unknown", "eigenvalues(A) in (0, 1)": "unknown"}
+    large = saved(tmp_path / "l.safetensors", w=[1.5] * 4, h_linear_weight=np.ones((4, 2)), h_linear_bias=np.ones(4))
+    found = {r.claim: r.verdict for r in verify_weights(rnnc.parse(FIXED), path=large).results}
+    assert found == {"norm(A) <= 1": "refuted", "eigenvalues(A) in (0, 1)": "refuted"}
