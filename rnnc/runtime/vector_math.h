@@ -45,7 +45,8 @@ typedef int32_t W;
 #define SMALLEST_NORMAL 0x1p-126f
 #endif
 
-typedef T V __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+typedef T V __attribute__((vector_size(VECTOR_BYTES)));
+typedef T Unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
 typedef W M __attribute__((vector_size(VECTOR_BYTES)));
 #define LANES ((int)(VECTOR_BYTES / sizeof(T)))
 #define INLINE static inline __attribute__((always_inline, unused))
@@ -57,12 +58,12 @@ INLINE V pick(M c, V a, V b) { return (V)((c & (M)a) | (~c & (M)b)); }
 /* Memory: n of the lanes, the others are zero. */
 INLINE V load(const T *p, int n) {
   V x = {0};
-  if (n == LANES) memcpy(&x, p, sizeof x);
-  else memcpy(&x, p, (size_t)n * sizeof(T));
+  if (n == LANES) return *(const Unaligned *)p;
+  memcpy(&x, p, (size_t)n * sizeof(T));
   return x;
 }
 INLINE void store(T *p, V x, int n) {
-  if (n == LANES) memcpy(p, &x, sizeof x);
+  if (n == LANES) *(Unaligned *)p = x;
   else memcpy(p, &x, (size_t)n * sizeof(T));
 }
 /* One part of n complex numbers. */
@@ -256,40 +257,43 @@ INLINE V v_cos(V x) { return all_below(x, 8192) ? circular(x, 1) : v_libm_cos(x)
 
 #define PANEL (2 * LANES) /* columns of a panel: the matrix is [panels, k, PANEL], its last panel filled with zeros */
 
-/* out[r][j] (+)= sum_k in[r][k] m[k][j] for R rows, k < depth, j < width; rows of `out` are whole vectors. */
-INLINE void product_rows(int R, T *const *in, int64_t depth, const T *m, T *const *out, int64_t width, int add) {
-  for (int64_t j = 0; j < width; j += PANEL, m += depth * PANEL) {
-    const int two = j + LANES < width;
-    V a[8], b[8];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      a[r] = add ? load(out[r] + j, LANES) : splat(0);
-      b[r] = add && two ? load(out[r] + j + LANES, LANES) : splat(0);
-    }
-    for (int64_t k = 0; k < depth; k++) {
-      const V p = load(m + k * PANEL, LANES), q = load(m + k * PANEL + LANES, LANES);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; r++) {
-        a[r] += in[r][k] * p;
-        b[r] += in[r][k] * q;
-      }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      store(out[r] + j, a[r], LANES);
-      if (two) store(out[r] + j + LANES, b[r], LANES);
-    }
+/* out[r][j] (+)= sum_k in[r][k] m[k][j] for R rows, k < depth, j < width; rows of `out` are whole vectors.  R is a
+ * literal, so that the sums stay in registers. */
+#define PRODUCT_ROWS(R) \
+  static __attribute__((unused)) void product_##R( \
+      T *const *in, int64_t depth, const T *m, T *const *out, int64_t width, int add) { \
+    const T *x[R]; \
+    for (int r = 0; r < R; r++) x[r] = in[r]; \
+    for (int64_t j = 0; j < width; j += PANEL, m += depth * PANEL) { \
+      const int two = j + LANES < width; \
+      V a[R], b[R]; \
+      _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) { \
+        a[r] = add ? load(out[r] + j, LANES) : splat(0); \
+        b[r] = add && two ? load(out[r] + j + LANES, LANES) : splat(0); \
+      } \
+      for (int64_t k = 0; k < depth; k++) { \
+        const V p = load(m + k * PANEL, LANES), q = load(m + k * PANEL + LANES, LANES); \
+        _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) { \
+          a[r] += x[r][k] * p; \
+          b[r] += x[r][k] * q; \
+        } \
+      } \
+      _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) { \
+        store(out[r] + j, a[r], LANES); \
+        if (two) store(out[r] + j + LANES, b[r], LANES); \
+      } \
+    } \
   }
-}
+PRODUCT_ROWS(8) PRODUCT_ROWS(4) PRODUCT_ROWS(2) PRODUCT_ROWS(1)
 static __attribute__((unused)) void product(
     int rows, T *const *in, int64_t depth, const T *m, T *const *out, int64_t width, int add) {
   int r = 0;
 #if VECTOR_BYTES == 64 /* 32 registers */
-  for (; r + 8 <= rows; r += 8) product_rows(8, in + r, depth, m, out + r, width, add);
+  for (; r + 8 <= rows; r += 8) product_8(in + r, depth, m, out + r, width, add);
 #endif
-  for (; r + 4 <= rows; r += 4) product_rows(4, in + r, depth, m, out + r, width, add);
-  for (; r + 2 <= rows; r += 2) product_rows(2, in + r, depth, m, out + r, width, add);
-  for (; r < rows; r++) product_rows(1, in + r, depth, m, out + r, width, add);
+  for (; r + 4 <= rows; r += 4) product_4(in + r, depth, m, out + r, width, add);
+  for (; r + 2 <= rows; r += 2) product_2(in + r, depth, m, out + r, width, add);
+  for (; r < rows; r++) product_1(in + r, depth, m, out + r, width, add);
 }
 
 /* The same functions of one number: one lane of the vector's, so that a value does not depend on where it stands. */
