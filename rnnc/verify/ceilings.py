@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rnnc.analysis.forms import BlockLinear, Elementwise
+from rnnc.analysis.forms import Elementwise
 from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
 from rnnc.verify.ceiling import Ceiling, no_obstacle, subject
 from rnnc.verify.layers import Layer, Layers
@@ -134,7 +134,7 @@ def _abelian_series(layers: Layers, target: Target, copies: int) -> Ceiling:
 
 
 def _diagonal(layer: Layer) -> Condition:
-    """Diagonal over C: elementwise, or turned by rotations of fixed planes."""
+    """Diagonal over C in one basis: elementwise, turned in fixed planes, symmetric with fixed directions, ..."""
     text = f"{layer.name}: transitions are diagonal over C in one basis"
     forms = layer.group.forms
     if layer.feedback:
@@ -145,7 +145,7 @@ def _diagonal(layer: Layer) -> Condition:
         return Condition(text=text, holds=False, by="its update is not linear over (+, x)")
     if forms and isinstance(forms[0], Elementwise):
         return Condition(text=text, holds=True, by="the update is elementwise")
-    if forms and isinstance(forms[0], BlockLinear) and layer.spectrum.diagonalisable:
+    if forms and layer.spectrum.diagonalisable:  # by one change of basis for all inputs
         return Condition(text=text, holds=True, by=layer.spectrum.why("diagonalisable"))
     return Condition(text=text, holds=False, by=f"its structure is {layer.group.structure.replace('_', ' ')}")
 

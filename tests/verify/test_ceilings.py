@@ -232,6 +232,21 @@ cell C(d: dim, n: dim) {{
     assert [r.verdict for r in verify(spec, search=False).results] == expected
 
 
+@pytest.mark.parametrize(
+    "update",
+    [
+        "u <- cos(t) * u - sin(t) * w + x[0]; w <- sin(t) * u + cos(t) * w",
+        "u <- r * cos(t) * u - r * sin(t) * w; w <- r * sin(t) * u + r * cos(t) * w + x[0]",
+    ],
+)
+def test_n3_coupled_states_that_turn_as_complex_numbers(update: str) -> None:
+    body = f"let t: real = linear(x); let r: real = linear(x); state u: real = 1; state w: real = 0; {update}"
+    claims = ("not tracks group S(3)", "not tracks group Z(6)", "not recognizes parity")
+    assert verdict(body, *claims) == ["proved", "unknown", "unknown"]
+    mirrored = body.replace("w <- sin(t)", "w <- -sin(t)").replace("w <- r * sin(t)", "w <- -r * sin(t)")
+    assert verdict(mirrored.replace("- sin(t) * w", "+ cos(t) * w"), claims[0]) == ["unknown"]
+
+
 def test_n3_needs_diagonals() -> None:
     body = (
         "let k: unit[n] = l2norm(linear(x)); let j: unit[n] = l2norm(linear(x)); state S: real[n, n] = 0; "
