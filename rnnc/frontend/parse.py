@@ -10,7 +10,7 @@ from typing import Any
 
 from rnnc.diagnostics import Diagnostics
 from rnnc.frontend import ast
-from rnnc.frontend.build import Parts, nearest
+from rnnc.frontend.build import HYPER_KINDS, Parts, nearest
 from rnnc.frontend.build_statements import StatementBuilder
 from rnnc.frontend.lalr import Unexpected, run
 from rnnc.frontend.outline import (
@@ -182,6 +182,7 @@ class _Parser:
         span = span_of(self.file, statement.tokens[0], block.last)
         match statement.word:
             case "cell" | "model":
+                head = head or self._guessed_head(statement)
                 body = self._body(block, "cell")
                 wrong = [d.span for d in self.diagnostics.items if d.span and span.start <= d.span.start <= span.end]
                 return ast.CellDecl(span=span, body=body, sound=not wrong, **head.fields) if head is not None else None
@@ -193,6 +194,25 @@ class _Parser:
                 settings = [self._parse("setting", s) for s in self._leaves(block, "a task's setting")]
                 kept = tuple(s for s in settings if s is not None)
                 return ast.TaskDecl(span=span, settings=kept, **head.fields) if head is not None else None
+
+    def _guessed_head(self, statement: Statement) -> Parts | None:
+        """What a cell's head with a syntax error still says, so that its body is checked: its names.
+
+        A kind that is none (`?`) makes the hyperparameter's value unknown, and its use silent.
+        """
+        tokens = statement.tokens
+        if len(tokens) < 2 or tokens[1].type != "NAME":
+            return None
+        hyper: dict[str, ast.HyperDecl] = {}
+        for i in range(2, len(tokens)):
+            name, after = tokens[i], [t.word for t in tokens[i + 1 : i + 3]]
+            if name.type == "NAME" and tokens[i - 1].word != ":" and name.word not in hyper:
+                kind = after[1] if len(after) == 2 and after[0] == ":" and after[1] in HYPER_KINDS else "?"
+                span = span_of(self.file, name, name)
+                hyper[name.word] = ast.HyperDecl(span=span, name=name.word, kind=kind)
+        place = span_of(self.file, tokens[1], tokens[1])
+        fields = {"keyword": tokens[0].word, "name": tokens[1].word, "name_span": place}
+        return Parts({**fields, "hyper": tuple(hyper.values())})
 
     def _function(self, head: Parts | None, block: Block, span: Any) -> ast.FnDecl | None:
         lets: list[ast.LetDecl] = []

@@ -13,6 +13,20 @@ _EXPRESSION = frozenset({"NUMBER", "LPAR", "LSQB", "FOLD"})
 _NAMES = {"NAME": "a name", "STRING": "a string", "NUMBER": "a number", "$END": "the end of the statement"}
 _OPERATORS = frozenset({"ADDOP", "MULOP", "COMPARE", "CIRCUMFLEX", "AND", "OR", "IF", "DOT", "LPAR", "LSQB"})
 
+# how each claim is written, by its first word
+CLAIM_FORMS = {
+    "linear": "linear in S",
+    "affine": "affine in S",
+    "time_invariant": "time_invariant",
+    "eigenvalues": "eigenvalues(A) in [-1, 1]` or `eigenvalues(A) real",
+    "norm": "norm(A) <= 1",
+    "stable": "stable",
+    "contractive": "contractive in S",
+    "parallel": "parallel by scan",
+    "recognizes": "recognizes parity` or `recognizes mod(3)",
+    "tracks": "tracks group S(3)",
+}
+
 
 def describe_unexpected(start: str, statement: Statement, found: Unexpected) -> tuple[str, Token, str]:
     """Message, place (a token, or the point after the last) and help."""
@@ -29,7 +43,7 @@ def describe_unexpected(start: str, statement: Statement, found: Unexpected) -> 
         what = f"unexpected `{_spelling(where)}`"
     expected = _expected(found.expected)
     message = f"{what}: {expected} is expected" if expected else what
-    return message, where, _help(tokens, found, start)
+    return message, where, (_claim_help(tokens, found) if start == "claim" else _help(tokens, found, start))
 
 
 def _spelling(token: Token) -> str:
@@ -57,6 +71,19 @@ def _expected(terminals: frozenset[str]) -> str:
     if not words or len(words) > 5:
         return ""
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _claim_help(tokens: Sequence[Token], found: Unexpected) -> str:
+    """The form of the claim that is meant."""
+    words = [t.word for t in tokens if t.word != "not"]
+    suffix = next((t.word for t in reversed(tokens[: found.index]) if t.word in ("under", "with")), "")
+    if suffix:
+        return "for example `under finite_precision`" if suffix == "under" else "for example `with layers = 2`"
+    if words and words[0] in CLAIM_FORMS and words[-1] != "not":
+        return f"this claim is written `{CLAIM_FORMS[words[0]]}`"
+    near = get_close_matches(words[0], CLAIM_FORMS, n=1, cutoff=0.6) if words else []
+    near = near or [form for form in CLAIM_FORMS if words and form.startswith(words[0])]
+    return f"did you mean `{near[0]}`?" if near else f"a claim begins with {', '.join(CLAIM_FORMS)}"
 
 
 def _help(tokens: Sequence[Token], found: Unexpected, start: str) -> str:

@@ -337,3 +337,45 @@ def test_habits_of_other_languages_are_one_error_each() -> None:
     assert "`per heads { }`" in helps[1]
     assert "`outer(...)`" in helps[2]
     assert helps[3] == "did you mean `linear`?"
+
+
+CLAIMS = {
+    "eigenvalues in [-1, 1]": "this claim is written `eigenvalues(A) in [-1, 1]` or `eigenvalues(A) real`",
+    "norm <= 1": "this claim is written `norm(A) <= 1`",
+    "not tracks S(3)": "this claim is written `tracks group S(3)`",
+    "recognizes mod 3": "this claim is written `recognizes parity` or `recognizes mod(3)`",
+    "recognises parity": "did you mean `recognizes`?",
+    "time invariant": "did you mean `time_invariant`?",
+    "parity": "a claim begins with linear, affine,",
+    "frobnicate s": "a claim begins with linear, affine,",
+    "not": "a claim begins with linear, affine,",
+    "stable under": "for example `under finite_precision`",
+    "stable with layers = two": "for example `with layers = 2`",
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_claim_that_is_none_is_shown_its_form(claim: str) -> None:
+    _, diagnostics = parse_text(f"cell A() {{\n  expect {{\n    {claim}\n    linear in S\n  }}\n}}", "f")
+    (found,) = diagnostics.items
+    assert found.code == "E0102"
+    assert CLAIMS[claim] in found.help
+
+
+HEADS = {
+    "cell A(d: dim, n: dim = 4 {": [("E0103", 1)],
+    "cell A(d: dim, n dim) {": [("E0102", 1)],
+    "cell A(d: dim = , n: real) {": [("E0102", 1)],
+    "cell A(d: dim n: dim) {": [("E0102", 1)],
+    "cell A d: dim, n: dim) {": [("E0103", 1)],
+    "model A(d: dim, n: dim]": [("E0103", 1)],
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_body_of_a_cell_with_a_broken_head_is_checked(head: str) -> None:
+    from rnnc.spec import parse
+
+    text = f"{head} {'' if head.endswith('{') else '{'}\n  input x: real[d]\n  let a = x + oops\n  output y = a\n}}"
+    found = [(d.code, d.span.line) for d in parse(text).check().items if d.span]
+    assert found == [*HEADS[head], ("E0201", 3)]
