@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any, TypeAlias
 
 import numpy
 
-from rnnc.exact import NotExact, Number, pi
+from rnnc.exact import Asymptotic, NotExact, Number, pi
 from rnnc.exact import functions as fn
 from rnnc.exact.algebraic import I
 from rnnc.exact.asymptotic import sign
@@ -23,6 +23,7 @@ np: Any = numpy  # object arrays, which its stubs do not describe
 Array = Any  # np.ndarray of object, bool or int64
 Rule: TypeAlias = Callable[..., Array]
 ZERO, ONE = Fraction(0), Fraction(1)
+MEMORY = 1 << 14  # results that are kept: a machine's steps ask for the same few again and again
 
 
 # ---------------------------------------------------------------- arrays
@@ -76,7 +77,19 @@ def _mul(a: Number, b: Number) -> Number:
     """Products with plain zeros and ones are what most matrices hold."""
     if a is ZERO or b is ZERO or a == 0 or b == 0:
         return ZERO
+    if isinstance(a, Asymptotic) or isinstance(b, Asymptotic):
+        return _product_of(a, b)
     return b if a is ONE else a if b is ONE else a * b
+
+
+@lru_cache(maxsize=MEMORY)
+def _product_of(a: Number, b: Number) -> Number:
+    return a * b
+
+
+@lru_cache(maxsize=MEMORY)
+def _sum_of(a: Number, b: Number) -> Number:
+    return a + b
 
 
 def _div(a: Number, b: Number) -> Number:
@@ -89,7 +102,9 @@ _products = np.frompyfunc(_mul, 2, 1)
 
 
 def _plus(a: Number, b: Number) -> Number:
-    return b if a is ZERO else a if b is ZERO else a + b
+    if a is ZERO or b is ZERO:
+        return b if a is ZERO else a
+    return _sum_of(a, b) if isinstance(a, Asymptotic) or isinstance(b, Asymptotic) else a + b
 
 
 _sums = np.frompyfunc(_plus, 2, 1)
@@ -285,12 +300,12 @@ def _const(site: Site) -> Array:
 
 VIEWS = frozenset({"lift", "merge", "split_per", "expand", "broadcast", "reshape", "transpose", "slice", "concat"})
 LOGICAL = frozenset({"and", "or", "not"})
-_UNARY: dict[str, Rule] = {name: _each(f) for name, f in fn.UNARY.items()}
+_UNARY: dict[str, Rule] = {name: _each(lru_cache(maxsize=MEMORY)(f)) for name, f in fn.UNARY.items()}
 RULES: dict[str, Rule] = _UNARY | {
     "neg": _each(lambda a: -a),
     "expm1": _each(lambda a: fn.exp(a) - 1),
     "real": lambda site, x: exact_array(x.astype(int)),
-    "add": _each(lambda a, b: a + b, 2),
+    "add": _each(_plus, 2),
     "sub": _each(lambda a, b: a - b, 2),
     "mul": _each(_mul, 2),
     "div": _each(_div, 2),
