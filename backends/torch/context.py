@@ -5,26 +5,57 @@ from __future__ import annotations
 import keyword
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 
 from rnnc.backends.torch.expr import Expr, dim_text
 from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR, NodeId
 from rnnc.ir.types import Type
 
+# What the text of a function says itself: variables, modules and Python's own functions.
 LOCALS = frozenset(
-    {"self", "state", "reverse", "cu_seqlens", "torch", "F", "nn", "math", "final", "batch", "device", "dtype"}
+    [
+        "self",
+        "state",
+        "reverse",
+        "cu_seqlens",
+        "torch",
+        "F",
+        "nn",
+        "math",
+        "cmath",
+        "final",
+        "batch",
+        "device",
+        "dtype",
+        "zip",
+        "range",
+        "float",
+        "complex",
+        "abs",
+        "max",
+        "min",
+        "super",
+    ]
 )
 
 MOVING = frozenset({"input", "state", "delay", "conv", "attention", "call", "repeat"})
 
 
+@cache
+def runtime_names() -> frozenset[str]:
+    """What a generated file may import from rnnc.runtime."""
+    import rnnc.runtime
+
+    return frozenset(rnnc.runtime.__all__)
+
+
 def identifier(name: str) -> str:
-    """A spec name as a Python variable."""
-    return name + "_" if keyword.iskeyword(name) or name in LOCALS else name
+    """A spec name as a Python variable, which must not hide what the function calls."""
+    return name + "_" if keyword.iskeyword(name) or name in LOCALS or name in runtime_names() else name
 
 
 TAKEN = LOCALS | {
-    "cmath",
     "Any",
     "Tensor",
     "State",
@@ -45,9 +76,7 @@ def dim_name(name: str) -> str:
 
 def class_name(name: str) -> str:
     """A cell as a class, which must not hide what the file imports."""
-    import rnnc.runtime
-
-    return name + "_" if keyword.iskeyword(name) or name in TAKEN or name in rnnc.runtime.__all__ else name
+    return name + "_" if keyword.iskeyword(name) or name in TAKEN or name in runtime_names() else name
 
 
 def static_nodes(cell: CellIR) -> frozenset[NodeId]:

@@ -115,7 +115,7 @@ def infix(c: Context, node: Node, args: list[Expr]) -> Expr:
     if plain is not None:
         return plain
     sign, prec, right = INFIX[node.op]
-    a, b = args
+    a, b = beside_complex(c, node, args)
     if node.op in ("lt", "le") and a.number and not b.number:  # `0 < x` reads better as `x > 0`
         sign, a, b = {"<": ">", "<=": ">="}[sign], b, a
     left = prec if node.op not in ("lt", "le", "eq", "ne") else BIT_OR
@@ -174,14 +174,22 @@ def one_field(c: Context, node: Node, ids: tuple[NodeId, ...], args: list[Expr])
     """Real operands made complex where the result is, for functions that do not promote."""
     if node.type.dtype != "complex":
         return args
-    return [
-        e
-        if e.number or c.type(i).dtype == "complex"
-        else replace(
-            e, text=f"{e.at(ADD)} + 0j", prec=ADD, unlifted=None, flipped=None, base="", index=(), add_bias=None
-        )
-        for e, i in zip(args, ids)
-    ]
+    return [e if e.number or c.type(i).dtype == "complex" else as_complex(c, e) for e, i in zip(args, ids)]
+
+
+def as_complex(c: Context, e: Expr) -> Expr:
+    """A real tensor as a complex one (of float16 too, where `x + 0j` would be of half precision)."""
+    text = call(c.use("complex_of"), e.text)
+    return replace(e, text=text, prec=ATOM, unlifted=None, flipped=None, base="", index=(), add_bias=None)
+
+
+def beside_complex(c: Context, node: Node, args: list[Expr]) -> list[Expr]:
+    """The operands of an infix operation; a real tensor beside a complex number is made complex first."""
+    if node.type.dtype != "complex" or not any(
+        e.number and c.type(i).dtype == "complex" for e, i in zip(args, node.args)
+    ):
+        return args
+    return one_field(c, node, node.args, args)
 
 
 def logaddexp(c: Context, node: Node, args: list[Expr]) -> Expr:
@@ -198,19 +206,20 @@ def polar(c: Context, node: Node, args: list[Expr]) -> Expr:
     if r.number and theta.number:
         c.use("cmath")
         return joined(c, node, args, call("cmath.rect", r.text, theta.text), ATOM)
-    turn = f"1j * {theta.at(UNARY)}"  # torch.polar has the wrong derivative where r is negative
+    # torch.polar has the wrong derivative where r is negative
     if theta.number:
         c.use("cmath")
-    e = call("cmath.exp" if theta.number else "torch.exp", turn)
-    return joined(c, node, args, f"{r.at(MUL)} * {e}", MUL)
+        return joined(c, node, args, f"{as_complex(c, r).text} * {call('cmath.rect', '1', theta.text)}", MUL)
+    turn = call("torch.exp", f"1j * {as_complex(c, theta).text}")
+    return joined(c, node, args, f"{r.at(MUL)} * {turn}", MUL)
 
 
 def complex_(c: Context, node: Node, args: list[Expr]) -> Expr:
     re, im = args
     if re.number and im.number:
         return joined(c, node, args, call("complex", re.text, im.text), ATOM)
-    if re.number or im.number:
-        return joined(c, node, args, f"{re.at(ADD)} + 1j * {im.at(UNARY)}", ADD)
+    if re.number:
+        return joined(c, node, args, f"{re.at(ADD)} + 1j * {as_complex(c, im).text}", ADD)
     return joined(c, node, args, call(c.use("complex_of"), re.text, im.text), ATOM)
 
 

@@ -55,7 +55,9 @@ class Module:
         for choice in self.choices:
             self.used |= closure(cell, [] if choice.form is None else coefficients(cell, choice.form))
         names = Names(
-            set(dir(nn.Module)) | {"step", "initial_state", "reset_parameters"} | {dim_name(d.name) for d in cell.dims}
+            set(dir(nn.Module))
+            | {"step", "initial_state", "reset_parameters", "like"}
+            | {dim_name(d.name) for d in cell.dims}
         )
         self.attribute = {p.name: names.fresh(p.name) for p in cell.params}
         attributes: dict[NodeId | str, str] = {p.node: f"self.{self.attribute[p.name]}" for p in cell.params}

@@ -37,10 +37,11 @@ def inside(raw: Tensor, name: str, domain: str) -> Tensor:
     return raw
 
 
-def complex_of(re: Tensor, im: Tensor) -> Tensor:
-    """re + i im in at least complex64: `torch.complex` takes no half precision, which autocast makes."""
-    dtype = compute_dtype(torch.promote_types(re.dtype, im.dtype))
-    return torch.complex(re.to(dtype), im.to(dtype))
+def complex_of(re: Tensor, im: Tensor | float = 0.0) -> Tensor:
+    """re + i im in at least complex64, which has no counterpart of half precision; `im` may be a number."""
+    dtype = compute_dtype(re.dtype if isinstance(im, (int, float)) else torch.promote_types(re.dtype, im.dtype))
+    im = re.new_full((), im, dtype=dtype) if isinstance(im, (int, float)) else im.to(dtype)
+    return torch.complex(*torch.broadcast_tensors(re.to(dtype), im))
 
 
 def lerp(old: Tensor, new: Tensor, share: Tensor) -> Tensor:

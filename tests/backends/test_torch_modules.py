@@ -336,6 +336,39 @@ cell F(d: dim) {
     assert rnnc.compile(spec, "F")(8)(example())[0].shape == (2, 12, 8)
 
 
+@pytest.mark.parametrize(
+    "name", ["l2norm", "lerp", "matrix_scan", "run_packed", "Read", "zip", "range", "like", "math"]
+)
+@pytest.mark.parametrize("kind", ["let", "input", "state", "param"])
+def test_names_that_the_text_uses_itself(kind: str, name: str) -> None:
+    lines = {
+        "let": f"let {name}: real[d] = tanh(linear(x))",
+        "input": f"input {name}: real[d]",
+        "state": f"state {name}: real[d] = 0\n  {name} <- tanh(linear({name}) + x)",
+        "param": f"param {name}: real[d]",
+    }
+    spec = rnnc.parse(
+        f"""
+cell Names(d: dim) {{
+  input x: real[d]
+  {lines[kind]}
+  state h: real[d] = 0
+  gate g: real[d] in (0, 1) = sigmoid(linear(x))
+  h <- (1 - g) * h + g * {name}
+  state S: real[d, d] = 0
+  S <- 0.9 * S + outer(l2norm(x), {name})
+  output y: real[d] = g * h' + (1 - g) * (S' @ x)
+}}
+"""
+    )
+    layer = rnnc.compile(spec)(4)
+    xs = [torch.randn(1, 5, 4) for _ in range(2 if kind == "input" else 1)]
+    y, state = layer(*xs, reverse=True)
+    layer.step(*(x[:, 0] for x in xs), state=state)
+    layer(*xs, cu_seqlens=torch.tensor([0, 2, 5]))
+    assert rnnc.compile(spec, strategy="sequential")(4)(*xs)[0].shape == y.shape
+
+
 def test_truth_values_as_states() -> None:
     spec = rnnc.parse(
         """

@@ -136,23 +136,24 @@ def test_a_sequence_without_a_step(file: str, cell: str, strategy: str) -> None:
 @pytest.mark.parametrize(
     ("file", "cell"), [("lru.rnn", "LRU"), ("s4d.rnn", "S4D"), ("s5.rnn", "S5"), ("hgrn.rnn", "HGRNComplex")]
 )
-def test_bfloat16_with_complex_states(file: str, cell: str) -> None:
-    """Outputs are bfloat16, states complex64; step by step or all at once."""
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_halves_with_complex_states(file: str, cell: str, dtype: torch.dtype) -> None:
+    """Outputs are of half precision, states complex64; step by step or all at once."""
     ir = lowered(file, cell)
     dims = support.small_dims(ir)
     torch.manual_seed(0)
     exact = rnnc.compile(spec_of(file), cell)(**dims)
     low = rnnc.compile(spec_of(file), cell)(**dims)
     low.load_state_dict(exact.state_dict())
-    low.to(torch.bfloat16)
+    low.to(dtype)
     inputs = support.random_inputs(ir, dims, np.random.default_rng(3), batch=2, steps=6)
     x = support.tensor(inputs["x"], torch.float32)
-    y, state = low(x.bfloat16())
-    assert y.dtype == torch.bfloat16
+    y, state = low(x.to(dtype))
+    assert y.dtype == dtype
     assert all(s.dtype == torch.complex64 for s in state.values())
     torch.testing.assert_close(y.float(), exact(x)[0], rtol=0.05, atol=0.05)
-    last, stepped = low.step(x[:, 0].bfloat16())
-    assert last.dtype == torch.bfloat16
+    last, stepped = low.step(x[:, 0].to(dtype))
+    assert last.dtype == dtype
     assert {k: v.dtype for k, v in stepped.items()} == {k: v.dtype for k, v in state.items()}
 
 
