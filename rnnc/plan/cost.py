@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from math import isqrt
 
 from rnnc.analysis.forms import Group
-from rnnc.ir.dims import ONE, Dim, DimError
+from rnnc.ir.dims import Dim, DimError
+from rnnc.ir.domains.cost import elements
 from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
-from rnnc.ir.ops import OPS
 from rnnc.ir.types import Type
 
 BATCH, STEPS = "B", "T"  # names in the symbolic counts
@@ -99,10 +99,8 @@ class Problem:
 
 
 def size_of(t: Type) -> Dim:
-    total = ONE
-    for d in (*t.per, *t.shape):
-        total = total * d
-    return total * (2 if t.dtype == "complex" else 1)
+    """How many real numbers a value is."""
+    return elements(t) * (2 if t.dtype == "complex" else 1)
 
 
 def per_step(*factors: Dim | int) -> Dim:
@@ -119,23 +117,6 @@ def per_sequence(*factors: Dim | int) -> Dim:
     for f in factors:
         total = total * f
     return total
-
-
-def node_flops(cell: CellIR, n: Node) -> Dim:
-    """Multiplications and additions of one node."""
-    if n.op == "einsum":
-        inputs = str(n.attr("spec")).split("->")[0].split(",")
-        sizes = {
-            x: d
-            for xs, a in zip(inputs, n.args, strict=True)
-            for x, d in zip(xs, cell.nodes[a].type.shape, strict=True)
-        }
-        total = Dim.of(2)
-        for d in (*sizes.values(), *n.type.per):
-            total = total * d
-        return total
-    of = n if OPS[n.op].category != "reduction" else cell.nodes[n.args[0]]
-    return size_of(of.type) * OPS[n.op].flops
 
 
 def seconds(cost: Cost, problem: Problem, device: Device) -> float:

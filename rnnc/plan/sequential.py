@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from rnnc.analysis.forms import Form
 from rnnc.ir.dims import Dim
-from rnnc.plan.cost import NUMBER, STEPS, Cost, Problem, node_flops, per_step, size_of
+from rnnc.ir.domains.cost import costs
+from rnnc.plan.cost import NUMBER, STEPS, Cost, Problem, per_step, size_of
 from rnnc.plan.strategy import Strategy, names
 
 
@@ -19,8 +20,9 @@ class Sequential(Strategy):
     def cost(self, problem: Problem, form: Form | None) -> Cost:
         flops, moved = Dim.of(0), problem.state_size  # every state is put into the sequence of states
         nodes = problem.dependent
+        work = costs(problem.cell, [n.id for n in nodes])
         for n in nodes:
-            flops = flops + node_flops(problem.cell, n)
+            flops = flops + work[n.id].flops
             moved = moved + size_of(n.type)
             for a in n.args:
                 moved = moved + problem.size(a)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_examples import EXAMPLES, Example, M, N, example, real
-from random_cells import cells, sample, values
+from random_cells import DIMS, cells, sample, values
 from with_states import CASES, WithStates, with_sizes, with_states
 
 from rnnc.analysis.forms import Group
@@ -258,6 +258,30 @@ def test_slopes_bound_differences(c: WithStates, sizes: bool) -> None:
         distance = np.sqrt(sum(np.sum(np.abs(moved[k] - arrays[k]) ** 2) for k in names))
         far = np.sqrt(np.sum(np.abs(np.asarray(first, complex) - np.asarray(second, complex)) ** 2))
         assert far <= float(bound) * distance * (1 + 1e-9) + 1e-12
+
+
+@given(cells(), st.integers(0, 2**16), st.sampled_from([0.01, 1.0, 5.0]))
+@settings(max_examples=100, deadline=None)
+def test_slopes_of_random_cells(cell: CellIR, seed: int, far: float) -> None:
+    """Every node's slope in all states together, at known sizes and inputs inside [-1, 1]."""
+    cell = with_sizes(cell, DIMS)
+    group = Group(index=0, states=tuple(s.name for s in cell.states), kind="nonlinear")
+    box = Interval(lo=Fraction(-1), hi=Fraction(1))
+    slopes = Slopes(cell, group, Ranges(cell.nodes, {i.node: box for i in cell.inputs}))
+    rng = np.random.default_rng(seed)
+    other, states = sample(cell, rng), {s.node for s in cell.states}
+    base = {i: np.clip(v, -1, 1) if cell.nodes[i].op == "input" else 5 * v for i, v in sample(cell, rng).items()}
+    moved = {i: v + far * other[i] if i in states else v for i, v in base.items()}
+    here, there = values(cell, base), values(cell, moved)
+    distance = np.sqrt(sum(np.sum(np.abs(moved[i] - base[i]) ** 2) for i in states))
+    for n in cell.nodes:
+        bound = slopes.of(n.id).bound
+        if bound is None or n.type.dtype not in ("real", "complex"):
+            continue
+        x, y = here[n.id].astype(complex), there[n.id].astype(complex)
+        if np.isfinite(x).all() and np.isfinite(y).all():
+            slack = 1e-9 * (1 + np.abs(x).max(initial=0))
+            assert np.sqrt(np.sum(np.abs(x - y) ** 2)) <= float(bound) * distance * (1 + 1e-9) + slack, n.op
 
 
 @pytest.mark.parametrize("e", PLAIN, ids=str)
