@@ -47,7 +47,7 @@ def fmt_command(files: tuple[str, ...], check: bool, diff: bool) -> int:
 def _formatted(file: str) -> tuple[str, str]:
     """The text as it is (its line ends included) and as it should be.  Raises SpecError."""
     from rnnc.frontend.format import format_source
-    from rnnc.frontend.parse import read_source
+    from rnnc.frontend.source import read_source
 
     text, problems = read_stdin() if file == STDIN else read_source(file)
     if text is None:

@@ -112,7 +112,7 @@ def open_spec(file: str) -> Spec:
 
 def read_stdin() -> tuple[str | None, Diagnostics]:
     """The spec on standard input, or None with what is wrong with its bytes."""
-    from rnnc.frontend.parse import MAX_BYTES, decode_source
+    from rnnc.frontend.source import MAX_BYTES, decode_source
 
     return decode_source(sys.stdin.buffer.read(MAX_BYTES), "<stdin>")
 

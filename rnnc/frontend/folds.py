@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from rnnc.frontend import ast
-from rnnc.frontend.expressions import arithmetic, evaluate, known_integer, matmul_nodes
+from rnnc.frontend.expressions import arithmetic, evaluate, known_integer
 from rnnc.frontend.lowering import MAX_UNROLL, Lowering, TooLarge
+from rnnc.frontend.matmul import matmul_nodes
 from rnnc.frontend.scope import Binding, Context, Scope
 from rnnc.frontend.values import ERROR, ErrorValue, Identity, Shape, Tensor, Value
 from rnnc.ir.dims import Dim

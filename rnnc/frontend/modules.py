@@ -79,7 +79,7 @@ class Library:
         identity = os.path.realpath(file)
         if identity in self.modules:
             return self.modules[identity]
-        from rnnc.frontend.parse import read_source
+        from rnnc.frontend.source import read_source
 
         text, problems = read_source(path)
         for d in problems.items:

@@ -6,9 +6,10 @@ from fractions import Fraction
 
 from rnnc.frontend import ast
 from rnnc.frontend.calls import Bound, Function, Run, define
-from rnnc.frontend.expressions import arithmetic, evaluate, known_integer, matmul_nodes, number_node, shape_mismatch
+from rnnc.frontend.expressions import arithmetic, evaluate, known_integer, number_node, shape_mismatch
 from rnnc.frontend.functions import argument_node, argument_nodes, vector
 from rnnc.frontend.lowering import Lowering
+from rnnc.frontend.matmul import matmul_nodes
 from rnnc.frontend.sequences import stack
 from rnnc.frontend.values import ERROR, ErrorValue, Shape, Tensor, Value
 from rnnc.ir.dims import ONE, Dim

@@ -9,7 +9,8 @@ from syntax_samples import EVERYTHING, valid_texts
 
 from rnnc.diagnostics import render
 from rnnc.frontend import ast
-from rnnc.frontend.parse import parse_text, read_source
+from rnnc.frontend.parse import parse_text
+from rnnc.frontend.source import read_source
 from rnnc.spec import parse
 
 Found = tuple[int, int, str]
