@@ -16,7 +16,7 @@ import rnnc
 from rnnc.exact import root
 from rnnc.ir.graph import CellIR
 from rnnc.ir.types import Interval, UnitNorm
-from rnnc.verify.machines import Between, ExactLayer, Stack, Values
+from rnnc.verify.machines import Between, ExactLayer, FloatLayer, Stack, Values
 
 INPUTS = """
   input x: real[2]
@@ -145,6 +145,9 @@ def _of_another_kind(rng: Random) -> tuple[list[str], str]:
 # ---------------------------------------------------------------- weights and letters
 
 REALS = [Fraction(n, 2) for n in (-2, -2, -1, 0, 0, 0, 1, 2, 2, 4)]
+# For float32: 2^24 + 1 rounds to 2^24, and so on; beside each other they show what rounding does.
+EDGES = [*map(Fraction, (0, 0, 1, -1, 2**24, 2**24 + 2, -(2**24), 1 - 2**24, 3 * 2**125, -(3 * 2**125)))]
+EDGES += [Fraction(1, 2**24), Fraction(1, 2**140), Fraction(1, 3), Fraction(-1, 3)]
 HALF = root(3) / 2
 UNITS: list[tuple[Any, Any]] = [
     (Fraction(1), Fraction(0)),
@@ -156,12 +159,12 @@ UNITS: list[tuple[Any, Any]] = [
 ]
 
 
-def _values(rng: Random, shape: tuple[int, ...], domain: object) -> Any:
+def _values(rng: Random, shape: tuple[int, ...], domain: object, reals: list[Fraction] = REALS) -> Any:
     if isinstance(domain, UnitNorm):
         return np.array(rng.choice(UNITS), dtype=object)
     lo, hi = (domain.lo, domain.hi) if isinstance(domain, Interval) else (None, None)
     if lo is None or hi is None:
-        choices = REALS
+        choices = reals
     else:
         choices = [lo, hi, hi, (lo + hi) / 2]
     out = np.empty(shape, dtype=object)
@@ -189,6 +192,15 @@ def machines(cell: CellIR, letters: tuple[str, ...], rng: Random, count: int, la
             for a in letters[1:]:
                 given[a] = {n: v if rng.random() < 0.4 else first[n] for n, v in given[a].items()}
         yield Stack(stack, given, [_any_map([inputs() for _ in range(4)], rng) for _ in range(layers - 1)])
+
+
+def rounded_machines(cell: CellIR, letters: tuple[str, ...], rng: Random, count: int) -> Iterator[Stack]:
+    """The cell in float32, with weights and letters where rounding shows."""
+    shapes = {n.id: tuple(d.evaluate({}) for d in n.type.shape) for n in cell.nodes}
+    for _ in range(count):
+        params = {p.name: _values(rng, shapes[p.node], None, EDGES) for p in cell.params}
+        given = {a: {i.name: _values(rng, shapes[i.node], i.domain, EDGES) for i in cell.inputs} for a in letters}
+        yield Stack([FloatLayer(cell, {}, params)], given)
 
 
 def _any_map(values: list[dict[str, Any]], rng: Random) -> Between:

@@ -7,11 +7,12 @@ model in which states with finitely many values are kept.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from random import Random
 
 import pytest
-from adversary import Known, lowered, machines, random_cell
+from adversary import Known, lowered, machines, random_cell, rounded_machines
 
 import rnnc
 from rnnc.frontend import ast
@@ -19,6 +20,7 @@ from rnnc.verify.claims import target_of
 from rnnc.verify.closure import Closure, close_machine
 from rnnc.verify.engine import Engine
 from rnnc.verify.languages.dfa import DFA
+from rnnc.verify.machines import Arithmetic, Stack
 from rnnc.verify.structural import Subject
 from rnnc.verify.target import Target
 
@@ -73,16 +75,20 @@ def attack(seed: int, draws: int, found: Counter[str], layers: int = 1) -> None:
     found["impossible"] += len(no)
     for letters in (("p", "q"), ("p",)):
         for machine in machines(given[1], letters, rng, draws, layers):
-            steps: dict[tuple[object, str], object] = {}
-            for target in targets():
-                dfa = dfa_of(target)
-                if len(dfa.alphabet) != len(letters):
-                    continue
-                known = Known(machine, steps, dict(zip(dfa.alphabet, letters, strict=True)))
-                closed = close_machine(known, dfa, MOST, seconds=1)  # type: ignore[arg-type]
-                if isinstance(closed, Closure):
-                    found["closed"] += 1
-                    assert target.what not in no, f"seed {seed}: {target.what} can be done: {no[target.what]}\n{text}"
+            for target in done_by(machine, "exact"):
+                found["closed"] += 1
+                assert target.what not in no, f"seed {seed}: {target.what} can be done: {no[target.what]}\n{text}"
+
+
+def done_by(machine: Stack, arithmetic: Arithmetic) -> Iterator[Target]:
+    """What the machine does: the targets with as many letters for which its states close."""
+    steps: dict[tuple[object, str], object] = {}
+    for target in targets():
+        dfa = dfa_of(target)
+        if len(dfa.alphabet) == len(machine.letters):
+            known = Known(machine, steps, dict(zip(dfa.alphabet, machine.letters, strict=True)))
+            if isinstance(close_machine(known, dfa, MOST, arithmetic, seconds=1), Closure):  # type: ignore[arg-type]
+                yield target
 
 
 @pytest.mark.parametrize("part", range(3))
@@ -99,6 +105,31 @@ def test_no_random_stack_does_what_is_called_impossible() -> None:
     found: Counter[str] = Counter()
     for seed in range(100, 118):
         attack(seed, 8, found, layers=2)
+    assert found["impossible"] > 20
+    assert found["closed"] > 8
+
+
+def attack_in_float32(seed: int, draws: int, found: Counter[str]) -> None:
+    """As `attack`, of what is called impossible in float32, by running it in float32."""
+    rng = Random(seed)
+    text = random_cell(rng)
+    given = lowered(text, ("stable",))
+    assert given is not None
+    engine = Engine(Subject(cell=given[1]), budget=0)
+    results = {t.what: engine.decide(t, precision="float32") for t in targets()}
+    no = {what: r.reason for what, r in results.items() if r.verdict == "refuted"}
+    found["impossible"] += len(no)
+    for letters in (("p", "q"), ("p",)):
+        for machine in rounded_machines(given[1], letters, rng, draws if no else 1):
+            for target in done_by(machine, "float32"):
+                found["closed"] += 1
+                assert target.what not in no, f"seed {seed}: {target.what} can be done: {no[target.what]}\n{text}"
+
+
+def test_no_rounding_does_what_is_called_impossible() -> None:
+    found: Counter[str] = Counter()
+    for seed in range(40):
+        attack_in_float32(seed, 6, found)
     assert found["impossible"] > 20
     assert found["closed"] > 8
 
