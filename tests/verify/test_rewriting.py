@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import pytest
@@ -172,3 +173,29 @@ def test_verdicts_on_floats_are_about_the_update_as_it_is_written(update: str) -
 @given(order=NAMES, update=st.sampled_from(TURNS))
 def test_a_gated_rotation(order: list[str], update: str) -> None:
     assert verdicts(turning(named(order), update)) == ("proved", "proved", "proved", "unknown")
+
+
+# ---------------------------------------------------------------- weights are found however a cell is written
+
+
+def found(text: str, *claims: str) -> list[str]:
+    spec = rnnc.parse(re.sub(r"expect \{.*?\}", f"expect {{ {'; '.join(claims)} }}", text))
+    assert not spec.check().has_errors
+    return [r.verdict for r in verify(spec, budget=20).results]
+
+
+@pytest.mark.parametrize("update", DELTA)
+@pytest.mark.parametrize("gate", GATES)
+def test_weights_of_the_delta_rule(update: str, gate: str) -> None:
+    text = delta(USUAL, update, gate, 2)
+    assert found(text, "recognizes parity", "recognizes flip_flop") == ["proved", "proved"]
+
+
+@pytest.mark.parametrize("update", LEAKY)
+def test_weights_of_a_leaky_average(update: str) -> None:
+    assert found(leaky(USUAL, update, GATES[1]), "recognizes flip_flop") == ["proved"]
+
+
+@pytest.mark.parametrize("update", TURNS)
+def test_weights_of_a_gated_rotation(update: str) -> None:
+    assert found(turning(USUAL, update), "recognizes unary_mod(3)") == ["proved"]
