@@ -1,10 +1,11 @@
 """Stability and contractivity of a group's update, with the bound that proves it.
 
 `stable`: bounded inputs keep the states bounded.  Proved for a linear group whose transitions have norms bounded below
-1; also where they only stay below 1 without reaching it, as long as each is a continuous function of values that stay
-bounded while the inputs do (a continuous function below 1 on a bounded closed set has a maximum below 1).  The ends of
-an input's declared domain are taken to belong to it here: inputs may come as near to them as they like.  For a fixed
-matrix the spectral radius decides.  A nonlinear update that is bounded whatever the state is keeps the state bounded.
+1 (of at most 1, if nothing is added); also where they only stay below 1 without reaching it, as long as each is a
+continuous function of values that stay bounded while the inputs do (a continuous function below 1 on a bounded closed
+set has a maximum below 1).  The ends of an input's declared domain are taken to belong to it here: inputs may come as
+near to them as they like.  For a fixed matrix the spectral radius decides.  A nonlinear update that is bounded whatever
+the state is keeps the state bounded.
 
 `contractive`: the update shrinks distances between states, by the Lipschitz bound of `lipschitz.py`.
 """
@@ -42,6 +43,10 @@ def with_stability(s: Spectrum, recurrence: Recurrence, group: Group, ranges: Ra
 def _linear(s: Spectrum, recurrence: Recurrence, group: Group, ranges: Ranges) -> Spectrum:
     """`ranges`: over closed domains of the inputs."""
     bound = None if s.norm is None else one_step(group, ranges).facts.norm
+    alone = group.kind == "linear"  # nothing is added to the state
+    if alone and bound is not None and bound.hi is not None and bound.hi <= 1:
+        why = f"nothing is added to the state, and the norm of every transition is at most {bound.hi}"
+        return s.because(why, stability="proved")
     if not _bounded_drive(recurrence.cell, group, ranges):
         missing = "that what is added to the state stays bounded"
         return replace(s, missing=s.missing or missing, reasons={**s.reasons, "stability": missing})
@@ -61,7 +66,7 @@ def _linear(s: Spectrum, recurrence: Recurrence, group: Group, ranges: Ranges) -
     elif bound is None or bound.hi is None:
         missing = s.missing or "a bound of the norm"
     else:
-        missing = "a bound of the norm below 1 for all inputs"
+        missing = "a bound of the norm of at most 1" if alone else "a bound of the norm below 1 (something is added)"
     return replace(s, missing=s.missing or missing, reasons={**s.reasons, "stability": missing})
 
 

@@ -175,3 +175,17 @@ def test_closed_under_products_only_where_it_is_so() -> None:
 def test_stability_in_the_library(file: str, name: str, expected: str) -> None:
     found = analyse_recurrence(rnnc.stdlib(file).lower(name))
     assert spectrum_of(found, found.groups[-1]).stability == expected
+
+
+def test_a_state_to_which_nothing_is_added() -> None:
+    """Rotations by an angle of the input, and decays that may reach 1, keep it where it started."""
+    turn = (
+        "cell C(n: dim) { input t: real[n]; state u: real[n] = 1; state w: real[n] = 0;"
+        " u <- cos(t) * u - sin(t) * w; w <- sin(t) * u + cos(t) * w; output y: real[n] = u' }"
+    )
+    decay = (
+        "cell C(n: dim) {{ input a: real[n] in [-1, 1]; state h: real[n] = 1; h <- a * h{}; output y: real[n] = h' }}"
+    )
+    for text, expected in ((turn, "proved"), (decay.format(""), "proved"), (decay.format(" + a"), "unknown")):
+        recurrence = analyse_recurrence(rnnc.parse(text).lower("C"))
+        assert spectrum_of(recurrence, recurrence.groups[0]).stability == expected
