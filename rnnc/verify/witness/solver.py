@@ -150,7 +150,7 @@ class Solver(Evaluation):
 
     def _with_letters(self, have: Array, zero: Number, one: Number) -> Array:
         """One-hot letters in the first entries (of each block) that are free in all contexts; where these are too few,
-        multiples in the last.
+        multiples in the last, and zeros in what is wanted of some letters only.
         """
         out = have.copy()
         rows = have if have.ndim > 1 else have[:, None]
@@ -160,6 +160,10 @@ class Solver(Evaluation):
             block = rows[(slice(None), *at)]
             free = [i for i in range(block.shape[-1]) if all(x is None for x in block[:, i])]
             many = len(free) >= len(letters)
+            for i in range(block.shape[-1]):
+                if not many and i not in free:  # what is wanted of some letters only tells these apart
+                    column = full[(slice(None), *at, i)]
+                    column[column == None] = zero  # noqa: E711
             for c, letter in enumerate(self.contexts.letters):
                 k = letters.index(letter) + (1 if many else 0)  # with too few entries the first letter is zero
                 for j in range(min(len(free), len(letters))):
