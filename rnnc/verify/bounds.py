@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -12,8 +12,11 @@ from rnnc.analysis.facts import Spectrum
 from rnnc.analysis.forms import Group
 from rnnc.analysis.recurrence import analyse_recurrence
 from rnnc.analysis.spectrum import spectrum_of
+from rnnc.exact import NotExact, to_float
 from rnnc.frontend import ast
-from rnnc.ir.types import Disk, Domain, HalfPlane, Interval
+from rnnc.ir.domains.exact import ExactCell, exact_array, shape_of
+from rnnc.ir.graph import CellIR, Input
+from rnnc.ir.types import Disk, Domain, HalfPlane, Interval, UnitNorm
 from rnnc.verify.answers import MARGIN, TRIES, Answer, Subject, proved, refuted, unknown
 from rnnc.verify.claims import Operator, domain_of, operator_of
 from rnnc.verify.probing import Array, Point, finite
@@ -203,10 +206,15 @@ def stable(subject: Subject) -> Answer:
         point, state, sizes = found
         shown = ", ".join(f"{x:.3g}" for x in sizes)
         return refuted(f"`{state}` grows by the same factor in each span of steps: {shown}", point, sizes=sizes)
+    crept = _creeps(subject)
+    if crept is not None:
+        point, state, move = crept
+        return refuted(f"under a constant input `{state}` moves by the same {move:g} in every step", point, move=move)
     return unknown(f"a proof that {open_[0].name} stays bounded: {open_[0].spectrum.why('stability')}")
 
 
 SPANS, SPAN = 4, 40
+WARM = 5  # steps after which most windows of inputs are full
 
 
 def _grows(subject: Subject) -> tuple[Point, str, list[float]] | None:
@@ -235,6 +243,58 @@ def _grows(subject: Subject) -> tuple[Point, str, list[float]] | None:
             if len(ratios) == SPANS - 1 and np.isfinite(found).all() and min(ratios) > 10:
                 return p, s, found
     return None
+
+
+def _creeps(subject: Subject) -> tuple[Point, str, float] | None:
+    """A constant input under which a linear state moves by the same amount twice, in exact arithmetic: so for ever."""
+    if subject.sizes is None:
+        return None
+    cell = subject.layers.cell
+    alone = [x for x in subject.layers.layers if x.group.semiring == "plus_times" and not x.reads and not x.feedback]
+    groups = [x.group.states for x in alone if x.group.kind != "nonlinear"]
+    for low, weight in product((False, True), (1, 0)):
+        inputs = {i.name: _end_of(cell, i, subject.sizes, low) for i in cell.inputs}
+        params = {p.name: np.full(shape_of(cell, p.node, subject.sizes), weight) for p in cell.params}
+        try:
+            machine = ExactCell(cell, subject.sizes, params | {k: v for k, v in subject.fixed.items() if k in params})
+            states = [machine.start()]
+            for _ in range(WARM + 3):
+                states.append(machine.step(inputs, states[-1]))
+        except NotExact:
+            continue
+        windows = states[-1].keys() - {s.name for s in cell.states}
+        if any((a[w] != b[w]).any() for a, b in pairwise(states[-3:]) for w in windows):
+            continue  # an earlier input is still seen
+        for group in groups:
+            moves = [{s: np.atleast_1d(b[s] - a[s]) for s in group} for a, b in pairwise(states[-3:])]
+            sizes = {s: max((abs(to_float(v, None)) for v in moves[0][s].flat), default=0.0) for s in group}
+            if any(sizes.values()) and all((moves[0][s] == moves[1][s]).all() for s in group):
+                worst = max(group, key=lambda s: sizes[s])
+                held = {k: np.asarray(v, dtype=float)[None, None] for k, v in inputs.items()}
+                plain = {k: np.asarray(v, dtype=float) for k, v in machine.given.items()}
+                return Point(dims=subject.sizes, params=plain, inputs=held, state={}), worst, sizes[worst]
+    return None
+
+
+def _end_of(cell: CellIR, source: Input, sizes: Mapping[str, int], low: bool) -> Array:
+    """A rational value of an input: an end of its domain where that is attained, else one inside."""
+    shape = shape_of(cell, source.node, sizes)
+    match source.domain:
+        case UnitNorm():
+            value = np.zeros(shape, dtype=int)
+            value[..., 0] = 1
+            return value
+        case Interval(lo=lo, hi=hi):
+            end, open_ = (lo, source.domain.lo_open) if low else (hi, source.domain.hi_open)
+            if end is not None and not open_:
+                return exact_array(np.full(shape, end, dtype=object))
+            inside = (lo + hi) / 2 if lo is not None and hi is not None else lo + 1 if lo is not None else (hi or 1) - 1
+            return exact_array(np.full(shape, inside, dtype=object))
+        case HalfPlane(bound=bound, above=above):
+            return exact_array(np.full(shape, bound + (1 if above else -1), dtype=object))
+        case Disk(radius=radius):
+            return exact_array(np.full(shape, -radius if low else radius, dtype=object))
+    return np.zeros(shape, dtype=np.int64 if cell.nodes[source.node].type.dtype == "token" else int) + (not low)
 
 
 def contractive(subject: Subject, state: str) -> Answer:

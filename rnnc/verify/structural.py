@@ -6,6 +6,8 @@ unknown otherwise, with the condition that could not be discharged.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from rnnc.analysis.forms import Group
@@ -14,7 +16,9 @@ from rnnc.frontend import ast
 from rnnc.verify import bounds
 from rnnc.verify.answers import MARGIN, TRIES, Answer, Subject, proved, refuted, unknown
 from rnnc.verify.claims import Unclear
+from rnnc.verify.layers import Layer
 from rnnc.verify.probing import Point, finite
+from rnnc.verify.results import Condition
 
 __all__ = ["Answer", "Subject", "answer", "unknown"]
 
@@ -143,6 +147,10 @@ def _differs(subject: Subject, group: Group) -> tuple[Point, float] | None:
 
 # ---------------------------------------------------------------- parallel
 
+NEWTON = (
+    "Newton's method solves for all steps at once: k iterations make the first k steps exact, so that T suffice, "
+    "and the residual says when fewer do (no backend runs it yet)"
+)
 WAYS = {"scan": ("scan", "block_scan"), "chunk": ("chunkwise",), "convolution": ("convolution",)}
 PARALLEL = ("scan", "chunkwise", "block_scan", "convolution")
 
@@ -153,13 +161,13 @@ def _parallel(subject: Subject, claim: ast.Claim) -> Answer:
 
     (way,) = claim.args
     assert isinstance(way, ast.Name)
-    if way.id == "newton":
-        return unknown("a solver for nonlinear recurrences, which comes in a later version")
     layers = subject.layers
     if layers.obstacle:
         return unknown(f"a recurrence: {layers.obstacle}")
     if not layers.layers:
         return unknown("a state to run")
+    if way.id == "newton":
+        return proved(NEWTON, *_solved(layers.layers))
     groups = plan(layers.recurrence, dict(subject.dims)).groups
     legal = {g.group.index: {o.name for o in g.options if o.legal} for g in groups}
     stuck = next((g for g in groups if not legal[g.group.index] & set(PARALLEL)), None)
@@ -172,6 +180,18 @@ def _parallel(subject: Subject, claim: ast.Claim) -> Answer:
         return refuted(f"no group of states can run that way: {option.why}", None)
     option = next(o for o in fit.options if o.legal and o.name in WAYS[way.id])
     return proved(f"{_names(fit.group)} by {option.name}: {option.why}")
+
+
+def _solved(layers: Sequence[Layer]) -> Iterator[Condition]:
+    """How many iterations are known to be enough."""
+    for layer in layers:
+        if layer.group.kind != "nonlinear":
+            yield Condition(text=f"{layer.name}: one iteration", holds=True, by=f"its update is {layer.group.kind}")
+        else:
+            bound = layer.spectrum.lipschitz
+            shrinks = bound is not None and bound.hi is not None and bound.hi < 1
+            how = f"distances shrink by a factor in {bound}" if shrinks else "nothing is known of how distances change"
+            yield Condition(text=f"{layer.name}: {'few' if shrinks else 'at most T'} iterations", holds=True, by=how)
 
 
 def _names(group: Group) -> str:

@@ -81,7 +81,7 @@ cell Squashed(n: dim = 2) {
   state h: real[n] = 0
   h <- tanh(linear(h) + linear(x))
   output y: real[n] = h'
-  expect { not linear in h; not parallel by scan }
+  expect { not linear in h; not parallel by scan; parallel by newton }
 }
 cell Delta(n: dim = 2) {
   input x: real[n]

@@ -41,6 +41,9 @@ DECAY = "state h: real[n] = 0\nlet a: real[n] = exp(-softplus(linear(x)))\nh <- 
 CONSTANT = "param w: real[n] in (0, 1)\nstate h: real[n] = 0\nh <- w * h + linear(x)"
 GROWING = "param W: real[n, n]\nstate h: real[n] = 0\nh <- W @ h + linear(x)"
 SUM = "state h: real[n] = 0\nh <- h + linear(x)"
+CLOCK = "state t: real = 0\nt <- t + 1"
+WINDOW = "state h: real[n] = 0\nh <- h + conv(linear(x), width = 4) - linear(x)"
+NEARLY = "state h: real[n] = 0\nh <- (1 - 2^(-60)) * h + linear(x)"
 LONG = "state h: real[n] = 0\nh <- 0.5 * prev(h) + 0.25 * h + linear(x)"
 
 
@@ -63,7 +66,7 @@ def ask(body: str, *claims: str, **hyper: int) -> list[ClaimResult]:
         (GRU, "not affine in h", "proved"),
         (GRU, "not parallel by scan", "proved"),
         (GRU, "time_invariant", "refuted"),
-        (GRU, "parallel by newton", "unknown"),
+        (GRU, "parallel by newton", "proved"),
         (LSTM, "linear in c", "proved"),
         (LSTM, "not linear in h", "proved"),
         (DELTA, "affine in S", "proved"),
@@ -95,6 +98,11 @@ def ask(body: str, *claims: str, **hyper: int) -> list[ClaimResult]:
         (GROWING, "eigenvalues(W) real", "refuted"),
         (GROWING, "norm(W) <= 100", "refuted"),
         (SUM, "contractive in h", "unknown"),
+        (SUM, "stable", "refuted"),
+        (CLOCK, "not stable", "proved"),
+        (WINDOW, "stable", "refuted"),
+        (NEARLY, "stable", "proved"),
+        (SUM, "parallel by newton", "proved"),
         (LONG, "stable", "proved"),
         (LONG, "linear in h", "proved"),
         (LONG, "time_invariant", "proved"),

