@@ -77,6 +77,12 @@ def _plain(value: Any) -> Any:
     return value[()] if value.ndim == 0 else value
 
 
+_HELP = {
+    "input": "on the command line `--input x=1,0,1`",
+    "parameter": "a program has constants only; `rnnc.run_exact(..., params={...})` takes weights, too",
+}
+
+
 def _check_names(kind: str, given: Mapping[str, Any], declared: Sequence[str]) -> None:
     for name in given:
         if name not in declared:
@@ -84,7 +90,7 @@ def _check_names(kind: str, given: Mapping[str, Any], declared: Sequence[str]) -
             raise _wrong(f"the cell has no {kind} `{name}`; it has {listed}")
     for name in declared:
         if name not in given:
-            raise _wrong(f"no values for the {kind} `{name}`")
+            raise _wrong(f"no values for the {kind} `{name}`", _HELP[kind])
 
 
 def _wrong(message: str, help_: str = "") -> SpecError:

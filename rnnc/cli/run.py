@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rnnc.cli.options import Hyper, cell_option, choose_cell, load_spec, set_option, spec_argument
+
+if TYPE_CHECKING:
+    from rnnc.exact import Number
 
 
 class Sequence(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
@@ -41,8 +44,8 @@ def _number(text: str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A number, exactly where it is rational, else with its float; an array as nested brackets."""
-    from rnnc.exact import Number, to_float
+    """A number: exactly, where it is irrational with its float (z8 is exp(2 pi i / 8)); an array as nested brackets."""
+    from rnnc.exact import to_float
 
     if getattr(value, "shape", ()):
         return "[" + ", ".join(shown(v) for v in value) + "]"
@@ -51,7 +54,15 @@ def shown(value: Any) -> str:
     number: Number = value
     near = to_float(number)
     digits = f"{near:.12g}" if isinstance(near, float) else f"{near.real:.12g}{near.imag:+.12g}i"
-    return f"{number!r} (about {digits})"
+    return f"{_as_root(number, near) or repr(number)} (about {digits})"
+
+
+def _as_root(number: Number, near: float | complex) -> str:
+    """`-sqrt(2)` for a real number whose square is rational; empty for another."""
+    square = number * number
+    if not isinstance(square, Fraction) or square < 0 or not isinstance(near, float):
+        return ""
+    return f"{'-' if near < 0 else ''}sqrt({square})"
 
 
 @click.command("run", epilog="Example: rnnc run more_ones.rnn --cell MoreOnes --input x=1,0,1,1")
