@@ -1,0 +1,193 @@
+"""The CPU backend's kernels against what PyTorch and transformers run for the same recurrences.
+
+python -m benchmarks.cpu
+
+As in `benchmarks.foundation` every competitor is checked against the first before anything is timed, and runs
+interleaved with the others.  `--only` takes a part of a name; the Mamba mixer takes minutes, for the peer's sake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import rnnc
+from benchmarks.foundation import DECAY, Case, Runner, copy_weights, layer, run_cases
+
+PEEPHOLE = """
+cell Peephole(d: dim, n: dim = d) {
+  input x: real[d]
+  state h: real[n] = 0
+  state c: real[n] = 0
+  param wi: real[n] init normal(0.1)
+  param wf: real[n] init normal(0.1)
+  param wo: real[n] init normal(0.1)
+  gate i: real[n] in (0, 1) = sigmoid(linear(x) + linear(h, bias = false) + wi * c)
+  gate f: real[n] in (0, 1) = sigmoid(linear(x) + linear(h, bias = false) + wf * c)
+  gate g: real[n] in (-1, 1) = tanh(linear(x) + linear(h, bias = false))
+  c <- f * c + i * g
+  gate o: real[n] in (0, 1) = sigmoid(linear(x) + linear(h, bias = false) + wo * c')
+  h <- o * tanh(c')
+  output y: real[n] = h'
+}
+"""
+
+
+def pair(spec: rnnc.Spec, cell: str, **sizes: int) -> tuple[nn.Module, nn.Module]:
+    """The module of the torch backend and that of the CPU backend, with the same weights."""
+    by_torch, native = (rnnc.compile(spec, cell, backend=b)(**sizes) for b in ("torch", "cpu"))
+    native.load_state_dict(by_torch.state_dict())
+    return by_torch, native
+
+
+def decay_case(batch: int, steps: int, width: int) -> Case:
+    """h <- a h + b against an `addcmul` over arrays of the same size, which is no recurrence: the memory's limit."""
+    by_torch, native = pair(rnnc.parse(DECAY), "Decay", n=width)
+    return Case(
+        name=f"h <- a h + b [{batch}, {steps}, {width}]",
+        inputs=[torch.rand(batch, steps, width), torch.randn(batch, steps, width)],
+        runners={"torch backend": layer(by_torch), "cpu backend": layer(native)},
+    )
+
+
+def limit_case(batch: int, steps: int, width: int) -> Case:
+    """The same recurrence and an `addcmul` that moves as many bytes; their values have nothing in common."""
+    _, native = pair(rnnc.parse(DECAY), "Decay", n=width)
+    third = torch.randn(batch, steps, width)
+    return Case(
+        name=f"addcmul over the arrays of h <- a h + b [{batch}, {steps}, {width}]",
+        inputs=[torch.rand(batch, steps, width), torch.randn(batch, steps, width)],
+        runners={
+            "addcmul": Runner(run=lambda a, b: torch.addcmul(third, a, b)),
+            "cpu backend": layer(native),
+        },
+        promise=("cpu backend", 1 / 1.3),
+        direction="forward",
+        differentiated=False,
+        bound=float("inf"),
+    )
+
+
+def mamba_case(batch: int, steps: int, width: int) -> Case:
+    """Mamba's mixer against the fallback that transformers runs on a CPU, a Python loop over time."""
+    from transformers import MambaConfig
+    from transformers.models.mamba.modeling_mamba import MambaMixer
+
+    e, n, rank = 2 * width, 16, 16
+    config = MambaConfig(hidden_size=width, intermediate_size=e, state_size=n, time_step_rank=rank, num_hidden_layers=1)
+    peer = MambaMixer(config, layer_idx=0)
+    by_torch, native = pair(rnnc.stdlib("mamba"), "Mamba", d=width, e=e, n=n, rank=rank)
+    theirs = dict(peer.named_parameters())
+    u, z = theirs["in_proj.weight"].split(e)
+    low, b, c = theirs["x_proj.weight"].split([rank, n, n])
+    maps = {"u_linear_weight": u, "z_linear_weight": z, "low_linear_weight": low, "B_linear_weight": b}
+    maps |= {"C_linear_weight": c, "u_conv_weight": theirs["conv1d.weight"][:, 0], "u_conv_bias": theirs["conv1d.bias"]}
+    maps |= {"dt_linear_weight": theirs["dt_proj.weight"], "dt_bias": theirs["dt_proj.bias"]}
+    maps |= {"A_log": theirs["A_log"], "D": theirs["D"], "y_linear_weight": theirs["out_proj.weight"]}
+    with torch.no_grad():
+        for module in (by_torch, native):
+            for name, value in maps.items():
+                dict(module.named_parameters())[name].copy_(value)
+    return Case(
+        name=f"Mamba mixer [{batch}, {steps}, {width}]",
+        inputs=[torch.randn(batch, steps, width)],
+        runners={
+            "transformers": Runner(run=lambda x: peer(x), parameters=list(peer.parameters())),
+            "torch backend": layer(by_torch),
+            "cpu backend": layer(native),
+        },
+        promise=("cpu backend", 100.0),
+        most_rounds=2,
+    )
+
+
+def gated_delta_case(batch: int, steps: int, heads: int, keys: int) -> Case:
+    """The gated delta rule against transformers' chunked fallback."""
+    from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
+
+    def fallback(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
+        return torch_chunk_gated_delta_rule(q, k, v, g, beta, output_final_state=True)[0]  # type: ignore[no-any-return]
+
+    by_torch, native = pair(rnnc.stdlib("gated_deltanet"), "GatedDeltaOp", heads=heads, dk=keys, dv=keys)
+    size = (batch, steps, heads)
+    q, k, v = (torch.randn(*size, keys) for _ in range(3))
+    return Case(
+        name=f"gated delta rule [{batch}, {steps}, {heads} heads, {keys}]",
+        inputs=[F.normalize(q, dim=-1), F.normalize(k, dim=-1), v, -0.1 * torch.rand(size), torch.rand(size)],
+        runners={
+            "transformers": Runner(run=fallback),
+            "torch backend": Runner(run=lambda q, *rest: by_torch(q * keys**-0.5, *rest)[0]),
+            "cpu backend": Runner(run=lambda q, *rest: native(q * keys**-0.5, *rest)[0]),
+        },
+        promise=("cpu backend", 4.0),
+    )
+
+
+def decode_case(batch: int, heads: int, keys: int, tokens: int = 50) -> Case:
+    """Steps of the gated delta rule one by one, as when a model generates."""
+    by_torch, native = pair(rnnc.stdlib("gated_deltanet"), "GatedDeltaOp", heads=heads, dk=keys, dv=keys)
+    size = (batch, heads)
+    k = F.normalize(torch.randn(*size, keys), dim=-1)
+    inputs = [torch.randn(*size, keys), k, torch.randn(*size, keys), -0.1 * torch.rand(size), torch.rand(size)]
+
+    def run(module: nn.Module) -> Runner:
+        def steps(*inputs: Tensor) -> Tensor:
+            state = None
+            with torch.no_grad():
+                for _ in range(tokens):
+                    y, state = module.step(*inputs, state=state)
+            return y  # type: ignore[no-any-return]
+
+        return Runner(run=steps)
+
+    return Case(
+        name=f"{tokens} decode steps of the gated delta rule [{batch}, {heads} heads, {keys}]",
+        inputs=inputs,
+        runners={"torch backend": run(by_torch), "cpu backend": run(native)},
+        promise=("cpu backend", 5.0),
+        direction="forward",
+        differentiated=False,
+    )
+
+
+def nonlinear_case(kind: str, batch: int, steps: int, width: int) -> Case:
+    """LSTM and GRU against PyTorch's fused layers."""
+    whole = (nn.LSTM if kind == "LSTM" else nn.GRU)(width, width, batch_first=True)
+    by_torch, native = pair(rnnc.stdlib(kind.lower()), kind, d=width)
+    for module in (by_torch, native):
+        copy_weights(whole, module)
+    return Case(
+        name=f"{kind} [{batch}, {steps}, {width}]",
+        inputs=[torch.randn(batch, steps, width)],
+        runners={f"nn.{kind}": layer(whole), "torch backend": layer(by_torch), "cpu backend": layer(native)},
+        promise=("cpu backend", 1.0),
+    )
+
+
+def peephole_case(batch: int, steps: int, width: int) -> Case:
+    """A peephole LSTM, which PyTorch has no layer for."""
+    by_torch, native = pair(rnnc.parse(PEEPHOLE), "Peephole", d=width)
+    return Case(
+        name=f"peephole LSTM [{batch}, {steps}, {width}]",
+        inputs=[torch.randn(batch, steps, width)],
+        runners={"eager loop": layer(by_torch), "cpu backend": layer(native)},
+        promise=("cpu backend", 5.0),
+    )
+
+
+def cases() -> Iterator[Callable[[], Case]]:
+    yield lambda: limit_case(4, 2048, 1024)
+    yield lambda: decay_case(4, 2048, 1024)
+    yield lambda: gated_delta_case(2, 1024, 4, 64)
+    yield lambda: decode_case(1, 4, 64)
+    yield lambda: nonlinear_case("LSTM", 16, 256, 256)
+    yield lambda: nonlinear_case("GRU", 16, 256, 256)
+    yield lambda: peephole_case(16, 256, 256)
+    yield lambda: mamba_case(2, 1024, 256)
+
+
+if __name__ == "__main__":
+    run_cases(__doc__ or "", "cpu", cases())
