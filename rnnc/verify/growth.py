@@ -24,6 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from rnnc.verify.clocks import only_turns
 from rnnc.verify.layers import Layer, Layers
 from rnnc.verify.results import Condition
 from rnnc.verify.turning import fixed_angles
@@ -48,7 +49,8 @@ class Growth:
 
 def growth(layers: Layers, copies: int, mode: Mode) -> Growth:
     """For `copies` of the cell stacked with any per-step maps between, over all weights and sizes."""
-    conditions: list[Condition] = [_form(layers)]
+    rotary = _rotary(layers) if mode == "long" and copies == 1 else frozenset()
+    conditions: list[Condition] = [_form(layers, rotary)]
     if not conditions[0].holds:
         return Growth(exponent=None, conditions=tuple(conditions))
     before = 0  # the exponent of what this copy's inputs carry
@@ -59,7 +61,7 @@ def growth(layers: Layers, copies: int, mode: Mode) -> Growth:
             driven = max([before if layer.reads_input else 0, *(exponents[i] for i in layer.reads)])
             gate = max([before if layer.gate_reads_input else 0, *(exponents[i] for i in layer.gate_reads)])
             steady = layer.fixed_transition or (mode == "letter" and gate == 0)
-            turned = _turned(layers, layer, driven, last=copy == copies - 1) if mode == "long" else None
+            turned = _turned(layers, layer, driven, rotary, last=copy == copies - 1) if mode == "long" else None
             suited = suited or turned is not None
             after, condition = turned or _through(layer, driven, steady)
             if after is None:
@@ -73,7 +75,14 @@ def growth(layers: Layers, copies: int, mode: Mode) -> Growth:
     return Growth(exponent=before, conditions=tuple(conditions), turned=suited)
 
 
-def _form(layers: Layers) -> Condition:
+def _rotary(layers: Layers) -> frozenset[int]:
+    """The clocks that only turn what other layers write."""
+    if layers.obstacle:
+        return frozenset()
+    return frozenset(layer.group.index for layer in layers.layers if layer.is_clock and only_turns(layers, layer))
+
+
+def _form(layers: Layers, rotary: frozenset[int]) -> Condition:
     """The cell is a cascade of layers H_t = A(u_t) H_{t-1} + B(u_t) with any decoder."""
     text = "the cell is a cascade of linear recurrences, each with a transition free of its own state"
     for layer in layers.layers:
@@ -83,7 +92,7 @@ def _form(layers: Layers) -> Condition:
         if layer.group.kind == "nonlinear":
             because = layer.group.because[0][0] if layer.group.because else f"the update of {layer.name} is nonlinear"
             return Condition(text=text, holds=False, by=because)
-        if layer.is_clock:
+        if layer.is_clock and layer.group.index not in rotary:
             why = f"{layer.name} is a clock that no input reaches: with a position, arguments about repeated words fail"
             return Condition(text=text, holds=False, by=why)
     groups = ", then ".join(layer.name for layer in layers.layers) or "no states"
@@ -113,16 +122,25 @@ def _through(layer: Layer, driven: int, steady: bool) -> tuple[int | None, Condi
     return None, Condition(text=text, holds=False, by=s.why("products_real"))
 
 
-def _turned(layers: Layers, layer: Layer, driven: int, *, last: bool) -> tuple[int | None, Condition] | None:
+def _turned(
+    layers: Layers, layer: Layer, driven: int, rotary: frozenset[int], *, last: bool
+) -> tuple[int | None, Condition] | None:
     """As `_through`, of a layer that turns by fixed angles, for words of a length that suits them; None for others."""
     s = layer.spectrum
+    if layer.group.index in rotary:
+        text = f"{layer.name}: a clock of which other layers know cosines and sines alone, in what they write"
+        return 0, Condition(text=text, holds=True, by="dependence analysis; its own cast is eventually constant")
     why = fixed_angles(layers.recurrence, layer)
-    if not why or s.products_nonnegative:
+    clocked = bool(layer.reads & rotary)
+    if not clocked and (not why or s.products_nonnegative):
         return None
     text = f"{layer.name}: turns by angles that do not depend on the input"
-    if s.real:
+    if s.real and not clocked:
         by = f"{why}, and its eigenvalues are real: words of even length"
         return driven, Condition(text=text, holds=True, by=by)
+    if not why and not s.products_nonnegative:
+        return None, Condition(text=text, holds=False, by=s.why("products_nonnegative"))
+    why = why or s.why("products_nonnegative")
     readers = [other.name for other in layers.layers if layer.group.index in other.reads]
     readers += ["attention"] if layer.attended else []
     if last and not readers:

@@ -99,7 +99,7 @@ COMPLEX = [
     "k <- complex(0, s) * k + x",
     "k <- complex(c, x) * k + 1",
 ]
-CLOCKS = ["t <- 1 - t", "t <- t + 1", "t <- 0.5 * t", "t <- -t"]
+CLOCKS = ["t <- 1 - t", "t <- t + 1", "t <- t + 0.5", "t <- t - 1", "t <- 0.5 * t", "t <- -t"]
 
 
 def random_cell(rng: Random) -> str:
@@ -115,11 +115,13 @@ def random_cell(rng: Random) -> str:
         states.append("state g: real[2] = 0")
         read = rng.choice(READS).format(p="h")
         updates.append("g <- " + rng.choice(FROM_BELOW).format(h="g", r=read, d=rng.choice(DRIVES)))
-    if rng.random() < 0.15:
+    if rng.random() < 0.25:
         states.append(f"state t: real[2] = {rng.choice(('0', '1'))}")
         updates.append(rng.choice(CLOCKS))
         if rng.random() < 0.6:
-            updates[0] += " + t"
+            updates[0] += rng.choice(
+                (" + t", " + cos(pi * t) * x", " + cos(pi / 2 * t) * sin(pi * t) * x", " * cos(pi * t)")
+            )
     return _spec([*states, *updates], "h'")
 
 

@@ -92,6 +92,29 @@ FIXED = [
 ]
 
 
+CLOCKED = "gate a: real[n] in (0, 1) = sigmoid(linear(x)); state t: real = 0; t <- t + 0.3; state h: real[n] = 0; "
+
+
+@pytest.mark.parametrize(
+    "drive",
+    [
+        "cos(t) * linear(x)",
+        "sin(2 * t - 1) * cos(t / 3) * linear(x) + linear[n](x)",
+        "cos(t') * linear(x) - linear(x) * sin(t + t)",
+    ],
+)
+def test_n7_rotary_positions(drive: str) -> None:
+    body = f"{CLOCKED}h <- a * h + {drive}"
+    claims = (
+        "not recognizes parity",
+        "not tracks group S(3)",
+        "not recognizes unary_mod(2)",
+        "not recognizes flip_flop",
+    )
+    assert verdict(body, *claims) == ["proved", "proved", "unknown", "unknown"]
+    assert verdict(body, "not recognizes parity with layers = 2") == ["unknown"]
+
+
 @pytest.mark.parametrize("body", FIXED_REAL + FIXED)
 def test_n7_fixed_angles_tell_positions_and_not_contents(body: str) -> None:
     claims = ("not recognizes parity", "not recognizes mod(3)", "not tracks group Z(2)", "not tracks group S(3)")
@@ -151,6 +174,10 @@ def test_n7_real_eigenvalues_serve_in_every_layer() -> None:
         "param t: real[n]; state h: complex[n] = 0; h <- exp(linear[n](x) * complex(-1, t)) * h + linear[n](x)",
         "param W: real[n, n]; state h: real[n] = 0; h <- sigmoid(linear(x)) * (W @ h) + linear(x)",
         "state t: real = 0; t <- t + 1; state h: complex[n] = 0; h <- polar(1, t) * h + linear[n](x)",
+        *(f"{CLOCKED}h <- a * h + {b}" for b in ("t * linear(x)", "sigmoid(cos(t) * linear(x))", "cos(t * sum(x))")),
+        *(f"{CLOCKED}h <- a * h + {b}" for b in ("cos(t * t)", "linear(x) / (2 + cos(t))", "linear(x) * step(cos(t))")),
+        f"{CLOCKED}h <- a * cos(t)^2 * h + linear(x)",
+        f"{CLOCKED}h <- a * h + cos(t) * linear(x); state g: real[n] = 0; g <- a * g + h'",
         "param W: real[n, n]; state h: real[n] = 0; h <- W @ h + linear(x) * h",
     ],
 )

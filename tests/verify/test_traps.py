@@ -149,9 +149,16 @@ cell Clock(d: dim, n: dim) {{
 
 @pytest.mark.parametrize(("start", "tick"), [("0", "t + 1"), ("1", "-t")])
 def test_trap_5_a_clock_voids_arguments_about_repetition(start: str, tick: str, verdicts) -> None:  # type: ignore[no-untyped-def]
-    for result in verdicts(CLOCK.format(start=start, tick=tick, read="cos(pi * t)")):
-        assert result.verdict == "unknown"
-        assert "clock" in result.reason
+    for read in ("step(cos(pi * t))", "exp(cos(pi * t))", "t^2"):
+        for result in verdicts(CLOCK.format(start=start, tick=tick, read=read)):
+            assert result.verdict == "unknown"
+            assert "clock" in result.reason
+
+
+def test_trap_5_a_clock_that_turns_what_is_written_tells_positions_alone(verdicts) -> None:  # type: ignore[no-untyped-def]
+    unary, parity = verdicts(CLOCK.format(start="0", tick="t + 1", read="cos(pi * t)"))
+    assert (unary.verdict, parity.verdict) == ("unknown", "proved")
+    assert "N7" in parity.reason
 
 
 def test_trap_5_what_fades_is_no_clock(verdicts) -> None:  # type: ignore[no-untyped-def]
@@ -162,6 +169,7 @@ def test_trap_5_retnet_counts_positions() -> None:
     found = stdlib_claim("retnet", "not recognizes unary_mod(2)")
     assert found.verdict == "unknown"
     assert "`t` is a clock" in found.reason
+    assert stdlib_claim("retnet", "not recognizes parity").verdict == "proved"
 
 
 # ---------------------------------------------------------------- 6
