@@ -175,7 +175,10 @@ class Lexer:
                 )
             case "BAD_WORD":
                 self._error(
-                    "E0101", f"`{word}` is not a name", token, "names hold Latin and Greek letters, digits and `_`"
+                    "E0101",
+                    f"`{word}` is not a name",
+                    token,
+                    "names hold the letters A to Z, Greek letters, digits and `_`",
                 )
             case "BAD_STRING":
                 self._error("E0104", "this string does not end", token, 'close it with `"` on the same line')

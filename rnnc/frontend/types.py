@@ -204,7 +204,7 @@ def conform(c: Lowering, value: Value, type_: Type | None, expr: ast.Expr, what:
     if node is None:
         return ERROR
     found = c.b.type(node)
-    if c.b.is_free_scalar(node) and type_.shape:
+    if type_.shape and not found.rank and c.is_constant(node):
         node = c.b.broadcast_to(node, type_.shape)
         found = c.b.type(node)
     if found.shape != type_.shape:

@@ -516,3 +516,23 @@ def test_a_claim_may_spell_its_operator_out() -> None:
         ("2 * A", "real[3, 3] per [heads]"),
         ("diag(a)", "real[3, 3] per [heads]"),
     ]
+
+
+def test_a_constant_scalar_fills_a_shape() -> None:
+    cell = lowered(
+        """cell C(d: dim) {
+  input x: real[d]
+  param p: real
+  state z: complex[d] = complex(1, 1/2)
+  state h: real[d, 2] = 1 / sqrt(2)
+  z <- z
+  h <- h
+  const c: real[d] = 2 * pi
+  output y: real[d] = abs(z') + h'[:, 0] + c
+}"""
+    )
+    out, _ = run(cell, {"x": np.zeros((1, 3))}, d=3)
+    np.testing.assert_allclose(out["y"], [[1.25**0.5 + 0.5**0.5 + 2 * np.pi] * 3], rtol=1e-12)
+    assert errors("cell C(d: dim) {\n input x: real[d]\n param p: real\n let a: real[d] = p\n output y = a\n}") == [
+        ("E0203", 4, 19)
+    ]

@@ -67,15 +67,24 @@ def draw(cell: CellIR, dims: Mapping[str, int], batch: int, time: int, seed: int
             assert t.vocab is not None
             inputs[i.name] = rng.integers(0, t.vocab.evaluate(dims), shape)
         else:
-            inputs[i.name] = rng.normal(size=shape)
+            inputs[i.name] = _random(rng, t.dtype, shape)
     state = {}
     for s in cell.states:
         t = cell[s.node].type
         shape = (batch, *(d.evaluate(dims) for d in (*t.per, *t.shape)))
-        state[s.name] = rng.normal(size=shape)
-        if t.dtype == "complex":
-            state[s.name] = state[s.name] + 1j * rng.normal(size=shape)
+        state[s.name] = _random(rng, t.dtype, shape)
     return params, inputs, state
+
+
+def _random(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> Any:
+    x = rng.normal(size=shape)
+    match dtype:
+        case "bool":
+            return x > 0
+        case "complex":
+            return x + 1j * rng.normal(size=shape)
+        case _:
+            return x
 
 
 def check(

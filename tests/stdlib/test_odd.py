@@ -94,7 +94,8 @@ def test_autocast_to_bfloat16(path: Path, cell: str) -> None:
     layer = rnnc.compile(spec, cell)(**dims)
     _, inputs, _ = specs.draw(lowered, dims, 2, 12, seed=1)
     xs = [torch.tensor(inputs[i.name]) for i in lowered.inputs]
-    xs = [x.float().requires_grad_() if x.is_floating_point() else x for x in xs]
+    xs = [x.to(torch.complex64) if x.is_complex() else x.float() if x.is_floating_point() else x for x in xs]
+    xs = [x.requires_grad_() if x.is_floating_point() or x.is_complex() else x for x in xs]
     exact, _ = layer(*xs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded, _ = layer(*xs)
