@@ -71,12 +71,13 @@ class Coupled:
     wanted: int
 
 
-def find_region(cell: CellIR, group: Group, later: Iterable[str] = ()) -> Region | None:
+def find_region(cell: CellIR, group: Group, later: Iterable[str] = (), read: Iterable[NodeId] = ()) -> Region | None:
     """The region of a group, or None where its update is not pointwise or does not read the old state.
 
-    `later` are the states of groups that run after this one: nothing that depends on them is taken in.
+    `later` are the states of groups that run after this one: nothing that depends on them is taken in.  `read` are
+    nodes that something needs besides outputs and updates: coefficients of groups that run in a normal form.
     """
-    finder = _finder(cell, group, later)
+    finder = _finder(cell, group, later, read)
     return finder.region() if finder is not None and finder.find() else None
 
 
@@ -91,13 +92,13 @@ def find_coupled(cell: CellIR, group: Group, later: Iterable[str] = ()) -> Coupl
     return finder.coupled()
 
 
-def _finder(cell: CellIR, group: Group, later: Iterable[str]) -> _Finder | None:
+def _finder(cell: CellIR, group: Group, later: Iterable[str], read: Iterable[NodeId] = ()) -> _Finder | None:
     states = tuple(cell.state(n) for n in group.states)
     depends = state_dependence(cell)
     if not all(depends[s.update] & set(group.states) for s in states):
         return None  # set anew at each step: nothing to run
     others = [s.update for s in cell.states if s.name not in group.states]
-    ends = [o.node for o in cell.outputs] + others
+    ends = [*(o.node for o in cell.outputs), *others, *read]
     live = ancestors(cell, [*ends, *(s.update for s in states)])
     users: dict[NodeId, set[NodeId]] = {i: set() for i in live}
     for i in live:

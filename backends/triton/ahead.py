@@ -20,6 +20,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from rnnc.runtime.gpu import decay_kernels, matrix
 from rnnc.runtime.gpu.arrange import lead_of
 from rnnc.runtime.gpu.recurrence import Recurrence
 from rnnc.runtime.gpu.tuning import Config, default_config
@@ -71,16 +72,49 @@ def compiled(
     for name, size in zip("NMKPQ", inner):
         constants |= {name: size, f"B{name}": triton.next_power_of_2(size)}
     signature, attributes = _signature(of, kernel, constants, TYPES[dtype])
+    return _built(kernel, target, signature, attributes, constants, {"num_warps": config.warps})
+
+
+PRECISE = ("g", "start", "last", "kept", "behind", "d_last", "d_q", "d_k", "d_start")  # float32 arrays of decay kernels
+
+
+def compiled_chunkwise(
+    which: str, target: str, keys: int, values: int, dtype: torch.dtype = torch.bfloat16
+) -> Resources:
+    """Compile one of the kernels of `rnnc.runtime.gpu.decay_kernels` as `rnnc.runtime.gpu.matrix` launches it."""
+    kernel = getattr(decay_kernels, which)
+    names: list[str] = list(kernel.arg_names)
+    constants = matrix.constants_of(which, keys, values, dtype, old=False)
+    constants |= {n: 1 for n in ("q_k", "k_k", "v_v") if n in names}
+    signature: dict[str, str] = {}
+    attributes: dict[tuple[int, ...], list[list[Any]]] = {}
+    for k, name in enumerate(names):
+        if name in constants:
+            signature[name] = "constexpr"
+        elif name.endswith("_ptr"):
+            signature[name] = f"*{'fp32' if name.removesuffix('_ptr') in PRECISE else TYPES[dtype]}"
+        else:
+            signature[name] = "i32"
+        if signature[name] != "constexpr" and name not in ("T", "H") and not name.startswith(("g_b", "g_t", "g_h")):
+            attributes[k,] = [["tt.divisibility", 16]]
+    machine = "old" if target == "sm_80" else "" if target.startswith("sm") else "amd"
+    warps = matrix.warps_of(which, keys, machine)
+    return _built(kernel, target, signature, attributes, constants, {"num_warps": warps, "num_stages": matrix.STAGES})
+
+
+def _built(
+    kernel: Any,
+    target: str,
+    signature: dict[str, str],
+    attributes: dict[tuple[int, ...], list[list[Any]]],
+    constants: dict[str, Any],
+    options: dict[str, int],
+) -> Resources:
     source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
-    found = triton.compile(
-        source,
-        target=TARGETS[target],
-        options={"num_warps": config.warps},
-    )
+    found = triton.compile(source, target=TARGETS[target], options=options)
     registers, spilled = _nvidia(found.asm["ptx"]) if target.startswith("sm") else _amd(found.asm["amdgcn"])
-    return Resources(
-        kernel=kernel.__name__, target=target, registers=registers, spilled=spilled, shared=int(found.metadata.shared)
-    )
+    shared = int(found.metadata.shared)
+    return Resources(kernel=kernel.__name__, target=target, registers=registers, spilled=spilled, shared=shared)
 
 
 def _signature(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
+from rnnc.analysis.forms import Form, MatrixState
 from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.backends.kernels.region import find_region
 from rnnc.backends.torch.backend import Strategies, explanation, for_cell, plan_all, require_inputs
@@ -15,7 +16,7 @@ from rnnc.backends.torch.body import Names, Source
 from rnnc.backends.torch.context import identifier
 from rnnc.backends.torch.emit import Kernels, emit_file
 from rnnc.backends.torch.kernels import Kernel as Call
-from rnnc.backends.torch.strategies import Choice
+from rnnc.backends.torch.strategies import Choice, coefficients
 from rnnc.backends.triton import scan, sequential
 from rnnc.backends.triton.descriptor import recurrence_text
 from rnnc.backends.triton.kernel import Step, find_step
@@ -70,23 +71,34 @@ class _File:
     names: Names = field(default_factory=Names)
     texts: list[str] = field(default_factory=list)
     helpers: set[str] = field(default_factory=set)
+    chunkwise: bool = False  # whether some group runs by the runtime's chunkwise kernels
 
     def choices(self, title: str, p: Plan) -> tuple[tuple[Choice, ...], tuple[str, ...]]:
         """How each group runs, and a sentence on each."""
         found = []
         why = []
-        for k, g in enumerate(p.groups):
-            later = [s for other in p.groups[k + 1 :] for s in other.group.states]
+        cell = p.recurrence.cell
+        later = {g.group.index: [s for o in p.groups[k + 1 :] for s in o.group.states] for k, g in enumerate(p.groups)}
+        read: list[NodeId] = []  # by groups that PyTorch runs in a normal form
+        for g in p.groups:
+            if g.form is not None and (_chunkwise(cell, g) or find_region(cell, g.group, later[g.group.index]) is None):
+                read += coefficients(cell, g.form)
+        for g in p.groups:
             choice = Choice(group=g.group, strategy=g.strategy, form=g.form)
-            call, sentence = self._kernel(title, p, g, later)
+            call, sentence = self._kernel(title, p, g, later[g.group.index], read)
             found.append(choice if call is None else replace(choice, form=None, kernel=call))
             why.append(sentence)
         return tuple(found), tuple(why)
 
-    def _kernel(self, title: str, p: Plan, g: GroupPlan, later: list[str]) -> tuple[Call | None, str]:
+    def _kernel(
+        self, title: str, p: Plan, g: GroupPlan, later: list[str], read: list[NodeId]
+    ) -> tuple[Call | None, str]:
         cell = p.recurrence.cell
         states = " and ".join(g.group.states)
-        region = find_region(cell, g.group, later)
+        if _chunkwise(cell, g):
+            self.chunkwise = True
+            return None, f"{states}: chunkwise kernels, chunk states one after another, outputs all at once"
+        region = find_region(cell, g.group, later, read)
         if region is None:
             (line,) = [x for x, group in zip(explanation(p), p.groups) if group is g]
             return None, f"{line}. No kernel: the step of {states} is a product with a matrix"
@@ -114,6 +126,12 @@ class _File:
 
     def with_imports(self, text: str) -> str:
         """The file with what its kernels import."""
+        if self.chunkwise:
+            line = next(x for x in text.split("\n") if x.startswith("from rnnc.runtime import"))
+            imported = line.removeprefix("from rnnc.runtime import ").split(", ")
+            ours = "from rnnc.runtime.gpu.matrix import matrix_scan"
+            rest = f"from rnnc.runtime import {', '.join(n for n in imported if n != 'matrix_scan')}"
+            text = text.replace(line, f"{rest}\n{ours}", 1)
         if not self.texts:
             return text
         ours = f"from rnnc.runtime.gpu import {', '.join(['Axes', 'Recurrence', *sorted(self.helpers)])}"
@@ -125,6 +143,24 @@ class _File:
         if line:
             return f"{head}{line}{tail.replace(chr(10), chr(10) + ours + chr(10), 1)}"
         return text.replace("from torch import Tensor, nn\n", f"from torch import Tensor, nn\n\n{ours}\n", 1)
+
+
+def _chunkwise(cell: CellIR, g: GroupPlan) -> bool:
+    return g.strategy == "chunkwise" and has_chunkwise_kernel(cell, g.form)
+
+
+def has_chunkwise_kernel(cell: CellIR, form: Form | None) -> bool:
+    """Whether the runtime's kernels run a form: one scalar decay with a logarithm (or none), one write, one read."""
+    if not isinstance(form, MatrixState) or len(form.steps) != 1 or form.reads is None or len(form.reads) != 1:
+        return False
+    (step,) = form.steps
+    if step.low_rank or len(step.writes) != 1 or step.writes[0][1] is None:
+        return False
+    if cell.nodes[cell.state(form.state).node].type.rank != 2:
+        return False
+    if step.log_decay is None:
+        return step.decay is None
+    return cell.nodes[step.log_decay].type.rank == 0
 
 
 SENTENCES = {

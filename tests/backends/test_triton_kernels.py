@@ -24,7 +24,8 @@ pytest.importorskip("triton")
 FOLDER = Path(__file__).parent
 GROUPS = {
     "scans": ("MinGRU", "MinGRU, one step", "Mamba", "LRU", "RGLRU", "S4D"),
-    "matrix states": ("GLA", "mLSTM", "DeltaNet", "GatedDeltaNet", "DeltaProduct"),
+    "matrix states": ("GLA", "DeltaNet", "GatedDeltaNet", "DeltaProduct", "Mamba2, scan"),
+    "chunkwise": ("mLSTM", "Mamba2", "RetNet", "SSDOp", "chunkwise operator"),
     "rings and steps": (
         "MinGRU, sequential",
         "max_plus",
@@ -39,7 +40,7 @@ GROUPS = {
 GROUPS["splits"] = tuple(
     f"{name}, split" for name in ("MinGRU", "SelectiveScan", "HGRNComplex", "GLA", "old_state", "max_plus", "log_plus")
 )
-SLOW = ("RGLRU, split", "min_plus, split", "S5", "Hawk", "HGRN", "HGRNComplex", "HGRN2", "MinLSTM", "RetNet", "Mamba2")
+SLOW = ("RGLRU, split", "min_plus, split", "S5", "Hawk", "HGRN", "HGRNComplex", "HGRN2", "MinLSTM")
 
 
 def interpreted(names: tuple[str, ...]) -> None:
@@ -92,6 +93,31 @@ def kernels(file: str) -> Any:
 def test_compiled_ahead_of_time_without_spills(file: str, target: str) -> None:
     """At the default configuration, for bfloat16 sequences."""
     fits(kernels(file), ("forward", "backward"), target, SIZES[file])
+
+
+CHUNKWISE = ("decay_states", "decay_outputs", "decay_backward_states", "decay_backward")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_chunkwise_kernels_ahead_of_time(target: str) -> None:
+    from rnnc.backends.triton import ahead
+
+    for which in CHUNKWISE:
+        found = ahead.compiled_chunkwise(which, target, 64, 64)
+        assert found.spilled == 0, found
+        assert found.shared <= ahead.SHARED[target], found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("keys", [16, 128])
+def test_more_chunkwise_kernels_ahead_of_time(target: str, keys: int) -> None:
+    from rnnc.backends.triton import ahead
+
+    for which in CHUNKWISE:
+        found = ahead.compiled_chunkwise(which, target, keys, 128)
+        assert found.spilled == 0, found
+        assert found.shared <= ahead.SHARED[target], found
 
 
 @pytest.mark.slow

@@ -20,6 +20,9 @@ import rnnc.spec
 from rnnc.compile import load_source
 from rnnc.ir.oracle import init_params
 from rnnc.ir.rounding import keep_digits
+from rnnc.runtime.chunk import MicroStep, Read
+from rnnc.runtime.chunk import matrix_scan as reference_scan
+from rnnc.runtime.gpu import matrix
 from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.tuning import Config
 
@@ -61,7 +64,7 @@ def layer_of(spec: Any, cell: str | None, strategy: str | None, config: Config) 
     source = emit(keep_digits(ir), dims=None, strategy=strategy, sources=spec.sources)
     module = load_source(source, ir.name)
     kernels = [v for v in vars(module).values() if isinstance(v, launch.Recurrence)]
-    assert kernels, f"{ir.name} has no kernel"
+    assert kernels or "runtime.gpu.matrix" in source, f"{ir.name} has no kernel"
     for k in kernels:
         k.configs[()] = config
     return ir, vars(module)[module.__all__[0]], kernels
@@ -99,7 +102,8 @@ def is_the_oracle(
     """Outputs, last states and all gradients in float64; `kind` is the schedule of the (first) kernel."""
     config = config or Config(steps=4, channels=4)
     ir, layer, kernels = layer_of(spec_of(file), cell, strategy, config)
-    assert kind in {k.kind for k in kernels}, [k.kind for k in kernels]
+    kinds = {k.kind for k in kernels} | ({"chunkwise"} if layer.__init__.__globals__.get("matrix_scan") else set())
+    assert kind in kinds, kinds
     sizes = ir.dim_values(dims) if dims else support.small_dims(ir)
     case_of(ir, sizes, steps, start).check(layer, tolerance=1e-9, step=step)
 
@@ -163,6 +167,32 @@ def operators() -> None:
     launch.empty = poisoned
 
 
+def chunkwise_operator() -> None:
+    """Reads of the old and of the new state, strided inputs, decays of zero and of one; and PyTorch's own checks."""
+    torch.manual_seed(0)
+    batch, steps, heads, keys, values = 2, 70, 2, 5, 7
+    q, k = (torch.randn(batch, heads, steps, keys, dtype=torch.float64).mT.contiguous().mT.movedim(1, 2) for _ in "qk")
+    v = torch.randn(batch, steps, heads, values, dtype=torch.float64)
+    g = -torch.rand(batch, steps, heads, dtype=torch.float64)
+    g[:, 9], g[:, 20:24] = -torch.inf, 0.0
+    start = torch.randn(batch, heads, keys, values, dtype=torch.float64)
+    given = [x.requires_grad_() for x in (q, k, v, start)]
+    weight = torch.randn_like(v), torch.randn_like(start)
+    for when in ("old", "new"):
+        found = []
+        for scan in (reference_scan, matrix.matrix_scan):
+            step = MicroStep(log_decay=g, writes=((k, v),))
+            (o,), last = scan(start, [step], [Read(q, when)])
+            loss = (o * weight[0]).sum() + (last * weight[1]).sum()
+            found.append([o, last, *torch.autograd.grad(loss, given)])
+        assert all(support.error(a, b.detach()) < 1e-12 for a, b in zip(*found, strict=True))
+    plain = lambda shape, like, dtype: like.new_zeros(list(shape), dtype=dtype)  # noqa: E731
+    matrix.empty, kept = plain, matrix.empty
+    small = [x.detach()[:, :9].requires_grad_() for x in (q, k, v)]
+    torch.library.opcheck(matrix.decay_scan, (*small, g[:, :9].clamp(min=-5.0).requires_grad_(), start, False))
+    matrix.empty = kept
+
+
 def same_bits() -> None:
     """Two runs give the same gradients, bit by bit, where a gradient is summed over blocks, heads and steps."""
     ir, layer, _ = layer_of(spec_of("mamba"), "SelectiveScan", None, Config(steps=4, channels=4))
@@ -188,7 +218,14 @@ CASES: dict[str, Callable[[], None]] = {
     "RGLRU": lambda: is_the_oracle("rglru", "RGLRU", kind="scan", dims={"heads": 2, "w": 3}, steps=9),
     "S4D": lambda: is_the_oracle("s4d", kind="scan", dims={"d": 3, "n": 2}, steps=7),
     "GLA": lambda: is_the_oracle("gla", "GLA", kind="scan", steps=9),
-    "mLSTM": lambda: is_the_oracle("mlstm", "mLSTM", kind="scan", steps=7),
+    "mLSTM": lambda: is_the_oracle("mlstm", "mLSTM", kind="chunkwise", steps=7),
+    "Mamba2": lambda: is_the_oracle("mamba2", "Mamba2", kind="chunkwise", steps=67),
+    "RetNet": lambda: is_the_oracle("retnet", kind="chunkwise", steps=65),
+    "SSDOp": lambda: is_the_oracle(
+        "mamba2", "SSDOp", kind="chunkwise", dims={"heads": 2, "n": 5, "p": 17}, steps=130, start=False
+    ),
+    "Mamba2, scan": lambda: is_the_oracle("mamba2", "Mamba2", kind="scan", strategy="scan", steps=9),
+    "chunkwise operator": chunkwise_operator,
     "DeltaNet": lambda: is_the_oracle("deltanet", "DeltaNet", kind="sequential", steps=9, step=True),
     "GatedDeltaNet": lambda: is_the_oracle("gated_deltanet", "GatedDeltaNet", kind="sequential", steps=6),
     "DeltaProduct": lambda: is_the_oracle("deltaproduct", "DeltaProduct", kind="sequential", steps=6),
@@ -203,8 +240,6 @@ CASES: dict[str, Callable[[], None]] = {
     "HGRNComplex": lambda: is_the_oracle("hgrn", "HGRNComplex", kind="scan", steps=9),
     "HGRN2": lambda: is_the_oracle("hgrn2", kind="scan", steps=9),
     "MinLSTM": lambda: is_the_oracle("minlstm", kind="scan"),
-    "RetNet": lambda: is_the_oracle("retnet", kind="scan", steps=9),
-    "Mamba2": lambda: is_the_oracle("mamba2", "Mamba2", kind="scan", steps=9),
 }
 SPLIT = Config(steps=4, channels=4, splits=3)  # thirteen steps in three splits
 CASES |= {
@@ -229,7 +264,7 @@ CASES |= {
 
 
 def main(names: list[str]) -> None:
-    launch.empty = poisoned
+    launch.empty = matrix.empty = poisoned
     np.seterr(all="ignore")  # entries outside of the arrays divide by zero
     for name in names:
         begun = time.perf_counter()
