@@ -24,6 +24,7 @@ from rnnc.verify.witness.bits import LETTERS, BitLetter
 from rnnc.verify.witness.instance import letter_inputs, parameters
 from rnnc.verify.witness.nonlinear import automata
 from rnnc.verify.witness.outputs import with_outputs
+from rnnc.verify.witness.silent import silenced, unknown_states
 from rnnc.verify.witness.sizes import candidate_dims
 from rnnc.verify.witness.solver import Branch, Clock, Contexts, OutOfBudget, Solver, Stuck
 from rnnc.verify.witness.stacks import in_several_layers
@@ -98,6 +99,7 @@ class Attempt:
     group: Group
     solver: Solver
     branch: Branch
+    carriers: frozenset[str]  # the states that the automaton's state is in, and those held at their initial values
 
 
 def _attempts(recurrence: Recurrence, dims: Mapping[str, int], dfa: DFA, clock: Clock) -> Iterator[Attempt]:
@@ -110,7 +112,8 @@ def _attempts(recurrence: Recurrence, dims: Mapping[str, int], dfa: DFA, clock: 
                     pinned = replace(proposal, targets=_joined(proposal.targets, pins))
                     branch = solve(solver, pinned)
                     if branch is not None:
-                        yield Attempt(proposal=pinned, group=group, solver=solver, branch=branch)
+                        carriers = _names(cell, solver.contexts) | _of_form(form)
+                        yield Attempt(proposal=pinned, group=group, solver=solver, branch=branch, carriers=carriers)
         if group.kind == "nonlinear":
             states = tuple(cell.state(s) for s in group.states)
             plain = Solver(cell, dims, Contexts(letters=tuple(range(len(dfa.alphabet)))), clock)
@@ -119,7 +122,17 @@ def _attempts(recurrence: Recurrence, dims: Mapping[str, int], dfa: DFA, clock: 
                     inner = plain.at(contexts)
                     branch = solve(inner, proposal, steps)
                     if branch is not None:
-                        yield Attempt(proposal=proposal, group=group, solver=inner, branch=branch)
+                        carriers = _names(cell, contexts)
+                        yield Attempt(proposal=proposal, group=group, solver=inner, branch=branch, carriers=carriers)
+
+
+def _names(cell: CellIR, contexts: Contexts) -> frozenset[str]:
+    """The states whose values are known in the contexts."""
+    return frozenset(s.name for s in cell.states if s.node in contexts.states)
+
+
+def _of_form(form: Form) -> frozenset[str]:
+    return frozenset(form.states) if isinstance(form, Coupled) else frozenset({form.state})
 
 
 def _settings(
@@ -218,9 +231,18 @@ def _witness(cell: CellIR, dfa: DFA, dims: dict[str, int], attempt: Attempt, bud
             params = parameters(cell, attempt.solver, branch)
         except NotExact:
             continue
-        closed = close(cell, dims, params, letters, dfa, _most(cell, dfa, budget), seconds=clock.left)
+        most = _most(cell, dfa, budget)
+        closed = close(cell, dims, params, letters, dfa, most, seconds=clock.left)
+        silent = frozenset(s.name for s in cell.states) - attempt.carriers
+        if not isinstance(closed, Closure) and closed.kind != "conflict" and silent:
+            hidden = unknown_states(cell, dims, silent)
+            told = {a: {**given, **hidden} for a, given in letters.items()}
+            closed = close(silenced(cell, silent), dims, params, told, dfa, most, seconds=clock.left)
+        else:
+            silent = frozenset()
         if isinstance(closed, Closure):
-            return finished(cell, dfa, dims, params, letters, closed, attempt.proposal, clock)
+            found = finished(cell, dfa, dims, params, letters, closed, attempt.proposal, clock)
+            return replace(found, silent=tuple(sorted(silent)))
     return None
 
 

@@ -31,7 +31,8 @@ class Witness:
     omega to infinity; "saturation": in the limit, and in float32 with omega = `tau`.  `readout` says what the readout
     reads.  Of a stack, this is the top layer with the closure of the whole; `below` are the witnesses of the layers
     under it, lowest first.  A layer's letters then name the classes of those under it after the step: "letter|class".
-    `rounded` is the closure of a stack in float32, where it was found.
+    `rounded` is the closure of a stack in float32, where it was found.  `silent` states are left out of the closure:
+    with these weights nothing reads them.
     """
 
     cell: CellIR
@@ -47,6 +48,7 @@ class Witness:
     readout: str = "the state"
     below: tuple[Witness, ...] = field(default=())
     rounded: Closure | None = field(default=None, compare=False, repr=False)
+    silent: tuple[str, ...] = ()
 
     @property
     def layers(self) -> int:
@@ -68,9 +70,10 @@ class Witness:
             else "",
         }[self.status]
         stack = f" in {self.layers} layers" if self.below else ""
-        return (
-            f"weights were found{stack}: {self.construction} ({how}); {len(self.closure.states)} states close the proof"
-        )
+        unread = ", ".join(f"`{s}`" for s in self.silent)
+        left_out = f", with {unread} left out: nothing reads that" if unread else ""
+        found = f"weights were found{stack}: {self.construction} ({how})"
+        return f"{found}; {len(self.closure.states)} states close the proof{left_out}"
 
     def weights(self, tau: float | None = None, dtype: str = "float32") -> dict[str, Any]:
         """Raw parameters as NumPy arrays, omega = tau: the state_dict of the compiled module."""
@@ -117,6 +120,7 @@ class Witness:
             "weights": {n: _sparse(v) for n, v in self.params.items()},
             "letters": {a: {n: _sparse(v) for n, v in given.items()} for a, given in self.letters.items()},
             "states": len(self.closure.states),
+            "left_out": list(self.silent),
         }
         if self.below:
             out["layers_below"] = [w.to_json() for w in self.below]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from functools import cache
 
+import numpy as np
 import pytest
 
 import rnnc
 from rnnc.frontend import ast
 from rnnc.verify.claims import target_of
 from rnnc.verify.closure import Closure, close
+from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.witness import Witness, find_witness
+from rnnc.verify.witness.silent import silenced, unknown_states
 
 SECONDS = 10.0  # for one claim
 
@@ -342,3 +345,58 @@ def test_the_search_is_deterministic() -> None:
         assert first is not None
         assert second is not None
         assert first.to_json() == second.to_json()
+
+
+SILENT = """
+cell Clocked(d: dim, n: dim = d) {
+  input x: real[d]
+  state t: real = 0
+  t <- t + 1
+  state h: real[n] = 0
+  h <- tanh(linear(x)) * h + linear(x)
+  output y: real[n] = h' + t
+}
+cell Peephole(d: dim, n: dim = 12) {
+  input x: real[d]
+  state c: real[n] = 0
+  state h: real[n] = 0
+  gate i: real[n] in (0, 1) = sigmoid(linear(x) + linear(c))
+  gate f: real[n] in (0, 1) = sigmoid(linear(x) + linear(c))
+  c <- f * c + i * tanh(linear(x) + linear(h))
+  gate o: real[n] in (0, 1) = sigmoid(linear(x) + linear(c'))
+  h <- o * tanh(c')
+  output y: real[n] = h'
+}
+cell Read(d: dim, n: dim = d) {
+  input x: real[d]
+  state t: real = 0
+  t <- t + 1
+  state h: real[n] = 0
+  h <- tanh(linear(x)) * h + linear(x) + t
+  output y: real[n] = h'
+}
+"""
+PARITY = DFA(alphabet=("0", "1"), states=("even", "odd"), delta=((0, 1), (1, 0)), start=0, accept=frozenset({1}))
+
+
+@pytest.mark.parametrize(("name", "silent"), [("Clocked", ("t",)), ("Peephole", ("h",))])
+def test_states_that_nothing_reads_are_left_out(name: str, silent: tuple[str, ...]) -> None:
+    """`t` has infinitely many values, `tanh(c')` no exact one."""
+    w = find_witness(rnnc.parse(SILENT).lower(name), PARITY, budget=SECONDS)
+    assert w is not None
+    assert w.silent == silent
+    assert silent[0] in w.reason
+
+
+def test_a_state_that_is_read_is_not_left_out() -> None:
+    cell = rnnc.parse(SILENT).lower("Read")
+    assert find_witness(cell, PARITY, budget=1.0) is None
+    hidden = frozenset({"t"})
+    dims = {"d": 2, "n": 2}
+    params = {
+        p.name: np.zeros([d.evaluate(dims) for d in cell.nodes[p.node].type.shape], dtype=int) for p in cell.params
+    }
+    letters = {a: {"x": [0, 0], **unknown_states(cell, dims, hidden)} for a in PARITY.alphabet}
+    closed = close(silenced(cell, hidden), dims, params, letters, PARITY)
+    assert not isinstance(closed, Closure)
+    assert closed.kind == "not_exact"
