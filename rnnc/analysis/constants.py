@@ -6,12 +6,14 @@ roots of the square-free factors of a polynomial can.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from math import isqrt
+from operator import mul
 from typing import TypeAlias
 
 from rnnc.analysis.intervals import exactly
@@ -76,17 +78,23 @@ def constant_facts(rows: Rows) -> ConstantFacts | None:
 
 
 def characteristic_polynomial(rows: Rows) -> tuple[Fraction, ...]:
-    """det(x I - A), by Faddeev and Le Verrier."""
+    """det(x I - A), by Faddeev and Le Verrier on the whole matrix d A: there every division is exact."""
     n = len(rows)
-    coefficients = [Fraction(1)]
-    m: list[list[Fraction]] = [[Fraction(0)] * n for _ in range(n)]
+    d = math.lcm(*(v.denominator for row in rows for v in row))
+    whole = [[int(v * d) for v in row] for row in rows]
+    coefficients = [1]
+    m = [[0] * n for _ in range(n)]
     for k in range(1, n + 1):
-        m = _times(rows, m)
+        m = _products(whole, m)
         for i in range(n):
             m[i][i] += coefficients[-1]
-        am = _times(rows, m)
-        coefficients.append(-sum((am[i][i] for i in range(n)), Fraction(0)) / k)
-    return tuple(coefficients)
+        coefficients.append(-sum(row[i] for i, row in enumerate(_products(whole, m))) // k)
+    return tuple(Fraction(c, d**k) for k, c in enumerate(coefficients))
+
+
+def _products(a: list[list[int]], b: list[list[int]]) -> list[list[int]]:
+    columns = list(zip(*b, strict=True))
+    return [[sum(map(mul, row, column)) for column in columns] for row in a]
 
 
 def _trimmed(p: Sequence[Fraction]) -> Poly:
@@ -124,9 +132,11 @@ def radical(p: Poly) -> Poly:
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """The real roots of a polynomial without multiple ones, by its Sturm chain."""
+    """The real roots of a polynomial without multiple ones, by its Sturm chain; its coefficients are whole, since only
+    the signs of values count.
+    """
 
-    chain: tuple[Poly, ...]
+    chain: tuple[tuple[int, ...], ...]
 
     @staticmethod
     def of(p: Poly) -> Roots:
@@ -135,21 +145,21 @@ class Roots:
             rest = _divided(chain[-2], chain[-1])[1]
             if not rest:
                 break
-            chain.append(tuple(-c for c in rest))
-        return Roots(tuple(q for q in chain if q))
+            chain.append(tuple(Fraction(-c) for c in _primitive(rest)))
+        return Roots(tuple(_primitive(q) for q in chain if q))
 
     @property
     def bound(self) -> Fraction:
         """All roots are smaller than this in absolute value (Cauchy)."""
         p = self.chain[0]
-        return 1 + max((abs(c / p[0]) for c in p[1:]), default=Fraction(0))
+        return 1 + max((abs(Fraction(c, p[0])) for c in p[1:]), default=Fraction(0))
 
     def between(self, lo: Fraction, hi: Fraction) -> int:
         """How many lie in (lo, hi]."""
         return self._changes(lo) - self._changes(hi)
 
     def _changes(self, x: Fraction) -> int:
-        signs = [v > 0 for q in self.chain if (v := value(q, x)) != 0]
+        signs = [s > 0 for q in self.chain if (s := _sign_at(q, x)) != 0]
         return sum(1 for s, t in pairwise(signs) if s != t)
 
     @property
@@ -158,22 +168,33 @@ class Roots:
 
     def largest(self) -> Interval:
         """An enclosure of the largest real root (there is one); exact where it is a rational of few digits."""
-        lo, hi = -self.bound, self.bound
+        hi = Fraction(math.ceil(self.bound))
+        lo = -hi
         while hi - lo > PRECISION:
             middle = (lo + hi) / 2
             lo, hi = (middle, hi) if self.between(middle, hi) else (lo, middle)
         guess = ((lo + hi) / 2).limit_denominator(10**6)
         for x in (guess, hi):
-            if value(self.chain[0], x) == 0 and not self.between(x, self.bound):
+            if _sign_at(self.chain[0], x) == 0 and not self.between(x, self.bound):
                 return exactly(x)
         return Interval(lo=lo, hi=hi)
 
 
-def value(p: Poly, x: Fraction) -> Fraction:
-    total = Fraction(0)
+def _primitive(p: Poly) -> tuple[int, ...]:
+    """A positive multiple with whole coefficients that have no factor in common."""
+    scale = math.lcm(*(c.denominator for c in p))
+    whole = [int(c * scale) for c in p]
+    shared = math.gcd(*whole)
+    return tuple(c // shared for c in whole)
+
+
+def _sign_at(p: tuple[int, ...], x: Fraction) -> int:
+    """The sign of p(x), by whole numbers."""
+    total, power = 0, 1
     for c in p:
-        total = total * x + c
-    return total
+        total = total * x.numerator + c * power
+        power *= x.denominator
+    return (total > 0) - (total < 0)
 
 
 def largest_root(p: Poly) -> Interval:

@@ -15,12 +15,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rnnc.analysis import intervals as iv
+from rnnc.analysis.elementary import NONNEGATIVE
 from rnnc.analysis.facts import Spectrum
 from rnnc.analysis.forms import Group, Recurrence, transition_nodes
 from rnnc.analysis.lipschitz import lipschitz_of
 from rnnc.analysis.ranges import Ranges
 from rnnc.analysis.steps import one_step
-from rnnc.ir.graph import CellIR, NodeId, is_static
+from rnnc.ir.graph import CellIR, NodeId, ancestors, is_static
 from rnnc.ir.types import Interval
 
 JUMPS = frozenset({"step", "sign", "lt", "le", "eq", "ne", "select"})
@@ -31,13 +32,31 @@ SINGULAR = frozenset({"div", "log", "pow", "solve", "cayley"})
 def with_stability(s: Spectrum, recurrence: Recurrence, group: Group, ranges: Ranges) -> Spectrum:
     """`s` with its stability and the Lipschitz bound of the update."""
     closed = ranges.with_closed_inputs()
+    undefined = _undefined(recurrence.cell, group, closed)
     if group.kind == "nonlinear" or group.semiring != "plus_times" or not group.forms:
         bound, why = lipschitz_of(recurrence.cell, group, ranges)
         s = replace(s, lipschitz=bound, reasons={**s.reasons, "lipschitz": why})
-        return _nonlinear(s, recurrence.cell, group, closed)
+        return _not_a_number(s, undefined) if undefined else _nonlinear(s, recurrence.cell, group, closed)
     if s.norm is not None:
         s = s.because(f"the update is affine, so its Lipschitz bound is the norm: {s.why('norm')}", lipschitz=s.norm)
-    return _linear(s, recurrence, group, closed)
+    return _not_a_number(s, undefined) if undefined else _linear(s, recurrence, group, closed)
+
+
+def _not_a_number(s: Spectrum, what: str) -> Spectrum:
+    missing = f"that {what} is a number for all inputs and weights"
+    return replace(s, missing=s.missing or missing, reasons={**s.reasons, "stability": missing})
+
+
+def _undefined(cell: CellIR, group: Group, ranges: Ranges) -> str:
+    """A root, logarithm or power in the updates of a number that may be negative; "" where there is none."""
+    for i in sorted(ancestors(cell, [cell.state(n).update for n in group.states])):
+        n = cell.nodes[i]
+        if n.type.dtype != "real" or n.op not in ("sqrt", "log", "pow"):
+            continue
+        inner = ranges.real(n.args[0])
+        if not (iv.within(inner, NONNEGATIVE) if n.op == "sqrt" else _regular(ranges, i)):
+            return f"`{n.name or n.op}`" + (f" in line {n.span.line}" if n.span is not None else "")
+    return ""
 
 
 def _linear(s: Spectrum, recurrence: Recurrence, group: Group, ranges: Ranges) -> Spectrum:
@@ -66,7 +85,9 @@ def _linear(s: Spectrum, recurrence: Recurrence, group: Group, ranges: Ranges) -
     elif bound is None or bound.hi is None:
         missing = s.missing or "a bound of the norm"
     else:
-        missing = "a bound of the norm of at most 1" if alone else "a bound of the norm below 1 (something is added)"
+        missing = (
+            "a bound of the norm of at most 1" if alone else "a bound of the norm below 1, since something is added"
+        )
     return replace(s, missing=s.missing or missing, reasons={**s.reasons, "stability": missing})
 
 

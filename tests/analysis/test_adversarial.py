@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
+from rnnc.analysis.constants import constant_facts
 from rnnc.analysis.ranges import Ranges
 from rnnc.analysis.report import Report, analyze
 from rnnc.analysis.spectrum import Spectrum
@@ -44,6 +46,14 @@ def test_stability_with_an_unbounded_drive() -> None:
     body = "input x: real[n] in {}; state h: real[n] = 0; h <- 0.5 * h + 1 / x"
     assert spectrum(body.format("(0, 1)")).stability != "proved"
     assert spectrum(body.format("[0.1, 1]")).stability == "proved"
+
+
+@pytest.mark.parametrize("f", ["sqrt(sin(x) - 2)", "sqrt(x)", "log(sin(x))", "tanh(x^0.5)"])
+def test_stability_of_what_is_not_a_number(f: str) -> None:
+    """The range of a root of negative numbers is empty or a part: no proof that the state stays bounded."""
+    assert spectrum(f"{X}; h <- 0.5 * tanh({f}) * h").stability != "proved"
+    assert spectrum(f"{X}; h <- tanh({f} + h)").stability != "proved"
+    assert spectrum(f"{X}; h <- 0.5 * tanh(sqrt(x^2)) * h").stability == "proved"
 
 
 def test_sine_of_a_complex_state_is_no_contraction() -> None:
@@ -134,6 +144,27 @@ def test_sizes_that_are_fractions_of_dims() -> None:
 
 def chain(step: str, times: int, start: str = "x") -> str:
     return "".join(f"let a{i} = {step.format(start if i == 0 else f'a{i - 1}')}; " for i in range(times))
+
+
+def test_large_constant_matrices() -> None:
+    """The characteristic polynomial of 24 by 24 numbers of three digits; its roots took a minute and a half."""
+    rng = np.random.default_rng(0)
+    rows = tuple(tuple(Fraction(int(v), 1000) for v in row) for row in rng.integers(-999, 999, size=(24, 24)))
+    start = time.process_time()
+    found = constant_facts(rows)
+    assert time.process_time() - start < 10
+    a = np.array(rows, dtype=float)
+    assert found is not None
+    assert found.norm.hi is not None
+    assert abs(float(found.norm.hi) - np.linalg.norm(a, 2)) < 1e-9
+    assert found.real == bool(np.abs(np.linalg.eigvals(a).imag).max() < 1e-9)
+    symmetric = tuple(tuple(rows[i][j] + rows[j][i] for j in range(24)) for i in range(24))
+    both = constant_facts(symmetric)
+    assert both is not None
+    assert both.interval is not None
+    values = np.linalg.eigvalsh(a + a.T)
+    assert abs(float(both.interval.lo or 0) - values[0]) < 1e-9
+    assert abs(float(both.interval.hi or 0) - values[-1]) < 1e-9
 
 
 LONG = {
