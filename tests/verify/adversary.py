@@ -105,7 +105,7 @@ CLOCKS = ["t <- 1 - t", "t <- t + 1", "t <- t + 0.5", "t <- t - 1", "t <- 0.5 * 
 def random_cell(rng: Random) -> str:
     """A spec of one cell `C` with one or two states, and perhaps a clock; claims stand for CLAIMS."""
     if rng.random() < 0.35:
-        return _spec(*_of_another_kind(rng))
+        return spec_of(*_of_another_kind(rng))
     states, updates = [f"state h: real[2] = {rng.choice(('0', '0', '1'))}"], []
     drive, gate = rng.choice(DRIVES), rng.choice(GATES)
     kind = rng.random()
@@ -122,10 +122,10 @@ def random_cell(rng: Random) -> str:
             updates[0] += rng.choice(
                 (" + t", " + cos(pi * t) * x", " + cos(pi / 2 * t) * sin(pi * t) * x", " * cos(pi * t)")
             )
-    return _spec([*states, *updates], "h'")
+    return spec_of([*states, *updates], "h'")
 
 
-def _spec(body: list[str], shown: str) -> str:
+def spec_of(body: list[str], shown: str) -> str:
     lines = "\n  ".join(body)
     return f"cell C() {{{INPUTS}  {lines}\n  output y: real[2] = {shown}\n  expect {{ CLAIMS }}\n}}\n"
 

@@ -12,7 +12,7 @@ from functools import cache
 from random import Random
 
 import pytest
-from adversary import Known, lowered, machines, random_cell, rounded_machines
+from adversary import Known, lowered, machines, random_cell, rounded_machines, spec_of
 
 import rnnc
 from rnnc.frontend import ast
@@ -142,3 +142,13 @@ def test_no_random_weights_at_length(part: int, layers: int) -> None:
     for seed in range(1000 + 25 * part, 1025 + 25 * part):
         attack(seed, 60, found, layers)
     assert found["closed"] > 10
+
+
+def test_the_adversary_is_able() -> None:
+    """Random weights of a signed gate do what it can do; so they would have shown a theorem that is wrong about it."""
+    body = ["state h: real[2] = 0", "h <- s * h + x"]
+    given = lowered(spec_of(body, "h'"), ("stable",))
+    assert given is not None
+    done = {t.what for machine in machines(given[1], ("p", "q"), Random(1), 150) for t in done_by(machine, "exact")}
+    assert {"recognizes parity", "recognizes Even", "recognizes EndsA", "tracks group Z(2)"} <= done
+    assert not {t for t in done if "mod(3)" in t or "S(3" in t or "D(4" in t}
