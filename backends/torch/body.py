@@ -176,7 +176,7 @@ class Body(Domain[Expr]):
         owner = self.owners.get(node.id)
         if owner is not None:
             self.comment(self.source.line(self.c.cell.nodes[owner.node]))
-        self.lines.append(f"{name} = {e.text}")
+        self.lines += [f"{name} = {e.text}"] if self.suffix else short_lines(name, e.text)
         self.bound[node.id] = name
         self.env[node.id] = e.named(name)
         return name
@@ -193,6 +193,15 @@ class Body(Domain[Expr]):
         """`node` is held by the variable `name`."""
         self.env[node] = replace(Expr(text=name), **known)  # type: ignore[arg-type]
         self.bound[node] = name
+
+
+def short_lines(name: str, text: str) -> list[str]:
+    """An assignment, in two where it is long and ends by dividing an axis: `F.linear(...).unflatten(-1, (h, n))`."""
+    head, sign, tail = text.rpartition(".unflatten(")
+    ends = sign and tail.count("(") + 1 == tail.count(")") and head.count("(") == head.count(")")
+    if len(text) < LONG or not ends or not tail.endswith("))"):
+        return [f"{name} = {text}"]
+    return [f"{name} = {head}", f"{name} = {name}{sign}{tail}"]
 
 
 def state_value(body: Body, state: State, old: str) -> Expr:
