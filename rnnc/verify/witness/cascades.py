@@ -1,7 +1,8 @@
 """Automata as cascades of two: a lower one, and an upper one that reads each letter with the lower one's new class.
 
-The upper automaton needs what the lower one was *before* the step.  Every lower automaton here permutes its states, so
-the letter and the class after the step tell it, and no updated state is taken for an old one.
+The upper automaton needs what the lower one was *before* the step.  The letters here permute the states, so that letter
+and class after the step tell it, and no updated state is taken for an old one; or they lead all states to one, and then
+what was before does not matter.
 """
 
 from __future__ import annotations
@@ -38,11 +39,12 @@ def paired(letter: str, state: int) -> str:
 
 
 def splits(dfa: DFA) -> Iterator[Split]:
-    """Ways to take an automaton apart whose letters permute its states, the simplest first."""
-    if len(dfa.states) > MOST_STATES or letters_as_permutations(dfa) is None:
+    """Ways to take an automaton apart whose letters permute its states or reset them, the simplest first."""
+    if len(dfa.states) > MOST_STATES or any(1 < len(set(f)) < len(f) for f in _distinct_actions(dfa)):
         return
-    for turns in plane_actions(dfa):
-        yield from _alternating(dfa, turns)
+    if letters_as_permutations(dfa) is not None:
+        for turns in plane_actions(dfa):
+            yield from _alternating(dfa, turns)
     found = [s for pi in congruences(dfa) if (s := _coset_split(dfa, pi)) is not None]
     yield from sorted(found, key=_effort)[:MOST_SPLITS]
 
@@ -62,16 +64,22 @@ def _distinct_actions(dfa: DFA) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(zip(*dfa.delta, strict=True)))
 
 
+def _permutes(action: tuple[int, ...]) -> bool:
+    return len(set(action)) == len(action)
+
+
 # ---------------------------------------------------------------- blocks
 
 
 def congruences(dfa: DFA) -> list[tuple[int, ...]]:
     """Partitions that every letter respects, each as the least state of the block of every state.
 
-    Those that pairs with the start generate, and what these generate together (within a bound); the trivial ones
+    (A letter that resets respects all.)  Those that pairs with the start generate, and what these generate together (within a bound); the trivial ones
     left out.
     """
-    actions = _generating(_distinct_actions(dfa))
+    actions = _generating([f for f in _distinct_actions(dfa) if _permutes(f)])
+    if not actions:
+        return []
     others = [q for q in range(len(dfa.states)) if q != dfa.start]
     found = dict.fromkeys(_merged(actions, [(dfa.start, q)]) for q in others)
     simple = list(found)
@@ -152,13 +160,14 @@ def _coset_split(dfa: DFA, partition: tuple[int, ...]) -> Split | None:
 
 
 def _ways(dfa: DFA, partition: tuple[int, ...], base: Sequence[int]) -> dict[int, list[int]] | None:
-    """For each block, the images of the start's block under one word that leads there; None if sizes differ."""
+    """For each block, the images of the start's block under one word that permutes; None where none leads there."""
     found = {partition[dfa.start]: list(base)}
     work = deque(found)
+    actions = [f for f in _distinct_actions(dfa) if _permutes(f)]
     while work:
         here = found[work.popleft()]
-        for k in range(len(dfa.alphabet)):
-            there = [dfa.delta[q][k] for q in here]
+        for f in actions:
+            there = [f[q] for q in here]
             block = partition[there[0]]
             if block not in found:
                 found[block] = there

@@ -40,6 +40,13 @@ cell Signs(n: dim) {
   h <- a * h + b
   output y: real[n] = h'
 }
+cell Turn(d: dim, n: dim) {
+  input x: real[d]
+  gate r: real[n] in (0, 1) = sigmoid(linear(x))
+  state h: complex[n] = 0
+  h <- polar(r, linear[n](x)) * h + complex(linear[n](x), linear[n](x))
+  output y: real[2*n] = concat(re(h'), im(h'))
+}
 cell Ask() {
   input x: real
   state s: real = 0
@@ -88,6 +95,20 @@ def test_splits_simulate(claim: str) -> None:
         _check_simulates(split, dfa)
         lower = split.lower  # the class after a step and the letter tell the one before
         assert all(len(set(lower.action(a))) == len(lower.states) for a in lower.alphabet)
+
+
+def with_reset(dfa: DFA) -> DFA:
+    """One more letter, which leads back to the start."""
+    return replace(dfa, alphabet=(*dfa.alphabet, "reset"), delta=tuple((*row, dfa.start) for row in dfa.delta))
+
+
+@pytest.mark.parametrize("claim", ["recognizes mod(4)", "tracks group S(3, letters = generators)"])
+def test_a_letter_that_resets_everything_needs_no_class_before(claim: str) -> None:
+    dfa = with_reset(dfa_of(claim))
+    found = list(splits(dfa))
+    assert found
+    for split in found:
+        _check_simulates(split, dfa)
 
 
 def _check_simulates(split: Split, dfa: DFA) -> None:
@@ -142,6 +163,16 @@ def test_more_layers_reach_longer_series() -> None:
     assert (found.layers, found.status) == (3, "attained")
     assert isinstance(found.closure.machine, Stack)
     assert all(name.startswith(("0.", "1.")) for _, seen in found.closure.machine.tables[1] for name, _, _ in seen)
+
+
+def test_complex_diagonals_in_two_layers_turn_and_reset() -> None:
+    """Signs below, thirds of a turn above (theory of N3k); one more letter resets both layers."""
+    group = "tracks group S(3, letters = generators)"
+    assert witness("Turn", group).layers == 2
+    cell = rnnc.parse(TEXT.replace("CLAIM", "")).lower("Turn")
+    found = find_witness(cell, with_reset(dfa_of(group)), layers=2, budget=20)
+    assert found is not None
+    assert found.layers == 2
 
 
 def test_a_perturbed_layer_does_not_close() -> None:
