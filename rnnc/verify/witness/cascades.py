@@ -74,8 +74,8 @@ def _permutes(action: tuple[int, ...]) -> bool:
 def congruences(dfa: DFA) -> list[tuple[int, ...]]:
     """Partitions that every letter respects, each as the least state of the block of every state.
 
-    (A letter that resets respects all.)  Those that pairs with the start generate, and what these generate together (within a bound); the trivial ones
-    left out.
+    Those that pairs with the start generate, and what these generate together (within a bound); the trivial ones left
+    out.  A letter that resets respects all.
     """
     actions = _generating([f for f in _distinct_actions(dfa) if _permutes(f)])
     if not actions:
