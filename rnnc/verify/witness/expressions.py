@@ -35,8 +35,10 @@ class Expression:
     terms: Mapping[Variable, Number] = field(default_factory=dict)
     zeros: frozenset[Variable] = frozenset()
 
-    def __add__(self, other: Expression | int) -> Expression:
-        if isinstance(other, int) or other is NOTHING:  # numpy starts its sums with 0
+    def __add__(self, other: Expression | float) -> Expression:
+        if isinstance(other, (int, float)):  # numpy starts its sums with 0, and has zeros and ones of its own
+            other = Expression(Fraction(other)) if other else NOTHING
+        if other is NOTHING:
             return self
         if self is NOTHING:
             return other
@@ -61,7 +63,9 @@ class Expression:
     def __sub__(self, other: Expression) -> Expression:
         return self + -other
 
-    def __mul__(self, other: Expression) -> Expression:
+    def __mul__(self, other: Expression | float) -> Expression:
+        if isinstance(other, (int, float)):
+            other = Expression(Fraction(other)) if other else NOTHING
         for x, y in ((self, other), (other, self)):
             if x.constant is None:
                 # An unknown value: only its product with zero is known, so unknown weights on it are made zero.
@@ -81,6 +85,8 @@ class Expression:
             return _without(y)
         scaled = {v: x.constant * d for v, d in y.terms.items()} if x.constant else {}
         return Expression(x.constant * y.constant, scaled, x.zeros | y.zeros)
+
+    __rmul__ = __mul__
 
     def __truediv__(self, other: Expression) -> Expression:
         if other.terms or other.constant is None:

@@ -149,10 +149,10 @@ def _spanning(configurations: list[Configuration], count: int) -> list[Configura
             if row[pivot]:
                 factor = row[pivot]
                 row = [(x - factor * y) % PRIME for x, y in zip(row, other, strict=True)]
-        pivot = next((j for j, x in enumerate(row) if x), None)
-        if pivot is not None:
-            inverse = pow(row[pivot], -1, PRIME)
-            rows[pivot] = [x * inverse % PRIME for x in row]
+        first = next((j for j, x in enumerate(row) if x), None)
+        if first is not None:
+            inverse = pow(row[first], -1, PRIME)
+            rows[first] = [x * inverse % PRIME for x in row]
             kept.append(c)
     return kept
 

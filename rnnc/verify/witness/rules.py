@@ -66,16 +66,17 @@ def _through_view(w: Want) -> Option:
         offset += size
     value = OPS[w.node.op].value
     assert value is not None
-    source = np.asarray(value(np, w.site, *arguments)).reshape(-1).astype(int)
+    constant = np.asarray(value(np, w.site, *(0 * a for a in arguments))).reshape(-1).astype(int)
+    source = np.asarray(value(np, w.site, *arguments)).reshape(-1).astype(int) - constant
     contexts = w.target.shape[0]
     flat = empty((contexts, offset))
     for c, row in enumerate(w.target.reshape(contexts, -1)):
-        for i, want in zip(source, row, strict=True):
+        for i, have, want in zip(source, constant.tolist(), row, strict=True):
             if want is None:
                 continue
             if i:
                 put(flat, (c, i - 1), want)
-            elif want:
+            elif want != have:
                 raise Conflict
     out, start = [], 0
     for shape in w.shapes:

@@ -8,7 +8,23 @@ from fractions import Fraction
 
 import numpy as np
 
-from rnnc.verify.witness.numbers import OMEGA, ONE, ZERO, Number, cosine, is_real, known, quotient, radians, sine, size
+from rnnc.exact import I
+from rnnc.ir.domains.exact_rules import exact_array, solve
+from rnnc.verify.witness.numbers import (
+    OMEGA,
+    ONE,
+    ZERO,
+    Number,
+    cosine,
+    inverse,
+    is_real,
+    known,
+    quotient,
+    radians,
+    sine,
+    size,
+    turns_of,
+)
 from rnnc.verify.witness.want import Option, Want, empty
 
 
@@ -77,6 +93,43 @@ def _rotation(w: Want) -> Iterator[Option]:
     yield [out]
 
 
+def _cayley(w: Want) -> Iterator[Option]:
+    """(I + M)^-1 (I - M) = Q where M = (I - Q)(I + Q)^-1, unless Q has the eigenvalue -1."""
+    n = w.target.shape[-1]
+    one = exact_array(np.eye(n, dtype=int))
+    out = empty(w.target.shape)
+    for at in np.ndindex(*w.target.shape[:-2]):
+        q = w.target[at]
+        if any(x is None for x in q.reshape(-1)):
+            if any(x is not None for x in q.reshape(-1)):
+                return
+            continue
+        out[at] = solve((one + q).T, (one - q).T).T
+    yield [out]
+
+
+def _expm(w: Want) -> Iterator[Option]:
+    """The logarithm of a rotation of the plane, or of a diagonal matrix."""
+    out = empty(w.target.shape)
+    for at in np.ndindex(*w.target.shape[:-2]):
+        q = w.target[at]
+        n = q.shape[-1]
+        if all(x is None for x in q.reshape(-1)):
+            continue
+        if any(x is None for x in q.reshape(-1)):
+            return
+        turns = turns_of(q[0, 0] + I * q[1, 0]) if n == 2 and q[0, 0] == q[1, 1] and q[0, 1] == -q[1, 0] else None
+        if turns is not None:
+            angle = radians(turns if turns <= Fraction(1, 2) else turns - 1)
+            out[at] = [[ZERO, -angle], [angle, ZERO]]
+            continue
+        logs = [inverse("exp", q[i, i]) for i in range(n)]
+        if any(x is None for x in logs) or any(q[i, j] for i in range(n) for j in range(n) if i != j):
+            return
+        out[at] = [[logs[i] if i == j else ZERO for j in range(n)] for i in range(n)]
+    yield [out]
+
+
 def _conv(w: Want) -> Iterator[Option]:
     """The identity: the newest tap one, the others and the bias zero."""
     tap = empty((w.target.shape[0], *w.shapes[1]))
@@ -97,4 +150,6 @@ ALONG: dict[str, Callable[[Want], Iterator[Option]]] = {
     "mean": _sum,
     "rotation_blocks": _rotation,
     "conv": _conv,
+    "cayley": _cayley,
+    "expm": _expm,
 }

@@ -114,6 +114,8 @@ def _einsum(w: Want) -> Iterator[Option]:
         x: n for side in (0, 1) for x, n in zip(labels[side], w.shapes[side][len(w.shapes[side]) - len(labels[side]) :])
     }
     summed = [x for x in sizes if x not in output]
+    if len(summed) == 1 and len(output) == 2 and all(len(side) == 2 for side in labels):
+        yield from _matrix_product(w, labels, output, summed[0])
     entries: list[Entry] = []
     for at in w.entries():
         for inner in np.ndindex(*(sizes[x] for x in summed)):
@@ -121,6 +123,55 @@ def _einsum(w: Want) -> Iterator[Option]:
             index = [(*at[: 1 + per], *(where[x] for x in side)) for side in labels]
             entries.append((index[0], index[1], w.target[at] if not any(inner) else ZERO))
     yield from _factored(w, entries)
+
+
+def _matrix_product(w: Want, labels: list[str], output: str, summed: str) -> Iterator[Option]:
+    """A product of two matrices of which nothing is known: as many columns as the result has rank, and a reduced
+    echelon form.
+    """
+    if any(x is not None for known in w.known for x in known.reshape(-1)):
+        return
+    inner = w.shapes[0][-2:][labels[0].index(summed)]
+    out = [empty((w.target.shape[0], *shape)) for shape in w.shapes]
+    for at in np.ndindex(*w.target.shape[:-2]):
+        t = w.target[at] if labels[0].replace(summed, "") == output[0] else w.target[at].T
+        if all(x is None for x in t.reshape(-1)):
+            continue
+        if any(x is None for x in t.reshape(-1)):
+            return
+        left, right = rank_factors(t)
+        if len(right) > inner:
+            return
+        columns, rows = (
+            np.full((t.shape[0], inner), ZERO, dtype=object),
+            np.full((inner, t.shape[1]), ZERO, dtype=object),
+        )
+        columns[:, : len(right)], rows[: len(right)] = left, right
+        out[0][at] = columns if labels[0][1] == summed else columns.T
+        out[1][at] = rows if labels[1][0] == summed else rows.T
+    yield list(out)
+
+
+def rank_factors(t: Array) -> tuple[Array, Array]:
+    """(pivot columns, rows of the reduced echelon form) whose product is t."""
+    rows = [list(row) for row in t]
+    pivots: list[int] = []
+    for j in range(t.shape[1]):
+        k = next((i for i in range(len(pivots), len(rows)) if rows[i][j]), None)
+        if k is None:
+            continue
+        top = len(pivots)
+        rows[top], rows[k] = rows[k], rows[top]
+        scale = rows[top][j]
+        rows[top] = [x / scale for x in rows[top]]
+        for i, row in enumerate(rows):
+            if i != top and row[j]:
+                rows[i] = [x - row[j] * y for x, y in zip(row, rows[top], strict=True)]
+        pivots.append(j)
+    reduced = np.empty((len(pivots), t.shape[1]), dtype=object)
+    for i in range(len(pivots)):
+        reduced[i] = rows[i]
+    return t[:, pivots], reduced
 
 
 def _div(w: Want) -> Iterator[Option]:

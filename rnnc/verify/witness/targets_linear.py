@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Semiring
 from rnnc.ir.graph import NodeId
@@ -235,8 +236,9 @@ def matrices(solver: Solver, form: Dense | BlockLinear, dfa: DFA) -> Iterator[Pr
         vector = None if start.learned else start.vector(places_)
         if vector is None and not start.learned:
             continue
-        for found in fitted(rep, vector, form.b is not None):
-            targets = _matrix_targets(solver, form, node, found)
+        fits = fitted(rep, vector, form.b is not None)
+        for found, rest in product(fits, (None, ONE) if rep.size < n else (None,)):
+            targets = _matrix_targets(solver, form, node, found, rest)
             if start.learned:
                 begin = starting(solver, start, dict(zip(places_, found.start, strict=True)))
                 if begin is None:
@@ -255,7 +257,10 @@ def _coordinates(solver: Solver, form: Dense | BlockLinear, size: int) -> list[I
     return [(*block, 0, i) if right else (*block, i, 0) for i in range(size)]
 
 
-def _matrix_targets(solver: Solver, form: Dense | BlockLinear, node: NodeId, rep: Representation) -> Targets:
+def _matrix_targets(
+    solver: Solver, form: Dense | BlockLinear, node: NodeId, rep: Representation, rest: Number | None
+) -> Targets:
+    """In the first coordinates of the first block; `rest` is what the others are multiplied by (None: anything)."""
     a = solver.unwanted(node)
     block = (0,) * (a.ndim - 3)
     out: Targets = {node: a}
@@ -265,6 +270,9 @@ def _matrix_targets(solver: Solver, form: Dense | BlockLinear, node: NodeId, rep
         square = a[(c, *block)]
         square[:size, :] = ZERO
         square[:, :size] = ZERO
+        for i in range(size, len(square)) if rest is not None else ():
+            square[i, size:] = ZERO
+            square[i, i] = rest
         for i in range(size):
             for j in range(size):
                 square[i, j] = m[j][i] if transposed else m[i][j]

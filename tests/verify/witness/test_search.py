@@ -72,7 +72,6 @@ FOUND = [
     ("mlstm", "mLSTM", {}, FLIP_FLOP, "saturation"),
     ("slstm", "sLSTM", {}, mod(3), "saturation"),
     ("slstm", "sLSTM", {}, TWICE, "saturation"),
-    ("rnn", "RNN", {"rectified": True}, S5, "attained"),
 ]
 
 
@@ -88,6 +87,15 @@ def test_found_and_closed(file: str, cell: str, hyper: dict[str, object], dfa: D
     again = close(w.cell, w.dims, w.params, w.letters, dfa)
     assert isinstance(again, Closure)
     assert again.states == w.closure.states
+
+
+@pytest.mark.slow
+def test_a_large_group_in_a_rectified_network() -> None:
+    """120 elements, tracked by where four of five points are."""
+    w = witness("rnn", "RNN", {"rectified": True}, S5, budget=60)
+    assert w is not None
+    assert w.status == "attained"
+    assert len(w.closure.states) == 241
 
 
 @pytest.mark.parametrize(

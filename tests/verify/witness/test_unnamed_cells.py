@@ -172,6 +172,49 @@ CELLS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("recognizes mod(3)",),
         (),
     ),
+    # matrices made by other means
+    "Orthogonal(d: dim, n: dim = 3)": (
+        """
+  input x: real[d]
+  state h: real[n] = 0
+  let M: real[n, n] = reshape(linear[n*n](x), n, n)
+  h <- cayley(M - M.T) @ h + linear(x)
+  output y: real[n] = h'
+""",
+        ("recognizes mod(3)", "recognizes mod(5)"),
+        (),
+    ),
+    "Turned(d: dim)": (
+        """
+  input x: real[d]
+  state h: real[2] = 1
+  let M: real[2, 2] = reshape(linear[4](x), 2, 2)
+  h <- expm(M - M.T) @ h
+  output y: real[2] = h'
+""",
+        ("recognizes mod(3)", "recognizes parity"),
+        (),
+    ),
+    "LowRank(d: dim, n: dim = 4)": (
+        """
+  input x: real[d]
+  state h: real[n] = 1
+  h <- h + lowrank(reshape(linear[2*n](x), n, 2), reshape(linear[2*n](x), n, 2)) @ h
+  output y: real[n] = h'
+""",
+        ("recognizes mod(3)",),
+        (),
+    ),
+    "Companion(d: dim, n: dim = 3)": (
+        """
+  input x: real[d]
+  state h: real[n] = 0
+  h <- companion(linear[n](x)) @ h + linear(x)
+  output y: real[n] = h'
+""",
+        (),
+        ("tracks group S(4)",),
+    ),
     # over (max, +)
     "Tropical(d: dim, n: dim = d)": (
         """
