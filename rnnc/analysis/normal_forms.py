@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, MicroStep
 from rnnc.analysis.framed import Framed, acts_only_on, is_diagonal, parts
-from rnnc.analysis.monomials import Axes, Axis, Factor, Monomial, Sum, canonical
+from rnnc.analysis.monomials import Axes, Axis, Factor, Monomial, Sum, canonical, labels_of
 from rnnc.analysis.realise import Frame, Realiser
 from rnnc.ir.graph import NodeId
 
@@ -192,9 +193,22 @@ def _parallel(a: Part, b: Part, out: Axis, per: Axes) -> bool:
 def _built(terms: Part, f: Framed, axis: Axis, r: Realiser, inputs: bool = False) -> NodeId:
     """A vector along `axis` (of the terms' own, for `inputs`)."""
     own = terms[0].out[-1] if inputs else axis
-    node = r.sum(terms, Frame(f.per, (own,)))
+    node = _multiple(terms, f, own, r) or r.sum(terms, Frame(f.per, (own,)))
     assert node is not None, "a rank-one term with coefficient zero"
     return _vector(node, f, own, r)
+
+
+def _multiple(terms: Part, f: Framed, axis: Axis, r: Realiser) -> NodeId | None:
+    """c_1 k + c_2 k + ... as (c_1 + c_2 + ...) k, where the numbers are all that the terms differ in."""
+    along = [tuple(x for x in m.factors if x.labels & set(axis)) for m in terms]
+    if len(terms) < 2 or not along[0] or any(x != along[0] for x in along):
+        return None
+    if any(len(x.axes) > 1 and labels_of(x.axes) - set(axis) - labels_of(f.per) for x in along[0]):
+        return None  # contracted with a factor that is left out
+    rest = [replace(m, factors=tuple(x for x in m.factors if x not in along[0])) for m in terms]
+    number = r.sum(rest, Frame(f.per, ()))
+    vector = r.sum([replace(terms[0], coeff=Fraction(1), factors=along[0])], Frame(f.per, (axis,)))
+    return None if number is None or vector is None else r.mul(number, vector)
 
 
 def _vector(node: NodeId, f: Framed, axis: Axis, r: Realiser) -> NodeId:

@@ -175,3 +175,21 @@ def test_trap_11_a_constant_transition() -> None:
     turning = spectrum(text.format(rows="[3, 1], [-2, 1]"))
     assert turning.real is not True
     assert turning.products_real is not True
+
+
+@pytest.mark.parametrize(
+    ("a", "lo", "hi"),
+    [
+        ("outer(k, k) + 0.99 * householder(k, b) + 0.5 * householder(k, b)", Fraction(-49, 100), Fraction(249, 100)),
+        ("0.5 * householder(k, b) - 0.5 * outer(k, k)", -1, Fraction(1, 2)),
+    ],
+)
+def test_sums_of_multiples_of_one_direction_are_symmetric(a: str, lo: Any, hi: Any) -> None:
+    """c I + (c_1 + c_2 + ...) k k^T, however it is written."""
+    gates = "let k: unit[n] = l2norm(linear(x)); gate b: real in (0, 2) = 2 * sigmoid(linear(x))"
+    step = f"state p: real[n] = 0; p <- ({a}) @ p + x; output y: real[n] = p'"
+    text = f"cell C(n: dim) {{ input x: real[n]; {gates}; {step} }}"
+    recurrence = analyse_recurrence(rnnc.parse(text).lower("C"))
+    s = spectrum_of(recurrence, recurrence.groups[0])
+    assert s.interval is not None
+    assert (s.interval.lo, s.interval.hi) == (lo, hi)
