@@ -7,9 +7,12 @@ the list of what is used, with the version each came with.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from torch._library.custom_ops import CustomOpDef
 
 __all__ = ["exporting", "operator"]
 
@@ -17,7 +20,7 @@ __all__ = ["exporting", "operator"]
 exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
-def operator(name: str, schema: str, kernel: Callable[..., Any]) -> torch.library.CustomOpDef:
+def operator(name: str, schema: str, kernel: Callable[..., Any]) -> CustomOpDef:
     """`kernel` as the operator `rnnc::name` of PyTorch, which mutates none of its arguments.
 
     The schema is written out: how much of it is inferred from annotations has changed from version to version.

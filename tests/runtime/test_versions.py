@@ -24,7 +24,7 @@ DECLARED = (2, 6)
 
 SINCE: dict[str, str] = {
     "2.7": "torch.compiler.is_exporting",
-    "2.5": "torch.library.CustomOpDef",
+    "2.5": "torch._library.custom_ops.CustomOpDef.register_vmap",
     "2.4": """torch.amp.is_autocast_available torch.is_autocast_enabled torch.library.custom_op torch.nn.RMSNorm
         torch.nn.functional.rms_norm""",
     "2.1": "torch.compiler.is_compiling",
