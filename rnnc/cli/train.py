@@ -88,6 +88,8 @@ def train_command(
     config = TrainConfig(**options)
     session = prepare(spec, choose_cell(spec, cell), config, dict(hyper))
     folder = out or Path("out") / f"{session.cell.name}-{_as_file_name(name)}"
+    if resume and not any(folder.glob("checkpoint*.safetensors")):
+        click.echo(f"there is no checkpoint in {folder}/: starting at the first step", err=True)
     record = run_session(session, folder, tuple(seeds), resume)
     report(record, folder)
     return 0
