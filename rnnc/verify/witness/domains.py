@@ -12,6 +12,8 @@ from rnnc.ir.types import Disk, Domain, HalfPlane, Interval, UnitNorm
 from rnnc.verify.witness.numbers import ONE, ZERO, Number, infinite, is_real, modulus
 from rnnc.verify.witness.want import Array
 
+GRAIN = Fraction(1, 10**30)  # far above the digits to which irrational ends are rounded
+
 
 def two_points(domain: Domain | None) -> tuple[Number, Number]:
     """Two values of a domain, 0 and 1 where it has both; more of their multiples may lie outside."""
@@ -76,8 +78,10 @@ def _holds(domain: Domain | None, x: Number) -> bool:
         case Interval(lo=lo, hi=hi, lo_open=lo_open, hi_open=hi_open):
             if not is_real(x):
                 return False
-            low = lo is None or sign(x - lo) >= (1 if lo_open else 0)
-            return low and (hi is None or sign(hi - x) >= (1 if hi_open else 0))
+            # An irrational end is rounded outward: an irrational number that near it may be outside.
+            margin = ZERO if isinstance(x, Fraction) else GRAIN
+            low = lo is None or sign(x - lo - margin) >= (1 if lo_open else 0)
+            return low and (hi is None or sign(hi - x - margin) >= (1 if hi_open else 0))
         case Disk(radius=radius):
             length = modulus(x)
             return length is not None and sign(radius - length) >= 0

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
 import pytest
 
 import rnnc
+from rnnc.exact import Number, pi, root
 from rnnc.frontend import ast
 from rnnc.verify.claims import target_of
 from rnnc.verify.closure import Closure, close
 from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.witness import Witness, find_witness
+from rnnc.verify.witness.domains import holds
 from rnnc.verify.witness.silent import silenced, unknown_states
 
 SECONDS = 10.0  # for one claim
@@ -443,3 +446,20 @@ def test_a_state_that_is_read_is_not_left_out() -> None:
     closed = close(silenced(cell, hidden), dims, params, letters, PARITY)
     assert not isinstance(closed, Closure)
     assert closed.kind == "not_exact"
+
+
+@pytest.mark.parametrize(
+    ("domain", "angle", "inside"),
+    [
+        ("in (0, pi/2)", pi / 2, False),
+        ("in (0, 2)", pi / 2, True),
+        ("in (0, 2^0.5)", root(2), False),
+        ("in [0, 1]", Fraction(1), True),
+        ("in [0, 1)", Fraction(1), False),
+    ],
+)
+def test_letters_lie_inside_of_their_domains(domain: str, angle: Number, inside: bool) -> None:
+    """Ends that are irrational are rounded outward in the domain: a letter there is refused."""
+    text = f"cell C() {{ input x: real {domain}; state h: real = 0; h <- x * h; output y: real = h' }}"
+    (declared,) = rnnc.parse(text).lower("C").inputs
+    assert holds(declared.domain, angle) == inside
