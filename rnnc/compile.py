@@ -7,6 +7,7 @@ import copyreg
 import hashlib
 import inspect
 import linecache
+import math
 import sys
 import warnings
 from collections.abc import Mapping
@@ -44,7 +45,8 @@ def compile(
 
     The class has the attributes `source` (the emitted text), `recurrence` and `report`; it and its instances can be
     pickled and copied.  Where this machine cannot run what a backend emits (no GPU for "triton"), a RuntimeWarning says
-    so and the torch backend is taken.  Raises SpecError where the spec is wrong (E01xx-E05xx) or the strategy is not legal (E06xx).
+    so and the torch backend is taken.  Raises SpecError where the spec is wrong (E01xx-E05xx) or the strategy is not
+    legal (E06xx).
     """
     request = Request(spec=spec, cell=cell, backend=backend, strategy=_frozen(strategy), hyper=dict(hyper)).here()
     return _build(request, request.emit())
@@ -140,7 +142,11 @@ def load_source(source: str, title: str) -> ModuleType:
     module.__file__ = file
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     sys.modules[name] = module
-    exec(builtins.compile(source, file, "exec"), module.__dict__)
+    try:
+        exec(builtins.compile(source, file, "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[name]  # or the next request would be given what is half made
+        raise
     return module
 
 
@@ -196,7 +202,7 @@ def _value(value: object) -> object:
     if isinstance(value, bool):
         return value
     if isinstance(value, float):
-        return Fraction(str(value))
+        return Fraction(str(value)) if math.isfinite(value) else value
     return Fraction(value) if isinstance(value, int) else value
 
 

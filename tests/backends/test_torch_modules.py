@@ -256,6 +256,12 @@ def test_hyperparameters_choose_the_specialisation() -> None:
     assert "2 * torch.sigmoid" not in cls.source
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), "8", None])
+def test_hyperparameters_that_are_no_numbers(value: object) -> None:
+    with pytest.raises(rnnc.SpecError, match="E0302"):
+        rnnc.compile(rnnc.stdlib("rglru"), "RGLRU")(heads=2, w=4, c=value)
+
+
 def test_sizes_given_at_compilation_are_defaults() -> None:
     cls = rnnc.compile(rnnc.stdlib("gru"), d=6)
     assert cls().d == 6
