@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import rnnc.frontend.functions
 import rnnc.frontend.gradient
@@ -24,7 +24,7 @@ from rnnc.frontend.scope import Binding, Context, Scope
 from rnnc.frontend.types import TYPE_KINDS, conform, declared_type, resolve_type
 from rnnc.frontend.values import ERROR, Tensor
 from rnnc.ir.dims import Dim
-from rnnc.ir.graph import CellIR, NodeId, ancestors
+from rnnc.ir.graph import CellIR
 from rnnc.ir.types import Type
 
 DEPTH = 12_000  # Python frames; the parser bounds nesting, so this is reached by very long chains of names only
@@ -102,14 +102,21 @@ def lower_declaration(
 
 def _sound_ranges(c: Lowering) -> CellIR:
     """The declared ranges of a cell with errors, without those of values that an error was found in."""
-    whole = CellIR(name=c.name, dims=c.dims, nodes=tuple(c.b.nodes), inputs=tuple(c.inputs), subcells=tuple(c.subcells))
     wrong = [d.span for d in c.diagnostics.items if d.span is not None]
+    overlaps: dict[Span | None, bool] = {None: False}
+    touched: list[bool] = []
+    for node in c.b.nodes:
+        span = node.span
+        if span is not None and span not in overlaps:
+            overlaps[span] = any(_overlap(span, w) for w in wrong)
+        touched.append(overlaps[span] or any(touched[a] for a in node.args))
+    sound = tuple(r for r in c.ranges if not touched[r.node])
+    nodes, inputs, subcells = tuple(c.b.nodes), tuple(c.inputs), tuple(c.subcells)
+    return CellIR(name=c.name, dims=c.dims, nodes=nodes, inputs=inputs, subcells=subcells, ranges=sound)
 
-    def touched(node: NodeId) -> bool:
-        spans = (n.span for n in (whole.nodes[i] for i in ancestors(whole, (node,))) if n.span is not None)
-        return any(s.file == w.file and s.start < w.end and w.start < s.end for s in spans for w in wrong)
 
-    return replace(whole, ranges=tuple(r for r in c.ranges if not touched(r.node)))
+def _overlap(a: Span, b: Span) -> bool:
+    return a.file == b.file and a.start < b.end and b.start < a.end
 
 
 def _complete(c: Lowering, context: Context) -> bool:
