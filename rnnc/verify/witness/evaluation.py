@@ -260,7 +260,7 @@ class Evaluation:
         if (node in b.fixed and not own) or n.op in ("param", "state"):
             return True
         if n.op == "einsum" or n.op == "mul":
-            if any(self._static_affine(a) for a in n.args) and (n.op == "einsum" or self._decided(b, n)):
+            if any(self.static_affine(a) for a in n.args) and (n.op == "einsum" or self._decided(b, n)):
                 return True
             return n.op == "mul" and self._decided(b, n) and all(self.shaped(b, a) for a in n.args)
         if n.op == "take":
@@ -280,12 +280,10 @@ class Evaluation:
         return self.varies[node] == 0 and not self.has_param[node]
 
     def static_affine(self, node: NodeId) -> bool:
-        return self._static_affine(node)
-
-    def _static_affine(self, node: NodeId) -> bool:
+        """Parameters, moved about."""
         n = self.cell.nodes[node]
         linear = n.op in VIEWS or n.op == "complex"
-        return n.op == "param" or (linear and self.has_param[node] and all(self._static_affine(a) for a in n.args))
+        return n.op == "param" or (linear and self.has_param[node] and all(self.static_affine(a) for a in n.args))
 
 
 def _in_closure(interval: Interval, x: Number) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,16 +99,8 @@ def starting(solver: Solver, start: Start, chosen: dict[tuple[int, ...], Number]
     return {start.node: target}
 
 
-def block_of(solver: Solver, node: NodeId) -> tuple[int, ...]:
-    """The first block of a node's per axes."""
-    return (0,) * len(solver.site(node).per)
-
-
 def idle(targets: Targets, node: NodeId, solver: Solver, value: Number) -> Array:
     """The units that carry nothing get this coefficient."""
     out = targets[node].copy() if node in targets else solver.unwanted(node)
     out[out == None] = value  # noqa: E711
     return out
-
-
-Proposals = Iterator[Proposal]
