@@ -1,0 +1,212 @@
+"""Modules of the CPU backend as a user meets them: options of a call, dtypes, layouts, pickling, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch_support as support
+
+import rnnc
+from rnnc.compile import emit_c
+from rnnc.diagnostics import SpecError
+from rnnc.runtime import compiled
+
+pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="needs a C compiler")
+
+PAIRS = [("minlstm", "MinLSTM"), ("gated_deltanet", "GatedDeltaNet"), ("lru", "LRU"), ("gru", "GRU")]
+
+
+@cache
+def layers(name: str, cell: str) -> tuple[Any, Any]:
+    """A layer of the CPU backend and one of the torch backend with the same weights, in float64."""
+    torch.manual_seed(0)
+    spec = rnnc.stdlib(name)
+    dims = support.small_dims(spec.lower(cell))
+    native, by_torch = (rnnc.compile(spec, cell, backend=b)(**dims, dtype=torch.float64) for b in ("cpu", "torch"))
+    by_torch.load_state_dict(native.state_dict())
+    return native, by_torch
+
+
+def same(a: Any, b: Any, tolerance: float = 1e-10) -> None:
+    (ya, sa), (yb, sb) = a, b
+    support.assert_close(ya, yb, tolerance)
+    for key, value in support.flat(sb).items():
+        support.assert_close(support.flat(sa)[key], value, tolerance)
+
+
+@pytest.mark.parametrize(("name", "cell"), PAIRS)
+def test_options_of_a_call(name: str, cell: str) -> None:
+    native, by_torch = layers(name, cell)
+    x = torch.randn(2, 9, native.d, dtype=torch.float64)
+    same(native(x, reverse=True), by_torch(x, reverse=True))
+    ends = torch.tensor([0, 4, 5, 9])
+    same(native(x[:1], cu_seqlens=ends), by_torch(x[:1], cu_seqlens=ends))
+    same(native(x[:, :0]), by_torch(x[:, :0]))
+    _, state = native(x[:, :4])
+    whole, last = by_torch(x)
+    same(native(x[:, 4:], state), (whole[:, 4:], last))
+
+
+@pytest.mark.parametrize(("name", "cell"), PAIRS)
+def test_any_strides(name: str, cell: str) -> None:
+    """Inputs and gradients that are transposed, sliced or expanded."""
+    native, by_torch = layers(name, cell)
+    base = torch.randn(native.d, 9, 2, dtype=torch.float64)
+    for x in (
+        base.permute(2, 1, 0),
+        base.permute(2, 1, 0)[:, ::2],
+        base[:, :1].permute(2, 1, 0).expand(2, 9, native.d),
+    ):
+        found = []
+        for layer in (native, by_torch):
+            y, _ = layer(x.clone().requires_grad_())
+            y.sum().backward()
+            found.append([y, *(p.grad.clone() for p in layer.parameters() if p.grad is not None)])
+            layer.zero_grad()
+        for a, b in zip(*found, strict=True):
+            support.assert_close(a, b.detach(), 1e-10)
+
+
+@pytest.mark.parametrize(("name", "cell"), PAIRS)
+def test_gradients_of_a_part(name: str, cell: str) -> None:
+    """Only the final state is read, or only one weight is trained."""
+    native, by_torch = layers(name, cell)
+    x = torch.randn(2, 33, native.d, dtype=torch.float64)
+    found = []
+    for layer in (native, by_torch):
+        _, state = layer(x)
+        loss = sum(s.abs().sum() for s in support.flat(state).values())
+        found.append(torch.autograd.grad(loss, list(layer.parameters()), allow_unused=True, materialize_grads=True))
+    for a, b in zip(*found, strict=True):
+        support.assert_close(a, b)
+    first = next(iter(native.parameters()))
+    for p in native.parameters():
+        p.requires_grad_(p is first)
+    y, _ = native(x)
+    y.sum().backward()
+    assert first.grad is not None
+    native.zero_grad()
+    for p in native.parameters():
+        p.requires_grad_(True)
+
+
+@pytest.mark.parametrize(("name", "cell"), PAIRS)
+def test_bfloat16_goes_in_and_out(name: str, cell: str) -> None:
+    native, _ = layers(name, cell)
+    exact = copy.deepcopy(native).float()
+    half = copy.deepcopy(exact).to(torch.bfloat16)
+    x = torch.randn(2, 7, native.d)
+    y, _ = half(x.to(torch.bfloat16))
+    assert y.dtype == torch.bfloat16
+    want, _ = exact(x)
+    assert (y.float() - want).norm() < 0.05 * want.norm()
+    step, _ = half.step(x[:, 0].to(torch.bfloat16))
+    assert step.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert all(p.grad is None or p.grad.dtype == p.dtype for p in half.parameters())
+
+
+def test_pickles_and_copies() -> None:
+    native, _ = layers("minlstm", "MinLSTM")
+    x = torch.randn(2, 5, native.d, dtype=torch.float64)
+    for again in (copy.deepcopy(native), pickle.loads(pickle.dumps(native))):
+        same(again(x), native(x))
+
+
+def test_a_strategy_by_name() -> None:
+    """Strategies that a kernel does the work of keep it; others run by PyTorch."""
+    spec = rnnc.stdlib("gated_deltanet")
+    assert "Native(" in rnnc.compile(spec, "GatedDeltaOp", backend="cpu", strategy="sequential").source
+    assert "Native(" not in rnnc.compile(spec, "GatedDeltaOp", backend="cpu", strategy="chunkwise").source
+    with pytest.raises(SpecError) as refused:
+        rnnc.compile(rnnc.stdlib("gru"), "GRU", backend="cpu", strategy="scan")
+    assert refused.value.diagnostics[0].code == "E0602"
+
+
+def test_models_run_their_cells_by_kernels() -> None:
+    spec = rnnc.load(Path(__file__).parents[2] / "examples" / "char_lm.rnn")
+    name = next(iter(spec.models))
+    torch.manual_seed(0)
+    native = rnnc.compile(spec, name, backend="cpu")
+    assert "Native(" in native.source
+    dims = {
+        k: v for k, v in support.small_dims(spec.lower(name)).items() if k in {d.name for d in spec.lower(name).dims}
+    }
+    a, b = native(**dims), rnnc.compile(spec, name)(**dims)
+    b.load_state_dict(a.state_dict())
+    ir = spec.lower(name)
+    inputs = support.random_inputs(ir, dims, np.random.default_rng(0), 2, 9)
+    xs = [support.tensor(x, torch.float32) for x in inputs.values()]
+    support.assert_close(a(*xs)[0], b(*xs)[0], 1e-4)
+
+
+def test_other_devices_are_refused() -> None:
+    native, _ = layers("minlstm", "MinLSTM")
+    with pytest.raises(RuntimeError, match=r"compiled for the CPU.*meta.*backend=\"torch\""):
+        copy.deepcopy(native).to("meta")(torch.empty(1, 2, native.d, device="meta", dtype=torch.float64))
+
+
+def test_without_a_compiler_the_torch_backend_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    compiled.compiler.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="no C compiler found.*torch backend"):
+            found = rnnc.compile(rnnc.stdlib("minlstm"), backend="cpu")
+        assert "Native(" not in found.source
+    finally:
+        monkeypatch.undo()
+        compiled.compiler.cache_clear()
+
+
+def test_threads_share_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any number of threads gives the same numbers."""
+    monkeypatch.setattr("rnnc.runtime.native.SMALL", 0)
+    found = []
+    before = torch.get_num_threads()
+    for n in (1, 2, 3):
+        torch.set_num_threads(n)
+        torch.manual_seed(0)
+        for name, cell in PAIRS:
+            dims = support.small_dims(rnnc.stdlib(name).lower(cell)) | {"d": 40}
+            layer = rnnc.compile(rnnc.stdlib(name), cell, backend="cpu")(d=dims["d"], dtype=torch.float64)
+            x = torch.randn(5, 20, 40, dtype=torch.float64, requires_grad=True)
+            y, _ = layer(x)
+            found.append(torch.autograd.grad(y.square().sum(), [x, *layer.parameters()]))
+    torch.set_num_threads(before)
+    for k in range(len(PAIRS)):
+        for other in (found[k + len(PAIRS)], found[k + 2 * len(PAIRS)]):
+            for a, b in zip(found[k], other, strict=True):
+                support.assert_close(a, b, 1e-12)
+
+
+def test_the_c_is_readable_and_compiles_alone(tmp_path: Path) -> None:
+    text = emit_c(rnnc.stdlib("mamba"), "SelectiveScan")
+    assert "h_new" in text
+    assert "v_exp" in text
+    path = tmp_path / "scan.c"
+    path.write_text(text)
+    command = compiled.compiler()
+    assert command is not None
+    for option in ("-DRNNC_F64", "-URNNC_F64"):
+        flags = [
+            "-O0",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-Wno-unused-parameter",
+            "-Wno-psabi",
+            "-Wno-unknown-pragmas",
+            option,
+        ]
+        subprocess.run([*command, *flags, "-c", str(path), "-o", str(tmp_path / "scan.o")], check=True)
+    with pytest.raises(SpecError) as none:
+        emit_c(rnnc.parse("cell Still(d: dim) {\n  input x: real[d]\n  output y = tanh(x)\n}"))
+    assert none.value.diagnostics[0].code == "E0605"
