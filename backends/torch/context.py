@@ -9,37 +9,14 @@ from functools import cache
 
 from rnnc.backends.torch.expr import Expr, dim_text
 from rnnc.ir.dims import Dim
+from rnnc.ir.domains.dependence import dependences
 from rnnc.ir.graph import CellIR, NodeId
 from rnnc.ir.types import Type
 
 # What the text of a function says itself: variables, modules and Python's own functions.
-LOCALS = frozenset(
-    [
-        "self",
-        "state",
-        "reverse",
-        "cu_seqlens",
-        "torch",
-        "F",
-        "nn",
-        "math",
-        "cmath",
-        "final",
-        "batch",
-        "device",
-        "dtype",
-        "zip",
-        "range",
-        "float",
-        "complex",
-        "abs",
-        "max",
-        "min",
-        "super",
-    ]
-)
-
-MOVING = frozenset({"input", "state", "delay", "conv", "attention", "call", "repeat"})
+PYTHON = frozenset({"zip", "range", "float", "complex", "abs", "max", "min", "super"})
+LOCALS = PYTHON | {"self", "state", "reverse", "cu_seqlens", "final", "batch", "device", "dtype"}
+LOCALS |= {"torch", "F", "nn", "math", "cmath"}
 
 
 @cache
@@ -81,11 +58,7 @@ def class_name(name: str) -> str:
 
 def static_nodes(cell: CellIR) -> frozenset[NodeId]:
     """Nodes made of parameters and constants only: they have no batch and time axes."""
-    static: set[NodeId] = set()
-    for n in cell.nodes:
-        if n.op not in MOVING and all(a in static for a in n.args):
-            static.add(n.id)
-    return frozenset(static)
+    return frozenset(i for i, found in dependences(cell).items() if found.static)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rnnc.ir.domains.dependence import dependences
 from rnnc.ir.graph import CellIR, NodeId
 
 
 def state_dependence(cell: CellIR) -> list[frozenset[str]]:
     """For each node the states it reads, directly or through other nodes (not through time)."""
-    by_node = {s.node: s.name for s in cell.states}
-    found: list[frozenset[str]] = []
-    for n in cell.nodes:
-        own = frozenset([by_node[n.id]]) if n.id in by_node else frozenset()
-        found.append(own.union(*(found[a] for a in n.args)) if n.args else own)
-    return found
+    found = dependences(cell)
+    return [found[n.id].states for n in cell.nodes]
 
 
 def closure(cell: CellIR, roots: Iterable[NodeId], known: Iterable[NodeId] = ()) -> set[NodeId]:
