@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from rnnc.ir.dims import DimError
+from rnnc.ir.dims import Dim, DimError
 from rnnc.ir.domains.concrete import resolve
-from rnnc.ir.graph import CellIR, Input, NodeId, Output
+from rnnc.ir.graph import CellIR, Input, Node, NodeId, Output
 from rnnc.ir.oracle import init_params, run
 from rnnc.ir.types import Disk, HalfPlane, Interval, UnitNorm
 from rnnc.ir.unfold import inline_calls, unfold_time
@@ -49,9 +49,16 @@ def _fit(cell: CellIR, dims: Mapping[str, int]) -> bool:
             except DimError:  # not a positive whole number
                 return False
             total *= size
-        if total > MOST_ELEMENTS:
+        if total > MOST_ELEMENTS or (n.op == "slice" and not _sliced(cell, n, dims)):
             return False
     return True
+
+
+def _sliced(cell: CellIR, n: Node, dims: Mapping[str, int]) -> bool:
+    """Whether a slice lies inside of what it is taken from: that of a symbolic size says nothing."""
+    whole, axis = cell.nodes[n.args[0]].type.shape, n.attr("axis")
+    assert isinstance(axis, int)
+    return Dim.of(n.attr("stop")).evaluate(dims) <= whole[axis].evaluate(dims)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from rnnc.verify import bounds
 from rnnc.verify.answers import MARGIN, TRIES, Answer, Subject, proved, refuted, unknown
 from rnnc.verify.claims import Unclear
 from rnnc.verify.layers import Layer
-from rnnc.verify.probing import Point, finite
+from rnnc.verify.probing import Array, Point, finite
 from rnnc.verify.results import Condition
 
 __all__ = ["Answer", "Subject", "answer", "unknown"]
@@ -76,11 +76,8 @@ def _linear(subject: Subject, kind: str, state: str) -> Answer:
     return unknown(f"{kind} in `{state}` is not proved ({why}), and no numbers were found that contradict it")
 
 
-def _bend(subject: Subject, state: str, *, falls: bool = False) -> tuple[Point, float] | None:
-    """States a, b and their midpoint at which the update is not affine.
-
-    `falls`: and at which it is not monotone either, so that it is linear over no semiring.
-    """
+def _bend(subject: Subject, state: str, *, anywhere: bool = True) -> tuple[Point, float] | None:
+    """States a, b, their midpoint and maximum where the update is not affine; unless `anywhere`, over no semiring."""
     prober = subject.prober()
     if prober is None:
         return None
@@ -99,12 +96,17 @@ def _bend(subject: Subject, state: str, *, falls: bool = False) -> tuple[Point, 
         )
         new = prober.after(rows)[state]
         if finite(new) and float(np.abs(new).max()) < 1e6:
-            off = float(np.abs(new[2] - (new[0] + new[1]) / 2).max())
-            margin = MARGIN * (1 + float(np.abs(new).max()))
-            fallen = np.iscomplexobj(new) or float((new[3] - np.maximum(new[0], new[1])).min()) < -margin
-            if off > margin and (fallen or not falls):
-                return rows, off
+            off = new[2] - (new[0] + new[1]) / 2
+            size, margin = float(np.abs(off).max()), MARGIN * (1 + float(np.abs(new).max()))
+            if size > margin and (anywhere or np.iscomplexobj(new) or _no_sum_of_maxima(new, off, margin)):
+                return rows, size
     return None
+
+
+def _no_sum_of_maxima(new: Array, off: Array, margin: float) -> bool:
+    """Whether no map over (max, +), (min, +) or (log, +) does that: they are monotone, and convex or else concave."""
+    falls = float((new[3] - np.maximum(new[0], new[1])).min()) < -margin
+    return falls or min(float(off.max()), -float(off.min())) > margin
 
 
 def _time_invariant(subject: Subject) -> Answer:
@@ -114,7 +116,7 @@ def _time_invariant(subject: Subject) -> Answer:
     ]
     if not gated and not layers.obstacle and not any(x.feedback for x in layers.layers):
         names = ", ".join(x.name for x in layers.layers)
-        return proved(f"the transition of {names} is made of parameters and constants only")
+        return proved(f"the transition of {names} is made of parameters and constants only" if names else "no states")
     for layer in gated:
         found = _differs(subject, layer.group)
         if found is not None:
@@ -204,7 +206,7 @@ def _illegal(subject: Subject, group: Group, why: str) -> Answer:
     if group.kind != "nonlinear":
         return refuted(reason, None)
     for state in group.states:
-        found = _bend(subject, state, falls=True)
+        found = _bend(subject, state, anywhere=False)
         if found is not None:
             return refuted(reason, found[0], state=state)
     return unknown(f"a linear form of {_names(group)} ({why}), or numbers that contradict one")

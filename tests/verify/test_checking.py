@@ -18,6 +18,7 @@ import rnnc
 from rnnc.analysis.recurrence import analyse_recurrence
 from rnnc.exact import NotExact
 from rnnc.exact.asymptotic import NUMBERS
+from rnnc.exact.maps import composed, lasting, period
 from rnnc.exact.operations import Interpreter
 from rnnc.exact.products import NoForm
 from rnnc.exact.ranges import Range
@@ -27,8 +28,7 @@ from rnnc.ir.unfold import inline_calls
 from rnnc.stdlib import FOLDER
 from rnnc.verify.checking.forms import Spectrum, spectrum
 from rnnc.verify.checking.ranges import Ranges
-from rnnc.verify.checking.rules import Cell, action, lasting, period
-from rnnc.verify.languages.dfa import DFA
+from rnnc.verify.checking.rules import Cell
 from rnnc.verify.probing import Prober, dims_for
 from rnnc.verify.spectra import Samples, sample_spectrum
 
@@ -237,14 +237,18 @@ def test_periods_and_lasting_actions_by_brute_force() -> None:
     for _ in range(25):
         states = rng.randrange(2, 5)
         delta = tuple(tuple(rng.randrange(states) for _ in "ab") for _ in range(states))
-        dfa = DFA(alphabet=("a", "b"), states=tuple(map(str, range(states))), delta=delta, start=0, accept=frozenset())
+        letters = dict(zip("ab", zip(*delta)))
+
+        def action(word: Any, letters: Any = letters, states: int = states) -> tuple[int, ...]:
+            return composed((letters[a] for a in word), states)
+
         for word in ("a", "b", "ab", "aab"):
-            f = action(dfa, word)
-            steps = [action(dfa, word * n) for n in range(40, 60)]
+            f = action(word)
+            steps = [action(word * n) for n in range(40, 60)]
             p = period(f)
             assert all(steps[i] == steps[i + p] for i in range(6))
             assert not any(steps[0] == steps[d] for d in range(1, p))
-            by_length = [{action(dfa, w) for w in product("ab", repeat=n)} for n in range(1, 9)]
+            by_length = [{action(w) for w in product("ab", repeat=n)} for n in range(1, 9)]
             some = any(all(f in by_length[m * s - 1] for m in range(1, 8 // s + 1)) for s in range(1, 5))
-            assert not lasting(dfa, f) or some or len(by_length[-1]) > 8
-            assert lasting(dfa, f) or not all(f in actions for actions in by_length)
+            assert not lasting(list(letters.values()), f) or some or len(by_length[-1]) > 8
+            assert lasting(list(letters.values()), f) or not all(f in actions for actions in by_length)

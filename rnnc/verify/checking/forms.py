@@ -20,17 +20,20 @@ class Spectrum:
     """What is known of a transition for every input: `eigenvalues` where they are real; `nodes`: what it is made of."""
 
     elementwise: bool = False
-    low_rank: bool = False
+    low_rank: bool = False  # diagonal plus low rank along one axis of a matrix; what is written has rank one
     eigenvalues: Range | None = None
     norm: Range = POSITIVE
     nodes: frozenset[int] = frozenset()
+    single: bool = False  # a product of these nodes
 
 
 def spectrum(cell: CellIR, ranges: Ranges, state: int, update: int) -> Spectrum:
     """Of the map from a state to its update.  Raises NoForm where no linear form is found."""
     found: list[Any] = []
-    shape = (*cell.nodes[state].type.per, *cell.nodes[state].type.shape)
-    for t in (t.in_order() for t in Expansion(cell, frozenset({state})).terms(update)):
+    rank, shape = cell.nodes[state].type.rank, (*cell.nodes[state].type.per, *cell.nodes[state].type.shape)
+    terms = [t.in_order() for t in Expansion(cell, frozenset({state})).terms(update)]
+    apart = rank == 2 and not any(set(t.out[-2:]) <= set(at) for t in terms for n, at in t.factors if n != state)
+    for t in terms:
         own = [at for n, at in t.factors if n == state]
         if len(own) > 1:
             raise NoForm("a product of the state with itself")
@@ -45,10 +48,12 @@ def spectrum(cell: CellIR, ranges: Ranges, state: int, update: int) -> Spectrum:
     if any(None in out or len({*at}) + len({*out}) < 2 * len(at) for *_, at, out in found) or len(moved) > 1:
         return Spectrum(nodes=nodes)
     if moved:
-        return replace(along_one_axis(cell, ranges, found, moved.pop(), real), nodes=nodes)
+        s = along_one_axis(cell, ranges, found, moved.pop(), real)
+        return replace(s, nodes=nodes, low_rank=s.low_rank and (apart or rank == 1))
     whole, sizes = (total(ranges, [f[:2] for f in found], size) for size in (False, True))
     norm = magnitude(whole) if real else closed(0, sizes.hi) if len(found) > 1 else sizes
-    return Spectrum(elementwise=True, low_rank=True, eigenvalues=whole if real else None, norm=norm, nodes=nodes)
+    one, known = len(found) == 1 and found[0][0].lo >= 0, whole if real else None
+    return Spectrum(elementwise=True, low_rank=apart, eigenvalues=known, norm=norm, nodes=nodes, single=one)
 
 
 def along_one_axis(cell: CellIR, ranges: Ranges, found: list[Any], axis: int, real: bool) -> Spectrum:

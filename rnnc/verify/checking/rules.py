@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from rnnc.exact.maps import composed, lasting, period
 from rnnc.exact.products import NoForm
-from rnnc.exact.ranges import VIEWS
+from rnnc.exact.ranges import ONE, VIEWS
 from rnnc.frontend import ast
 from rnnc.ir.graph import CellIR, ancestors
 from rnnc.ir.text import print_cell
@@ -57,6 +58,32 @@ class Cell:
     def fixed(self, group: Any) -> bool:
         return self.sources(self.spectrum(group).nodes) == (set(), False)
 
+    def turns(self, i: int) -> bool:
+        """Whether the angle of a number does not vary: of a fixed one, one >= 0, or a polar form with such an angle."""
+        n, size = self.cell.nodes[i], self.ranges.of
+        polar = n.op == "polar" and size(n.args[0]).lo >= 0 and not any(self.sources(n.args[1:]))
+        still = polar or not any(self.sources([i])) or (n.op in VIEWS and self.turns(n.args[0]))
+        return still or (n.type.dtype == "real" and size(i).lo >= 0)
+
+    def rotary(self, clock: str) -> bool:
+        """Whether other states know only sines and cosines of multiples of a counter, and write products of them."""
+        t, nodes = self.states[clock], self.cell.nodes
+        if self.sources([t.update]) != ({clock}, False) or self.spectrum([clock]).eigenvalues != ONE:
+            return False
+        for name in self.states.keys() - {clock}:
+            kinds = {t.node: "clock", t.update: "clock"}
+            for i in sorted(ancestors(self.cell, [self.states[name].update]) - kinds.keys()):
+                args = [kinds.get(a, "") for a in nodes[i].args]
+                multiple = self.sources([i]) == ({clock}, False) and self.linear([clock], i, "plus_times")
+                turn = nodes[i].op in ("cos", "sin", "rotation_blocks") and "clock" in args
+                free = nodes[i].op in JOINT | {"mul", "einsum"} or (nodes[i].op == "div" and not args[1])
+                product = "clock" not in args and free
+                kinds[i] = "" if not any(args) else "turned" if turn or product else "clock" if multiple else "other"
+            wrong = "other" in kinds.values() or kinds[self.states[name].update] == "clock"
+            if wrong or clock in self.sources(self.spectrum([name]).nodes)[0]:
+                return False
+        return True
+
     def linear(self, names: Any, update: int, over: str) -> bool:
         """Whether the update is affine in these states together, by its operations."""
         joint, products, first = OVER[over]
@@ -75,14 +102,14 @@ class Cell:
     def ways(self, group: Any) -> set[str]:
         """How a group of states can run in parallel."""
         over = self.semirings(group)
-        found = {"scan" for _ in over}
+        if not over or over[0] != "plus_times" or len(group) > 1:
+            return {"scan" for _ in over}
         try:
-            if "plus_times" in over:
-                found |= {"chunk"} if self.spectrum(group).low_rank else set()
-                found |= {"convolution"} if self.fixed(group) else set()
-        except (NoForm, Reject):
-            pass  # it runs in no other way
-        return found
+            s, fixed = self.spectrum(group), self.fixed(group)
+        except NoForm:
+            return set()
+        legal = {"scan": s.elementwise, "chunk": s.low_rank, "convolution": fixed}
+        return {way for way, holds in legal.items() if holds}
 
 
 def shrinks(s: Spectrum, attained: bool = False) -> bool:
@@ -128,7 +155,7 @@ def established(c: Cell, claim: Any) -> None:
 
 
 def contradicted(c: Cell, claim: Any, data: Any) -> None:
-    """Two states and their midpoint, whose updates are not in line; for `parallel` also no monotone map."""
+    """Two states whose midpoint is off the line; for `parallel` also no monotone map, or off it to both sides."""
     name = data["state"]
     need(claim.kind == "parallel" or (claim.kind in ("linear", "affine") and name == claim.subject.id), "another claim")
     m = Machine(c.cell, c.given, data["sizes"], data["params"], "float64")
@@ -138,37 +165,10 @@ def contradicted(c: Cell, claim: Any, data: Any) -> None:
     points = (a, b, (a + b) / 2, np.maximum(a, b))
     low, high, middle, top = (m.step(inputs, m.start() | others | {name: v}, False)[0][name] for v in points)
     margin = 1e-6 * (1 + np.abs([low, high, middle]).max())
-    need(np.abs(middle - (low + high) / 2).max() > margin, f"the updates of `{name}` are in line")
-    monotone = not np.iscomplexobj(a) and bool((top >= low - margin).all() and (top >= high - margin).all())
-    need(claim.kind != "parallel" or not monotone, f"the update of `{name}` looks monotone: (max, +) is not ruled out")
-
-
-def action(dfa: Any, word: Any) -> tuple[int, ...]:
-    """Where a word leads from each state."""
-    f = tuple(range(len(dfa.states)))
-    for letter in word:
-        f = tuple(dfa.delta[q][dfa.alphabet.index(letter)] for q in f)
-    return f
-
-
-def period(f: tuple[int, ...]) -> int:
-    """After how many repetitions an action comes back, in the end and at most."""
-    powers = [f]
-    while (g := tuple(f[q] for q in powers[-1])) not in powers:
-        need(len(powers) < 10_000, "a period that is too long")
-        powers.append(g)
-    return len(powers) - powers.index(g)
-
-
-def lasting(dfa: Any, f: tuple[int, ...]) -> bool:
-    """Whether for some s words of all lengths that s divides have this action."""
-    letters = [action(dfa, [a]) for a in dfa.alphabet]
-    sets = [frozenset(letters)]  # of the actions of words of length 1, 2, ...
-    while (more := frozenset(tuple(a[q] for q in g) for g in sets[-1] for a in letters)) not in sets:
-        need(len(sets) < 1000 and len(more) < 10_000, "too many actions")
-        sets.append(more)
-    first, every = sets.index(more), len(sets) - sets.index(more)
-    return f in sets[(first // every + 1) * every - 1]
+    off = middle - (low + high) / 2
+    need(np.abs(off).max() > margin, f"the updates of `{name}` are in line")
+    other = np.iscomplexobj(a) or (top < np.maximum(low, high) - margin).any() or min(off.max(), -off.min()) > margin
+    need(claim.kind != "parallel" or other, f"`{name}` moves up with its state: (max, +) is not ruled out")
 
 
 def exponent(c: Cell, copies: int, mode: str) -> int:
@@ -176,21 +176,20 @@ def exponent(c: Cell, copies: int, mode: str) -> int:
     before = 0
     for copy in range(copies):
         found: dict[str, int] = {}
+        rotary = {g[0] for g in c.groups if mode == "long" and copies == 1 and len(g) == 1 and c.rotary(g[0])}
         for group in c.groups:
             name, tropical = group[0], set(c.semirings(group)) - {"plus_times"} if len(group) == 1 else set()
             s = Spectrum() if tropical else c.spectrum(group)
             reads, varying = c.sources([c.states[name].update])
             gates, gated = c.sources(s.nodes)
             driven = max([before if varying else 0, *(found[t] for t in reads - {name})])
-            steady = not (gates or gated) or (
-                mode == "letter" and not any([gated and before, *(found[t] for t in gates)])
-            )
-            turns = (
-                mode == "long" and not (gates or gated) and not tropical
-            )  # by angles that are the same at every step
+            calm, fixed = not any([gated and before, *(found[t] for t in gates)]), not (gates or gated)
+            steady = fixed or (mode == "letter" and calm)
+            turns = mode == "long" and not tropical and (fixed or (s.single and all(map(c.turns, s.nodes))))
             alone = copy + 1 == copies and all(name not in c.sources([t.update])[0] - {t.name} for t in c.cell.states)
             clock = not any(c.sources([c.states[t].update])[1] for t in c.below[name] | {name})
-            need(not clock or shrinks(s), f"`{name}` is a clock that no input reaches")
+            need(not clock or shrinks(s) or name in rotary, f"`{name}` is a clock that no input reaches")
+            need(not (reads & rotary - {name}) or (turns and alone), f"`{name}` reads a clock")
             need(tropical or s.eigenvalues or (turns and alone), f"`{name}`: eigenvalues may not be real")
             need(tropical or steady or s.elementwise, f"`{name}`: products may not have real eigenvalues")
             keeps = tropical or turns or (s.eigenvalues is not None and s.eigenvalues.lo >= 0)
@@ -201,9 +200,10 @@ def exponent(c: Cell, copies: int, mode: str) -> int:
 
 def excluded(c: Cell, claim: Any, dfa: Any, data: Any) -> None:
     """N1, N1*, N2, N7: a period that no layers have (Grazzi et al. 2025; Sarrof et al. 2024; docs/ceilings.md)."""
-    word, long, f = data["word"], data["theorem"] == "N7", action(dfa, data["word"])
+    word, long, letters = data["word"], data["theorem"] == "N7", list(zip(*dfa.delta))
+    f = composed((letters[dfa.alphabet.index(a)] for a in word), len(dfa.states))
     need(precision_of(claim) == "finite_precision" and word, "the theorems speak of words at finite precision")
-    need(not long or lasting(dfa, f), f"no words of all suitable lengths do what {word} does")
+    need(not long or lasting(letters, f), f"no words of all suitable lengths do what {word} does")
     e = exponent(c, claim.layers or 1, "long" if long else "letter" if len(word) == 1 else "word")
     need(2**e % period(f), f"{word} has period {period(f)}, and the layers may have {2**e}")
 
