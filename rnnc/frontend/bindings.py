@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 
 from rnnc.diagnostics import Span
 from rnnc.frontend import ast
+from rnnc.frontend.circles import circle_of
 from rnnc.frontend.expressions import CONSTANTS, evaluate
 from rnnc.frontend.lowering import Lowering, StateInfo
 from rnnc.frontend.scope import Binding, Context, Scope, suggestion
@@ -122,20 +123,23 @@ def own_past(c: Lowering, expr: ast.Expr, context: Context) -> Binding | None:
 
 
 def _is_in_work(binding: Binding) -> bool:
-    """Whether a value is being worked out, or needs one that is."""
-    seen: set[Binding] = set()
-    work = [binding]
-    while work:
-        found = work.pop()
-        if found.status == "active":
-            return True
-        if found.status == "done" or found in seen or found.context is None:
-            continue
-        seen.add(found)
-        names = (n for n in walk(found.decl) if isinstance(n, ast.Name))
-        needed = (found.context.scope.lookup(n.id + "'" * n.primed) for n in names)
-        work.extend(b for b in needed if b is not None)
-    return False
+    """Whether a value is being worked out, or needs one that is.
+
+    What is being worked out led here, so the second means: they stand in one circle.
+    """
+    if binding.status == "active":
+        return True
+    return binding.status == "todo" and any(b.status == "active" for b in circle_of(binding, _needs))
+
+
+def _needs(binding: Binding) -> Iterator[Binding]:
+    """The bindings whose values the declaration of `binding` names."""
+    if binding.context is not None and binding.status != "done":
+        for name in walk(binding.decl):
+            if isinstance(name, ast.Name):
+                found = binding.context.scope.lookup(name.id + "'" * name.primed)
+                if found is not None:
+                    yield found
 
 
 def _fill_past(c: Lowering, binding: Binding, state: StateInfo) -> None:

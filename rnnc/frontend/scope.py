@@ -40,6 +40,7 @@ class Binding:
     node: NodeId | None = None  # of a state: the node that reads it
     needs_shape: bool | None = None  # whether its shape may come from its use, once that is known
     makes_matrix: bool | None = None  # whether it is a structured operator by its form, once that is known
+    circle: tuple[Binding, ...] | None = None  # what it needs and is needed by, once that is known
 
 
 @dataclass(slots=True, eq=False)
