@@ -83,8 +83,17 @@ def automata(cell: CellIR, states: tuple[State, ...], solver: Solver, dfa: DFA) 
         for s in states:
             shape = solver.shape(s.node)
             if s not in pinned and shape and shape[-1] >= max(3, len(units.units)):
-                for values in VALUES:
+                for values in (*VALUES, *_ends(solver, s)):
                     yield _proposal(solver, s, dfa, units, values, starts)
+
+
+def _ends(solver: Solver, s: State) -> Iterator[tuple[Number, Number]]:
+    """On and off at the ends of the proven range of the state's update."""
+    interval = solver.ranges.real(s.update)
+    if interval.hi is not None and interval.hi > 0 and interval.hi not in (1, HALF):
+        yield interval.hi, ZERO
+        if interval.lo is not None and interval.lo < 0:
+            yield interval.hi, interval.lo
 
 
 def _is_known(start: Start) -> bool:

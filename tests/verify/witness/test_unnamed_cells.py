@@ -241,6 +241,16 @@ CELLS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("recognizes alternating", "recognizes mod(4)", "recognizes Mod3Reset"),
         (),
     ),
+    "Scaled(d: dim, n: dim = 8)": (
+        """
+  input x: real[d]
+  state h: real[n] = 0
+  h <- 0.9 * tanh(linear(h) + linear(x))
+  output y: real[n] = h'
+""",
+        ("recognizes parity",),
+        (),
+    ),
     "Steps(d: dim, n: dim = 12)": (
         """
   input x: real[d]
