@@ -69,7 +69,7 @@ def compiled(
     config = config or default_config(of.kind, channels, inner, parts=of.parts)
     constants: dict[str, Any] = {"ACC": tl.float64 if dtype == torch.float64 else tl.float32}
     constants |= {"BD": config.width(which), "BT": config.steps, "STAGES": config.stages}
-    for name, size in zip("NMKPQ", inner):
+    for name, size in zip("NMLRJ", inner):
         constants |= {name: size, f"B{name}": triton.next_power_of_2(size)}
     signature, attributes = _signature(of, kernel, constants, TYPES[dtype])
     return _built(kernel, target, signature, attributes, constants, {"num_warps": config.warps})
@@ -147,7 +147,7 @@ def _signature(
 
 
 def _last_axis(names: list[str], stream: str) -> str:
-    return [n.removeprefix(f"{stream}_") for n in names if re.fullmatch(rf"{re.escape(stream)}_[btgdnmkpq]", n)][-1]
+    return [n.removeprefix(f"{stream}_") for n in names if re.fullmatch(rf"{re.escape(stream)}_[btgdnmlrj]", n)][-1]
 
 
 def _static(of: Recurrence, names: list[str]) -> set[str]:

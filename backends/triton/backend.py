@@ -31,7 +31,7 @@ def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, 
     writer = _File(sources=sources)
     made = {}
     for c, p in _plans(cell, dims, strategy).items():
-        choices, why = writer.choices(c.name, p)
+        choices, why = writer.choices(c.name, p, for_cell(c, cell, strategy))
         made[c] = (p.recurrence.cell, choices, why)
     text = emit_file(cell, made, sources, Kernels(texts=tuple(writer.texts)))
     return writer.with_imports(text)
@@ -73,49 +73,47 @@ class _File:
     helpers: set[str] = field(default_factory=set)
     chunkwise: bool = False  # whether some group runs by the runtime's chunkwise kernels
 
-    def choices(self, title: str, p: Plan) -> tuple[tuple[Choice, ...], tuple[str, ...]]:
-        """How each group runs, and a sentence on each."""
+    def choices(self, title: str, p: Plan, asked: Strategies) -> tuple[tuple[Choice, ...], tuple[str, ...]]:
+        """How each group runs, and a sentence on each; `asked` is what the user said of strategies."""
         found = []
         why = []
         cell = p.recurrence.cell
         later = {g.group.index: [s for o in p.groups[k + 1 :] for s in o.group.states] for k, g in enumerate(p.groups)}
+        without = {
+            g.group.index: reason
+            for g in p.groups
+            if (reason := _no_kernel(cell, g, later[g.group.index], asked)) is not None
+        }
         read: list[NodeId] = []  # by groups that PyTorch runs in a normal form
         for g in p.groups:
-            if g.form is not None and (_chunkwise(cell, g) or find_region(cell, g.group, later[g.group.index]) is None):
+            if g.form is not None and (_chunkwise(cell, g) or g.group.index in without):
                 read += coefficients(cell, g.form)
-        for g in p.groups:
+        for g, planned in zip(p.groups, explanation(p), strict=True):
             choice = Choice(group=g.group, strategy=g.strategy, form=g.form)
-            call, sentence = self._kernel(title, p, g, later[g.group.index], read)
+            call: Call | None = None
+            if _chunkwise(cell, g):
+                self.chunkwise = True
+                sentence = f"{' and '.join(g.group.states)}: {CHUNKWISE}"
+            elif g.group.index in without:
+                sentence = f"{planned}. No kernel: {without[g.group.index]}"
+            else:
+                call, sentence = self._kernel(title, cell, g, later[g.group.index], read)
             found.append(choice if call is None else replace(choice, form=None, kernel=call))
             why.append(sentence)
         return tuple(found), tuple(why)
 
-    def _kernel(
-        self, title: str, p: Plan, g: GroupPlan, later: list[str], read: list[NodeId]
-    ) -> tuple[Call | None, str]:
-        cell = p.recurrence.cell
-        states = " and ".join(g.group.states)
-        if _chunkwise(cell, g):
-            self.chunkwise = True
-            return None, f"{states}: chunkwise kernels, chunk states one after another, outputs all at once"
+    def _kernel(self, title: str, cell: CellIR, g: GroupPlan, later: list[str], read: list[NodeId]) -> tuple[Call, str]:
+        """Write a group's kernels; how they are called, and a sentence."""
         region = find_region(cell, g.group, later, read)
-        if region is None:
-            (line,) = [x for x, group in zip(explanation(p), p.groups) if group is g]
-            return None, f"{line}. No kernel: the step of {states} is a product with a matrix"
-        source = Source(self.sources)
-
-        def comment(node: NodeId) -> str | None:
-            return source.line(region.step.nodes[node])
-
+        assert region is not None
+        source, inner = Source(self.sources), region.step
         name = self.names.fresh(identifier(f"{title.lower()}_{'_'.join(g.group.states)}"))
-        step = find_step(name, cell, region, comment)
-        if step is None:
-            (line,) = [x for x, group in zip(explanation(p), p.groups) if group is g]
-            return None, f"{line}. No kernel: no axis of {states} could be shared out among programs"
+        step = find_step(name, cell, region, lambda node: source.line(inner.nodes[node]))
+        assert step is not None
         kind, kernels = schedule(step, g.strategy)
         self._write(step, kind, kernels)
         call = Call(name=name, states=region.states, inputs=region.inputs, outputs=region.outputs)
-        return call, f"{states}: kernel, {SENTENCES[kind]}"
+        return call, f"{' and '.join(g.group.states)}: kernel, {SENTENCES[kind]}"
 
     def _write(self, step: Step, kind: str, kernels: tuple[Kernel, ...]) -> None:
         for k in kernels:
@@ -143,6 +141,23 @@ class _File:
         if line:
             return f"{head}{line}{tail.replace(chr(10), chr(10) + ours + chr(10), 1)}"
         return text.replace("from torch import Tensor, nn\n", f"from torch import Tensor, nn\n\n{ours}\n", 1)
+
+
+CHUNKWISE = "chunkwise kernels, chunk states one after another, outputs all at once"
+SERVED = frozenset({"step", "sequential", "scan"})  # strategies whose work a kernel does when they are asked for
+
+
+def _no_kernel(cell: CellIR, g: GroupPlan, later: list[str], asked: Strategies) -> str | None:
+    """Why a group runs by PyTorch; None where there is a kernel."""
+    named = asked == g.strategy or (isinstance(asked, Mapping) and bool(set(g.group.states) & set(asked)))
+    if named and g.strategy not in SERVED and not _chunkwise(cell, g):
+        return f"the strategy {g.strategy.replace('_', ' ')} was asked for, which has none here"
+    region = find_region(cell, g.group, later)
+    if region is None:
+        return "its step is a product with a matrix"
+    if find_step("step", cell, region, lambda node: None) is None:
+        return "no axis of its states could be shared out among programs"
+    return None
 
 
 def _chunkwise(cell: CellIR, g: GroupPlan) -> bool:

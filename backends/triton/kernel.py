@@ -20,23 +20,24 @@ INDICES = (
     "t",
     "g",
     "d",
-    "back",
-    "i",
+    "program",
     "part",
+    "split",
+    "start",
+    "stop",
     "tile",
     "tiles",
     "first",
+    "back",
     "begin",
     "end",
-    "blocks",
-    "row",
-    "start",
-    "stop",
-    "split",
 )
 RESERVED = {
     *HELPERS,
     *INDICES,
+    "step",
+    "row",
+    "blocks",
     *INNER,
     *INNER.upper(),
     "T",
@@ -212,12 +213,12 @@ class Frame:
         """From the program's number to the indices b, g, d, n, ... and the masks of what lies inside the arrays."""
         at = self.layout.index
         lines = [
-            "i = tl.program_id(0).to(tl.int64)",
+            "program = tl.program_id(0).to(tl.int64)",
             "blocks = tl.cdiv(D, BD)",
-            "part = i % blocks",
+            "part = program % blocks",
             f"d = part * BD + tl.arange(0, BD){at('d')}",
         ]
-        rest = "i // blocks"
+        rest = "program // blocks"
         if self.layout.timed:
             lines.append(f"split = {rest} % SPLITS")
             rest += " // SPLITS"

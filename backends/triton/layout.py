@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from rnnc.backends.kernels.axes import Label
 from rnnc.backends.kernels.program import Array, Program
 
-INNER = "nmkpq"  # names of inner axes
+INNER = "nmlrj"  # names of inner axes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from rnnc.backends.triton.kernel import Frame, Step
 from rnnc.backends.triton.text import Kernel, finished
 
 RINGS = {"plus_times": "linear", "max_plus": "max_plus", "min_plus": "min_plus", "log_plus": "log_plus"}
-BACK = "for k in tl.range(0, tl.cdiv(stop - start, BT), num_stages=STAGES):"
+BACK = "for back in tl.range(0, tl.cdiv(stop - start, BT), num_stages=STAGES):"
 ONES = {"plus_times": "1.0", "max_plus": "0.0", "min_plus": "0.0", "log_plus": "0.0"}
 ZEROS = {"plus_times": "0.0", "max_plus": '-float("inf")', "min_plus": 'float("inf")', "log_plus": '-float("inf")'}
 
@@ -227,7 +227,7 @@ def _backward_totals(step: Step) -> Kernel:
     static = f.hoisted(step.coefficients, step.backward)
     total, product = f.state_names("{}_total")[0], f.state_names("{}_product")[0]
     start = f.state_names("{}")
-    s.lines += ["first = start + (tl.cdiv(stop - start, BT) - 1 - k) * BT", *_tile_indices(f, "first")]
+    s.lines += ["first = start + (tl.cdiv(stop - start, BT) - 1 - back) * BT", *_tile_indices(f, "first")]
     f.load_states("{}_tiles_ptr", start, ("b", "tile"))
     a, b = _coefficients(f)
     _give(f, "state", _scan(f, "before", a, b, start[0], "{}_before"))
@@ -257,7 +257,7 @@ def _backward(step: Step) -> Kernel:
     static = f.hoisted(step.coefficients, step.backward)
     carry = f.state_names("d_{}")[0]
     start = f.state_names("{}")
-    s.lines += ["first = start + (tl.cdiv(stop - start, BT) - 1 - k) * BT", *_tile_indices(f, "first")]
+    s.lines += ["first = start + (tl.cdiv(stop - start, BT) - 1 - back) * BT", *_tile_indices(f, "first")]
     f.load_states("{}_tiles_ptr", start, ("b", "tile"))
     a, b = _coefficients(f)
     _give(f, "state", _scan(f, "before", a, b, start[0], "{}_before"))

@@ -124,7 +124,7 @@ class Statements:
 
     def bind(self, name: str, part: Part) -> Part:
         variable = self.names.fresh(name)
-        self.lines.append(f"{variable} = {part.text}")
+        self.lines += _assignment(variable, part.text)
         return Part(text=variable)
 
     def remark(self, line: str | None) -> None:
@@ -132,6 +132,16 @@ class Statements:
         if line and line not in self.spoken:
             self.spoken.add(line)
             self.lines.append(f"# {line}")
+
+
+def _assignment(variable: str, text: str) -> list[str]:
+    """One line, or a long load with its pointer and its mask on lines of their own."""
+    line = f"{variable} = {text}"
+    if len(line) <= 108 or not text.startswith("tl.load("):
+        return [line]
+    pointer, _, mask = text.removeprefix("tl.load(").partition(", mask=")
+    mask, _, rest = mask.partition(")")
+    return [f"{variable} = tl.load(", f"    {pointer},", f"    mask={mask},", f"){rest}"]
 
 
 def _uses(program: Program) -> dict[ValueId, int]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
+from typing import Any
 
 from rnnc.backends.torch.body import indented
 from rnnc.backends.triton.kernel import Frame
+
+INDENT: dict[str, Any] = {"initial_indent": "    ", "subsequent_indent": "    "}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,8 @@ def finished(
     rows += [[*dims, *frame.sizes], [f"{c}: tl.constexpr" for c in constants]]
     lines = ['@triton.jit(do_not_specialize=["T"])', f"def {name}("]
     for row in rows:
-        lines += textwrap.wrap(f"{', '.join(row)},", 112, initial_indent="    ", subsequent_indent="    ")
+        lines += textwrap.wrap(f"{', '.join(row)},".replace(": ", ":~"), 112, **INDENT)
+    lines = [line.replace(":~", ": ") for line in lines]
     lines += ["):", *indented([docstring(frame, what)]), *indented(body)]
     flat = tuple(x.split(":")[0] for row in rows for x in row)
     return Kernel(

@@ -22,24 +22,21 @@ from rnnc.compile import emit_source, load_source
 pytest.importorskip("triton")
 
 FOLDER = Path(__file__).parent
+SPLITS = ("MinGRU", "SelectiveScan", "HGRNComplex", "GLA", "old_state", "max_plus", "log_plus")
 GROUPS = {
-    "scans": ("MinGRU", "MinGRU, one step", "Mamba", "LRU", "RGLRU", "S4D"),
-    "matrix states": ("GLA", "DeltaNet", "GatedDeltaNet", "DeltaProduct", "Mamba2, scan"),
-    "chunkwise": ("mLSTM", "Mamba2", "RetNet", "SSDOp", "chunkwise operator"),
-    "rings and steps": (
-        "MinGRU, sequential",
-        "max_plus",
-        "min_plus",
-        "log_plus",
-        "old_state",
-        "nonlinear",
-        "coupled",
+    "scans": (
+        *("MinGRU", "MinGRU, one step", "Mamba", "LRU", "RGLRU", "S4D", "MinGRU, sequential"),
+        *("max_plus", "min_plus", "log_plus", "old_state", "nonlinear", "coupled"),
     ),
-    "operators": ("bfloat16", "float16", "strides", "operators", "same bits"),
+    "matrix states": (
+        *("GLA", "DeltaNet", "GatedDeltaNet", "DeltaProduct", "Mamba2, scan"),
+        *("mLSTM", "Mamba2", "RetNet", "SSDOp", "chunkwise operator"),
+    ),
+    "operators and splits": (
+        *("bfloat16", "float16", "strides", "operators", "same bits"),
+        *(f"{name}, split" for name in SPLITS),
+    ),
 }
-GROUPS["splits"] = tuple(
-    f"{name}, split" for name in ("MinGRU", "SelectiveScan", "HGRNComplex", "GLA", "old_state", "max_plus", "log_plus")
-)
 SLOW = ("RGLRU, split", "min_plus, split", "S5", "Hawk", "HGRN", "HGRNComplex", "HGRN2", "MinLSTM")
 
 
@@ -164,4 +161,12 @@ def test_a_group_without_a_kernel_says_so() -> None:
     spec = rnnc.spec.stdlib("lstm")
     source = emit_source(spec, "LSTM", backend="triton")
     assert "import triton" not in source
-    assert "No kernel" in source
+    assert "No kernel: its step is a product with a matrix" in " ".join(source.split())
+
+
+def test_a_strategy_without_a_kernel_is_run_by_torch() -> None:
+    """A strategy that is asked for by name is the one that runs."""
+    source = emit_source(rnnc.spec.stdlib("gla"), "GLA", backend="triton", strategy="chunkwise")
+    assert "matrix_scan(" in source
+    assert "No kernel: the strategy chunkwise was asked for" in " ".join(source.split())
+    assert "import triton" not in source

@@ -107,13 +107,13 @@ def constants_of(kernel: str, keys: int, values: int, dtype: torch.dtype, *, old
 
 
 def warps_of(kernel: str, keys: int, machine: str) -> int:
-    """More for the kernels that hold whole rows of keys, but for AMD's threads, which have twice the registers.
+    """More where there are many keys, but for AMD's threads, which have twice the registers.
 
     `machine` is "amd", or "old" for NVIDIA's before sm_90, whose products hold their operands in registers, or "".
     """
-    if kernel not in ("decay_outputs", "decay_backward") or machine == "amd":
+    if machine == "amd":
         return 4
-    return 8 if keys > 64 or machine == "old" else 4
+    return 8 if keys > 64 or (machine == "old" and kernel == "decay_backward") else 4
 
 
 @cache
@@ -147,8 +147,9 @@ def decay_scan(q: Tensor, k: Tensor, v: Tensor, g: Tensor, start: Tensor, old: b
     o, last, kept = _shapes(q, v, start)
     sizes = (q.shape[1], heads, values)
     constants = constants_of("decay_states", keys, values, q.dtype, old=old)
+    warps = warps_of("decay_states", keys, _machine())
     decay_states[batch * heads * triton.cdiv(values, constants["BV"]),](
-        *_strided(k, v, g), start.contiguous(), last, kept, *sizes, **constants, num_warps=4, num_stages=STAGES
+        *_strided(k, v, g), start.contiguous(), last, kept, *sizes, **constants, num_warps=warps, num_stages=STAGES
     )
     constants = constants_of("decay_outputs", keys, values, q.dtype, old=old)
     warps = warps_of("decay_outputs", keys, _machine())
@@ -185,8 +186,17 @@ def decay_scan_backward(
     behind = empty(kept.shape, kept, kept.dtype)
     d_o, sizes = d_o.to(q.dtype).contiguous(), (steps, heads, values)
     constants = constants_of("decay_backward_states", keys, values, q.dtype, old=old)
+    warps = warps_of("decay_backward_states", keys, _machine())
     decay_backward_states[batch * heads * triton.cdiv(values, constants["BV"]),](
-        *_strided(q, g), d_o, d_last.contiguous(), behind, d_start, *sizes, **constants, num_warps=4, num_stages=STAGES
+        *_strided(q, g),
+        d_o,
+        d_last.contiguous(),
+        behind,
+        d_start,
+        *sizes,
+        **constants,
+        num_warps=warps,
+        num_stages=STAGES,
     )
     constants = constants_of("decay_backward", keys, values, q.dtype, old=old)
     warps = warps_of("decay_backward", keys, _machine())

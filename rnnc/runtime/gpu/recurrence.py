@@ -186,7 +186,7 @@ class Problem:
             sizes += [self.splits, self.span]
         constants: dict[str, Any] = {"ACC": tl.float64 if accumulator == torch.float64 else tl.float32}
         constants["BD"] = c.width(role)
-        for name, size in zip("NMKPQ", self.inner):
+        for name, size in zip("NMLRJ", self.inner):
             constants |= {name: size, f"B{name}": triton.next_power_of_2(size)}
         constants |= {"BT": c.steps, "STAGES": c.stages}
         grid = (self.blocks(role) * self.heads * self.batch * self.splits,)

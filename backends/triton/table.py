@@ -1,0 +1,53 @@
+"""`python -m rnnc.backends.triton.table`: what the kernels use, compiled ahead of time for every target, as a table."""
+
+from __future__ import annotations
+
+from rnnc.backends.triton import ahead
+from rnnc.backends.triton.backend import emit
+from rnnc.compile import load_source
+from rnnc.ir.rounding import keep_digits
+from rnnc.runtime.gpu.recurrence import Recurrence
+from rnnc.spec import stdlib
+
+CELLS = {  # file, cell: sizes of the labels of its kernel's axes
+    ("mingru", "MinGRU"): {"A": 1024},
+    ("lru", "LRU"): {"A": 1024},
+    ("mamba", "Mamba"): {"A": 2048, "B": 16},
+    ("gla", "GLA"): dict.fromkeys("ABC", 64),
+    ("deltanet", "DeltaNet"): dict.fromkeys("ABC", 64),
+    ("gated_deltanet", "GatedDeltaNet"): dict.fromkeys("ABC", 64),
+}
+CHUNKWISE = ("decay_states", "decay_outputs", "decay_backward_states", "decay_backward")
+
+
+def kernel_of(file: str, cell: str) -> Recurrence:
+    """The (only) kernel of a cell of the standard library, ready to be compiled."""
+    spec = stdlib(file)
+    ir = keep_digits(spec.lower(cell))
+    module = load_source(emit(ir, dims=None, strategy=None, sources=spec.sources), ir.name)
+    (found,) = [v for v in vars(module).values() if isinstance(v, Recurrence)]
+    return found
+
+
+def rows() -> list[tuple[str, list[ahead.Resources]]]:
+    """For each kernel its resources on every target, in the order of `ahead.TARGETS`."""
+    found = []
+    for (file, cell), sizes in CELLS.items():
+        of = kernel_of(file, cell)
+        for role in ("forward", "backward"):
+            found.append((f"{cell}, {role}", [ahead.compiled(of, role, t, sizes) for t in ahead.TARGETS]))
+    for name in CHUNKWISE:
+        found.append((f"`{name}`", [ahead.compiled_chunkwise(name, t, 64, 64) for t in ahead.TARGETS]))
+    return found
+
+
+def main() -> None:
+    print(f"| kernel | {' | '.join(ahead.TARGETS)} |")
+    print(f"|---|{'---|' * len(ahead.TARGETS)}")
+    for name, resources in rows():
+        cells = [f"{r.registers} / {r.spilled} / {r.shared / 1024:.0f}" for r in resources]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
