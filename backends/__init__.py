@@ -27,8 +27,16 @@ class Backend(Protocol):
         """The source text of a standalone module for `cell`; SpecError (E06xx) when it cannot be compiled as asked."""
         ...
 
+    def unavailable(self) -> str | None:
+        """Why the emitted text cannot be run on this machine; None where it can."""
+        ...
 
-BACKENDS = {"torch": "rnnc.backends.torch.backend"}
+
+BACKENDS = {
+    "torch": "rnnc.backends.torch.backend",
+    "cpu": "rnnc.backends.cpu.backend",
+    "triton": "rnnc.backends.triton.backend",
+}
 
 
 def load_backend(name: str) -> Backend:
