@@ -25,7 +25,7 @@ from rnnc.analysis.spectrum import spectrum_of
 from rnnc.ir.domains.concrete import Concrete
 from rnnc.ir.evaluate import evaluate
 from rnnc.ir.graph import CellIR, NodeId
-from rnnc.ir.types import Interval, UnitNorm
+from rnnc.ir.types import Disk, HalfPlane, Interval, UnitNorm
 from rnnc.stdlib import FOLDER
 
 HERE = Path(__file__).parent
@@ -91,6 +91,11 @@ def inside(x: Any, domain: object, rng: np.random.Generator) -> Any:
             if lo is not None:
                 return float(lo) + np.abs(x) + 1e-3
             return float(hi) - np.abs(x) - 1e-3 if hi is not None else x
+        case Disk(radius=radius):  # the far ones on its edge
+            return x / np.maximum(1, np.abs(x) / float(radius))
+        case HalfPlane(bound=bound, above=above):
+            far = np.abs(x.real) + 1e-3
+            return float(bound) + (far if above else -far) + 1j * x.imag
     return x
 
 
