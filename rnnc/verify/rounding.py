@@ -115,7 +115,7 @@ def _diagonal_times(cell: CellIR, n: Node, state: NodeId) -> bool:
         matrix = cell.nodes[n.args[i]]
         if matrix.op != "layout" or matrix.attr("kind") != "diag" or len(labels[i]) != 2:
             continue
-        for inner, outer in (labels[i], labels[i][::-1]):
+        for inner, outer in (tuple(labels[i]), tuple(labels[i][::-1])):
             if labels[j].count(inner) == 1 and outer not in labels[j] and labels[j].replace(inner, outer) == out:
                 return _scaled_up(cell, matrix.args[0], n.args[j], state)
     return False
