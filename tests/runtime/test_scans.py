@@ -293,6 +293,10 @@ def test_a_gate_between_the_old_state_and_a_new_value() -> None:
     pairs += [(share, turn, turn[:, 0]), (share[0, 0], new, turn[:, 0])]
     for a, c, h in pairs:
         assert relative(lerp_scan(a, c, h), linear_scan(1 - a, a * c, h)) < 1e-12
+    for a in (share[0, 0, :2], share[:, :11, :1]):
+        leaves = [x.clone().requires_grad_() for x in (a, turn[:, :11, :2], turn[:, 0, :2])]
+        assert torch.autograd.gradcheck(lerp_scan, leaves, fast_mode=True)
+        assert torch.autograd.gradgradcheck(lerp_scan, leaves, fast_mode=True)
     expected = lerp_scan(share, new, h0)
     assert torch.equal(expected[:, 5], expected[:, 4])
     assert torch.equal(expected[:, 6], new[:, 6])
