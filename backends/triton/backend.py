@@ -124,6 +124,10 @@ class _File:
 
     def with_imports(self, text: str) -> str:
         """The file with what its kernels import."""
+        if self.chunkwise or self.texts:
+            text = text.replace(
+                "it needs torch and rnnc.runtime only", "it needs torch, triton and rnnc.runtime only", 1
+            )
         if self.chunkwise:
             line = next(x for x in text.split("\n") if x.startswith("from rnnc.runtime import"))
             imported = line.removeprefix("from rnnc.runtime import ").split(", ")
