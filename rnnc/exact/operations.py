@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fractions import Fraction
+from functools import reduce
 from typing import Any
 
 import numpy
@@ -21,6 +22,7 @@ from rnnc.ir.ops.table import Site
 from rnnc.ir.types import Disk, Domain, HalfPlane, Interval, UnitNorm
 
 np: Any = numpy  # object arrays, which its stubs do not describe
+GRAIN = Fraction(1, 10**30)  # far above the digits to which irrational ends of domains are rounded
 FLOATS = {"float32": (np.float32, np.complex64), "float64": (np.float64, np.complex128)}
 
 
@@ -53,9 +55,15 @@ def exactly(node: Node, site: Site, args: Any) -> Any:
             x = x - x.sum(axis=-1, keepdims=True) / n if node.op == "layernorm" else x
             squares = (x * each(fn.conj, x)).sum(axis=-1, keepdims=True) / (1 if node.op == "l2norm" else n)
             return each(EXACT["div"], x, each(fn.sqrt, squares + Fraction(site.attrs["eps"])))
+        case "softmax":
+            rows = args[0].reshape(-1, args[0].shape[-1]).tolist()
+            return np.array([_softmax(row) for row in rows], dtype=object).reshape(args[0].shape)
         case "take" if not node.type.per:
             return args[0][int(args[1])]
-    found = np.asarray(OPS[node.op].value(np, site, *args))  # type: ignore[misc]
+    try:
+        found = np.asarray(OPS[node.op].value(np, site, *args))  # type: ignore[misc]
+    except (TypeError, AttributeError) as error:  # a function of numpy that exact numbers do not have
+        raise NotExact(f"{node.op} has no exact value: {error}") from None
     mixed = any(a.dtype == object for a in args)
 
     def number(v: Any) -> Any:
@@ -66,6 +74,12 @@ def exactly(node: Node, site: Site, args: Any) -> Any:
         return Fraction(v)
 
     return each(number, found) if found.dtype.kind in "fcO" else found
+
+
+def _softmax(row: list[Any]) -> list[Any]:
+    top = reduce(fn.maximum, row)
+    weights = [fn.exp(v - top) for v in row]
+    return [w / sum(weights, Fraction(0)) for w in weights]
 
 
 class Interpreter:
@@ -114,15 +128,25 @@ class Interpreter:
 
 
 def inside(domain: Domain | None, x: Any) -> bool:
-    """Whether exact numbers lie in a declared domain."""
+    """Whether exact numbers lie in a declared domain.
+
+    Irrational ends of domains were rounded outward (`rnnc.frontend.irrational`), so numbers beside such an end, and
+    irrational ones beside any, have to keep GRAIN away from it.
+    """
+
+    def above(gap: Any, v: Any, end: Fraction, open_: bool) -> bool:
+        rounded = not isinstance(v, Fraction) or end.denominator > 1 / GRAIN
+        return sign(gap - (GRAIN if rounded else 0)) >= int(open_)
+
+    entries = x.reshape(-1).tolist()
     match domain:
         case Interval(lo=lo, hi=hi, lo_open=lo_open, hi_open=hi_open):
-            sides = ((lo, 1, lo_open), (hi, -1, hi_open))
-            return all(end is None or sign((v - end) * s) >= int(o) for v in x.reshape(-1) for end, s, o in sides)
+            low = all(lo is None or above(v - lo, v, lo, lo_open) for v in entries)
+            return low and all(hi is None or above(hi - v, v, hi, hi_open) for v in entries)
         case Disk(radius=r):
-            return all(sign(r * r - v * fn.conj(v)) >= 0 for v in x.reshape(-1))
-        case HalfPlane(bound=b, above=above, strict=o):
-            return all(sign((fn.re(v) - b) * (1 if above else -1)) >= int(o) for v in x.reshape(-1))
+            return all(above(r * r - v * fn.conj(v), v * fn.conj(v), r, False) for v in entries)
+        case HalfPlane(bound=b, above=up, strict=strict):
+            return all(above((fn.re(v) - b) * (1 if up else -1), fn.re(v), b, strict) for v in entries)
         case UnitNorm():
             return all(v == 1 for v in (x * each(fn.conj, x)).sum(axis=-1, keepdims=True).reshape(-1))
     return True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnc.diagnostics import SpecError
 from rnnc.exact import NotExact
 from rnnc.exact.products import NoForm
 from rnnc.ir.domains.exact import exact_array
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from rnnc.spec import Spec
     from rnnc.verify.engine import Verification
 
+
+THEOREMS = ("N1", "N1*", "N2", "N7")  # under finite precision, that the checker has a rule for
 
 # ---------------------------------------------------------------- closures
 
@@ -154,6 +157,8 @@ def _evidence(result: ClaimResult) -> tuple[str, dict[str, Any]]:
             return "analysis", {}
         case "theorem":
             assert e is not None
+            if e.data["theorem"] not in THEOREMS:
+                raise NotExact(f"no rule for {e.data['theorem']}")
             word = e.data.get("word") or [x for x in [e.data.get("letter")] if x]
             return "theorem", {"theorem": e.data["theorem"], "word": word}
         case "counterexample":
@@ -209,7 +214,7 @@ def certificate(verification: Verification, spec: Spec) -> dict[str, Any]:
                 by, evidence = _evidence(result)
                 whole = json.loads(json.dumps(entry | {"by": by, "evidence": evidence}))
                 accept(spec, checked, whole)
-            except (NotExact, Reject, NoForm, Unclear) as error:
+            except (Reject, NoForm, Unclear, SpecError, ArithmeticError, ValueError) as error:
                 why = (
                     "nothing is claimed"
                     if result.verdict == "unknown"
