@@ -106,7 +106,7 @@ def test_no_random_stack_does_what_is_called_impossible() -> None:
     for seed in range(100, 114):
         attack(seed, 8, found, layers=2)
     assert found["impossible"] > 5
-    assert found["closed"] > 8
+    assert found["closed"] > 3
 
 
 def attack_in_float32(seed: int, draws: int, found: Counter[str]) -> None:
