@@ -32,7 +32,7 @@ def setup_module_of_project() -> ModuleType:
 
 def sources() -> list[Path]:
     """Every file under the packages' folders that belongs in an installation, relative to the root."""
-    kinds = {".py", ".lark", ".rnn", ".json", ".md"}
+    kinds = {".py", ".lark", ".rnn", ".json", ".md", ".h"}
     found = (p for folder in FOLDERS for p in (ROOT / folder).rglob("*") if "__pycache__" not in p.parts)
     return sorted(p.relative_to(ROOT) for p in found if p.suffix in kinds or p.name == "py.typed")
 
