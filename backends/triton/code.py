@@ -86,7 +86,7 @@ def _pow(x: Part, y: Part) -> Part:
 
 def _tile(x: Part) -> Part:
     """A number as a tile, for helpers that ask for the precision of their arguments."""
-    return x if x.number is None else Part(text=f"tl.full([1] * RANK, {x.text}, ACC)")
+    return x if x.number is None else Part(text=f"tl.full([1], {x.text}, ACC)")
 
 
 def _function(name: str) -> Callable[[Part], Part]:
@@ -98,10 +98,13 @@ HELPERS = frozenset(
 )
 
 
+BOOLEAN = frozenset({"lt", "le", "eq", "ne", "and", "or", "not", "select", "real"})  # of what is true, not a number
+
+
 def expression(op: str, args: list[Part]) -> Part:
     """An operation on parts.  On numbers alone it is worked out: Triton would round them to float32."""
     known = [a.number for a in args]
-    if all(n is not None for n in known) and OPS[op].category == "elementwise":
+    if all(n is not None for n in known) and OPS[op].category == "elementwise" and op not in BOOLEAN:
         value = OPS[op].value
         assert value is not None
         found = float(value(np, None, *(float(n) for n in known if n is not None)))

@@ -26,7 +26,7 @@ SPLITS = ("MinGRU", "SelectiveScan", "HGRNComplex", "GLA", "old_state", "max_plu
 GROUPS = {
     "scans": (
         *("MinGRU", "MinGRU, one step", "Mamba", "LRU", "RGLRU", "S4D", "MinGRU, sequential"),
-        *("max_plus", "min_plus", "log_plus", "old_state", "nonlinear", "coupled"),
+        *("max_plus", "min_plus", "log_plus", "old_state", "nonlinear", "coupled", "ops"),
     ),
     "matrix states": (
         *("GLA", "DeltaNet", "GatedDeltaNet", "DeltaProduct", "Mamba2, scan"),

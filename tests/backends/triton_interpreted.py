@@ -32,6 +32,9 @@ SPECS = {
     "log_plus": "h <- logaddexp(h + a, c)",
     "old_state": "h <- sigmoid(a) * h + c",
     "nonlinear": "h <- tanh(c + sigmoid(a) * h)",
+    "ops": "h <- sigmoid(a) * h + tanh(c) + exp(a) + log(abs(a) + 0.1) + sqrt(abs(c) + 0.1) + sin(a) * cos(c)"
+    " + softplus(a) + logsigmoid(c) + silu(a) + gelu(c) + relu(a) + sign(c) + max(a, c) * min(a, 2 * c)"
+    " + (abs(a) + 0.1)^c + logaddexp(a, c) + a^3 + c^-2 / (1 + abs(a)) + 0.3^a",
     "coupled": "h <- sigmoid(a) * h - 0.5 * p\n  p <- 0.5 * h + sigmoid(c) * p",
 }
 
