@@ -34,13 +34,23 @@ class Kernel:
     single: bool = True
 
 
+def argument(body: Body, node: NodeId) -> str:
+    """An input with all its axes; a complex number as a tensor of the precision of the rest."""
+    c, e, t = body.c, body.env[node], body.c.type(node)
+    if not (e.number and t.dtype == "complex"):
+        return c.whole(e, t).text
+    sizes = tuple_text([c.dim(d) for d in (*t.per, *t.shape)]) if (t.per or t.shape) else "()"
+    kind = f"torch.promote_types({c.like}.dtype, torch.complex64)"
+    return f"torch.full({sizes}, {e.text}, dtype={kind}, device={c.like}.device)"
+
+
 def call_kernel(body: Body, kernel: Kernel, steps: str) -> dict[str, str]:
     """Write the call; the outputs get variables.  Returns the new states' variables by name.
 
     Requires: the inputs are built.
     """
     cell = body.c.cell
-    inputs = [body.c.whole(body.env[i], body.c.type(i)).text for i in kernel.inputs]
+    inputs = [argument(body, i) for i in kernel.inputs]
     states = [f'state["{s}"]' for s in kernel.states]
     dims = [f"self.{dim_name(d.name)}" for d in cell.dims]
     outputs = [body.names.fresh(body.title(cell.nodes[i])) for i in kernel.outputs]

@@ -44,8 +44,16 @@ def case(path: Path, cell: str, steps: int, dims: dict[str, int] | None = None) 
     rng = np.random.default_rng(steps)
     params = init_params(ir, dims, rng)
     inputs = support.random_inputs(ir, dims, rng, batch=2, steps=steps)
-    first = support.Case(ir, dims, params, support.random_inputs(ir, dims, rng, batch=2, steps=3), differentiable=False)
-    state = {k: v + 0.1 * rng.normal(size=v.shape) for k, v in first.final.items()}
+    early = support.random_inputs(ir, dims, rng, batch=2, steps=3)
+    for i in ir.inputs:
+        match ir.nodes[i.node].type.dtype:
+            case "bool":
+                inputs[i.name], early[i.name] = inputs[i.name] > 0, early[i.name] > 0
+            case "complex":
+                inputs[i.name] = inputs[i.name] * np.exp(1j * rng.normal(size=inputs[i.name].shape))
+    first = support.Case(ir, dims, params, early, differentiable=False)
+    noise = {k: 0 if v.dtype == bool else 0.1 * rng.normal(size=v.shape) for k, v in first.final.items()}
+    state = {k: v if v.dtype == bool else v + noise[k] for k, v in first.final.items()}
     return support.Case(ir, dims, params, inputs, state)
 
 
@@ -71,8 +79,7 @@ def test_odd_cells(path: Path, cell: str) -> None:
     ir = spec_of(path).lower(cell)
     if not ir.inputs:
         pytest.skip("a cell without inputs is no module")
-    names = {d.name for d in ir.dims}
-    dims = ir.dim_values({k: v for k, v in SIZES.items() if k in names})
+    dims = ir.dim_values({d.name: SIZES.get(d.name, 4) for d in ir.dims if d.default is None or d.name in SIZES})
     case(path, cell, 19, dims).check(compiled(path, cell))
 
 
