@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rnnc.analysis.forms import Elementwise
-from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
+from rnnc.ir.graph import CellIR, NodeId, ancestors
 from rnnc.verify.ceiling import Ceiling, no_obstacle, subject
+from rnnc.verify.continuity import passes_on
 from rnnc.verify.layers import Layer, Layers
 from rnnc.verify.periods import period_of_a_letter, periods, star_free
 from rnnc.verify.results import Condition, Precision
@@ -53,10 +54,6 @@ def ceilings(layers: Layers, target: Target, copies: int, precision: Precision) 
 # ---------------------------------------------------------------- eta_finite: gates that are reached only in the limit
 
 
-_JUMPS = frozenset({"step", "sign", "lt", "le", "eq", "ne", "select", "real", "take", "one_hot", "div", "log", "pow"})
-_NORMS = frozenset({"l2norm", "rmsnorm", "layernorm"})
-
-
 def _forgetting(layers: Layers, target: Target, copies: int) -> Ceiling:
     """Every transition shrinks strictly: repeating a letter leads all states to one point, so from some length on into
     one component.
@@ -72,10 +69,8 @@ def _forgetting(layers: Layers, target: Target, copies: int) -> Ceiling:
                 by=f"norm in {norm}" if norm is not None else layer.spectrum.why("norm"),
             )
         )
-    jump = _jump(layers)
     if layers.depth * copies > 1:
-        by = f"`{jump.name or jump.op}` need not be" if jump is not None else "so are all operations on varying values"
-        conditions.append(Condition(text="what layers pass on is continuous", holds=jump is None, by=by))
+        conditions.append(passes_on(layers, copies))
     letter = target.lasting_letter()
     text = f"some letter of {subject(target)}, however often repeated, keeps two states apart"
     name = shown((letter or "",))
@@ -88,20 +83,6 @@ def _forgetting(layers: Layers, target: Target, copies: int) -> Ceiling:
         reason=f"repeating `{name}` leads all states to one point: a gate of exactly 1 is reached in the limit only",
         conditions=tuple(conditions),
     )
-
-
-def _jump(layers: Layers) -> Node | None:
-    """An operation on a varying value that need not be continuous everywhere."""
-    nodes = layers.recurrence.cell.nodes
-    varying: set[int] = set()
-    for n in nodes:
-        if n.op in ("input", "state") or any(a in varying for a in n.args):
-            varying.add(n.id)
-            if n.op == "div" and n.args[1] not in varying:
-                continue
-            if n.op in _JUMPS or (n.op in _NORMS and not n.attr("eps")):
-                return n
-    return None
 
 
 # ---------------------------------------------------------------- N3, N3k: diagonal over C

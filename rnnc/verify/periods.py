@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rnnc.verify.ceiling import Ceiling, no_obstacle, subject
+from rnnc.verify.continuity import passes_on
 from rnnc.verify.growth import Growth, growth
 from rnnc.verify.layers import Layers
 from rnnc.verify.results import Condition, Precision
@@ -115,7 +116,7 @@ def _why_no_word(target: Target, e: int) -> str:
 
 
 def star_free(layers: Layers, target: Target, copies: int) -> Ceiling:
-    """N1* under eta_finite: only exponent zero, and only layers over (+, x), are covered by the theorem."""
+    """N1* under eta_finite: the theorem covers exponent zero, layers over (+, x), and continuous maps between them."""
     found = growth(layers, copies, "word")
     other = next((layer for layer in layers.layers if layer.is_monotone), None)
     if layers.obstacle:
@@ -128,4 +129,7 @@ def star_free(layers: Layers, target: Target, copies: int) -> Ceiling:
             text="all products of transitions have real eigenvalues >= 0", holds=False, by="some may be negative"
         )
         found = Growth(exponent=None, conditions=(*found.conditions, condition))
+    elif found.exponent is not None and layers.depth * copies > 1:
+        condition = passes_on(layers, copies)
+        found = Growth(exponent=0 if condition.holds else None, conditions=(*found.conditions, condition))
     return _word_period(target, found, "eta_finite")

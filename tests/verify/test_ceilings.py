@@ -402,3 +402,20 @@ def test_contraction_needs_continuity_between_layers() -> None:
     assert verdict(lower.format(read="g'") + upper, claim) == ["proved"]
     for read in ("step(g')", "1 / g'", "l2norm(g', eps = 0)"):
         assert verdict(lower.format(read=read) + upper, claim) == ["unknown"]
+
+
+def test_star_freeness_needs_continuity_between_layers() -> None:
+    """h = 2^-n fades into one component, and cos(pi log2 h) goes on counting mod 2 for the layer above."""
+    lower = "state h: real[n] = 1; gate a: real[n] in (0, 1) = sigmoid(linear(x)); h <- a * h; "
+    upper = "state g: real[n] = 1; g <- cos({read}) + 0.5 * g"
+    claim = "not recognizes parity under eta_finite"
+    assert verdict(lower + upper.format(read="4 * h'"), claim) == ["proved"]
+    assert verdict(lower + upper.format(read="4 * log(h')"), claim, "not recognizes parity") == ["unknown", "proved"]
+
+
+@pytest.mark.parametrize("language", ["parity", "flip_flop"])
+def test_maps_between_copies_may_jump(language: str) -> None:
+    """A sign between two copies holds a bit however small the state below gets: under eta_finite nothing is proved."""
+    claim = f"not recognizes {language} under eta_finite"
+    body = "state h: real[n] = 0; gate a: real[n] in (0, 1) = sigmoid(linear(x)); h <- a * h + linear(x)"
+    assert verdict(body, claim, f"{claim} with layers = 2") == ["proved", "unknown"]
