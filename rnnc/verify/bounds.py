@@ -19,7 +19,7 @@ from rnnc.ir.graph import CellIR, Input
 from rnnc.ir.types import Disk, Domain, HalfPlane, Interval, UnitNorm
 from rnnc.verify.answers import MARGIN, TRIES, Answer, Subject, proved, refuted, unknown
 from rnnc.verify.claims import Operator, domain_of, operator_of
-from rnnc.verify.probing import Array, Point, finite
+from rnnc.verify.probing import Array, Point, finite, holds_truth
 from rnnc.verify.results import Condition
 
 COMPLEX_MARGIN = 1e-2  # a defective real eigenvalue moves into the complex plane by the n-th root of the rounding
@@ -251,7 +251,8 @@ def _creeps(subject: Subject) -> tuple[Point, str, float] | None:
         return None
     cell = subject.layers.cell
     alone = [x for x in subject.layers.layers if x.group.semiring == "plus_times" and not x.reads and not x.feedback]
-    groups = [x.group.states for x in alone if x.group.kind != "nonlinear"]
+    linear = [x.group.states for x in alone if x.group.kind != "nonlinear"]
+    groups = [states for states in linear if not holds_truth(cell, states)]
     for low, weight in product((False, True), (1, 0)):
         inputs = {i.name: _end_of(cell, i, subject.sizes, low) for i in cell.inputs}
         params = {p.name: np.full(shape_of(cell, p.node, subject.sizes), weight) for p in cell.params}
@@ -317,7 +318,7 @@ def contractive(subject: Subject, state: str) -> Answer:
 def _spreads(subject: Subject, group: Group) -> tuple[Point, float] | None:
     """Two states whose distance grows in one step with the same input."""
     prober = subject.prober()
-    if prober is None:
+    if prober is None or holds_truth(prober.cell, group.states):
         return None
     for p in prober.points(TRIES, batch=1):
         for scale in (1.0, 1e-2):

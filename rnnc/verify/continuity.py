@@ -6,7 +6,7 @@ the limit tells its values apart all the same: `sign(h)` holds a bit as h fades,
 
 from __future__ import annotations
 
-from rnnc.ir.graph import Node
+from rnnc.ir.graph import Node, ancestors
 from rnnc.verify.layers import Layers
 from rnnc.verify.results import Condition
 
@@ -28,11 +28,14 @@ def passes_on(layers: Layers, copies: int) -> Condition:
 
 
 def _jump(layers: Layers) -> Node | None:
-    """An operation on a varying value that need not be continuous everywhere."""
-    nodes = layers.recurrence.cell.nodes
+    """An operation, on a way from states to updates, that need not be continuous everywhere.
+
+    What is computed from inputs alone may jump: under a repeated word it repeats exactly.
+    """
+    cell = layers.recurrence.cell
     varying: set[int] = set()
-    for n in nodes:
-        if n.op in ("input", "state") or any(a in varying for a in n.args):
+    for n in (cell.nodes[i] for i in sorted(ancestors(cell, [s.update for s in cell.states]))):
+        if n.op == "state" or any(a in varying for a in n.args):
             varying.add(n.id)
             if n.op == "div" and n.args[1] not in varying:
                 continue

@@ -6,7 +6,7 @@ refuted only where the numbers contradict it by a margin far above rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -186,6 +186,11 @@ def _extent(p: Point) -> tuple[int | None, int | None]:
 def _like(rng: np.random.Generator, value: Array) -> Array:
     drawn = rng.normal(size=value.shape)
     return drawn + 1j * rng.normal(size=value.shape) if np.iscomplexobj(value) else drawn
+
+
+def holds_truth(cell: CellIR, names: Iterable[str]) -> bool:
+    """Whether one of the states holds truth values, which have no differences and midpoints."""
+    return any(cell.nodes[cell.state(s).node].type.dtype == "bool" for s in names)
 
 
 def finite(*values: Array) -> bool:

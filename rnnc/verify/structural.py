@@ -17,7 +17,7 @@ from rnnc.verify import bounds
 from rnnc.verify.answers import MARGIN, TRIES, Answer, Subject, proved, refuted, unknown
 from rnnc.verify.claims import Unclear
 from rnnc.verify.layers import Layer
-from rnnc.verify.probing import Array, Point, finite
+from rnnc.verify.probing import Array, Point, finite, holds_truth
 from rnnc.verify.results import Condition
 
 __all__ = ["Answer", "Subject", "answer", "unknown"]
@@ -79,9 +79,9 @@ def _linear(subject: Subject, kind: str, state: str) -> Answer:
 def _bend(subject: Subject, state: str, *, anywhere: bool = True) -> tuple[Point, float] | None:
     """States a, b, their midpoint and maximum where the update is not affine; unless `anywhere`, over no semiring."""
     prober = subject.prober()
-    if prober is None:
-        return None
     group = subject.layer_of(state).group
+    if prober is None or holds_truth(prober.cell, (state,)):
+        return None
     for p in prober.points(TRIES, batch=1):
         a, b = (prober.states(group.states, 1, scale)[state] for scale in (1.0, 2.0))
         fixed = prober.states(tuple(s for s in group.states if s != state), 1)
@@ -138,7 +138,7 @@ def _differs(subject: Subject, group: Group) -> tuple[Point, float] | None:
         rows = Point(dims=p.dims, params=p.params, inputs=inputs, state=state)
         after = prober.after(rows)
         for s in group.states:
-            new = after[s]
+            new = after[s] + 0  # truth values as 0 and 1
             if not finite(new) or float(np.abs(new).max()) > 1e6:
                 continue
             off = float(np.abs((new[0] - new[1]) - (new[2] - new[3])).max())

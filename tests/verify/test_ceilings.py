@@ -419,3 +419,9 @@ def test_maps_between_copies_may_jump(language: str) -> None:
     claim = f"not recognizes {language} under eta_finite"
     body = "state h: real[n] = 0; gate a: real[n] in (0, 1) = sigmoid(linear(x)); h <- a * h + linear(x)"
     assert verdict(body, claim, f"{claim} with layers = 2") == ["proved", "unknown"]
+
+
+def test_jumps_of_inputs_and_of_the_readout_repeat_exactly() -> None:
+    lower = "state h: real[n] = 1; gate a: real[n] in (0, 1) = sigmoid(l2norm(linear(x), eps = 0)); h <- a * h; "
+    upper = "state g: real[n] = 1; g <- 0.5 * g + h'; let r: real[n] = l2norm(g', eps = 0)"
+    assert verdict(lower + upper, "not recognizes parity under eta_finite") == ["proved"]

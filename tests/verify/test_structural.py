@@ -142,3 +142,23 @@ def test_rounding_of_defective_matrices_refutes_nothing(matrix: list[list[float]
 def test_claims_that_mean_nothing_here_are_unknown() -> None:
     outputs = ask(DELTA, "eigenvalues(k @ S) in [0, 1]", "norm(b + k) <= n", "stable with layers = 2")
     assert [r.verdict for r in outputs] == ["unknown"] * 3
+
+
+def test_states_of_truth_values_have_no_midpoints_or_differences() -> None:
+    cell = """
+    cell Flags(d: dim) {
+      input m: bool
+      input x: real[d]
+      state s: bool = false
+      state r: bool = false
+      state h: real[d] = 0
+      s <- m
+      r <- (r and m) or s
+      h <- (h if s else 0) + x
+      output y: real[d] = h'
+      expect { linear in r; time_invariant; stable; contractive in r; parallel by scan }
+    }
+    """
+    verdicts = [r.verdict for r in rnnc.verify(rnnc.parse(cell), search=False).results]
+    assert verdicts[0] == verdicts[3] == "unknown"
+    assert "proved" not in verdicts
