@@ -167,7 +167,7 @@ class LanguageFacts:
         actions = list(dict.fromkeys(self.dfa.action(letter) for letter in self.dfa.alphabet))
         elements = closure(actions, MAX_SUBGROUP)
         if elements is not None:
-            return group_facts(few_generators(elements))
+            return group_facts(few_generators(elements, MAX_SUBGROUP))
         if self.states <= MAX_DEGREE:
             return group_facts(actions)
         return f"the letters generate a group of more than {MAX_SUBGROUP} elements on more than {MAX_DEGREE} states"
@@ -192,7 +192,7 @@ class LanguageFacts:
             return None
         if any(len(elements) > MAX_SUBGROUP for elements in found):
             return None
-        return tuple(dict.fromkeys(group_facts(few_generators(elements)) for elements in found))
+        return tuple(dict.fromkeys(group_facts(few_generators(elements, MAX_SUBGROUP)) for elements in found))
 
     @cached_property
     def solvable(self) -> bool | None:

@@ -1,6 +1,7 @@
 """Facts of finite groups of permutations, and the task of tracking one.
 
-Orders, series and structure come from sympy.combinatorics (Schreier-Sims); names from an explicit isomorphism.
+Small groups are worked out element by element; larger ones by sympy.combinatorics (Schreier-Sims), whose import alone
+takes longer than the analysis of a cell.  Names come from an explicit isomorphism.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from rnnc.groups import Permutation, closure, compose, cycle_notation, standard_generators
 from rnnc.verify.languages.dfa import DFA, MAX_TRANSITIONS, TooLarge
@@ -17,6 +17,7 @@ from rnnc.verify.languages.monoid import moved
 
 MAX_ELEMENTS = 50_000  # states of a word problem
 MAX_NAMED = 720  # above this order an isomorphism is not searched for
+MAX_LISTED = 720  # up to this order the elements are listed, above it sympy is asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,56 +47,151 @@ class GroupFacts:
 
 def group_facts(generators: Sequence[Permutation], name: str = "") -> GroupFacts:
     """The facts of the group that permutations of one size generate; `name` is taken as it is when given."""
-    from sympy.combinatorics import Permutation as SympyPermutation
-    from sympy.combinatorics import PermutationGroup
-
-    group = PermutationGroup([SympyPermutation(list(g)) for g in generators])
-    orders = tuple(int(term.order()) for term in group.derived_series())
+    elements = closure(generators, MAX_LISTED)
+    structure = _large(generators) if elements is None else _listed(generators, elements)
+    orders, abelian = structure.derived_orders, structure.abelian
     solvable = orders[-1] == 1
     return GroupFacts(
-        name=name or _recognised(group, generators),
+        name=name or _recognised(structure, generators),
         order=orders[0],
-        abelian=bool(group.is_abelian),
-        cyclic=bool(group.is_abelian) and len(_invariants(group)) <= 1,
-        nilpotent=bool(group.is_nilpotent),
+        abelian=abelian,
+        cyclic=abelian and len(structure.invariants) <= 1,
+        nilpotent=structure.nilpotent,
         solvable=solvable,
         derived_length=len(orders) - 1 if solvable else None,
         derived_orders=orders,
     )
 
 
-def few_generators(elements: Sequence[Permutation]) -> list[Permutation]:
-    """Few elements that generate a group, given all of them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Structure:
+    """Orders along the derived series; `prime_powers`: orders of the cyclic factors of an abelian group."""
+
+    derived_orders: tuple[int, ...]
+    nilpotent: bool
+    prime_powers: tuple[int, ...] = ()
+
+    @property
+    def order(self) -> int:
+        return self.derived_orders[0]
+
+    @property
+    def abelian(self) -> bool:
+        return self.derived_orders[-1] == 1 and len(self.derived_orders) <= 2
+
+    @property
+    def invariants(self) -> list[int]:
+        """Orders of cyclic groups whose product an abelian group is, each a divisor of the one before."""
+        by_prime: dict[int, list[int]] = {}
+        for power in self.prime_powers:
+            by_prime.setdefault(next(p for p in range(2, power + 1) if power % p == 0), []).append(power)
+        columns = [sorted(powers, reverse=True) for powers in by_prime.values()]
+        length = max(map(len, columns), default=0)
+        return [math.prod(column[i] for column in columns if i < len(column)) for i in range(length)]
+
+
+def _large(generators: Sequence[Permutation]) -> _Structure:
+    """The structure of a group too large to list."""
+    from sympy.combinatorics import Permutation as SympyPermutation
+    from sympy.combinatorics import PermutationGroup
+
+    group = PermutationGroup([SympyPermutation(list(g)) for g in generators])
+    return _Structure(
+        derived_orders=tuple(int(term.order()) for term in group.derived_series()),
+        nilpotent=bool(group.is_nilpotent),
+        prime_powers=tuple(map(int, group.abelian_invariants())) if group.is_abelian else (),
+    )
+
+
+def _listed(generators: Sequence[Permutation], elements: list[Permutation]) -> _Structure:
+    """The structure of a group of which all elements are at hand."""
+    derived = _series(generators, lambda term: (term, term))
+    central = _series(generators, lambda term: (term, generators))
+    return _Structure(
+        derived_orders=derived,
+        nilpotent=central[-1] == 1,
+        prime_powers=_prime_powers(elements) if derived[-1] == 1 and len(derived) <= 2 else (),
+    )
+
+
+def _series(
+    generators: Sequence[Permutation],
+    pair: Callable[[Sequence[Permutation]], tuple[Sequence[Permutation], Sequence[Permutation]]],
+) -> tuple[int, ...]:
+    """Orders of the series in which each term is the group of commutators of the `pair` of the one before.
+
+    All terms are normal: a group of commutators is the normal closure of those of generators.
+    """
+    term: Sequence[Permutation] = generators
+    orders = [len(_group(term))]
+    while orders[-1] > 1:
+        left, right = pair(term)
+        term = _normal_closure([_commutator(x, y) for x in left for y in right], generators)
+        orders.append(len(_group(term)))
+        if orders[-1] == orders[-2]:
+            return tuple(orders[:-1])
+    return tuple(orders)
+
+
+def _group(generators: Sequence[Permutation], most: int = MAX_LISTED) -> set[Permutation]:
+    """The elements of a subgroup of a group that has at most `most`."""
+    elements = closure(generators, most)
+    assert elements is not None, "a subgroup is no larger than the group"
+    return set(elements)
+
+
+def _commutator(x: Permutation, y: Permutation) -> Permutation:
+    return compose(compose(x, y), compose(_inverse(x), _inverse(y)))
+
+
+def _inverse(p: Permutation) -> Permutation:
+    return tuple(sorted(range(len(p)), key=p.__getitem__))
+
+
+def _normal_closure(found: Sequence[Permutation], generators: Sequence[Permutation]) -> list[Permutation]:
+    """Generators of the smallest normal subgroup that contains `found`."""
+    chosen = few_generators(found)
+    inside = _group(chosen)
+    for x in chosen:  # grows while it is walked
+        for g in generators:
+            conjugate = compose(compose(g, x), _inverse(g))
+            if conjugate not in inside:
+                chosen.append(conjugate)
+                inside = _group(chosen)
+    return chosen
+
+
+def _prime_powers(elements: list[Permutation]) -> tuple[int, ...]:
+    """Of an abelian group: p^k kills prod p^min(k, e) of its elements, over the factors of order p^e."""
+    orders, powers = [_element_order(e) for e in elements], list[int]()
+    for p in (p for p in range(2, len(elements) + 1) if len(elements) % p == 0 and all(p % q for q in range(2, p))):
+        killed, k, counts = 1, 0, list[int]()
+        while (more := sum(p ** (k + 1) % n == 0 for n in orders)) > killed:
+            counts.append(round(math.log(more // killed, p)))  # factors of order p^(k + 1) or more
+            killed, k = more, k + 1
+        powers += [p ** sum(c > i for c in counts) for i in range(counts[0])]
+    return tuple(powers)
+
+
+def few_generators(elements: Sequence[Permutation], most: int = MAX_LISTED) -> list[Permutation]:
+    """Few of the elements that generate the same group, which has at most `most` of them."""
     chosen = [tuple(range(len(elements[0])))]
     reached = set(chosen)
     for e in elements:
         if e not in reached:
             chosen.append(e)
-            grown = closure(chosen, len(elements))
-            assert grown is not None, "all products are elements"
-            reached = set(grown)
+            reached = _group(chosen, most)
     return chosen
-
-
-def _invariants(group: Any) -> list[int]:
-    """Orders of cyclic groups whose product an abelian group is, each a divisor of the one before."""
-    by_prime: dict[int, list[int]] = {}
-    for power in group.abelian_invariants():
-        prime = next(p for p in range(2, power + 1) if power % p == 0)
-        by_prime.setdefault(prime, []).append(int(power))
-    columns = [sorted(powers, reverse=True) for powers in by_prime.values()]
-    length = max(map(len, columns), default=0)
-    return [math.prod(column[i] for column in columns if i < len(column)) for i in range(length)]
 
 
 # ---------------------------------------------------------------- names
 
 
-def _recognised(group: Any, generators: Sequence[Permutation]) -> str:
+def _recognised(group: _Structure, generators: Sequence[Permutation]) -> str:
     """The name of an abelian, symmetric, alternating or dihedral group, or of the quaternions; else nothing."""
-    order = int(group.order())
-    if group.is_abelian:
-        return " * ".join(f"Z({m})" for m in _invariants(group)) or "Z(1)"
+    order = group.order
+    if group.abelian:
+        return " * ".join(f"Z({m})" for m in group.invariants) or "Z(1)"
     touched = sum(any(g[q] != q for g in generators) for q in range(len(generators[0])))
     for family, wanted in (("S", math.factorial(touched)), ("A", math.factorial(touched) // 2)):
         if order == wanted:  # all permutations of these points, or the only half that is a group
