@@ -12,7 +12,9 @@ def state_groups(cell: CellIR) -> tuple[tuple[str, ...], ...]:
     reading what that is computed from: `M <- f(M); S <- g(S, M')` are two groups, and so are `B <- h(A'); A <- g(B)`,
     where B feeds itself and A follows from it.
     """
-    import networkx as nx
+    if len(cell.states) < 2:
+        return tuple((s.name,) for s in cell.states)
+    import networkx as nx  # a third of a second, which most cells can do without
 
     graph: nx.DiGraph[str] = nx.DiGraph()
     rank = {s.name: i for i, s in enumerate(cell.states)}
