@@ -15,7 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import rnnc
-from benchmarks.foundation import DECAY, Case, Runner, copy_weights, layer, run_cases
+from benchmarks.foundation import (
+    DECAY,
+    Case,
+    Runner,
+    copy_weights,
+    gated_delta_inputs,
+    gated_delta_peer,
+    layer,
+    run_cases,
+)
 
 PEEPHOLE = """
 cell Peephole(d: dim, n: dim = d) {
@@ -54,20 +63,19 @@ def decay_case(batch: int, steps: int, width: int) -> Case:
 
 
 def limit_case(batch: int, steps: int, width: int) -> Case:
-    """The same recurrence and an `addcmul` that moves as many bytes; their values have nothing in common."""
+    """The same recurrence and an `addcmul` that moves as many bytes; `decay_case` compares values."""
     _, native = pair(rnnc.parse(DECAY), "Decay", n=width)
     third = torch.randn(batch, steps, width)
     return Case(
         name=f"addcmul over the arrays of h <- a h + b [{batch}, {steps}, {width}]",
         inputs=[torch.rand(batch, steps, width), torch.randn(batch, steps, width)],
         runners={
-            "addcmul": Runner(run=lambda a, b: torch.addcmul(third, a, b)),
+            "addcmul": Runner(run=lambda a, b: torch.addcmul(third, a, b), part=True),
             "cpu backend": layer(native),
         },
         promise=("cpu backend", 1 / 1.3),
         direction="forward",
         differentiated=False,
-        bound=float("inf"),
     )
 
 
@@ -106,19 +114,12 @@ def mamba_case(batch: int, steps: int, width: int) -> Case:
 
 def gated_delta_case(batch: int, steps: int, heads: int, keys: int) -> Case:
     """The gated delta rule against transformers' chunked fallback."""
-    from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
-
-    def fallback(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
-        return torch_chunk_gated_delta_rule(q, k, v, g, beta, output_final_state=True)[0]  # type: ignore[no-any-return]
-
     by_torch, native = pair(rnnc.stdlib("gated_deltanet"), "GatedDeltaOp", heads=heads, dk=keys, dv=keys)
-    size = (batch, steps, heads)
-    q, k, v = (torch.randn(*size, keys) for _ in range(3))
     return Case(
         name=f"gated delta rule [{batch}, {steps}, {heads} heads, {keys}]",
-        inputs=[F.normalize(q, dim=-1), F.normalize(k, dim=-1), v, -0.1 * torch.rand(size), torch.rand(size)],
+        inputs=gated_delta_inputs(batch, steps, heads, keys),
         runners={
-            "transformers": Runner(run=fallback),
+            "transformers": gated_delta_peer(),
             "torch backend": Runner(run=lambda q, *rest: by_torch(q * keys**-0.5, *rest)[0]),
             "cpu backend": Runner(run=lambda q, *rest: native(q * keys**-0.5, *rest)[0]),
         },

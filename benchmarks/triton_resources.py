@@ -1,4 +1,7 @@
-"""`python -m rnnc.backends.triton.table`: what the kernels use, compiled ahead of time for every target, as a table."""
+"""What generated Triton kernels use, compiled ahead of time for every target, as a table.
+
+python -m benchmarks.triton_resources
+"""
 
 from __future__ import annotations
 
