@@ -1,0 +1,155 @@
+"""The state of a chunkwise scan, from chunk to chunk, without leaving the chip.
+
+`walk` holds BM columns of one head's state [N, M] and goes over the chunks forward or backward: it reads the outputs off
+the state and updates it by two products,
+
+    out = x S (+ what the chunk's own steps add),    S <- 2^total S + y^T z
+
+Which of the four passes of a scan this is, only its arguments say.  For outputs o = q S, with the decay on the rows of S
+(the keys), the gradients are scans of the same kind: with P = dO v^T,
+
+    o  [T, V]: x = q, y = k, z = v,  forward            dv [T, V]: x = k, y = q, z = dO, backward
+    dq [T, K]: x = dO, y = v, z = k, forward            dk [T, K]: x = v, y = dO, z = q, backward
+
+where o and dv decay on the contracted axis of the state and dq and dk on the one that stays; with the decay on the
+columns it is the other way round.  So no gradient needs a chunk's state in memory: dq starts from states kept every
+EVERY chunks, dk and dv from the gradient of the last state.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from rnnc.runtime.gpu.intra import LOG2E
+
+__all__ = ["gate_gradient", "walk"]
+
+
+@triton.jit(do_not_specialize=["T", "SPAN"])
+def walk(
+    x_ptr, x_b, x_t, x_h, x_n,
+    y_ptr, y_b, y_t, y_h, y_n,
+    z_ptr, z_b, z_t, z_h, z_m,
+    g_ptr, g_b, g_t, g_h, g_m,
+    scores_ptr, intra_ptr,
+    total_ptr,
+    start_ptr, last_ptr,
+    kept_ptr, ends_ptr,
+    out_ptr,
+    T, H, V, SPAN, S_N, S_M,
+    N: tl.constexpr, ACC: tl.constexpr, OUTER: tl.constexpr, REVERSE: tl.constexpr, OLD: tl.constexpr,
+    OUT: tl.constexpr, KEEP: tl.constexpr, ENDS: tl.constexpr, EVERY: tl.constexpr,
+    C: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr, STAGES: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """BM of V columns of one head's state over SPAN chunks of C steps, from the state before them.
+
+    The decay is on the contracted axis (x and y are scaled already, `scores` [C, C] are what the steps of a chunk see of
+    each other), or, OUTER, on the other (z is scaled, the outputs are scaled here by g, `intra` is what the chunk's own
+    steps add).  Without OUT only the state is carried.  KEEP stores it every EVERY chunks; ENDS writes the sums over n
+    of the states kept by another walk times this one's, at the same places.
+    """
+    i = tl.program_id(0).to(tl.int64)
+    blocks, chunks = tl.cdiv(V, BM), tl.cdiv(T, C)
+    spans, slots = tl.cdiv(chunks, SPAN), tl.cdiv(chunks, EVERY)
+    span, head = i // blocks % spans, i // blocks // spans
+    b, h = head // H, head % H
+    c, n, m = tl.arange(0, C), tl.arange(0, BN), i % blocks * BM + tl.arange(0, BM)
+    in_n, in_m = n < N, m < V
+    in_state = in_n[:, None] & in_m[None, :]
+    place = n[:, None] * S_N + m[None, :] * S_M
+    S = tl.load(start_ptr + (head * spans + span) * (N * V) + place, mask=in_state, other=0.0).to(ACC)
+    first = (span * SPAN).to(tl.int32)
+    count = tl.minimum(SPAN, chunks - first)
+    for step in tl.range(0, count, num_stages=STAGES):
+        chunk = (first + count - 1 - step if REVERSE else first + step).to(tl.int64)
+        at = chunk * C
+        in_t = at + c < T
+        inner, outer = in_t[:, None] & in_n[None, :], in_t[:, None] & in_m[None, :]
+        if KEEP:
+            kept = kept_ptr + (head * slots + chunk // EVERY) * (N * V) + place
+            tl.store(kept, S, mask=in_state & (chunk % EVERY == 0))
+        y_at, z_at = y_ptr + b * y_b + h * y_h + at * y_t, z_ptr + b * z_b + h * z_h + at * z_t
+        y = tl.load(y_at + (c[:, None] * y_t + n[None, :] * y_n), mask=inner, other=0.0)
+        z = tl.load(z_at + (c[:, None] * z_t + m[None, :] * z_m), mask=outer, other=0.0)
+        if OUT:
+            x_at = x_ptr + b * x_b + h * x_h + at * x_t
+            x = tl.load(x_at + (c[:, None] * x_t + n[None, :] * x_n), mask=inner, other=0.0)
+            out = tl.dot(x, S.to(x.dtype), input_precision=PRECISION).to(ACC)
+            row = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
+            if OUTER:
+                # from the chunk's start to the read; backward from after the write to the chunk's end
+                other = c + (1 if REVERSE else -1 if OLD else 0)
+                inside = (other >= 0) & (other < C) & (at + other < T)
+                g_at = g_ptr + b * g_b + h * g_h + at * g_t
+                g = tl.load(
+                    g_at + (other[:, None] * g_t + m[None, :] * g_m), mask=inside[:, None] & in_m[None, :], other=0.0
+                )
+                out *= tl.exp2(tl.cumsum(g.to(ACC) * LOG2E, 0, reverse=REVERSE))
+                out += tl.load(intra_ptr + row, mask=outer, other=0.0)
+            else:
+                table = ((b * T + at) * H + h) * C + (c[:, None] * (H * C) + c[None, :])
+                scores = tl.load(scores_ptr + table, mask=in_t[:, None], other=0.0)
+                scores = tl.trans(scores) if REVERSE else scores
+                out += tl.dot(scores, z, input_precision=PRECISION).to(ACC)
+            tl.store(out_ptr + row, out, mask=outer)
+        if OUTER:
+            total = tl.load(total_ptr + (head * chunks + chunk) * V + m, mask=in_m, other=0.0)[None, :]
+        else:
+            total = tl.load(total_ptr + (head * chunks + chunk) * N + n, mask=in_n, other=0.0)[:, None]
+        S = S * tl.exp2(total) + tl.dot(tl.trans(y), z, input_precision=PRECISION).to(ACC)
+        if ENDS:
+            if chunk % EVERY == 0:
+                kept = kept_ptr + (head * slots + chunk // EVERY) * (N * V) + place
+                ended = tl.sum(tl.load(kept, mask=in_state, other=0.0) * S, 0)
+                tl.store(ends_ptr + (head * slots + chunk // EVERY) * V + m, ended, mask=in_m)
+    tl.store(last_ptr + (head * spans + span) * (N * V) + place, S, mask=in_state)
+
+
+@triton.jit(do_not_specialize=["T"])
+def gate_gradient(
+    r_ptr, r_b, r_t, r_h, r_m,
+    w_ptr, w_b, w_t, w_h, w_m,
+    d_r_ptr, d_r_b, d_r_t, d_r_h, d_r_m,
+    d_w_ptr, d_w_b, d_w_t, d_w_h, d_w_m,
+    ends_ptr, end_ptr,
+    d_g_ptr,
+    T, H, V,
+    ACC: tl.constexpr, OLD: tl.constexpr, EVERY: tl.constexpr, C: tl.constexpr, BM: tl.constexpr,
+):  # fmt: skip
+    """The gradient of BM channels' log decays, from the reads and writes that carry the decay and their gradients.
+
+    With E_t = <dL/dS_t, S_t> along the axis without decay, o_t read off S_t by r_t, and a write w_t,
+
+        E_t = dL/dg_t + w_t dw_t,    E_{t-1} = dL/dg_t + r_{t-1} dr_{t-1},    E_T = <dL/dS_T, S_T> + r_T dr_T
+
+    so it is a sum from behind.  `ends` has E before every EVERY chunks, `end` [B, H, V] the one of the last state: the sum
+    starts anew at each, lest the rounding of all later steps piles up where the gradient is small.
+    """
+    i = tl.program_id(0).to(tl.int64)
+    blocks, chunks = tl.cdiv(V, BM), tl.cdiv(T, C)
+    slots = tl.cdiv(chunks, EVERY)
+    m = i % blocks * BM + tl.arange(0, BM)
+    slot, head = i // blocks % slots, i // blocks // slots
+    b, h = head // H, head % H
+    c, in_m = tl.arange(0, C), m < V
+    after = tl.where(slot + 1 < slots, ends_ptr + (head * slots + slot + 1) * V, end_ptr + head * V)
+    behind = tl.load(after + m, mask=in_m, other=0.0).to(ACC)
+    count = tl.minimum(EVERY, chunks - slot * EVERY)
+    for step in range(count):
+        at = (slot * EVERY + count - 1 - step) * C
+        mask = (at + c < T)[:, None] & in_m[None, :]
+        r_at, w_at = r_ptr + b * r_b + h * r_h + at * r_t, w_ptr + b * w_b + h * w_h + at * w_t
+        dr_at, dw_at = d_r_ptr + b * d_r_b + h * d_r_h + at * d_r_t, d_w_ptr + b * d_w_b + h * d_w_h + at * d_w_t
+        r = tl.load(r_at + (c[:, None] * r_t + m[None, :] * r_m), mask=mask, other=0.0).to(ACC)
+        w = tl.load(w_at + (c[:, None] * w_t + m[None, :] * w_m), mask=mask, other=0.0).to(ACC)
+        dr = tl.load(dr_at + (c[:, None] * d_r_t + m[None, :] * d_r_m), mask=mask, other=0.0).to(ACC)
+        dw = tl.load(dw_at + (c[:, None] * d_w_t + m[None, :] * d_w_m), mask=mask, other=0.0).to(ACC)
+        reads, change = r * dr, r * dr - w * dw
+        d_g = behind[None, :] + tl.cumsum(change, 0, reverse=True)
+        if OLD:
+            d_g -= reads
+        tl.store(d_g_ptr + ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :]), d_g, mask=mask)
+        behind += tl.sum(change, 0)
