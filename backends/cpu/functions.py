@@ -30,8 +30,8 @@ class Step:
     def passed(self) -> str:
         return ", ".join(["t", *(s.lstrip("*") for s in self.states)])
 
-    def text(self) -> StepText:
-        return StepText(program=self.program, schedule=self.schedule, places=self.places)
+    def text(self, abreast: int = 1) -> StepText:
+        return StepText(program=self.program, schedule=self.schedule, places=self.places, abreast=abreast)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Function:
                 if v.id in s.hoisted:
                     found[f"{step.places.scratch}{v.id}"] = k.numbers(v.labels, "z->np")
                 elif v.id in s.kept or (v.over and s.serial(v.labels)):
-                    found[f"{step.places.scratch}{v.id}"] = k.numbers(v.labels, "LANES")
+                    found[f"{step.places.scratch}{v.id}"] = k.numbers(v.labels, f"{s.abreast} * LANES")
             for r in step.text().accumulators():
                 found[f"a{r.index}_{r.part}"] = k.numbers(r.axes, "LANES", otherwise="LANES")
         return list(found.items())
@@ -118,36 +118,51 @@ class Function:
 
     def step(self, step: Step) -> None:
         """One step of all vectors of a block; of the last vector perhaps with fewer lanes."""
-        text, frame = step.text(), f"const struct {self.name} *f"
-        self.add(f"INLINE void {step.name}_at({frame}, {step.arguments}, int64_t j, int n) {{")
-        body = text.text()
-        self.add(*self.locals(body), level=1)
-        self.add(*body, "}")
-        before, after = self.accumulators(text)
-        self.add(f"INLINE void {step.name}({frame}, {step.arguments}) {{", *before)
+        abreast = step.schedule.abreast
+        self.body(step, f"{step.name}_at", 1)
+        if abreast > 1:
+            self.body(step, f"{step.name}_abreast", abreast)
+        self.add(f"INLINE void {step.name}(const struct {self.name} *f, {step.arguments}) {{")
         if self.kernel.layout.vector is None:
             self.add(f"  {step.name}_at(f, {step.passed}, 0, 1);")
         else:
             self.add("  int64_t j = 0;")
+            if abreast > 1:
+                head = f"for (; j + {abreast} * LANES <= f->lanes; j += {abreast} * LANES)"
+                self.add(f"  {head} {step.name}_abreast(f, {step.passed}, j, LANES);")
             self.add(f"  for (; j + LANES <= f->lanes; j += LANES) {step.name}_at(f, {step.passed}, j, LANES);")
             self.add(f"  if (j < f->lanes) {step.name}_at(f, {step.passed}, j, (int)(f->lanes - j));")
-        self.add(*after, "}")
+        self.add(*self.write_sums(step.text()), "}")
 
-    def accumulators(self, text: StepText) -> tuple[list[str], list[str]]:
-        """Statements that clear the sums over a step's vectors, and those that write them out."""
-        before: list[str] = []
-        after: list[str] = []
+    def body(self, step: Step, name: str, abreast: int) -> None:
+        """The statements for some vectors at once."""
+        frame = f"const struct {self.name} *f"
+        self.add(f"INLINE void {name}({frame}, {step.arguments}, int64_t j, int n) {{")
+        lines = step.text(abreast).text()
+        self.add(*self.locals(lines), level=1)
+        self.add(*lines, "}")
+
+    def write_sums(self, text: StepText) -> list[str]:
+        """Statements that write out what was summed over a step's vectors."""
+        lines: list[str] = []
         for r in text.accumulators():
-            name, labels = f"a{r.index}_{r.part}", text.schedule.serial(r.axes)
-            numbers = self.kernel.numbers(r.axes, "LANES", otherwise="LANES")
-            before.append(f"  memset(f->{name}, 0, sizeof(T) * (size_t)({numbers}));")
+            labels = text.schedule.serial(r.axes)
+            sums = f"f->a{r.index}_{r.part} + {offset(labels, 'LANES', 'z->n')}"
             address = text.array_address(r.target, r.index, r.axes)
             address += f" + {r.part}" if r.part else ""
-            adds = "+=" if text.is_static(r.target, r.index) else "="
-            sum_ = f"total(load(f->{name} + {offset(labels, 'LANES', 'z->n')}, LANES))"
-            after.append(f"  {loops(labels, 'z->n')} *({address}) {adds} {sum_};")
+            adds = text.is_static(r.target, r.index)
+            if labels and not adds:
+                last = labels[-1]
+                stride = f"f->{text.places.arrays[r.target]}{r.index}_{last}"
+                start = f"const int64_t {index(last)} = 0;"
+                lines.append(f"  {loops(labels[:-1], 'z->n')} {{")
+                lines.append(f"    {start} totals({sums}, z->n{last}, {address}, {stride});")
+                lines.append("  }")
+            else:
+                one = f"*({address}) {'+=' if adds else '='} total(load({sums}, LANES));"
+                lines.append(f"  {loops(labels, 'z->n')} {one}")
         sizes = [f"  const struct {self.kernel.name}_sizes *z = &f->z;", "  (void)z;"]
-        return (sizes if before else []) + before, after
+        return (sizes if lines else []) + lines
 
     def copy_states(self, name: str, arrays: Sequence[str], out: bool, time: str = "") -> None:
         """A function that copies states between arrays and scratch memory."""
@@ -248,7 +263,7 @@ def _hoisted(step: Step, root: ValueId) -> list[str]:
         body.insert(0, "const int n = f->lanes - j < LANES ? (int)(f->lanes - j) : LANES;")
     body.append(f"store({place} + j, {names[root]}, LANES);" if wide else f"*({place}) = {names[root]};")
     across = "for (int64_t j = 0; j < f->lanes; j += LANES) " if wide else ""
-    return [f"{loops(labels)} {across}{{", *(f"  {line}" for line in body), "}"]
+    return [f"{loops(labels)} {across}{{", *(f"  {text.one(line, 0)}" for line in body), "}"]
 
 
 # ---------------------------------------------------------------- the two functions

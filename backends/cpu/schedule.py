@@ -16,6 +16,9 @@ from rnnc.backends.kernels.program import Program, Result, Value, ValueId
 from rnnc.ir.ops import OPS
 
 
+ABREAST = 4  # measured, see docs/cpu.md
+
+
 @dataclass(slots=True, kw_only=True)
 class Phase:
     """One loop nest over `labels`: the sums it fills, then the results it stores."""
@@ -45,6 +48,15 @@ class Schedule:
     kept: frozenset[ValueId]
     hoisted: tuple[ValueId, ...]
     in_place: bool
+
+    @property
+    def abreast(self) -> int:
+        """How many vectors one body takes: several where it has loops, none of them with special functions."""
+        if self.layout.vector is None:
+            return 1
+        inside = [v for p in self.phases if p.labels for v in p.values]
+        dear = any(_dear(self.values[v]) for v in inside)
+        return ABREAST if inside and not dear else 1
 
     def serial(self, labels: Iterable[Label | None]) -> tuple[Label, ...]:
         have = set(labels)
@@ -105,8 +117,11 @@ def _split(values: list[Value], r: Result, layout: Layout) -> Result:
         return r
     old = values[r.value]
     labels = tuple(x for x in old.labels if x not in inner)
-    values.append(Value(id=len(values), op="sum", args=(old.id,), labels=labels, over=inner))
-    return replace(r, value=len(values) - 1, over=tuple(x for x in r.over if x not in inner))
+    same = (v.id for v in values if v.op == "sum" and v.args == (old.id,) and v.over == inner)
+    place = next(same, len(values))
+    if place == len(values):
+        values.append(Value(id=place, op="sum", args=(old.id,), labels=labels, over=inner))
+    return replace(r, value=place, over=tuple(x for x in r.over if x not in inner))
 
 
 def _plain(values: list[Value], roots: Iterable[ValueId], stop: set[ValueId]) -> set[ValueId]:

@@ -1,4 +1,9 @@
-"""One step of one vector of a kernel as C: the statements of a schedule's phases."""
+"""One step of some vectors of a kernel as C: the statements of a schedule's phases.
+
+Several vectors go through a body abreast where it has loops of its own: the sums of a loop then do not wait for each
+other, and what all vectors read alike is read once.  A statement is written once, with `@` behind what belongs to one
+vector; `StepText.emit` repeats it for each.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,9 @@ from rnnc.ir.dims import Dim
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
 LOGICAL = {"and": "&", "or": "|"}
 START = {"sum": "0", "amax": "-(T)INFINITY", "amin": "(T)INFINITY"}
+EACH = "@"  # the statement it stands in is one vector's
+LANE = "j@"  # the first lane of that vector
+PLACE = "#@"  # its number among those abreast
 NAMED_NUMBERS = {"pi": "(T)3.14159265358979323846", "e": "(T)2.71828182845904523536"}
 
 
@@ -70,7 +78,7 @@ class StepText:
     program: Program
     schedule: Schedule
     places: Places
-    titles: dict[ValueId, str] = field(default_factory=dict)
+    abreast: int = 1  # vectors
     lines: list[str] = field(default_factory=list)
     known: dict[ValueId, str] = field(default_factory=dict)  # values in scope of the vector's body
     depth: int = 1
@@ -89,7 +97,7 @@ class StepText:
 
     def name(self, v: Value) -> str:
         title = re.sub(r"\W", "_", v.title)
-        return f"{title}_{v.id}" if title else f"v{v.id}"
+        return (f"{title}_{v.id}" if title else f"v{v.id}") + (EACH if self.wide(v) else "")
 
     def serial(self, v: Value) -> tuple[Label, ...]:
         return self.schedule.serial(v.labels)
@@ -97,13 +105,21 @@ class StepText:
     # ------------------------------------------------------------ phases
 
     def text(self) -> list[str]:
-        """The statements for the vector that starts at lane j of the block, with n lanes in use."""
+        """The statements for vectors from lane j of the block on, with n lanes in use of each."""
         for at, phase in enumerate(self.schedule.phases):
             self.phase(at, phase)
         return self.lines
 
     def emit(self, line: str, depth: int) -> None:
-        self.lines.append("  " * (self.depth + depth) + line)
+        for at in range(self.abreast if EACH in line else 1):
+            self.lines.append("  " * (self.depth + depth) + self.one(line, at))
+
+    def one(self, text: str, at: int) -> str:
+        """The text of the vector with number `at`."""
+        if self.abreast == 1:
+            return text.replace(EACH, "")
+        lane = f"(j + {at} * LANES)" if at else "j"
+        return text.replace(LANE, lane).replace(PLACE, str(at)).replace(EACH, f"_{at}")
 
     def phase(self, at: int, phase: Phase) -> None:
         values, schedule = self.schedule.values, self.schedule
@@ -139,11 +155,14 @@ class StepText:
             if not labels:
                 self.emit(f"{self.kind(v)} {self.name(v)} = {start};", 0)
                 continue
-            place = f"f->{self.places.scratch}{s} + {offset(labels, self.lanes(v))}"
-            self.emit(f"{loops(labels)} {self.put(place, v, start)}", 0)
+            self.emit(f"{loops(labels)} {self.put(self.kept_address(v), v, start)}", 0)
 
-    def lanes(self, v: Value) -> str:
-        return "LANES" if self.wide(v) else "1"
+    def kept_address(self, v: Value) -> str:
+        """Where scratch memory holds a value between phases."""
+        labels, place = self.serial(v), f"f->{self.places.scratch}{v.id}"
+        if not self.wide(v) or self.abreast == 1:
+            return f"{place} + {offset(labels, 'LANES' if self.wide(v) else '1')}"
+        return f"{place} + {offset(labels, f'({self.abreast} * LANES)')} + {PLACE} * LANES"
 
     def put(self, address: str, v: Value, text: str) -> str:
         return f"store({address}, {text}, LANES);" if self.wide(v) else f"*({address}) = {text};"
@@ -152,8 +171,7 @@ class StepText:
         return f"load({address}, LANES)" if self.wide(v) else f"*({address})"
 
     def accumulate(self, v: Value, arg: str) -> str:
-        labels = self.serial(v)
-        place = f"f->{self.places.scratch}{v.id} + {offset(labels, self.lanes(v))}"
+        labels, place = self.serial(v), self.kept_address(v)
         now = self.get(place, v) if labels else self.name(v)
         prefix = "v" if self.wide(v) else "t"
         total = f"{now} + {arg}" if v.op == "sum" else f"{prefix}_{v.op[1:]}({now}, {arg})"
@@ -174,19 +192,18 @@ class StepText:
         local[v.id] = name = self.name(v)
         blocks[depth].append(f"const {self.kind(v)} {name} = {self.expression(v, args)};")
         if v.id in self.schedule.kept:
-            blocks[depth].append(self.put(f"f->{self.places.scratch}{v.id} + {offset(serial, self.lanes(v))}", v, name))
+            blocks[depth].append(self.put(self.kept_address(v), v, name))
 
     def read(self, at: int, v: Value, local: dict[ValueId, str], blocks: list[list[str]]) -> str:
         """A value that is known where it is used: a variable of this phase, or something kept before."""
         if v.id in local:
             return local[v.id]
         serial = self.serial(v)
-        place = offset(serial, self.lanes(v))
         if v.id in self.schedule.hoisted:
-            here = f"{offset(serial, 'np')} + j" if self.wide(v) else offset(serial, "1")
+            here = f"{offset(serial, 'np')} + {LANE}" if self.wide(v) else offset(serial, "1")
             text = self.get(f"f->{self.places.scratch}{v.id} + {here}", v)
         elif v.over or v.id in self.schedule.kept:
-            text = self.get(f"f->{self.places.scratch}{v.id} + {place}", v)
+            text = self.get(self.kept_address(v), v)
         else:
             text = self.new_state(v)
         labels = self.schedule.phases[at].labels
@@ -201,12 +218,12 @@ class StepText:
         address = self.state_address(self.places.new[r.target], r.target, r.index, r.part, r.axes)
         wide = self.vector in r.axes
         text = f"load({address}, LANES)" if wide else f"*({address})"
-        return text if wide == self.wide(v) else f"{text}[0]"
+        return text if wide == self.wide(v) else f"{text.replace(LANE, 'j')}[0]"
 
     def state_address(self, pointer: str, kind: str, k: int, part: int, axes: tuple[Label | None, ...]) -> str:
         labels = self.schedule.serial(axes)
         lanes = "np" if self.vector in axes else "1"
-        return f"{pointer} + o{k}_{part} + {offset(labels, lanes)}" + (" + j" if self.vector in axes else "")
+        return f"{pointer} + o{k}_{part} + {offset(labels, lanes)}" + (f" + {LANE}" if self.vector in axes else "")
 
     def array_address(self, source: str, k: int, axes: tuple[Label | None, ...]) -> str:
         name = f"{self.places.arrays[source]}{k}"
@@ -230,8 +247,8 @@ class StepText:
             return f"load({address}, LANES)" if wide else f"*({address})"
         address = self.array_address(load.source, load.index, load.axes)
         if self.is_complex(load.source, load.index):
-            return f"load_part({address} + 2 * j, {load.part}, n)" if wide else f"*({address} + {load.part})"
-        return f"load({address} + j, n)" if wide else f"*({address})"
+            return f"load_part({address} + 2 * {LANE}, {load.part}, n)" if wide else f"*({address} + {load.part})"
+        return f"load({address} + {LANE}, n)" if wide else f"*({address})"
 
     def expression(self, v: Value, args: list[str]) -> str:
         if v.load is not None:
@@ -279,7 +296,8 @@ class StepText:
             return [f"store({address}, {text}, LANES);" if wide else f"*({address}) = {text};"]
         if self.vector is not None and not wide and self.vector in r.over:
             place = f"f->a{r.index}_{r.part} + {offset(self.schedule.serial(r.axes), 'LANES')}"
-            return [f"store({place}, load({place}, LANES) + first({text}, n), LANES);"]
+            parts = [self.one(f"first({text}, n)", at) for at in range(self.abreast if self.wide(v) else 1)]
+            return [f"store({place}, (j ? load({place}, LANES) : splat(0)) + {_sum(parts)}, LANES);"]
         line = self._to_array(r, text, wide)
         lacking = self.lacking(r)
         if not lacking:
@@ -295,7 +313,7 @@ class StepText:
         if not wide:
             address += f" + {r.part}" if r.part else ""
             return f"*({address}) {'+=' if adds else '='} {text};"
-        at = f"{address} + 2 * j, {r.part}" if pairs else f"{address} + j"
+        at = f"{address} + 2 * {LANE}, {r.part}" if pairs else f"{address} + {LANE}"
         suffix = "_part" if pairs else ""
         value = f"load{suffix}({at}, n) + {text}" if adds else text
         return f"store{suffix}({at}, {value}, n);"
@@ -308,3 +326,11 @@ class StepText:
     def accumulators(self) -> list[Result]:
         """Results summed over the vector label, at the end of each step."""
         return [r for r in self.schedule.results if self.vector is not None and self.vector in r.over]
+
+
+def _sum(terms: list[str]) -> str:
+    """A sum as a tree."""
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    return f"({_sum(terms[:half])} + {_sum(terms[half:])})"

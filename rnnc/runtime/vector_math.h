@@ -51,6 +51,16 @@ typedef W M __attribute__((vector_size(VECTOR_BYTES)));
 #define LANES ((int)(VECTOR_BYTES / sizeof(T)))
 #define INLINE static inline __attribute__((always_inline, unused))
 
+#if VECTOR_BYTES == 64 && !defined(RNNC_F64)
+#define NUMBERED {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+#elif VECTOR_BYTES == 64 || (VECTOR_BYTES == 32 && !defined(RNNC_F64))
+#define NUMBERED {0, 1, 2, 3, 4, 5, 6, 7}
+#elif VECTOR_BYTES == 32 || !defined(RNNC_F64)
+#define NUMBERED {0, 1, 2, 3}
+#else
+#define NUMBERED {0, 1}
+#endif
+
 INLINE V splat(T x) { return x - (V){0}; }
 INLINE M splat_mask(int c) { return (M){0} - (W)(c != 0); }
 INLINE V pick(M c, V a, V b) { return (V)((c & (M)a) | (~c & (M)b)); }
@@ -77,14 +87,54 @@ INLINE void store_part(T *p, int part, V x, int n) {
 }
 /* The sum of the first n lanes. */
 INLINE V first(V x, int n) {
-  M lane;
-  for (int i = 0; i < LANES; i++) lane[i] = i;
+  const M lane = NUMBERED;
   return n == LANES ? x : pick(lane < splat_mask(1) * (W)-n, x, (V){0});
 }
+/* Sums of lanes as trees: halves are added until one number is left. */
+typedef T Half __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef T Least __attribute__((vector_size(16)));
+INLINE T total_16(Least x) {
+#ifdef RNNC_F64
+  return x[0] + x[1];
+#else
+  return (x[0] + x[2]) + (x[1] + x[3]);
+#endif
+}
 INLINE T total(V x) {
-  T s = 0;
-  for (int i = 0; i < LANES; i++) s += x[i];
-  return s;
+#if VECTOR_BYTES == 16
+  return total_16(x);
+#else
+  Half half[2];
+  memcpy(half, &x, sizeof x);
+  half[0] += half[1];
+#if VECTOR_BYTES == 64
+  Least quarter[2];
+  memcpy(quarter, half, sizeof quarter);
+  return total_16(quarter[0] + quarter[1]);
+#else
+  return total_16(half[0]);
+#endif
+#endif
+}
+/* Sums of neighbours: those of a, then those of b. */
+INLINE V fold(V a, V b) {
+  const M left = 2 * (M)NUMBERED, right = left + 1;
+  return __builtin_shuffle(a, b, left) + __builtin_shuffle(a, b, right);
+}
+#define SUMS_1(i) load(x + (i) * LANES, LANES)
+#define SUMS_2(i) fold(SUMS_1(i), SUMS_1(i + 1))
+#define SUMS_4(i) fold(SUMS_2(i), SUMS_2(i + 2))
+#define SUMS_8(i) fold(SUMS_4(i), SUMS_4(i + 4))
+#define SUMS_16(i) fold(SUMS_8(i), SUMS_8(i + 8))
+/* out[i * stride] = the sum of the lanes of vector i, for n vectors in a row. */
+static __attribute__((unused)) void totals(const T *x, int64_t n, T *out, int64_t stride) {
+  int64_t at = 0;
+  for (; at + LANES <= n; at += LANES, x += LANES * LANES) {
+    const V sums = LANES == 16 ? SUMS_16(0) : LANES == 8 ? SUMS_8(0) : LANES == 4 ? SUMS_4(0) : SUMS_2(0);
+    if (stride == 1) store(out + at, sums, LANES);
+    else for (int i = 0; i < LANES; i++) out[(at + i) * stride] = sums[i];
+  }
+  for (; at < n; at++, x += LANES) out[at * stride] = total(load(x, LANES));
 }
 
 /* ---------------------------------------------------------------- elementary functions */
