@@ -130,7 +130,16 @@ def variable(kernel: str) -> str:
 
 
 def c_text(kernels: Sequence[Kernel]) -> str:
-    return "\n\n".join(coupled_text(k) if isinstance(k, CoupledKernel) else kernel_text(k) for k in kernels)
+    return "\n\n".join(
+        (coupled_text(k) if isinstance(k, CoupledKernel) else kernel_text(k)) + _lengths_text(k) for k in kernels
+    )
+
+
+def _lengths_text(k: Kernel) -> str:
+    """A function that says how long the axis of each label is: callers check their tensors by it."""
+    lines = [f"  out[{n}] = z.n{n};" for n in range(len(k.forward.sizes))]
+    head = f"void {k.name}_lengths(const int64_t *dims, int64_t *out) {{"
+    return "\n".join(["", head, f"  struct {k.name}_sizes z = {k.name}_sizes(dims, LANES);", *lines, "}", ""])
 
 
 def definitions(kernels: Sequence[Kernel]) -> Kernels:

@@ -6,7 +6,7 @@ the list of what is used, with the version each came with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,7 @@ import torch
 if TYPE_CHECKING:
     from torch._library.custom_ops import CustomOpDef
 
-__all__ = ["exporting", "operator"]
+__all__ = ["exporting", "operator", "traced"]
 
 # Came with 2.7.  Without it a compiled program is treated like an exported one: correct, one idle chunk longer.
 exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -26,3 +26,18 @@ def operator(name: str, schema: str, kernel: Callable[..., Any]) -> CustomOpDef:
     The schema is written out: how much of it is inferred from annotations has changed from version to version.
     """
     return torch.library.custom_op(f"rnnc::{name}", kernel, mutates_args=(), schema=schema)
+
+
+_TRANSFORMS: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+_MODES: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+_TRACING: Callable[[], object] = getattr(torch._C, "_get_tracing_state", lambda: None)
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+def traced(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether something looks on that has to see operators: a compiler, an exporter, a transform such as `vmap`, a
+    mode, or a subclass of tensors.
+    """
+    if torch.compiler.is_compiling() or _TRANSFORMS() or _MODES() or _TRACING() is not None:
+        return True
+    return not all(type(x) in _PLAIN for x in tensors)

@@ -168,7 +168,7 @@ def test_without_a_compiler_the_torch_backend_is_taken(monkeypatch: pytest.Monke
 
 def test_threads_share_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any number of threads gives the same numbers."""
-    monkeypatch.setattr("rnnc.runtime.native.SMALL", 0)
+    monkeypatch.setattr("rnnc.runtime.native_call.SMALL", 0)
     found = []
     before = torch.get_num_threads()
     for n in (1, 2, 3):

@@ -33,8 +33,9 @@ SINCE: dict[str, str] = {
         torch.autocast torch.autograd.Function torch.baddbmm torch.bfloat16 torch.bmm torch.bool
         torch.broadcast_tensors torch.cat torch.complex torch.complex128 torch.complex64 torch.contiguous_format
         torch.cos torch.cuda.get_device_name torch.cuda.is_available torch.device torch.diag_embed torch.dtype
-        torch.einsum torch.empty torch.empty_like torch.erf torch.exp torch.expm1 torch.eye torch.fft.fft
-        torch.fft.ifft torch.fft.irfft torch.fft.rfft torch.finfo torch.float32 torch.float64 torch.from_numpy
+        torch.einsum torch.empty torch.empty_like torch.empty_strided torch.erf torch.exp torch.expm1 torch.eye
+        torch._C torch.fft.fft torch.fft.ifft torch.fft.irfft torch.fft.rfft torch.finfo torch.float32 torch.float64
+        torch.from_numpy
         torch.full torch.get_default_dtype torch.get_num_threads torch.is_grad_enabled torch.isfinite torch.lerp
         torch.linalg.matrix_exp torch.linalg.solve torch.linalg.solve_triangular torch.log torch.logaddexp
         torch.logit torch.long torch.manual_seed torch.matmul torch.maximum torch.minimum torch.movedim torch.mul
@@ -59,7 +60,7 @@ METHODS = """abs add_ addcmul_ all argmax backward ceil chunk clamp clone conj c
 # Attributes that tensors have too, of other things: modules, strings, tuples, data types.
 OTHERS = {"__init__", "index", "inner", "name", "names", "outer", "split", "values", "size"}
 NOT_TENSORS = (
-    "native.py",
+    "native",
     "compiled.py",
     "training",
 )  # whose attributes are mostly those of arrays, paths and libraries

@@ -1,0 +1,167 @@
+"""Where the arrays of a call of a C kernel lie in memory: worked out once for tensors of one layout.
+
+Nothing here looks at values or allocates: a `Frame` is made from shapes and strides, and each later call with the same
+ones only allocates what the kernel writes and collects the pointers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+__all__ = ["Frame", "Fresh", "Operand", "contiguous_strides"]
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """An array of a kernel: for each axis behind batch and time its label, None where its size is 1.
+
+    `static`: without batch and time.  `parts`: labels along which the kernel gives parts that are added up here.
+    """
+
+    axes: tuple[int | None, ...]
+    static: bool = False
+    complex: bool = False
+    parts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Memory for something that a kernel writes: sizes, strides and dtype.
+
+    `zero`: the kernel adds to what is there.  `used`: how much of the last axis counts, where the kernel writes more.
+    """
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    zero: bool = False
+    used: int | None = None
+
+    def make(self) -> Tensor:
+        x = torch.empty_strided(self.size, self.stride, dtype=self.dtype)
+        if self.used is not None:
+            x = x[..., : self.used]
+        return x.zero_() if self.zero else x
+
+
+def contiguous_strides(size: Sequence[int], last: int | None = None) -> tuple[int, ...]:
+    """Strides of memory without gaps whose axis `last` (None: the last one) runs fastest, the others in order."""
+    order = [k for k in range(len(size)) if k != last] + ([] if last is None else [last])
+    strides, at = [0] * len(size), 1
+    for k in reversed(order):
+        strides[k] = at
+        at *= max(size[k], 1)
+    return tuple(strides)
+
+
+@dataclass(slots=True, kw_only=True)
+class Frame:
+    """The arrays of one C function in the order in which it takes them, with all their strides.
+
+    `dtype` is the real type of the kernel, `vector` the label along vector lanes: that axis has to be contiguous.
+    An array is given by the caller, or fresh.  For a single step (`single`) sequences come without the axis of time.
+    """
+
+    dtype: torch.dtype
+    vector: int | None
+    single: bool = False
+    fresh: list[Fresh] = field(default_factory=list)
+    turned: dict[int, int] = field(default_factory=dict)  # places of given arrays to copy, with the axis to put last
+    strides: list[int] = field(default_factory=list)
+    given: int = 0
+    order: list[int] = field(default_factory=list)  # place among the given ones, or -1 - place among the fresh ones
+
+    def give(self, shape: Sequence[int], stride: Sequence[int], o: Operand, lead: int) -> None:
+        """A tensor to read, [*lead, *axes]: it will be copied where the vector axis is not contiguous."""
+        at = self._vector_axis(o, self._lead(lead))
+        if at is not None and stride[at] != 1 and shape[at] > 1:
+            self.turned[self.given] = at
+            stride = contiguous_strides(shape, at)
+        self.order.append(self.given)
+        self.given += 1
+        self._put(stride, o, lead, 0)
+
+    def take(self, shape: Sequence[int], o: Operand, lead: int, parts: Sequence[int] = (), zero: bool = False) -> None:
+        """A tensor to write, [*parts, *lead, *axes]; `shape` is without the parts."""
+        size = (*parts, *shape)
+        at = self._vector_axis(o, len(parts) + self._lead(lead))
+        stride = contiguous_strides(size, at)
+        dtype = torch.promote_types(self.dtype, torch.complex64) if o.complex else self.dtype
+        self.add_fresh(Fresh(size, stride, dtype, zero))
+        self._put(stride, o, lead, len(parts))
+
+    def rows(self, batch: int, steps: int, axes: Sequence[int], o: Operand, every: bool) -> None:
+        """Whole vectors [batch, steps, *axes], written up to the next 64; memory of one step only unless `every`."""
+        *front, n = axes
+        size = (batch, steps if every else 1, *front, n + (-n % 64))
+        stride = contiguous_strides(size)
+        self.add_fresh(Fresh(size, stride, self.dtype, used=n))
+        self._put(stride if every else (stride[0], 0, *stride[2:]), o, 2, 0, whole=True)
+
+    def add_fresh(self, fresh: Fresh) -> None:
+        self.order.append(-1 - len(self.fresh))
+        self.fresh.append(fresh)
+
+    def panels(self, stride: Sequence[int]) -> None:
+        """A learned matrix as [*outer, panels, rows, columns], given by the caller."""
+        self.order.append(self.given)
+        self.given += 1
+        self.strides += stride[:-3]
+
+    def _lead(self, lead: int) -> int:
+        return lead - 1 if lead == 2 and self.single else lead
+
+    def _vector_axis(self, o: Operand, lead: int) -> int | None:
+        return lead + o.axes.index(self.vector) if self.vector is not None and self.vector in o.axes else None
+
+    def _put(self, stride: Sequence[int], o: Operand, lead: int, parts: int, whole: bool = False) -> None:
+        """The strides that the kernel reads: batch, time, labelled axes, parts; of numbers, two to a complex one."""
+        if lead == 2 and self.single and not whole:
+            stride = (*stride[: parts + 1], 0, *stride[parts + 1 :])
+        used = [*stride[parts : parts + lead]]
+        used += [s for s, a in zip(stride[parts + lead :], o.axes, strict=True) if a is not None]
+        used += stride[:parts]
+        self.strides += [2 * s if o.complex else s for s in used]
+
+    def stride_array(self) -> ctypes.Array[ctypes.c_int64]:
+        return (ctypes.c_int64 * max(1, len(self.strides)))(*self.strides)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arranged:
+    """A frame that is complete, as calls use it."""
+
+    fresh: tuple[Fresh, ...]
+    turned: tuple[tuple[int, int], ...]
+    order: tuple[int, ...] | None  # None: the given arrays, then the fresh ones
+    strides: ctypes.Array[ctypes.c_int64]
+    pointers: type[ctypes.Array[ctypes.c_void_p]]
+
+    @staticmethod
+    def of(frame: Frame) -> Arranged:
+        n, count = frame.given, len(frame.order)
+        order = tuple(k if k >= 0 else n - 1 - k for k in frame.order)
+        return Arranged(
+            fresh=tuple(frame.fresh),
+            turned=tuple(frame.turned.items()),
+            order=None if order == tuple(range(count)) else order,
+            strides=frame.stride_array(),
+            pointers=ctypes.c_void_p * count,
+        )
+
+    def arrays(self, given: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """All arrays, given ones first (they have to live until the call is over), and the fresh ones alone."""
+        whole = [*given]
+        for place, axis in self.turned:
+            whole[place] = whole[place].movedim(axis, -1).contiguous().movedim(-1, axis)
+        fresh = [f.make() for f in self.fresh]
+        return whole + fresh, fresh
+
+    def addresses(self, arrays: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+        places = arrays if self.order is None else [arrays[k] for k in self.order]
+        return self.pointers(*[x.data_ptr() for x in places])
