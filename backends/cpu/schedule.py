@@ -15,7 +15,6 @@ from rnnc.backends.kernels.axes import Label
 from rnnc.backends.kernels.program import Program, Result, Value, ValueId
 from rnnc.ir.ops import OPS
 
-
 ABREAST = 4  # measured, see docs/cpu.md
 
 

@@ -75,6 +75,7 @@ class Context:
     )  # parameters, buffers, submodules (by key): self.NAME
     dim_names: dict[str, str] = field(default_factory=dict)  # how a dim is written
     imports: set[str] = field(default_factory=set)  # of rnnc.runtime and modules ("math", "F"): what was used
+    native: bool = False  # whether projections of whole sequences run by the runtime's own product
 
     def dim(self, dim: Dim, prec: int = 0) -> str:
         known = dim.constant

@@ -112,14 +112,14 @@ def _per_small(x: Operand, node: Node) -> frozenset[int]:
 
 
 def _linear(c: Context, x: str, w: str, bias_text, tail: str, small: frozenset[int]) -> Expr:  # type: ignore[no-untyped-def]
-    """`F.linear`, and how it takes a bias that is added to it."""
-    c.use("F")
+    """`F.linear` (or the runtime's `linear`), and how it takes a bias that is added to it."""
+    name = c.use("linear") if c.native and c.lead == 2 else f"{c.use('F')}.linear"
 
     def with_bias(bias: Expr) -> Expr | None:
         text = bias_text(bias)
-        return None if text is None else Expr(text=f"F.linear({x}, {w}, {text}){tail}", low=True, small=small)
+        return None if text is None else Expr(text=f"{name}({x}, {w}, {text}){tail}", low=True, small=small)
 
-    return Expr(text=f"F.linear({x}, {w}){tail}", low=True, small=small, add_bias=with_bias)
+    return Expr(text=f"{name}({x}, {w}){tail}", low=True, small=small, add_bias=with_bias)
 
 
 # ---------------------------------------------------------------- products of values

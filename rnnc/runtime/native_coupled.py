@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rnnc.runtime.native_call import Call, layout, summed
 from rnnc.runtime.native_frame import Arranged, Frame
+from rnnc.runtime.products import product
 
 __all__ = ["CoupledCall"]
 
@@ -153,4 +154,6 @@ class CoupledCall(Call):
 def _outer_products(a: Tensor, b: Tensor) -> Tensor:
     """sum over batch and time of a b^T: [B, T, *per, n] and [B, T, *per, m] to [*per, n, m]."""
     a, b = a.flatten(0, 1), b.flatten(0, 1)
+    if a.ndim == 2:
+        return product(a.T, b)
     return torch.movedim(a, 0, -1) @ torch.movedim(b, 0, -2)

@@ -1,0 +1,128 @@
+"""Products of matrices on CPUs, for the projections around native kernels.
+
+PyTorch's own go to the library it was built with, which on some processors reaches half of what they can do (MKL on
+AMD).  Here is a register-blocked product in C (`products.h`); it is used where it was measured to be faster on this
+machine (`preferred`), for products large enough to pay for the call, and where nothing has to see the operator.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rnnc.runtime._compat import traced
+from rnnc.runtime.compiled import NativeError, load_library
+
+__all__ = ["linear", "preferred", "product"]
+
+LEAST = 1 << 20  # multiplications from which a call pays
+GAIN = 1.25  # by which the product in C must be faster to be taken: otherwise numbers stay PyTorch's
+TYPES = (torch.float32, torch.float64)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b as `torch.nn.functional.linear`, for x [..., in], weight [out, in], bias [out]."""
+    if weight.ndim != 2 or x.numel() * weight.shape[0] < LEAST or not _served(x, weight, bias):
+        return F.linear(x, weight, bias)
+    y: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight.T, bias)
+    return y.view(*x.shape[:-1], weight.shape[0])
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a [m, k] times b [k, n] of any strides, differentiable any times."""
+    if a.numel() * b.shape[1] < LEAST or not _served(a, b):
+        return a @ b
+    found: Tensor = _Product.apply(a, b, None)
+    return found
+
+
+def preferred(dtype: torch.dtype) -> bool:
+    """Whether the product in C is faster than PyTorch's here; RNNC_PRODUCTS=c or torch decides without measuring."""
+    return _preferred(dtype, os.environ.get("RNNC_PRODUCTS", ""))
+
+
+def _served(*tensors: Tensor | None) -> bool:
+    """Whether the kernel takes these: of one dtype that it has, plain memory of the CPU, seen by nobody else."""
+    given = [x for x in tensors if x is not None]
+    dtype = given[0].dtype
+    if dtype not in TYPES or any(x.dtype != dtype or not x.is_cpu or x.is_neg() for x in given):
+        return False
+    if traced(given) or torch.is_autocast_enabled("cpu"):
+        return False
+    return preferred(dtype)
+
+
+class _Product(torch.autograd.Function):
+    """a b + bias; b is a weight turned, whose gradient is therefore worked out turned."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return run(a, b, bias)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        a, b = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        return (
+            product(g, b.T) if wanted[0] else None,
+            product(g.T, a).T if wanted[1] else None,
+            g.sum(0) if wanted[2] else None,
+        )
+
+
+def run(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a b + bias by the kernel.  Raises NativeError where it cannot be built, MemoryError without memory for panels."""
+    (m, k), n = a.shape, b.shape[1]
+    out = a.new_empty(m, n)
+    if 0 in (m, n, k):
+        return out.copy_(bias.expand(m, n)) if bias is not None else out.zero_()
+    whole = None if bias is None else bias.contiguous()
+    start = None if whole is None else ctypes.c_void_p(whole.data_ptr())
+    sizes = (ctypes.c_int64 * 8)(m, n, k, *a.stride(), *b.stride(), out.stride(0))
+    places = [ctypes.c_void_p(x.data_ptr()) for x in (a, b)]
+    threads = ctypes.c_int64(torch.get_num_threads())
+    if _function(a.dtype)(sizes, *places, start, ctypes.c_void_p(out.data_ptr()), threads):
+        raise MemoryError("no memory for the panels of a product")
+    return out
+
+
+@cache
+def _function(dtype: torch.dtype) -> Any:
+    source = Path(__file__).with_name("products.h").read_text()
+    return load_library(source, dtype == torch.float64).rnnc_product
+
+
+@cache
+def _preferred(dtype: torch.dtype, asked: str) -> bool:
+    if asked == "torch":
+        return False
+    try:
+        _function(dtype)
+    except NativeError:  # no compiler: PyTorch's product does the same
+        return False
+    if asked == "c":
+        return True
+    with torch.no_grad():
+        a, b = (torch.ones(256, 256, dtype=dtype) for _ in range(2))
+        return _seconds(lambda: run(a, b)) * GAIN < _seconds(lambda: a @ b)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """The fastest of some calls."""
+    call()
+    found = []
+    for _ in range(8):
+        start = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - start)
+    return min(found)

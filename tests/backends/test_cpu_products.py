@@ -1,0 +1,91 @@
+"""Products of matrices in C: the values and gradients of PyTorch's, for every layout and odd sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rnnc.runtime import compiled, products
+
+pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="needs a C compiler")
+
+
+@pytest.fixture(autouse=True)
+def _by_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNNC_PRODUCTS", "c")
+    monkeypatch.setattr(products, "LEAST", 0)
+
+
+def layouts(rows: int, columns: int, dtype: torch.dtype) -> Iterator[Tensor]:
+    yield torch.randn(rows, columns, dtype=dtype)
+    yield torch.randn(columns, rows, dtype=dtype).T
+    yield torch.randn(2 * rows, 3 * columns, dtype=dtype)[::2, ::3]
+    yield torch.randn(1, columns, dtype=dtype).expand(rows, columns)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-14)])
+@pytest.mark.parametrize(
+    ("size", "threads"),
+    [((1, 1, 1), 1), ((13, 33, 7), 1), ((97, 65, 300), 1), ((30, 40, 4200), 1), ((5, 1, 513), 1), ((300, 129, 66), 2)],
+)
+def test_is_the_product(size: tuple[int, int, int], dtype: torch.dtype, tolerance: float, threads: int) -> None:
+    """Tiles, panels and slabs with a last one in part; a bias; results that were not zero before."""
+    m, n, k = size
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    try:
+        for a in layouts(m, k, dtype):
+            for b in layouts(k, n, dtype):
+                bias = torch.randn(2 * n, dtype=dtype)[::2]
+                for start in (None, bias):
+                    want = a.double() @ b.double() + (0 if start is None else start.double())
+                    scale = a.double().abs() @ b.double().abs() + 1
+                    assert ((products.run(a, b, start) - want).abs() <= tolerance * k**0.5 * scale).all()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_empty_products() -> None:
+    bias = torch.randn(3)
+    assert torch.equal(products.run(torch.empty(2, 0), torch.empty(0, 3), bias), bias.expand(2, 3))
+    assert products.run(torch.empty(0, 4), torch.empty(4, 3)).shape == (0, 3)
+    assert products.run(torch.empty(2, 4), torch.empty(4, 0)).shape == (2, 0)
+
+
+def test_gradients_of_any_order() -> None:
+    x, w, b = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((3, 5, 7), (4, 7), (4,)))
+    assert torch.autograd.gradcheck(products.linear, (x, w, b))
+    assert torch.autograd.gradgradcheck(products.linear, (x, w, b))
+    assert torch.autograd.gradcheck(products.linear, (x, w))
+
+
+def test_stays_out_of_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mixed and half types, transforms, autocast and the choice of PyTorch's product."""
+    monkeypatch.setattr(products, "run", lambda *_: pytest.fail("by the kernel"))
+    x, w = torch.randn(4, 3), torch.randn(2, 3)
+    for kind in (torch.bfloat16, torch.float16):
+        assert products.linear(x.to(kind), w.to(kind)).dtype == kind
+    assert torch.equal(torch.func.vmap(lambda v: products.linear(v, w))(x[:, None])[:, 0], F.linear(x, w))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert products.linear(x, w).dtype == torch.bfloat16
+    monkeypatch.setenv("RNNC_PRODUCTS", "torch")
+    assert torch.equal(products.linear(x, w), F.linear(x, w))
+
+
+def test_without_a_compiler_products_are_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.delenv("RNNC_PRODUCTS")
+    for cached in (compiled.compiler, products._preferred, products._function, compiled.load_library):
+        cached.cache_clear()
+    try:
+        x, w = torch.randn(4, 3), torch.randn(2, 3)
+        assert torch.equal(products.linear(x, w), F.linear(x, w))
+    finally:
+        monkeypatch.undo()
+        for cached in (compiled.compiler, products._preferred, products._function, compiled.load_library):
+            cached.cache_clear()
