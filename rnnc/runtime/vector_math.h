@@ -3,8 +3,8 @@
  * T is float, or double where RNNC_F64 is defined; V holds LANES of them, M is a truth value a lane (0 or -1).
  * Error bounds against the exact value, in units in the last place, over all finite arguments whose result is normal
  * (tests/backends/test_cpu_math.py measures them): exp 2, expm1 4, log 2, tanh 4, sigmoid 4, softplus 4, logsigmoid 4,
- * sin and cos 2 for |x| <= 8192 (libm's beyond), logaddexp 4 of the larger operand or result; sqrt is exact.
- * erf, gelu and pow call libm lane by lane.  sigmoid is 0 below -88 (-709), where it would be subnormal.
+ * sin and cos 2 for |x| <= 8192 (libm's beyond), logaddexp 4 of the larger operand or result, erf 2, gelu 6; sqrt is
+ * exact.  pow calls libm lane by lane.  sigmoid is 0 below -88 (-709), where it would be subnormal.
  */
 #include <math.h>
 #include <stdint.h>
@@ -142,10 +142,8 @@ static __attribute__((unused)) void totals(const T *x, int64_t n, T *out, int64_
 #define EACH(name, text) \
   INLINE V v_##name(V x) { V y; for (int i = 0; i < LANES; i++) y[i] = text; return y; }
 EACH(sqrt, F(sqrt)(x[i]))
-EACH(erf, F(erf)(x[i]))
 EACH(libm_sin, F(sin)(x[i]))
 EACH(libm_cos, F(cos)(x[i]))
-EACH(gelu, x[i] * (T)0.5 * F(erfc)(-x[i] * (T)0.70710678118654752440))
 
 INLINE V v_abs(V x) { return pick(x < 0, -x, x + (T)0); }
 INLINE V v_max(V a, V b) { return pick((a > b) | (a != a), a, b); }
@@ -251,6 +249,60 @@ INLINE V v_log(V x) {
   return pick(x == x, y, x);
 }
 
+#ifdef RNNC_F64
+static const T ERF_NEAR[] = {
+  1.454817075960679e-14, -3.8078827395263415e-13, 9.167606746069445e-12, -2.035228404899467e-10,
+  4.11580059766496e-09, -7.51156928660089e-08, 1.223382738352401e-06, -1.7537169441124826e-05,
+  0.00021751715604160108, -0.0022854855611441132, 0.019852496688983708, -0.1405360890227171, 0.9654687386698673,
+};
+static const T ERFC_FAR[] = {
+  -3.451497487664328e-11, 8.393734858690877e-10, 1.2019719440135793e-09, -8.217595058711455e-09,
+  -1.3906145791730994e-08, 4.1064013667940355e-08, 1.0277997488271058e-07, -1.4047654315428462e-07,
+  -6.175617678992323e-07, 3.5576086684080595e-07, 3.473024167841533e-06, -7.308281468783614e-07,
+  -2.0100843094844725e-05, 4.949196649968345e-06, 0.0001250994355712812, -0.00010515971958448065,
+  -0.0007798322884823084, 0.0018886903449991718, 0.0025293918180474668, -0.02377051491717134, 0.06830802734384515,
+  -0.11927366341538638, 0.12964515870276475, -0.0475622943534492, -0.1356211061245812, 1.2530080582697296,
+};
+#else
+static const T ERF_NEAR[] = {
+  -7.557493e-08f, 1.2316402e-06f, -1.7536824e-05f, 0.00021751199f, -0.0022854856f, 0.019852499f, -0.14053608f,
+  0.96546876f,
+};
+static const T ERFC_FAR[] = {
+  7.7310244e-05f, -9.254517e-05f, -0.00072645367f, 0.0018750791f, 0.0024991168f, -0.023763577f, 0.06831657f,
+  -0.11927527f, 0.12964411f, -0.047562156f, -0.13562107f, 1.253008f,
+};
+#endif
+#define TERMS(table) ((int)(sizeof table / sizeof table[0]))
+
+/* A polynomial, its highest coefficient first. */
+INLINE V polynomial(const T *c, int terms, V x) {
+  V y = splat(c[0]);
+  for (int i = 1; i < terms; i++) y = y * x + c[i];
+  return y;
+}
+/* e^(a^2) erfc(a) for a >= 0: (1 + 2 a) times that is smooth in (a - 3) / (a + 3), from -1 to 1. */
+INLINE V scaled_erfc(V a) { return polynomial(ERFC_FAR, TERMS(ERFC_FAR), 1 - 6 / (a + 3)) / (1 + 2 * a); }
+/* e^(-scale x^2): x^2 in two parts, the first exact, since a rounding of a large square would be magnified. */
+INLINE V gaussian(V x, T scale) {
+  const V high = (V)((M)x & ~(((W)1 << (EXPONENT_BITS + 2) / 2) - 1));
+  return v_exp(-scale * (high * high)) * v_exp(-scale * ((x - high) * (x + high)));
+}
+INLINE V v_erf(V x) {
+  V size = v_abs(x), a = pick(size < 9, size, splat(9)); /* 1 from 6 on */
+  V near = x * polynomial(ERF_NEAR, TERMS(ERF_NEAR), 2 * a * a - 1);
+  V far = 1 - v_exp(-a * a) * scaled_erfc(a);
+  V y = pick(size < 1, near, pick(x < 0, -far, far));
+  return pick(x == x, y, x);
+}
+/* x/2 erfc(-x / sqrt 2), to the last digits of both tails */
+INLINE V v_gelu(V x) {
+  V size = v_abs(x), a = pick(size < 64, size, splat(64));
+  V tail = (T)0.5 * gaussian(a, (T)0.5) * scaled_erfc(a * (T)0.70710678118654752440);
+  V y = pick(x > 0, x * (1 - tail), pick(size < 64, x * tail, splat(0) * x));
+  return pick(x == x, y, x);
+}
+
 /* log(1 + z) for 0 <= z <= 1 */
 INLINE V small_log1p(V z) {
   V u = 1 + z;
@@ -351,8 +403,6 @@ static __attribute__((unused)) void product(
 #define ALSO_SCALAR_2(name) INLINE T t_##name(T x, T y) { return v_##name(splat(x), splat(y))[0]; }
 ALSO_SCALAR(exp) ALSO_SCALAR(expm1) ALSO_SCALAR(log) ALSO_SCALAR(sin) ALSO_SCALAR(cos) ALSO_SCALAR(tanh) ALSO_SCALAR(sigmoid)
 ALSO_SCALAR(silu) ALSO_SCALAR(softplus) ALSO_SCALAR(logsigmoid) ALSO_SCALAR(abs) ALSO_SCALAR(relu) ALSO_SCALAR(step)
-ALSO_SCALAR(sign) ALSO_SCALAR_2(max) ALSO_SCALAR_2(min) ALSO_SCALAR_2(logaddexp)
+ALSO_SCALAR(sign) ALSO_SCALAR(erf) ALSO_SCALAR(gelu) ALSO_SCALAR_2(max) ALSO_SCALAR_2(min) ALSO_SCALAR_2(logaddexp)
 INLINE T t_sqrt(T x) { return F(sqrt)(x); }
-INLINE T t_erf(T x) { return F(erf)(x); }
-INLINE T t_gelu(T x) { return x * (T)0.5 * F(erfc)(-x * (T)0.70710678118654752440); }
 INLINE T t_pow(T x, T n) { return F(pow)(x, n); }

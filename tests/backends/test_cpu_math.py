@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -101,6 +102,21 @@ def test_errors_stay_within_the_bounds(name: str, dtype: type) -> None:
     x = np.concatenate([x, np.exp(rng.uniform(-80, 60, 20000))]).astype(dtype)
     x = x[(x >= low) & (x <= high)]
     assert ulps(apply(name, dtype, x), exact(name, x), dtype) <= bound
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("name", "bound"), [("erf", 2), ("gelu", 6)])
+def test_the_normal_distribution(name: str, bound: float, dtype: type) -> None:
+    """Near zero, where the pieces meet, and far into both tails."""
+    rng = np.random.default_rng(2)
+    far = 13 if dtype is np.float32 else 36
+    parts = [rng.uniform(-6, 6, 300), rng.normal(size=100), np.linspace(-1.01, 1.01, 101), rng.uniform(-far, -5, 100)]
+    x = np.concatenate([*parts, 1e-3 * rng.normal(size=50), 1e-30 * rng.normal(size=5)]).astype(dtype)
+    with mpmath.workdps(30):
+        numbers = [mpmath.mpf(float(v)) for v in x]
+        want = [mpmath.erf(v) if name == "erf" else v / 2 * mpmath.erfc(-v / mpmath.sqrt(2)) for v in numbers]
+        exact = np.array([float(w) for w in want]) + np.array([float(w - mpmath.mpf(float(w))) for w in want], "g")
+    assert ulps(apply(name, dtype, x), exact, dtype) <= bound
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
