@@ -84,7 +84,17 @@ def _exp(x: Number) -> Number:
 def exp(x: Number) -> Number:
     """Real or complex: exp(a + b i) = exp(a) (cos b + i sin b)."""
     real, imaginary = re(x), im(x)
-    return _exp(real) if imaginary == 0 else _exp(real) * cis(imaginary)
+    grown = _exp_near(real)
+    return grown if imaginary == 0 else grown * cis(imaginary)
+
+
+def _exp_near(x: Number) -> Number:
+    """exp(p + d) = exp(p) (1 + d + O(d^2)) where d vanishes with omega."""
+    small = {k: c for k, c in asy.wide(x).terms.items() if k[0] < 0}
+    if not small or asy.infinite(x):
+        return _exp(x)
+    d = asy.make(small, asy.wide(x).error)
+    return _exp(x - asy.make(small, None)) * inexact(1 + d, 2 * asy.wide(d).degree)
 
 
 def log(x: Number) -> Number:

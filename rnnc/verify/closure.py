@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rnnc.exact import NotExact, decided, to_float
 from rnnc.exact.algebraic import generators
@@ -19,6 +19,9 @@ from rnnc.exact.asymptotic import wide
 from rnnc.ir.graph import CellIR
 from rnnc.verify.languages.dfa import DFA, Word, classes, distinguishing
 from rnnc.verify.machines import Arithmetic, Arrays, StepMachine, cell_machine
+
+if TYPE_CHECKING:
+    from rnnc.verify.regions import Region
 
 BUDGET = 2000  # states, where the caller says nothing
 
@@ -40,6 +43,7 @@ class Closure:
 
     `states` are those reached, the start first; `steps[state][letter]` their successors; `g[state]` the automaton's
     state (of its minimal form: the least of the equivalent ones).  `attained`: no reachable state is only a limit.
+    With `regions` (one for each of the states, which lies in it) they are sets: see `rnnc.verify.regions`.
     """
 
     letters: tuple[str, ...]
@@ -50,10 +54,16 @@ class Closure:
     readout: Readout
     arithmetic: Arithmetic = "exact"
     tau: float | None = None
+    regions: tuple[Region, ...] = ()
     machine: StepMachine | None = field(default=None, compare=False, repr=False)
 
     def __bool__(self) -> bool:
         return True
+
+    @property
+    def bounded(self) -> bool:
+        """Whether all reachable states lie in finitely many compact parts."""
+        return all(r.bounded for r in self.regions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

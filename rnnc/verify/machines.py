@@ -123,9 +123,9 @@ class ExactLayer:
         self.no_output = ""
 
     def start(self) -> Values:
-        return self._kept(self.body.start())
+        return self.kept(self.body.start())
 
-    def _kept(self, state: Arrays) -> Values:
+    def kept(self, state: Arrays) -> Values:
         values = map_values(settled, freeze({k: v for k, v in state.items() if k not in self.dead}))
         for name, mask in self.dead.items():
             entries = [unknown() if d else settled(x) for d, x in zip(mask.reshape(-1), state[name].reshape(-1))]
@@ -135,7 +135,7 @@ class ExactLayer:
     def advance(self, state: Values, inputs: Arrays) -> tuple[Values, Values | None]:
         before = thaw(state)
         if self.no_output:
-            return self._kept(self.body.step(inputs, before)), None
+            return self.kept(self.body.step(inputs, before)), None
         try:
             after, seen = self.body.advance(inputs, before)
         except NotExact:  # the state's own fault, or that of the outputs alone
@@ -144,8 +144,8 @@ class ExactLayer:
                 seen = self.body.outputs(inputs, before)
             except NotExact as error:
                 self.no_output = str(error)
-                return self._kept(after), None
-        kept = self._kept(after)
+                return self.kept(after), None
+        kept = self.kept(after)
         try:
             return kept, map_values(standard, freeze(seen))
         except NotExact as error:

@@ -6,6 +6,8 @@ by saturation at a pre-activation tau.  What it proves depends on the model:
 - `finite_precision`: an attained one, and one in the limit (the model casts gates, too);
 - `float32`: one whose closure was computed in float32;
 - `log_precision`: an attained one with finitely many states of bounded size (any closure).
+A closure by sets of states (`rnnc.verify.regions`) serves `finite_precision`; where it is attained `exact`, too, and
+`eta_finite` if the sets are compact.
 """
 
 from __future__ import annotations
@@ -69,11 +71,14 @@ def _judged(witness: Witness, precision: Precision) -> Found | str:
     if witness.status not in serves:
         how = "in the limit only" if witness.status == "limit" else "in the limit, and in float32 by saturation"
         return f"the weights that were found do it {how}: that says nothing under {precision}"
+    if witness.closure.regions and (
+        precision == "log_precision" or (precision == "eta_finite" and not witness.closure.bounded)
+    ):
+        return f"the weights that were found lead to infinitely many states: nothing is shown under {precision}"
     closure = _in_float32(witness) if precision == "float32" else witness.closure
     if closure is None:
         return "the weights that were found were not shown to do it in float32"
-    whole = closure is not witness.closure or not witness.silent  # the checker has no rule for states that are left out
-    proof = (closure, witness.dfa) if whole else None
+    proof = (closure, witness.dfa)
     return Found(reason=witness.reason, source=witness.source, data=witness.to_json(), proof=proof)
 
 

@@ -25,6 +25,8 @@ from rnnc.verify.witness.rules import UNARY
 from rnnc.verify.witness.want import VIEWS, Array, Conflict, empty, join
 
 UNKNOWN = Expression(None)
+STEADY, BY_LETTER, BY_WINDOW, BY_STATE = range(4)  # on what a node's value depends
+NOTHING_BEFORE = -1  # in place of a letter before the first
 SUMS = frozenset({"add", "sub", "neg", "sum", "mean"})
 PARTS = {"re": fn.re, "im": fn.im, "conj": fn.conj}
 PLAIN = SUMS | {"mul", "div", "einsum", "real"}
@@ -35,13 +37,15 @@ CHOSEN = frozenset({"token", "bool"})  # inputs whose values are letters
 class Contexts:
     """What differs between the evaluations at which values are wanted.
 
-    `letters[c]` is the letter read in context c; `states` the known values of states, [context, *per, *shape];
-    `hints` see `nonlinear`: [context, *per, *shape], used for any node of that shape.
+    `letters[c]` is the letter read in context c, `past[c]` the one before it where convolutions look back (see
+    `windows`); `states` the known values of states, [context, *per, *shape]; `hints` see `nonlinear`: for any node of
+    core shape [*per, *shape] an array [context, *per, *shape].
     """
 
     letters: tuple[int, ...]
+    past: tuple[int, ...] | None = None
     states: Mapping[NodeId, Array] = field(default_factory=dict)
-    hints: Array | None = None
+    hints: Mapping[tuple[int, ...], Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.letters)
@@ -75,10 +79,12 @@ class Evaluation:
     # ------------------------------------------------------------ facts of the graph
 
     def _kinds(self) -> list[int]:
-        """0: the same in all contexts, 1: depends on the letter alone, 2: on states."""
+        """The same in all contexts, by the letter alone, by it and the one before, or by states."""
         kinds: list[int] = []
         for n in self.cell.nodes:
-            own = 1 if n.op == "input" else 2 if n.op in ("state", "delay", "attention") else 0
+            own = BY_LETTER if n.op == "input" else BY_STATE if n.op in ("state", "delay", "attention") else STEADY
+            if n.op == "conv" and self.contexts.past is not None:
+                own = BY_WINDOW
             kinds.append(max([own, *(kinds[a] for a in n.args)]))
         return kinds
 
@@ -103,7 +109,7 @@ class Evaluation:
     def spread(self, node: NodeId, target: Array) -> Array:
         """What is wanted in one context is wanted in all that the node cannot tell from it."""
         kind = self.varies[node]
-        if kind == 2:
+        if kind >= BY_WINDOW:
             return target
         groups: dict[int, list[int]] = {}
         for c, letter in enumerate(self.contexts.letters):
@@ -188,8 +194,8 @@ class Evaluation:
         def argument(i: int) -> Array:
             return self.expressions(b, n.args[i], symbolic, memo)
 
-        if n.op == "conv":
-            return argument(0)  # only identity taps are ever chosen
+        if n.op == "conv":  # without windows only identity taps are ever chosen
+            return argument(0) if self.contexts.past is None else _wrap(self.unwanted(n.id))
         if n.op == "take":
             table, tokens = argument(0), self._token_values(n.args[1])
             return np.array([table[c, t] for c, t in enumerate(tokens)], dtype=object)
@@ -209,6 +215,8 @@ class Evaluation:
         if n.op in UNARY:
             x = argument(0)
             return np.array([_forward(n.op, e) for e in x.reshape(-1)], dtype=object).reshape(x.shape)
+        if n.op == "pow":
+            return np.frompyfunc(_power, 2, 1)(*_aligned([argument(0), argument(1)]))
         return _wrap(self.unwanted(n.id))
 
     def _by_table(self, n: Node, args: list[Array], symbolic: bool) -> Array:
@@ -277,7 +285,7 @@ class Evaluation:
 
     def free(self, node: NodeId) -> bool:
         """Made of constants only."""
-        return self.varies[node] == 0 and not self.has_param[node]
+        return self.varies[node] == STEADY and not self.has_param[node]
 
     def static_affine(self, node: NodeId) -> bool:
         """Parameters, moved about."""
@@ -339,6 +347,13 @@ def _plain(values: Array) -> Array:
     for i, e in enumerate(values.reshape(-1)):
         flat[i] = e if isinstance(e, Expression) else Expression(Fraction(e))
     return out
+
+
+def _power(base: Expression, exponent: Expression) -> Expression:
+    a, b = base.constant, exponent.constant
+    if a is None or base.terms or exponent.terms or not isinstance(b, Fraction) or b.denominator > 1 or b < 1:
+        return UNKNOWN
+    return Expression(a ** int(b))
 
 
 def _forward(op: str, e: Expression) -> Expression:

@@ -200,7 +200,7 @@ def _proposal(
         targets[t.update] = constant
     return (
         Proposal(construction=AUTOMATON[0], source=AUTOMATON[1], targets=targets),
-        Contexts(letters=tuple(a for _, a in contexts), states=known, hints=hints),
+        Contexts(letters=tuple(a for _, a in contexts), states=known, hints={shape: hints}),
     )
 
 

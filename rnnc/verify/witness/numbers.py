@@ -137,6 +137,8 @@ def inverse(function: str, value: Number) -> Number | None:
     grows = infinite(value)
     if grows and (grows < 0 or function not in (*POSITIVE, "exp")):
         return None
+    if function == "exp" and wide(value - 1).terms and wide(value - 1).degree < 0:
+        return value - 1  # infinitesimal: exp(x) is 1 + x, and what is left out is smaller
     try:
         return exact.preimage(function, value)
     except NotExact:

@@ -207,11 +207,34 @@ def _unary(w: Want, inverses: tuple[Inverse, ...]) -> Iterator[Option]:
         out = empty(w.target.shape)
         for at, f in zip(where, choice, strict=True):
             use = w.hint is not None and follows is not None and follows[at[1:]]
-            out[at] = f(w.target[at], int(w.hint[at]) if use else None)  # type: ignore[index]
+            hint = int(w.hint[at]) if use else None  # type: ignore[index]
+            below = None if hint is None else _below(w, at, hint)
+            out[at] = f(w.target[at], hint) if below is None else below
             if out[at] is None:
                 break
         else:
             yield [out]
+
+
+SATURATING = frozenset({"sigmoid", "tanh", "erf", "exp", "softplus", "silu", "gelu"})  # below
+VANISHING = frozenset({"silu", "gelu"})  # far below, and at zero
+
+
+def _below(w: Want, at: tuple[int, ...], hint: int) -> Number | None:
+    """The argument of a unit that saturates below unless both conditions hold: as far below the argument where they do
+    as conditions fail, so that it is a sum of the two.  None where the function does not saturate there.
+    """
+    if w.node.op not in SATURATING:
+        return None
+    high = max((t for t in w.target[(slice(None), *at[1:])] if t is not None), key=size)
+    top, plain = inverse(w.node.op, high), inverse(w.node.op, w.target[at])
+    if top is None or plain is None:
+        return None
+    if hint == 2:
+        return top
+    if infinite(plain) >= 0 and not (w.node.op in VANISHING and not w.target[at]):
+        return None
+    return top + (hint - 2) * (2 * top if infinite(top) > 0 else OMEGA)
 
 
 def _of_both(w: Want, twin: Array) -> Iterator[Option]:

@@ -27,11 +27,15 @@ from rnnc.verify.witness.outputs import with_outputs
 from rnnc.verify.witness.silent import silenced, unknown_states
 from rnnc.verify.witness.sizes import candidate_dims
 from rnnc.verify.witness.solver import Branch, Clock, Contexts, OutOfBudget, Solver, Stuck
+from rnnc.verify.witness.spread import close_sets
 from rnnc.verify.witness.stacks import in_several_layers
 from rnnc.verify.witness.targets import Proposal, Targets, start_of
 from rnnc.verify.witness.targets_linear import bit_targets, bit_values, coupled, elementwise, matrices, places
 from rnnc.verify.witness.targets_micro import matrix_state
+from rnnc.verify.witness.targets_sets import bits_by_sets
 from rnnc.verify.witness.want import Array, Conflict, empty
+from rnnc.verify.witness.windows import MOST_STEPS as WINDOW_STEPS
+from rnnc.verify.witness.windows import by_windows, looks_back
 from rnnc.verify.witness.witness import TAU, Witness
 
 MOST_STEPS = 2000  # nodes taken for one proposal
@@ -114,6 +118,15 @@ def _attempts(recurrence: Recurrence, dims: Mapping[str, int], dfa: DFA, clock: 
                     if branch is not None:
                         carriers = _names(cell, solver.contexts) | _of_form(form)
                         yield Attempt(proposal=pinned, group=group, solver=solver, branch=branch, carriers=carriers)
+        for form in group.forms:
+            if isinstance(form, Elementwise) and group.semiring == "plus_times" and looks_back(cell, form.state):
+                plain = Solver(cell, dims, Contexts(letters=tuple(range(len(dfa.alphabet)))), clock)
+                for solver, proposal in by_windows(plain, form, dfa):
+                    clock.check()
+                    branch = solve(solver, proposal, WINDOW_STEPS)
+                    if branch is not None:
+                        carriers = _of_form(form)
+                        yield Attempt(proposal=proposal, group=group, solver=solver, branch=branch, carriers=carriers)
         if group.kind == "nonlinear":
             states = tuple(cell.state(s) for s in group.states)
             plain = Solver(cell, dims, Contexts(letters=tuple(range(len(dfa.alphabet)))), clock)
@@ -178,6 +191,8 @@ def _proposals(solver: Solver, form: Form, dfa: DFA, semiring: Semiring) -> Iter
     match form:
         case Elementwise():
             yield from elementwise(solver, form, dfa, able_bits(solver, form, semiring), semiring)
+            if semiring == "plus_times":
+                yield from bits_by_sets(solver, form, dfa)
         case _ if semiring != "plus_times":
             return
         case MatrixState():
@@ -231,6 +246,11 @@ def _witness(cell: CellIR, dfa: DFA, dims: dict[str, int], attempt: Attempt, bud
             params = parameters(cell, attempt.solver, branch)
         except NotExact:
             continue
+        if attempt.proposal.spreads:
+            closed = close_sets(cell, dims, params, letters, dfa, attempt.group.states)
+            if isinstance(closed, Closure):
+                return finished(cell, dfa, dims, params, letters, closed, attempt.proposal, clock)
+            continue
         most = _most(cell, dfa, budget)
         closed = close(cell, dims, params, letters, dfa, most, seconds=clock.left)
         silent = frozenset(s.name for s in cell.states) - attempt.carriers
@@ -266,7 +286,7 @@ def finished(
 ) -> Witness:
     """The witness of a closure, with what floating point makes of it (in the time that is left)."""
     saturated = None
-    if not closed.attained:
+    if not closed.attained and not closed.regions:
         most = len(closed.states) + MOST_ROUNDED
         saturated = close(cell, dims, params, letters, dfa, most, "float32", TAU, seconds=clock.left)
     through = closed.readout.through == "outputs"

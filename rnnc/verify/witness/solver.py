@@ -17,10 +17,11 @@ from rnnc.analysis.ranges import Ranges
 from rnnc.exact import NotExact
 from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.verify.witness.domains import two_points
-from rnnc.verify.witness.evaluation import Branch, Contexts, Evaluation
+from rnnc.verify.witness.evaluation import BY_STATE, BY_WINDOW, Branch, Contexts, Evaluation
 from rnnc.verify.witness.expressions import NotAffine
-from rnnc.verify.witness.numbers import ONE, Number
+from rnnc.verify.witness.numbers import ONE, ZERO, Number
 from rnnc.verify.witness.rules import options
+from rnnc.verify.witness.taps import window_taps
 from rnnc.verify.witness.want import VIEWS, Array, Conflict, Want, join
 
 __all__ = ["Branch", "Clock", "Contexts", "OutOfBudget", "Solver", "Stuck"]
@@ -134,10 +135,11 @@ class Solver(Evaluation):
             return
         have = self.known(b, z)
         settled = n.op in ("one_hot", "state", "delay") or (have != None).all()  # noqa: E711
-        if settled or (self.varies[z] == 2 and (have != None).any()):  # noqa: E711
+        if settled or (self.varies[z] == BY_STATE and (have != None).any()):  # noqa: E711
             b.fixed[z] = have
             return
-        full = self._with_letters(have, *self._values(z))
+        by_window = self.varies[z] == BY_WINDOW
+        full = self._with_windows(have) if by_window else self._with_letters(have, *self._values(z))
         if n.op == "input":
             full[full == None] = self._values(z)[0]  # noqa: E711
         self.want(b, z, full)
@@ -172,6 +174,30 @@ class Solver(Evaluation):
                     full[(c, *at, free[j])] = zero + (one - zero) * times
         return out
 
+    def _with_windows(self, have: Array) -> Array:
+        """Entries that are free in all contexts say what the letter is, and what the one before was; those of which one
+        value is wanted have it everywhere.
+        """
+        assert self.contexts.past is not None
+        out = have.copy()
+        full = out if out.ndim > 1 else out[:, None]
+        now, past = np.array(self.contexts.letters), np.array(self.contexts.past)
+        first, *rest = sorted(set(self.contexts.letters))
+        features = [*(now == k for k in rest), *(past == k for k in (first, *rest)), now == first]
+        for at in np.ndindex(*full.shape[1:-1]):
+            unused = list(features)
+            for i in range(full.shape[-1]):
+                column = full[(slice(None), *at, i)]
+                wanted = list(dict.fromkeys(x for x in column if x is not None))
+                if not wanted:
+                    shown = unused.pop(0) if unused else np.zeros(len(now), dtype=bool)
+                    column[:] = [ONE if x else ZERO for x in shown]
+                elif len(wanted) == 1:
+                    column[:] = [wanted[0]] * len(column)
+                elif any(x is None for x in column):
+                    raise Conflict
+        return out
+
     # ------------------------------------------------------------ the search
 
     def solve(self, b: Branch) -> Branch | None:
@@ -198,7 +224,9 @@ class Solver(Evaluation):
         return b
 
     def _next(self, b: Branch) -> NodeId:
-        first = [i for i in b.pending if not self.shaped(b, i, own=True)]
+        """What layers want of a convolution that sees windows is known only after them."""
+        late = "conv" if self.contexts.past is not None else ""
+        first = [i for i in b.pending if self.cell.nodes[i].op != late and not self.shaped(b, i, own=True)]
         return max(first or b.pending)
 
     def _leaf(self, b: Branch, n: Node) -> None:
@@ -210,6 +238,9 @@ class Solver(Evaluation):
 
     def _only(self, b: Branch, n: Node) -> bool | None:
         """Takes a node whose rule is the same in every branch: True when done, False when there are choices."""
+        if n.op == "conv" and self.contexts.past is not None:
+            self._take(b, n, window_taps(self._question(b, n), self.contexts))
+            return True
         if n.op in VIEWS or n.op in ("neg", "conv"):
             for option in options(self._question(b, n)):
                 self._take(b, n, option)
@@ -218,7 +249,6 @@ class Solver(Evaluation):
         return False
 
     def _question(self, b: Branch, n: Node) -> Want:
-        hints = self.contexts.hints
         target = b.wanted[n.id]
         return Want(
             n,
@@ -228,7 +258,7 @@ class Solver(Evaluation):
             tuple(self.shape(a) for a in n.args),
             tuple(self.unknowable(a) for a in n.args),
             self._twin(b, n),
-            hints if hints is not None and hints.shape == target.shape else None,
+            self.contexts.hints.get(target.shape[1:]),
         )
 
     def _twin(self, b: Branch, n: Node) -> Array | None:

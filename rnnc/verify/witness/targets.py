@@ -17,11 +17,15 @@ Targets = dict[NodeId, Array]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """Coefficients that would simulate the automaton, if the cell can have them."""
+    """Coefficients that would simulate the automaton, if the cell can have them.
+
+    `spreads`: words lead to infinitely many states, which are closed as sets.
+    """
 
     construction: str
     source: str
     targets: Targets = field(default_factory=dict)
+    spreads: bool = False
 
 
 class Wanted:

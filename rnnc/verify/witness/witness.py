@@ -73,7 +73,8 @@ class Witness:
         unread = ", ".join(f"`{s}`" for s in self.silent)
         left_out = f", with {unread} left out: nothing reads that" if unread else ""
         found = f"weights were found{stack}: {self.construction} ({how})"
-        return f"{found}; {len(self.closure.states)} states close the proof{left_out}"
+        what = "sets of states" if self.closure.regions else "states"
+        return f"{found}; {len(self.closure.states)} {what} close the proof{left_out}"
 
     def weights(self, tau: float | None = None, dtype: str = "float32") -> dict[str, Any]:
         """Raw parameters as NumPy arrays, omega = tau: the state_dict of the compiled module."""
