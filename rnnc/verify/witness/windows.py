@@ -1,8 +1,8 @@
 """Letters as windows: where a causal convolution stands before a recurrence, its gates may look at the letter before.
 
-A context of the search is then a letter with the one before it.  A bit is set (or cleared) where two conditions hold, one
-on each of the two letters, so what a gate reads is a sum of a function of either (`hints`, as in `nonlinear`).  The bits
-tell the automaton's state together with the letter that was read last, which the convolution's buffer holds.
+A context of the search is then a letter with the one before it.  A bit is set where two conditions hold, one on each of
+the two letters, so what a gate reads is a sum of a function of either (`hints`, as in `nonlinear`).  The bits tell the
+automaton's state together with the letter that was read last, which the convolution's buffer holds.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rnnc.verify.witness.solver import Solver
 from rnnc.verify.witness.targets import Proposal, start_of
 from rnnc.verify.witness.targets_linear import Index, Values, bit_targets, places, with_idle_units
 from rnnc.verify.witness.targets_sets import LATCH, Unit, set_targets
+from rnnc.verify.witness.want import Array
 
 WINDOWS = "bits that are set by pairs of neighbouring letters, seen through a convolution"
 SOURCE = "derived: latches on windows of two letters"
@@ -137,7 +138,7 @@ def _proposals(
 
 def _hints(
     solver: Solver, form: Elementwise, bits: tuple[WindowBit, ...], where: tuple[Index, ...]
-) -> dict[tuple[int, ...], object]:
+) -> dict[tuple[int, ...], Array]:
     """Scores of the units, for values of the state's shape and of those along the axis on which the units are."""
     site = solver.site(solver.cell.state(form.state).node)
     shape, per = (*site.per, *site.shape), len(site.per)
@@ -145,7 +146,7 @@ def _hints(
     keep = [tuple(range(len(shape))), (*range(per), axis), (axis,)] if axis >= per else [tuple(range(len(shape)))]
     found: dict[tuple[int, ...], Array] = {}
     for axes in keep:
-        out = np.ones((len(bits[0].bit), *(shape[k] for k in axes)), dtype=int)
+        out: Array = np.ones((len(bits[0].bit), *(shape[k] for k in axes)), dtype=int)
         for b, at in zip(bits, where, strict=True):
             out[(slice(None), *(at[k] for k in axes))] = b.score
         found.setdefault(out.shape[1:], out)
