@@ -81,7 +81,7 @@ def _plan_cell(
             sentence = f"{' and '.join(g.group.states)}: a native kernel, one step after the other"
         else:
             sentence += " (run by PyTorch)"
-        choices.append(Choice(group=g.group, strategy=g.strategy, form=g.form, kernel=call))
+        choices.append(Choice.of(recurrence.cell, g, call))
         why.append(sentence)
     return recurrence.cell, tuple(choices), tuple(why)
 

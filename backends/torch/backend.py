@@ -21,7 +21,7 @@ def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, 
     plans = plan_all(cell, dims, strategy)
     made = {}
     for c, p in plans.items():
-        choices = tuple(Choice(group=g.group, strategy=g.strategy, form=g.form) for g in p.groups)
+        choices = tuple(Choice.of(p.recurrence.cell, g) for g in p.groups)
         made[c] = (p.recurrence.cell, choices, tuple(explanation(p)))
     return emit_file(cell, made, sources)
 

@@ -18,12 +18,14 @@ from rnnc.backends.torch.context import class_name, dim_name, identifier
 from rnnc.backends.torch.expr import dim_text
 from rnnc.backends.torch.functions import Forward, Writer, write_step
 from rnnc.backends.torch.needs import closure
+from rnnc.backends.torch.newton import REPORT
 from rnnc.backends.torch.parameters import DTYPES, Buffer, Initialiser, initial_value, shape_text
 from rnnc.backends.torch.parameters import buffers as find_buffers
 from rnnc.backends.torch.strategies import Choice, coefficients
 from rnnc.backends.torch.timeops import buffer_length
 from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR, DimParam, Node, NodeId
+from rnnc.ir.linearise import Linearised
 
 RUNTIME_MODULES = ("math", "cmath", "F")
 
@@ -56,7 +58,7 @@ class Module:
             self.used |= closure(cell, [] if choice.form is None else coefficients(cell, choice.form))
         names = Names(
             set(dir(nn.Module))
-            | {"step", "initial_state", "reset_parameters", "like"}
+            | {"step", "initial_state", "reset_parameters", "like", REPORT}
             | {dim_name(d.name) for d in cell.dims}
         )
         self.attribute = {p.name: names.fresh(p.name) for p in cell.params}
@@ -153,6 +155,9 @@ class Module:
         body += [self.submodule(key, node) for key, node in self.submodules.items()]
         if cell.params or self.buffers:
             body.append("self.reset_parameters()")
+        if any(isinstance(choice.form, Linearised) for choice in self.choices):
+            self.imports.add("NewtonReport")
+            body.append(f"self.{REPORT} = NewtonReport()  # what Newton's method did")
         return [*lines, *indented(body)]
 
     def checks(self) -> list[str]:

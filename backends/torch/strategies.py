@@ -13,10 +13,13 @@ from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, 
 from rnnc.backends.torch.expr import ATOM, UNARY, Expr, call
 from rnnc.backends.torch.gates import Gated, gated_update
 from rnnc.backends.torch.kernels import Kernel
+from rnnc.backends.torch.newton import newton
 from rnnc.backends.torch.updates import fused_updates
 from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.graph import CellIR, NodeId
+from rnnc.ir.linearise import Linearised, linearise
 from rnnc.ir.types import Type
+from rnnc.plan.choose import GroupPlan
 
 if TYPE_CHECKING:
     from rnnc.backends.torch.functions import Forward
@@ -37,12 +40,20 @@ class Choice:
 
     group: Group
     strategy: str
-    form: Form | Gated | None = None
+    form: Form | Gated | Linearised | None = None
     kernel: Kernel | None = None
 
     @property
     def in_loop(self) -> bool:
         return self.strategy in ("step", "sequential") and self.kernel is None
+
+    @staticmethod
+    def of(cell: CellIR, group: GroupPlan, kernel: Kernel | None = None) -> Choice:
+        """The planner's choice; Newton's method gets the derivative of the step, which nothing else needs."""
+        form: Form | Linearised | None = group.form
+        if group.strategy == "newton" and kernel is None:
+            form = linearise(cell, group.group.states)
+        return Choice(group=group.group, strategy=group.strategy, form=form, kernel=kernel)
 
 
 def by_gate(cell: CellIR, choice: Choice) -> Choice:
@@ -52,7 +63,7 @@ def by_gate(cell: CellIR, choice: Choice) -> Choice:
     return replace(choice, form=gated_update(cell, choice.form) or choice.form)
 
 
-def coefficients(cell: CellIR, form: Form | Gated) -> list[NodeId]:
+def coefficients(cell: CellIR, form: Form | Gated | Linearised) -> list[NodeId]:
     """The nodes that a form's strategies read."""
     match form:
         case Elementwise():
@@ -69,6 +80,8 @@ def coefficients(cell: CellIR, form: Form | Gated) -> list[NodeId]:
             found = (form.blocks, form.b)
         case Dense():
             found = (form.a, form.b)
+        case Linearised():
+            found = (*form.sequences, *form.statics)
         case _:
             assert_never(form)
     return [n for n in found if n is not None]
@@ -81,7 +94,7 @@ def micro_step_nodes(cell: CellIR, step: MicroStep) -> list[NodeId | None]:
     return [decay, *updates, *(n for pair in (*low_rank, *writes) for n in pair)]
 
 
-def coefficient_titles(cell: CellIR, form: Form | Gated) -> list[tuple[NodeId, str]]:
+def coefficient_titles(cell: CellIR, form: Form | Gated | Linearised) -> list[tuple[NodeId, str]]:
     """What the variable of a coefficient without a name is called."""
     match form:
         case Elementwise():
@@ -102,7 +115,7 @@ def coefficient_titles(cell: CellIR, form: Form | Gated) -> list[tuple[NodeId, s
                     pairs += [(u, f"{form.state}_write"), (v, f"{form.state}_value")]
                 for a, b in low_rank:
                     pairs += [(a, f"{form.state}_left"), (b, f"{form.state}_right")]
-        case Coupled():
+        case Coupled() | Linearised():
             pairs = []
         case _:
             assert_never(form)
@@ -379,4 +392,5 @@ WRITERS: dict[tuple[str, type], Callable[[Forward, Choice], None]] = {
     ("block_scan", BlockLinear): block_scan,
     ("block_scan", Dense): block_scan,
     ("chunkwise", MatrixState): chunkwise,
+    ("newton", Linearised): newton,
 }

@@ -11,13 +11,14 @@ from rnnc.plan.block_scan import BlockScan
 from rnnc.plan.chunkwise import Chunkwise
 from rnnc.plan.convolution import Convolution
 from rnnc.plan.cost import DEVICES, Problem, evaluated, per_token, seconds
+from rnnc.plan.newton import Newton
 from rnnc.plan.remedy import Remedy, remedies
 from rnnc.plan.scan import Scan
 from rnnc.plan.sequential import Sequential
 from rnnc.plan.step import Step
 from rnnc.plan.strategy import Strategy
 
-STRATEGIES: tuple[Strategy, ...] = (Step(), Sequential(), Scan(), Chunkwise(), BlockScan(), Convolution())
+STRATEGIES: tuple[Strategy, ...] = (Step(), Sequential(), Scan(), Chunkwise(), BlockScan(), Convolution(), Newton())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +102,9 @@ def _group_plan(recurrence: Recurrence, group: Group, dims: Mapping[str, int], d
     )
     cures = remedies(recurrence.cell, group)
     options = tuple(_option(s, problem, device, cures) for s in STRATEGIES)
-    automatic = {s.name for s in STRATEGIES if s.automatic}
-    candidates = [o for o in options if o.legal and o.name in automatic]
-    chosen = min(candidates, key=lambda o: o.seconds if o.seconds is not None else float("inf"))
+    ranked = sorted((o for o in options if o.legal), key=lambda o: o.seconds if o.seconds is not None else float("inf"))
+    by_name = {s.name: s for s in STRATEGIES}
+    chosen = next(o for o in ranked if by_name[o.name].may_choose(problem))
     return GroupPlan(group=group, options=options, chosen=chosen)
 
 

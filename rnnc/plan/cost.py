@@ -22,6 +22,7 @@ BATCH, STEPS = "B", "T"  # names in the symbolic counts
 USUAL = {BATCH: 8, STEPS: 1024}
 USUAL_DIM = 64  # for dims without a value when strategies are ranked
 NUMBER = 4  # bytes
+NOTHING = Dim.of(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ DEVICES = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """`depth` is the longest chain of dependent steps, as text; `bytes` are moved, `memory` is held at once beside the
-    inputs and outputs; `launches` counts framework operations at `USUAL` sizes.
+    inputs and outputs; `launches` counts framework operations at `USUAL` sizes, `special` calls of exp and its kin.
     """
 
     depth: str
@@ -51,6 +52,7 @@ class Cost:
     bytes: Dim
     memory: Dim
     launches: float
+    special: Dim = NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,10 @@ class Strategy(ABC):
     def form(self, problem: Problem) -> Form | str | None:
         """The normal form it would run; None where it needs none; a sentence that says why it is illegal."""
 
+    def may_choose(self, problem: Problem) -> bool:
+        """Whether it may be chosen for this problem without being asked for.  Requires: legal."""
+        return self.automatic
+
     @abstractmethod
     def cost(self, problem: Problem, form: Form | None) -> Cost:
         """Requires: legal, with that form."""

@@ -15,6 +15,7 @@ from rnnc.runtime.functional import (
 )
 from rnnc.runtime.layout import state_dtype
 from rnnc.runtime.native import Native, Operand, Product
+from rnnc.runtime.newton import Blocks, NewtonReport, NewtonWarning, newton_scan
 from rnnc.runtime.operators import (
     block_diagonal,
     block_diagonal_transpose,
@@ -42,8 +43,11 @@ from rnnc.runtime.varlen import (
 )
 
 __all__ = [
+    "Blocks",
     "MicroStep",
     "Native",
+    "NewtonReport",
+    "NewtonWarning",
     "Operand",
     "Product",
     "Read",
@@ -72,6 +76,7 @@ __all__ = [
     "matrix_states",
     "max_plus_scan",
     "min_plus_scan",
+    "newton_scan",
     "no_steps",
     "rmsnorm",
     "rotation_blocks",

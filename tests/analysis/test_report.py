@@ -11,7 +11,7 @@ import pytest
 import rnnc.spec
 from rnnc.analysis.report import analyze
 
-STRATEGIES = ["step", "sequential", "scan", "chunkwise", "block_scan", "convolution"]
+STRATEGIES = ["step", "sequential", "scan", "chunkwise", "block_scan", "convolution", "newton"]
 TEXT = """cell Gate(d: dim, heads: dim = 4, reach: real = 2) {
   input x: real[d]
   per heads {
@@ -83,7 +83,7 @@ def test_a_nonlinear_cell_says_why():
     assert group["kind"] == "nonlinear"
     assert "sigmoid" in group["because"][0]
     assert group["chosen"] == "sequential"
-    assert [s["name"] for s in group["strategies"] if s["legal"]] == ["step", "sequential"]
+    assert [s["name"] for s in group["strategies"] if s["legal"]] == ["step", "sequential", "newton"]
 
 
 def test_names_do_not_matter():

@@ -23,7 +23,9 @@ CELLS = {
     "rotation": ("state h: real[2*n] = 0; h <- rotation(x) @ h + linear(x)", {"block_scan"}),
     "pair": ("state a: real[n] = 0; state b: real[n] = 0; a <- a + x * b; b <- b - x * a", {"block_scan"}),
     "dense": ("param W: real[n, n]; state h: real[n] = 0; h <- W @ h + x", {"block_scan"}),
-    "elman": ("state h: real[n] = 0; h <- tanh(linear(h) + x)", set()),
+    "elman": ("state h: real[n] = 0; h <- tanh(linear(h) + x)", {"newton"}),
+    "large elman": ("state h: real[8*n] = 0; h <- tanh(linear(h) + linear(x))", set()),
+    "entrywise": ("state h: real[n] = 0; h <- tanh(h + x)", {"newton"}),
     "bilinear": ("param W: real[n, n]; state S: real[n, n] = 0; S <- W @ S @ W + outer(x, x)", set()),
 }
 
@@ -43,7 +45,7 @@ def test_legal_strategies(what):
     for option in group.options:
         assert option.why
         assert bool(option.flops) == bool(option.depth) == option.legal
-        assert (option.form is not None) == (option.legal and option.name not in ("step", "sequential"))
+        assert (option.form is not None) == (option.legal and option.name not in ("step", "sequential", "newton"))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,8 @@ def test_an_illegal_override_says_why(what, strategy, code, says):
 
 
 def test_names_of_strategies():
-    assert [s.name for s in STRATEGIES] == ["step", "sequential", "scan", "chunkwise", "block_scan", "convolution"]
+    known = ["step", "sequential", "scan", "chunkwise", "block_scan", "convolution", "newton"]
+    assert [s.name for s in STRATEGIES] == known
 
 
 def test_a_cell_without_states_has_an_empty_plan():

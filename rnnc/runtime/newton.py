@@ -1,0 +1,373 @@
+"""Newton's method over time: all states of a nonlinear recurrence from a few linear ones.
+
+    h_t = F(h_{t-1}, x_t),   t = 1..T.    With a guess h, its residual r_t = F(h_{t-1}) - h_t and the slopes
+    A_t = dF/dh at h_{t-1}, the correction is the linear recurrence   d_t = A_t d_{t-1} + r_t,   h <- h + d.
+
+(DEER, Lim et al. 2024, eq. 5 with this sign of r.)  Nothing is taken on trust:
+
+- a window of steps is accepted where the residual *and* the correction that it causes are below the tolerance.  The
+  second is the error of the states themselves, which a small residual alone does not bound where errors grow;
+- where the residual grows, the slopes are damped (by 1/2, 1/4, 0: the last is a Picard iteration), as in ELK (Gonzalez
+  et al. 2024), which leaves the solution where it is;
+- where iterations make no progress any more, or `CAP` were made, the steps up to the first one that is wrong are kept,
+  and the rest goes on in windows of a quarter of the size, at last step by step, which is counted and said.
+
+Backward.  With D_t the gradient of h_t, G_t = D_t + A_{t+1}^T G_{t+1} is one linear recurrence that runs backward,
+with the exact slopes at the solution; G_t is the gradient of F's value in step t, and of the state before it A_1^T G_1.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnc.runtime._compat import exporting
+from rnnc.runtime.layout import common_dtype, compute_dtype
+from rnnc.runtime.scan import _adjoint_kernel, _scan_kernel
+
+__all__ = ["Blocks", "NewtonReport", "NewtonWarning", "newton_scan"]
+
+CAP = 50  # iterations for one window; a contraction takes 4 to 7
+PATIENCE = 4  # iterations that leave as many entries wrong as before (most windows start with one or two)
+PROGRESS = 0.9
+WINDOW = 1 << 19  # numbers of state in a window at most: what an iteration reads and writes stays in the cache
+SMALLEST = 16  # steps of a window
+STRETCH = 64  # steps taken one by one before the next attempt; doubled each time
+DAMPED = (1.0, 0.5, 0.25, 0.0)
+MOST_ENTRIES = 32  # of a dense block, as in rnnc.ir.linearise
+
+Tensors = tuple[Tensor, ...]
+Step = Callable[[Tensors, Tensors, Tensors], Tensors]
+Slopes = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Any]]
+
+
+class NewtonWarning(RuntimeWarning):
+    """Newton's method did not converge, and the steps were taken one after another."""
+
+
+@dataclass(slots=True)
+class NewtonReport:
+    """What Newton's method did since the layer was made, or since `reset`.
+
+    `iterations` of all windows; `damped` iterations with damped slopes; `shrunk` windows that were given up for smaller
+    ones; `steps` of all sequences' time axes and how many of them were `sequential`.  `residual` and `correction` are
+    the largest that were accepted, relative to max(1, |h|).  `reasons`: why steps were taken one by one.
+    """
+
+    calls: int = 0
+    windows: int = 0
+    iterations: int = 0
+    damped: int = 0
+    shrunk: int = 0
+    steps: int = 0
+    sequential: int = 0
+    residual: float = 0.0
+    correction: float = 0.0
+    reasons: list[str] = field(default_factory=list)
+    window: int | None = None  # that the next call starts with; None: the whole sequence
+
+    def reset(self) -> None:
+        fresh = NewtonReport()
+        for f in fields(self):
+            setattr(self, f.name, getattr(fresh, f.name))
+
+    def give_up(self, steps: int, reason: str) -> None:
+        """Count steps taken one by one; the first time, say so."""
+        self.sequential += steps
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+            warnings.warn(f"Newton's method: {reason}; steps are taken one after another", NewtonWarning, stacklevel=4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """How states make vectors that a matrix of slopes acts on.
+
+    `pattern` diagonal: one state, numbers instead of matrices.  coupled: the states' entries at one position.  dense:
+    all entries but for the first `lead` axes behind batch and time; `pull` is the step's backward pass.
+    """
+
+    pattern: str
+    lead: int = 0
+    pull: Callable[[Tensors, Tensors, Tensors, Tensors], Sequence[Tensor | None]] | None = None
+
+    @property
+    def ring(self) -> str:
+        return "plus_times" if self.pattern == "diagonal" else "matrix"
+
+    def pack(self, states: Sequence[Tensor], front: int) -> Tensor:
+        """[*front axes, *S] each, to one tensor."""
+        if self.pattern == "diagonal":
+            return states[0]
+        if self.pattern == "coupled":
+            return torch.stack(tuple(states), -1)
+        return torch.cat([self._flat(s, front + self.lead) for s in states], -1)
+
+    def _flat(self, x: Tensor, axes: int) -> Tensor:
+        return x.unsqueeze(-1) if x.ndim == axes else x.flatten(axes)
+
+    def unpack(self, packed: Tensor, like: Sequence[Tensor]) -> Tensors:
+        """The states, in the shapes of the initial ones behind the axes in front of `packed`'s core."""
+        if self.pattern == "diagonal":
+            return (packed,)
+        if self.pattern == "coupled":
+            return packed.unbind(-1)
+        front = packed.shape[: packed.ndim - 1 - self.lead]
+        parts = packed.split([self._flat(s, 1 + self.lead).shape[-1] for s in like], -1)
+        return tuple(p.reshape(*front, *s.shape[1:]) for p, s in zip(parts, like))
+
+    def matrices(self, rows: Any, before: Tensors, sequences: Tensors, statics: Tensors, packed: Tensor) -> Tensor:
+        """The slopes: [B, T, *S] numbers or [B, T, ..., n, n] matrices, from what the emitted function gives."""
+        if self.pattern == "diagonal":
+            slope = rows[0][0]
+            return torch.zeros_like(packed) if slope is None else slope.expand_as(packed)
+        if self.pattern == "coupled":
+            shape = packed.shape[:-1]
+            zero = packed.new_zeros(()).expand(shape)
+            filled = [torch.stack([zero if a is None else a.expand(shape) for a in row], -1) for row in rows]
+            return torch.stack(filled, -2)
+        return self._pulled(before, sequences, statics, packed)
+
+    def _pulled(self, before: Tensors, sequences: Tensors, statics: Tensors, packed: Tensor) -> Tensor:
+        """Row i is the gradient of entry i of the new state: all rows at once, as more batch entries."""
+        assert self.pull is not None
+        n, batch = packed.shape[-1], packed.shape[0]
+        units = torch.eye(n, dtype=packed.dtype, device=packed.device)
+        units = units.reshape(n, *(1,) * (packed.ndim - 1), n).expand(n, *packed.shape)
+        seeds = self.unpack(units.flatten(0, 1), before_shapes(before))
+        found = self.pull(
+            tuple(x.expand(n, *x.shape).flatten(0, 1) for x in before),
+            tuple(x.expand(n, *x.shape).flatten(0, 1) for x in sequences),
+            statics,
+            seeds,
+        )
+        whole = [torch.zeros_like(s) if g is None else g.expand_as(s) for g, s in zip(found, seeds)]
+        return self.pack(whole, 2).unflatten(0, (n, batch)).movedim(0, -2)
+
+
+def before_shapes(before: Tensors) -> Tensors:
+    """The states of one step, for their shapes."""
+    return tuple(x[:, 0] for x in before)
+
+
+# ---------------------------------------------------------------- the entry
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def newton_scan(
+    step: Step,
+    slopes: Slopes | None,
+    states: Sequence[Tensor],
+    sequences: Sequence[Tensor],
+    statics: Sequence[Tensor],
+    *,
+    length: int,
+    blocks: Blocks,
+    report: NewtonReport,
+) -> Tensors:
+    """All states after each step, each [B, T, *S] (T = `length`), of one group.
+
+    `step(before, sequences, statics)` gives the new states for all steps at once, `slopes` also their derivatives by
+    the states (rows of columns, None for zero); it is None where `blocks` has a backward pass instead.  `states` are
+    [B, *S], `sequences` [B, T, ...], `statics` without both.
+    Computed in float32 at least.  Differentiable once, in states, sequences and statics; not by torch.export, since the
+    number of iterations depends on the numbers (RuntimeError).
+    """
+    if exporting():
+        raise RuntimeError(
+            "Newton's method iterates until it has converged, which is no fixed program to export: compile the spec "
+            'with strategy="sequential"'
+        )
+    dtype = common_dtype(*states, *(x for x in sequences if x.is_floating_point()))
+    inner = compute_dtype(dtype)
+    given = [tuple(x.to(inner) if x.is_floating_point() else x for x in xs) for xs in (states, sequences, statics)]
+    training = torch.is_grad_enabled() and any(x.requires_grad for xs in given for x in xs)
+    problem = _Problem(
+        step=step,
+        slopes=slopes,
+        blocks=blocks,
+        given=tuple(given),
+        length=length,
+        report=report,
+        training=training,
+    )
+    with torch.no_grad():
+        solution, matrices = problem.solution()
+    if training:
+        solution = problem.attached(solution, matrices)
+    return tuple(x.to(dtype) for x in blocks.unpack(solution, states))
+
+
+class _Implicit(torch.autograd.Function):
+    """The solution as a function of F's values at it and of the initial state, by the linear recurrence backward."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, start: Tensor, matrices: Tensor, solution: Tensor, ring: str) -> Tensor:
+        ctx.save_for_backward(matrices)
+        ctx.ring = ring
+        return solution.view_as(solution)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # the slopes are constants here, so a second derivative would be wrong
+            raise RuntimeError(
+                "a layer run by Newton's method can be differentiated once: for second derivatives compile the spec "
+                'with strategy="sequential"'
+            )
+        (a,) = ctx.saved_tensors
+        if ctx.ring == "plus_times":
+            g = _adjoint_kernel(a, d, ctx.ring)
+            return g, a[:, 0] * g[:, 0], None, None, None
+        g = _adjoint_kernel(a, d.unsqueeze(-1), ctx.ring)
+        return g.squeeze(-1), (a[:, 0].mT @ g[:, 0]).squeeze(-1), None, None, None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Problem:
+    """One call: the functions and what they are given."""
+
+    step: Step
+    slopes: Slopes | None
+    blocks: Blocks
+    given: tuple[Tensors, ...]  # initial states, sequences, statics
+    length: int
+    report: NewtonReport
+    training: bool  # whether a gradient will be asked for
+
+    @property
+    def start(self) -> Tensor:
+        return self.blocks.pack(self.given[0], 1)
+
+    def cut(self, first: int, last: int) -> Tensors:
+        return tuple(x[:, first:last] for x in self.given[1])
+
+    def before(self, start: Tensor, h: Tensor) -> Tensors:
+        """The states before each step."""
+        return self.blocks.unpack(torch.cat((start.unsqueeze(1), h[:, :-1]), 1), self.given[0])
+
+    def attached(self, solution: Tensor, matrices: Tensor) -> Tensor:
+        """The solution with its gradient: F once more, recorded, at the states that were found."""
+        before = self.before(self.start.detach(), solution)
+        value = self.blocks.pack(self.step(before, self.given[1], self.given[2]), 2)
+        found: Tensor = _Implicit.apply(value.expand_as(solution), self.start, matrices, solution, self.blocks.ring)  # type: ignore[no-untyped-call]
+        return found
+
+    # ------------------------------------------------------------ the solution
+
+    def solution(self) -> tuple[Tensor, Tensor]:
+        """All states, and the slopes at them (of no steps where no gradient is wanted)."""
+        report, start = self.report, self.start
+        report.calls += 1
+        report.steps += self.length
+        if self.blocks.pattern == "dense" and start.shape[-1] > MOST_ENTRIES:
+            report.give_up(self.length, f"blocks of {start.shape[-1]} entries are too large for it")
+            return self.one_by_one(start, 0, self.length)
+        most = max(SMALLEST, WINDOW // start.numel())
+        size = smallest = min(report.window or most, most, self.length)
+        stretch, at, solved = STRETCH, 0, list[tuple[Tensor, Tensor]]()
+        while at < self.length:
+            last = min(at + size, self.length)
+            if size >= min(SMALLEST, self.length):
+                part = self.window(start, at, last)
+                complete = part[0].shape[1] == last - at
+                size = min(2 * size, most) if complete else size // 4
+                report.shrunk += not complete
+                smallest = smallest if complete else max(size, 1)
+            else:
+                last = min(at + stretch, self.length)
+                report.give_up(last - at, "no window of time steps converged")
+                part = self.one_by_one(start, at, last)
+                stretch, size = 2 * stretch, 4 * SMALLEST
+            if part[0].shape[1]:
+                solved.append(part)
+                start, at = part[0][:, -1], at + part[0].shape[1]
+        report.window = None if 2 * smallest >= min(self.length, most) else max(2 * smallest, 4 * SMALLEST)
+        if len(solved) == 1:
+            return solved[0]
+        return torch.cat([h for h, _ in solved], 1), torch.cat([a for _, a in solved], 1)
+
+    def one_by_one(self, start: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """The steps one after another."""
+        now, found = start, []
+        for t in range(first, last):
+            before = self.blocks.unpack(now.unsqueeze(1), self.given[0])
+            now = self.blocks.pack(self.step(before, self.cut(t, t + 1), self.given[2]), 2)[:, 0].expand_as(start)
+            found.append(now)
+        h = torch.stack(found, 1)
+        return h, self.evaluate(start, h, first, last)[1] if self.training else h[:, :0]
+
+    def evaluate(self, start: Tensor, h: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """F at the states before each step, and its slopes there."""
+        before, sequences, statics = self.before(start, h), self.cut(first, last), self.given[2]
+        rows = None
+        if self.slopes is None:
+            value = self.step(before, sequences, statics)
+        else:
+            value, rows = self.slopes(before, sequences, statics)
+        packed = self.blocks.pack(value, 2).expand_as(h)
+        return packed, self.blocks.matrices(rows, before, sequences, statics, packed)
+
+    def window(self, start: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """The states of the steps from `first` on that converged, all up to `last` if it went well; their slopes."""
+        report = self.report
+        report.windows += 1
+        h = start.unsqueeze(1).expand(start.shape[0], last - first, *start.shape[1:])
+        smallest, damping, left, idle = math.inf, 0, math.inf, 0
+        for _ in range(CAP):
+            report.iterations += 1
+            value, a = self.evaluate(start, h, first, last)
+            r = value - h
+            d = self.correction(a, r)
+            good = _within(r, h) & _within(d, h)
+            wrong = good.numel() - int(good.sum())
+            if not wrong:
+                self.accept(r, d, h)
+                return h + d, self.kept(a)
+            idle = 0 if wrong <= PROGRESS * left else idle + 1
+            left = min(left, wrong)
+            if idle > PATIENCE:
+                break
+            residual = float(torch.linalg.vector_norm(r, math.inf))
+            if residual <= 2 * smallest and math.isfinite(residual):
+                damping = max(damping - 1, 0)
+            else:
+                damping = min(damping + 1, len(DAMPED) - 1)
+            smallest = min(smallest, residual)
+            if damping:
+                report.damped += 1
+                d = self.correction(DAMPED[damping] * a, r)
+            h = h + torch.nan_to_num(d, nan=0.0, posinf=0.0, neginf=0.0)
+        steps = int(good.transpose(0, 1).flatten(1).all(1).long().cumprod(0).sum())
+        return h[:, :steps], self.kept(a[:, :steps])
+
+    def kept(self, a: Tensor) -> Tensor:
+        return a if self.training else a[:, :0]
+
+    def correction(self, a: Tensor, r: Tensor) -> Tensor:
+        """d_t = A_t d_{t-1} + r_t from zero."""
+        zero = torch.zeros_like(r[:, 0])
+        if self.blocks.ring == "plus_times":
+            return _scan_kernel(a, r, zero, "plus_times")
+        return _scan_kernel(a, r.unsqueeze(-1), zero.unsqueeze(-1), "matrix").squeeze(-1)
+
+    def accept(self, r: Tensor, d: Tensor, h: Tensor) -> None:
+        """Count a window that is solved."""
+        scale = h.abs().clamp(min=1)
+        self.report.residual = max(self.report.residual, float((r.abs() / scale).max()))
+        self.report.correction = max(self.report.correction, float((d.abs() / scale).max()))
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """6e-6 in float32, 2e-12 in float64: what is left after it is the square of that."""
+    return float(torch.finfo(dtype).eps ** 0.75)
+
+
+def _within(x: Tensor, h: Tensor) -> Tensor:
+    """Which entries of |x| are below the tolerance times max(1, |h|); a NaN is not."""
+    return x.abs() <= h.abs().clamp(min=1) * tolerance(h.dtype)
