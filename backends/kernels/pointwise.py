@@ -11,6 +11,7 @@ from dataclasses import replace
 from rnnc.analysis.forms import Coupled, Elementwise, Group, Recurrence
 from rnnc.analysis.recurrence import analyse_recurrence
 from rnnc.backends.kernels.region import find_region
+from rnnc.backends.kernels.slices import slices_down
 from rnnc.backends.torch.cheap import cheap_step, replaced
 from rnnc.ir.builder import Builder
 from rnnc.ir.graph import NodeId, ancestors
@@ -23,8 +24,10 @@ def pointwise(recurrence: Recurrence) -> Recurrence:
 
     before: S <- diag(a) @ S + outer(k, v)      -->  after: S <- a[:, None] * S + outer(k, v)
     """
-    cell = cheap_step(recurrence.cell, recurrence.groups)
+    cell = slices_down(recurrence.cell)
     found = recurrence if cell is recurrence.cell else analyse_recurrence(cell)
+    cell = cheap_step(found.cell, found.groups)
+    found = found if cell is found.cell else analyse_recurrence(cell)
     b = Builder.of(found.cell)
     moved: dict[NodeId, NodeId] = {}
     for group in found.groups:

@@ -111,3 +111,12 @@ def test_odd_sizes(file: str, cell: str, dims: dict[str, int]) -> None:
     case(LIBRARY / file, cell, 21, ir.dim_values({k: v for k, v in dims.items() if k in known})).check(
         compiled(LIBRARY / file, cell)
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "cell"),
+    [("sliced_gates.rnn", "SlicedLSTM"), ("sliced_gates.rnn", "SplitGRU")],
+)
+def test_these_run_by_kernels(file: str, cell: str) -> None:
+    """Forms in which no update is pointwise as it is written."""
+    assert "(run by PyTorch)" not in " ".join((compiled(ODD / file, cell).__doc__ or "").split())
