@@ -28,6 +28,7 @@ class Writer:
     source: Source
     like: str | None  # a real parameter or buffer of the module, if there is one
     imports: set[str] = field(default_factory=set)
+    native: bool = False  # see Context
 
     def context(self, lead: int) -> Context:
         names = [identifier(i.name) for i in self.cell.inputs]
@@ -42,6 +43,7 @@ class Writer:
             lead_text=f"{first}.shape[0]" if lead == 1 else f"*{first}.shape[:2]",
             attributes=dict(self.attributes),
             imports=self.imports,
+            native=self.native,
         )
 
     def body(
@@ -143,14 +145,15 @@ def write_step(w: Writer, choices: tuple[Choice, ...] = ()) -> Written:
     ends = [*(s.update for s in cell.states if s.name not in native), *(o.node for o in cell.outputs)]
     roots = [*ends, *(i for k in kernels for i in k.inputs)]
     nodes = closure(cell, roots, given)
+    held = {cell.state(s).node for k in kernels if k.fits is not None for s in k.states}  # by PyTorch's branch
     body = w.body(1, count_uses(cell, nodes, roots), w.titles())
     finals: dict[str, str] = {}
     for s in cell.states:
-        if s.node in nodes:
+        if s.node in nodes or s.node in held:
             name = body.names.fresh(s.name)
             body.variable(s.node, name)
             body.statement(f'{name} = state["{s.name}"]')
-    old = {s.name: body.env[s.node].text if s.node in nodes else f'state["{s.name}"]' for s in cell.states}
+    old = {s.name: body.env[s.node].text if s.node in body.env else f'state["{s.name}"]' for s in cell.states}
     body.finish = {s.update: (s, old[s.name]) for s in cell.states}
     made = one_step(body, kernels)
     body.build(sorted(closure(cell, ends, body.env)))
@@ -229,7 +232,7 @@ class Forward:
         self.body = self.w.body(2, count_uses(cell, everything, [*final_roots, *reads]), self.titles(), self.parts())
         for choice in self.choices:
             if choice.kernel is not None:
-                all_steps(self, choice.kernel)
+                all_steps(self, choice)
                 continue
             if choice.form is None:
                 sequential(self, choice)

@@ -3,28 +3,33 @@
 A kernel is a variable of the emitted file, called with its inputs, the states before, the values of the cell's dims
 and the number of steps (None for a single step, whose values have no time axis); it returns its outputs and the states
 after.  Where the file gets the variable from is the backend's business.
+
+A kernel that does not serve all sizes says so when it is asked, `fits(state, input)`, and then PyTorch runs the group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from rnnc.backends.torch.body import Body
+from rnnc.backends.torch.body import Body, indented, state_value
 from rnnc.backends.torch.context import dim_name
-from rnnc.backends.torch.expr import tuple_text
+from rnnc.backends.torch.expr import Expr, tuple_text
+from rnnc.backends.torch.needs import closure, count_uses
 from rnnc.ir.graph import NodeId
 
 if TYPE_CHECKING:
     from rnnc.backends.torch.functions import Forward
+    from rnnc.backends.torch.strategies import Choice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
     """`name` is the variable, `inputs` the nodes it reads, `outputs` those it gives for all steps.
 
-    `single`: whether it also serves a single step, rather than the torch backend's expressions.
+    `single`: whether it also serves a single step, rather than the torch backend's expressions.  `fits`: the node whose
+    dtype, besides a state's size, decides whether it serves at all; None for one that always does.
     """
 
     name: str
@@ -32,6 +37,7 @@ class Kernel:
     inputs: tuple[NodeId, ...]
     outputs: tuple[NodeId, ...]
     single: bool = True
+    fits: NodeId | None = None
 
 
 def argument(body: Body, node: NodeId) -> str:
@@ -75,16 +81,101 @@ def _targets(names: Iterable[str]) -> str:
     return tuple_text(found) if found else "_"
 
 
-def all_steps(f: Forward, kernel: Kernel) -> None:
+@dataclass(slots=True, kw_only=True)
+class _Branches:
+    """Two ways to the same values: statements that a test chooses between when the module runs."""
+
+    body: Body
+    kernel: Kernel
+    head: list[str] = field(init=False)  # lines before the test
+    known: tuple[dict[NodeId, Expr], dict[NodeId, str]] = field(init=False)
+    first: list[str] = field(init=False)
+    uses: Mapping[NodeId, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        body = self.body
+        self.head, self.uses = body.lines, body.uses
+        self.known = dict(body.env), dict(body.bound)
+        body.lines = []
+
+    def otherwise(self, nodes: Iterable[NodeId]) -> dict[NodeId, str]:
+        """The kernel's call is written; what follows is the other branch, which computes `nodes`.  Returns the
+        variables of the kernel's outputs.
+        """
+        body = self.body
+        found = {i: body.env[i].text for i in self.kernel.outputs}
+        self.first, body.lines = body.lines, []
+        body.env, body.bound = dict(self.known[0]), dict(self.known[1])
+        cell, roots = body.c.cell, [*nodes]
+        body.uses = {**count_uses(cell, closure(cell, roots, body.env), roots), **self.uses}
+        return found
+
+    def close(self, values: Mapping[str, str]) -> None:
+        """Both branches end with the same variables, by name; `values` are the second branch's expressions."""
+        body, k = self.body, self.kernel
+        assert k.fits is not None
+        moved = {name: text for name, text in values.items() if name != text}
+        last = [f"{', '.join(moved)} = {', '.join(moved.values())}"] if moved else []
+        like = self.known[0][k.fits].text
+        test = f'if {k.name}.fits(state["{k.states[0]}"], {like}):'
+        body.lines = [*self.head, test, *indented(self.first), "else:", *indented([*body.lines, *last])]
+        body.env, body.bound, body.uses = *self.known, self.uses
+
+
+def all_steps(f: Forward, choice: Choice) -> None:
     """The whole sequence."""
-    f.body.build(kernel.inputs)
-    f.finals |= call_kernel(f.body, kernel, f"{f.first_input}.shape[1]")
+    from rnnc.backends.torch.loop import sequential  # which imports what imports this
+
+    kernel, body = choice.kernel, f.body
+    assert kernel is not None
+    body.build(kernel.inputs, _read_twice(body, kernel))
+    steps = f"{f.first_input}.shape[1]"
+    if kernel.fits is None:
+        f.finals |= call_kernel(body, kernel, steps)
+        return
+    branches = _Branches(body=body, kernel=kernel)
+    finals = call_kernel(body, kernel, steps)
+    outputs = branches.otherwise([*(f.cell.state(s).update for s in kernel.states), *kernel.outputs])
+    sequential(f, replace(choice, kernel=None, form=None))
+    body.build(kernel.outputs)
+    values = {name: _whole(body, i) for i, name in outputs.items()}
+    branches.close(values | {name: f.finals[s] for s, name in finals.items()})
+    for i, name in outputs.items():
+        body.variable(i, name)
+    f.finals |= finals
+
+
+def _read_twice(body: Body, kernel: Kernel) -> frozenset[NodeId]:
+    """Inputs that both branches read: they get variables."""
+    if kernel.fits is None:
+        return frozenset()
+    return frozenset(i for i in kernel.inputs if i not in body.c.static) | {kernel.fits}
+
+
+def _whole(body: Body, node: NodeId) -> str:
+    return body.c.whole(body.env[node], body.c.type(node), lead=True).text
 
 
 def one_step(body: Body, kernels: Iterable[Kernel]) -> dict[str, str]:
     """The states' new values by name; what the kernels give is known to `body` afterwards."""
     finals: dict[str, str] = {}
     for kernel in kernels:
-        body.build(kernel.inputs)
-        finals |= call_kernel(body, kernel, "None")
+        body.build(kernel.inputs, _read_twice(body, kernel))
+        if kernel.fits is None:
+            finals |= call_kernel(body, kernel, "None")
+            continue
+        cell = body.c.cell
+        updates = {s: cell.state(s) for s in kernel.states}
+        old = {s: body.finish[u.update][1] for s, u in updates.items()}
+        branches = _Branches(body=body, kernel=kernel)
+        made = call_kernel(body, kernel, "None")
+        roots = [*(u.update for u in updates.values()), *kernel.outputs]
+        outputs = branches.otherwise(roots)
+        body.build(roots)
+        values = {name: _whole(body, i) for i, name in outputs.items()}
+        values |= {name: state_value(body, updates[s], old[s]).text for s, name in made.items()}
+        branches.close(values)
+        for i, name in outputs.items():
+            body.variable(i, name)
+        finals |= made
     return finals

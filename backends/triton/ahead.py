@@ -22,6 +22,7 @@ from triton.compiler import ASTSource
 
 from rnnc.runtime.gpu import decay_kernels, matrix
 from rnnc.runtime.gpu.arrange import lead_of
+from rnnc.runtime.gpu.coupled import LOW, CoupledRecurrence
 from rnnc.runtime.gpu.recurrence import Recurrence
 from rnnc.runtime.gpu.tuning import Config, default_config
 
@@ -64,15 +65,25 @@ def compiled(
     `sizes` are those of its labels.
     """
     kernel = getattr(of, which)
-    channels = of.axes.size("d", sizes)
     inner = tuple(sizes[x] for x in of.axes.inner)
-    config = config or default_config(of.kind, channels, inner, parts=of.parts)
     constants: dict[str, Any] = {"ACC": tl.float64 if dtype == torch.float64 else tl.float32}
-    constants |= {"BD": config.width(which), "BT": config.steps, "STAGES": config.stages}
+    constants |= {"PACKED": False, "bounds_ptr": None}
     for name, size in zip("NMLRJ", inner):
         constants |= {name: size, f"B{name}": triton.next_power_of_2(size)}
+    if isinstance(of, CoupledRecurrence):
+        config = config or of.config(which, inner[0], dtype.itemsize, machine_of(target))
+        constants |= {"BB": config.steps, "BN": config.channels, "STAGES": config.stages, "LOW": LOW[dtype]}
+        constants |= {"KEEP": True} if which == "forward" else {}
+    else:
+        config = config or default_config(of.kind, of.axes.size("d", sizes), inner, parts=of.parts)
+        constants |= {"BD": config.width(which), "BT": config.steps, "STAGES": config.stages}
     signature, attributes = _signature(of, kernel, constants, TYPES[dtype])
     return _built(kernel, target, signature, attributes, constants, {"num_warps": config.warps})
+
+
+def machine_of(target: str) -> str:
+    """As `rnnc.runtime.gpu.tuning` names machines: "amd", or "old" for NVIDIA's before sm_90, or ""."""
+    return "old" if target == "sm_80" else "" if target.startswith("sm") else "amd"
 
 
 PRECISE = ("g", "start", "last", "kept", "behind", "d_last", "d_q", "d_k", "d_start")  # float32 arrays of decay kernels
@@ -123,11 +134,11 @@ def _signature(
     """Types of the arguments; pointers and strides divisible by 16, the stride of the last axis one."""
     names: list[str] = list(kernel.arg_names)
     streams = [n.removesuffix("_ptr") for n in names if n.endswith("_ptr") and f"{n.removesuffix('_ptr')}_t" in names]
-    wide = ("_start_ptr", "_last_ptr", "_tiles_ptr", "_scratch_ptr", "_total_ptr", "_factor_ptr")
+    wide = ("_start_ptr", "_last_ptr", "_tiles_ptr", "_kept_ptr", "_scratch_ptr", "_total_ptr", "_factor_ptr")
     precise = "fp64" if dtype == "fp64" else "fp32"
     signature: dict[str, str] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
-    last = {f"{s}_{_last_axis(names, s)}" for s in streams}
+    last = {f"{s}_{_last_axis(names, s)}" for s in streams} | {n for n in names if n.endswith("_weight_i")}
     for k, name in enumerate(names):
         if name in constants:
             signature[name] = "constexpr"
@@ -141,7 +152,7 @@ def _signature(
             attributes[k,] = [["tt.divisibility", 16]]
         else:
             signature[name] = "i32"
-            if name not in ("T", "G", "SPLITS"):
+            if name not in ("T", "G", "B", "SPLITS"):
                 attributes[k,] = [["tt.divisibility", 16]]
     return signature, attributes
 
@@ -153,7 +164,7 @@ def _last_axis(names: list[str], stream: str) -> str:
 def _static(of: Recurrence, names: list[str]) -> set[str]:
     """The names of the static inputs: the first pointers belong to the inputs, in order."""
     pointers = [n.removesuffix("_ptr") for n in names if n.endswith("_ptr")]
-    return {n for n, d in zip(pointers, of.inputs) if not lead_of(d)}
+    return {n for n, d in zip(pointers[1:], of.inputs) if not lead_of(d)}
 
 
 def _nvidia(code: str) -> tuple[int, int]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
 from rnnc.analysis.forms import Form, MatrixState
 from rnnc.backends.kernels.pointwise import pointwise
-from rnnc.backends.kernels.region import find_region
+from rnnc.backends.kernels.region import find_coupled, find_region
 from rnnc.backends.torch.backend import Strategies, explanation, for_cell, plan_all, require_inputs
 from rnnc.backends.torch.body import Names, Source
 from rnnc.backends.torch.context import identifier
@@ -18,7 +18,8 @@ from rnnc.backends.torch.emit import Kernels, emit_file
 from rnnc.backends.torch.kernels import Kernel as Call
 from rnnc.backends.torch.strategies import Choice, coefficients
 from rnnc.backends.triton import scan, sequential
-from rnnc.backends.triton.descriptor import recurrence_text
+from rnnc.backends.triton.coupled import coupled_kernels, find_coupled_step
+from rnnc.backends.triton.descriptor import coupled_text, recurrence_text
 from rnnc.backends.triton.kernel import Step, find_step
 from rnnc.backends.triton.text import Kernel
 from rnnc.ir.graph import CellIR, NodeId
@@ -71,6 +72,7 @@ class _File:
     names: Names = field(default_factory=Names)
     texts: list[str] = field(default_factory=list)
     helpers: set[str] = field(default_factory=set)
+    coupled: bool = False  # whether some group has products on chip
     chunkwise: bool = False  # whether some group runs by the runtime's chunkwise kernels
 
     def choices(self, title: str, p: Plan, asked: Strategies) -> tuple[tuple[Choice, ...], tuple[str, ...]]:
@@ -96,6 +98,8 @@ class _File:
                 sentence = f"{' and '.join(g.group.states)}: {CHUNKWISE}"
             elif g.group.index in without:
                 sentence = f"{planned}. No kernel: {without[g.group.index]}"
+            elif find_region(cell, g.group, later[g.group.index]) is None:
+                call, sentence = self._coupled(title, cell, g, later[g.group.index])
             else:
                 call, sentence = self._kernel(title, cell, g, later[g.group.index], read)
             found.append(choice if call is None else replace(choice, form=None, kernel=call))
@@ -111,16 +115,40 @@ class _File:
         step = find_step(name, cell, region, lambda node: source.line(inner.nodes[node]))
         assert step is not None
         kind, kernels = schedule(step, g.strategy)
-        self._write(step, kind, kernels)
+        self._write(kernels, lambda key: recurrence_text(step, kind, kernels, key), step.name)
         call = Call(name=name, states=region.states, inputs=region.inputs, outputs=region.outputs)
         return call, f"{' and '.join(g.group.states)}: kernel, {SENTENCES[kind]}"
 
-    def _write(self, step: Step, kind: str, kernels: tuple[Kernel, ...]) -> None:
+    def _coupled(self, title: str, cell: CellIR, g: GroupPlan, later: list[str]) -> tuple[Call, str]:
+        """Write the kernels of a group with products of learned matrices; how they are called, and a sentence."""
+        source = Source(self.sources)
+        name = self.names.fresh(identifier(f"{title.lower()}_{'_'.join(g.group.states)}"))
+        coupled = find_coupled(cell, g.group, later)
+        assert coupled is not None
+        inner = coupled.region.step
+        c = find_coupled_step(name, cell, coupled, lambda node: source.line(inner.nodes[node]))
+        assert c is not None
+        kernels = coupled_kernels(c)
+        self._write(kernels, lambda key: coupled_text(c, kernels, key), name)
+        self.coupled = True
+        weights = tuple(p.weight for p in c.products)
+        given = [coupled.region.inputs[k] for k in c.given]
+        moving = [i for i in given if i not in coupled.region.static]
+        call = Call(
+            name=name,
+            states=coupled.region.states,
+            inputs=(*given, *weights),
+            outputs=coupled.region.outputs[: coupled.wanted],
+            fits=(moving or weights)[0],
+        )
+        return call, f"{' and '.join(g.group.states)}: kernel, {SENTENCES['coupled']}"
+
+    def _write(self, kernels: tuple[Kernel, ...], call: Callable[[str], str], name: str) -> None:
         for k in kernels:
             self.helpers |= k.helpers
         text = "\n\n".join(k.text for k in kernels)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        self.texts.append(text + "\n\n" + recurrence_text(step, kind, kernels, f"{step.name}_{digest}"))
+        self.texts.append(text + "\n\n" + call(f"{name}_{digest}"))
 
     def with_imports(self, text: str) -> str:
         """The file with what its kernels import."""
@@ -136,9 +164,12 @@ class _File:
             text = text.replace(line, f"{rest}\n{ours}", 1)
         if not self.texts:
             return text
-        ours = f"from rnnc.runtime.gpu import {', '.join(['Axes', 'Recurrence', *sorted(self.helpers)])}"
+        classes = ["CoupledRecurrence", "Product"] if self.coupled else []
+        classes += ["Recurrence"] if any(" = Recurrence(" in t for t in self.texts) else []
+        taken = ["Axes", *classes, *sorted(self.helpers)]
+        ours = f"from rnnc.runtime.gpu import {', '.join(taken)}"
         if len(ours) > 112:
-            names = textwrap.fill(", ".join(["Axes", "Recurrence", *sorted(self.helpers)]) + ",", 108)
+            names = textwrap.fill(", ".join(taken) + ",", 108)
             ours = f"from rnnc.runtime.gpu import (\n{textwrap.indent(names, '    ')}\n)"
         text = text.replace("import torch\n", "import torch\nimport triton\nimport triton.language as tl\n", 1)
         head, line, tail = text.partition("\nfrom rnnc.runtime import")
@@ -158,9 +189,19 @@ def _no_kernel(cell: CellIR, g: GroupPlan, later: list[str], asked: Strategies) 
         return f"the strategy {g.strategy.replace('_', ' ')} was asked for, which has none here"
     region = find_region(cell, g.group, later)
     if region is None:
-        return "its step is a product with a matrix"
+        return _not_coupled(cell, g, later)
     if find_step("step", cell, region, lambda node: None) is None:
         return "no axis of its states could be shared out among programs"
+    return None
+
+
+def _not_coupled(cell: CellIR, g: GroupPlan, later: list[str]) -> str | None:
+    """Why a group that is not pointwise runs by PyTorch; None where there is a kernel."""
+    coupled = find_coupled(cell, g.group, later)
+    if coupled is None:
+        return "its step is neither pointwise nor that between products of learned matrices with vectors"
+    if find_coupled_step("step", cell, coupled, lambda node: None) is None:
+        return "the vectors of its products lie along different axes, or more than they is summed over"
     return None
 
 
@@ -185,6 +226,7 @@ def has_chunkwise_kernel(cell: CellIR, form: Form | None) -> bool:
 SENTENCES = {
     "scan": "tiles of steps scanned in registers, gates and readout inside",
     "sequential": "one step after another in one kernel, the state in registers",
+    "coupled": "one step after another in one kernel, matrices on chip where they fit (else PyTorch's loop)",
 }
 
 

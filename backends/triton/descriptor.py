@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rnnc.backends.kernels.program import Array
+from rnnc.backends.triton.coupled import CoupledStep
 from rnnc.backends.triton.gradients import gradient_results
 from rnnc.backends.triton.kernel import Step
 from rnnc.backends.triton.layout import Layout
@@ -15,13 +16,54 @@ def descriptor(layout: Layout, array: Array, lead: str) -> str:
 
 
 def recurrence_text(step: Step, kind: str, kernels: tuple[Kernel, ...], key: str) -> str:
-    layout = step.layout
-    roles = dict(zip(("forward", "backward", "totals", "backward_totals"), kernels))
-    inputs = [descriptor(layout, a, "" if a.static else "bt") for a in step.forward.inputs]
-    outputs = [descriptor(layout, a, "bt") for a in step.forward.outputs]
-    states = [descriptor(layout, a, "b") for a in step.forward.states]
+    layout, forward = step.layout, step.forward
+    inputs = [descriptor(layout, a, "" if a.static else "bt") for a in forward.inputs]
+    outputs = [descriptor(layout, a, "bt") for a in forward.outputs]
     gradients = tuple(dict.fromkeys(r.index for r in gradient_results(step.backward)))
-    axes = [f'tile="{_labels(layout.tile)}"']
+    more = [f'semiring="{step.semiring}",'] if step.semiring != "plus_times" and kind == "scan" else []
+    return _text("Recurrence", step, kind, kernels, key, (inputs, outputs, gradients), more)
+
+
+def coupled_text(c: CoupledStep, kernels: tuple[Kernel, ...], key: str) -> str:
+    step, layout, forward = c.step, c.step.layout, c.step.forward
+    inputs = [descriptor(layout, a, "" if a.static else "bt") for k, a in enumerate(forward.inputs) if k in c.given]
+    outputs = [descriptor(layout, a, "bt") for a in forward.outputs[: c.coupled.wanted]]
+    known = dict.fromkeys(r.index for r in gradient_results(step.backward))
+    gradients = tuple(c.given.index(k) for k in known if k in c.given)
+    products = []
+    for n, p in enumerate(c.products):
+        axes = descriptor(layout, forward.inputs[p.input], "bt")
+        shared = c.shared(n)
+        facts = {
+            "weight": axes[2:-1] + ("io" if p.turned else "oi"),
+            "axes": axes,
+            "state": p.state,
+            "vector": None if p.output is None else p.output - c.coupled.wanted,
+            "shared": None if shared is None else c.given.index(shared),
+            "kept": None if n in c.kept else False,
+        }
+        text = ", ".join(f"{k}={_quoted(v)}" for k, v in facts.items() if v is not None)
+        products.append(f"    Product({text}),")
+    vectors = [descriptor(layout, forward.outputs[k], "bt") for k in c.vectors]
+    more = ["products=(", *products, "),", f"kept={c.states!r},"]
+    more += [f"vectors={_strings(vectors)},"] if vectors else []
+    return _text("CoupledRecurrence", step, "coupled", kernels, key, (inputs, outputs, gradients), more)
+
+
+def _text(
+    kind_of: str,
+    step: Step,
+    kind: str,
+    kernels: tuple[Kernel, ...],
+    key: str,
+    arrays: tuple[list[str], list[str], tuple[int, ...]],
+    more: list[str],
+) -> str:
+    layout = step.layout
+    inputs, outputs, gradients = arrays
+    states = [descriptor(layout, a, "b") for a in step.forward.states]
+    roles = dict(zip(("forward", "backward", "totals", "backward_totals"), kernels))
+    axes = [f'tile="{_labels(layout.tile)}"'] if layout.tile else []
     axes += [f'grid="{_labels(layout.grid)}"'] if layout.grid else []
     axes += [f'inner="{_labels(layout.inner)}"'] if layout.inner else []
     lines = [
@@ -33,14 +75,18 @@ def recurrence_text(step: Step, kind: str, kernels: tuple[Kernel, ...], key: str
         f"outputs={_strings(outputs)},",
         f"states={_strings(states)},",
         f"gradients={gradients},",
-        *([f'semiring="{step.semiring}",'] if step.semiring != "plus_times" and kind == "scan" else []),
+        *more,
     ]
     names = [d.name for d in step.dims]
     for role, k in roles.items():
         if k.dims:
             lines.append(f"{role}_dims={tuple(names.index(n) for n in k.dims)},")
     body = "\n".join(f"    {line}" for line in lines)
-    return f"{step.name} = Recurrence(\n{body}\n)\n"
+    return f"{step.name} = {kind_of}(\n{body}\n)\n"
+
+
+def _quoted(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def _labels(labels: tuple[int, ...]) -> str:
@@ -48,4 +94,6 @@ def _labels(labels: tuple[int, ...]) -> str:
 
 
 def _strings(items: list[str]) -> str:
+    if not items:
+        return "()"
     return "(" + "".join(f'"{x}", ' for x in items).rstrip(" " if len(items) == 1 else ", ") + ")"

@@ -45,7 +45,7 @@ def store_gradients(frame: Frame, program: Program) -> list[Accumulator]:
             held = frame.held(array)
             total = frame.summed(result, value)
             frame.store(
-                _pointer(frame, result), _place(frame, result, ("b", "t"), held), total.text, frame.mask(held, True)
+                _pointer(frame, result), _place(frame, result, ("at", "t"), held), total.text, frame.mask(held, True)
             )
     return found
 
@@ -63,12 +63,16 @@ def store_accumulators(frame: Frame, accumulators: list[Accumulator]) -> None:
 def _accumulate(frame: Frame, result: Result, value: Part, held: tuple[str, ...]) -> Accumulator:
     name = f"d_{frame.step.arrays.inputs[result.index]}{ending(frame.step.forward.inputs[result.index], result.part)}"
     variable = frame.names.fresh(name)
+    axes = [a for a in held if a != "g"]
     if frame.layout.timed:
         frame.statements.helpers.add("sum_over")
         frame.statements.lines.append(f"{variable} += sum_over({_tile(frame, value)}, in_t, 0)")
+    elif frame.layout.rows:
+        axes = ["b", *axes]
+        frame.statements.lines.append(f"{variable} += tl.where(alive, {value.text}, 0.0)")
     else:
         frame.statements.lines.append(f"{variable} += {value.text}")
-    shape = frame.layout.shape([a for a in held if a != "g"], time=False)
+    shape = frame.layout.shape(axes, time=False)
     return Accumulator(result=result, variable=variable, start=f"{variable} = tl.full({shape}, 0.0, ACC)")
 
 
@@ -82,7 +86,7 @@ def _pointer(frame: Frame, result: Result) -> str:
 
 def _place(frame: Frame, result: Result, front: tuple[str, ...], held: tuple[str, ...]) -> str:
     axes = frame.whole(front, held)
-    if "d" not in held:
+    if "d" not in held and not frame.layout.rows:
         at = len(front) + (1 if frame.layout.grid else 0)
         axes = (*axes[:at], "part", *axes[at:])
     return frame.place(axes, frame.step.forward.inputs[result.index].dtype == "complex", result.part)

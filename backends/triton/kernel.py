@@ -31,6 +31,13 @@ INDICES = (
     "back",
     "begin",
     "end",
+    "at",
+    "origin",
+    "length",
+    "alive",
+    "rows",
+    "whole",
+    "bounds_ptr",
 )
 RESERVED = {
     *HELPERS,
@@ -44,8 +51,12 @@ RESERVED = {
     "G",
     "D",
     "ACC",
+    "BB",
     "BD",
     "BT",
+    "KEEP",
+    "LOW",
+    "PACKED",
     "STAGES",
     "SPLITS",
     "SPAN",
@@ -102,7 +113,7 @@ def find_step(name: str, cell: CellIR, region: Region, comment: Callable[[NodeId
         forward=f,
         backward=b,
         layout=layout,
-        arrays=_names(cell, region),
+        arrays=array_names(cell, region, Names({*RESERVED})),
         comment=comment,
         dims=cell.dims,
     )
@@ -127,15 +138,16 @@ def _with_form(step: Step) -> Step:
     return replace(step, semiring=group.semiring, form=form, coefficients=program)
 
 
-def _names(cell: CellIR, region: Region) -> Arrays:
-    """The spec's names; what has none is called after the value it goes into, `z_in`."""
-    names = Names({*RESERVED})
+def array_names(cell: CellIR, region: Region, names: Names, products: Iterable[int] = ()) -> Arrays:
+    """The spec's names; what has none is called after the value it goes into, `z_in`; results of `products` (places
+    among the inputs) likewise, `z_product`.
+    """
     states = tuple(names.fresh(s) for s in region.states)
     inner = region.step
     readers = users(inner)
 
-    def title(node: NodeId, at: NodeId) -> str:
-        if cell.nodes[node].name:
+    def title(node: NodeId, at: NodeId, end: str) -> str:
+        if cell.nodes[node].name and end == "in":
             return cell.nodes[node].name
         front, seen = [at], {at}
         while front:
@@ -143,11 +155,13 @@ def _names(cell: CellIR, region: Region) -> Arrays:
             seen |= set(reading)
             named = next((inner.nodes[r].name for r in sorted(reading) if inner.nodes[r].name), None)
             if named:
-                return f"{named}_in"
+                return f"{named}_{end}"
             front = reading
         return "x"
 
-    inputs = tuple(names.fresh(title(node, i.node)) for node, i in zip(region.inputs, inner.inputs, strict=True))
+    ends = dict.fromkeys(products, "product")
+    places = enumerate(zip(region.inputs, inner.inputs, strict=True))
+    inputs = tuple(names.fresh(title(node, i.node, ends.get(k, "in"))) for k, (node, i) in places)
     titles = {o.node: o.name for o in cell.outputs}
     held = {s.update: f"{s.name}_all" for s in cell.states} | {s.node: f"{s.name}_before" for s in cell.states}
     outputs = tuple(names.fresh(held.get(i) or titles.get(i) or cell.nodes[i].name or "y") for i in region.outputs)
@@ -190,7 +204,7 @@ class Frame:
     @property
     def sizes(self) -> list[str]:
         split = ["SPLITS", "SPAN"] if self.layout.timed else []
-        return ["T", *(["G"] if self.layout.grid else []), "D", *split]
+        return ["T", *(["G"] if self.layout.grid else []), "B" if self.layout.rows else "D", *split]
 
     @property
     def program(self) -> tuple[str, ...]:
@@ -203,43 +217,61 @@ class Frame:
         return [
             *(n.upper() for n in self.layout.inner_names),
             "ACC",
-            "BD",
+            "PACKED",
+            "BB" if self.layout.rows else "BD",
             *(f"B{n.upper()}" for n in self.layout.inner_names),
         ]
 
     # ------------------------------------------------------------ indices
 
     def indices(self) -> list[str]:
-        """From the program's number to the indices b, g, d, n, ... and the masks of what lies inside the arrays."""
-        at = self.layout.index
-        lines = [
-            "program = tl.program_id(0).to(tl.int64)",
-            "blocks = tl.cdiv(D, BD)",
-            "part = program % blocks",
-            f"d = part * BD + tl.arange(0, BD){at('d')}",
-        ]
+        """From the program's number to the indices b, g, d, n, ..., the masks of what lies inside the arrays, and where
+        the sequence's steps are: in row `at` of the inputs, `length` of them behind `origin`.
+        """
+        at, rows = self.layout.index, self.layout.rows
+        lines = ["program = tl.program_id(0).to(tl.int64)", f"blocks = tl.cdiv({'B, BB' if rows else 'D, BD'})"]
+        block = (
+            f"{'b' if rows else 'd'} = {{}} * {'BB' if rows else 'BD'} + tl.arange(0, {{}}){at('b' if rows else 'd')}"
+        )
         rest = "program // blocks"
+        if rows:
+            lines.append(block.format("program % blocks", "BB"))
+            lines += [f"g = {rest}"] if self.layout.grid else []
+        else:
+            lines += ["part = program % blocks", block.format("part", "BD")]
         if self.layout.timed:
             lines.append(f"split = {rest} % SPLITS")
             rest += " // SPLITS"
-        if self.layout.grid:
+        if self.layout.grid and not rows:
             lines.append(f"g = {rest} % G")
             rest += " // G"
-        lines.append(f"b = {rest}")
+        lines += [] if rows else [f"b = {rest}"]
         for name in self.layout.inner_names:
             lines.append(f"{name} = tl.arange(0, B{name.upper()}){at(name)}")
-        lines.append("in_d = d < D")
+        lines.append("in_b = b < B" if rows else "in_d = d < D")
         lines += [f"in_{n} = {n} < {n.upper()}" for n in self.layout.inner_names]
+        helper = "sequences" if rows else "sequence"
+        self.statements.helpers.add(helper)
+        if rows:
+            lines.append("at, origin, length = sequences(bounds_ptr, b, in_b, T, PACKED)")
+        else:
+            lines.append("at, origin, length, tiles = sequence(bounds_ptr, b, T, BT, PACKED)")
         if self.layout.timed:
-            lines += ["start = (split * SPAN).to(tl.int32)", "stop = tl.minimum(start + SPAN, T)"]
+            lines += ["start = (split * SPAN).to(tl.int32)", "stop = tl.minimum(start + SPAN, length)"]
         return lines
 
     # ------------------------------------------------------------ places
 
-    def mask(self, held: Iterable[str], time: bool) -> str:
+    def mask(self, held: Iterable[str], time: bool, static: bool = False) -> str:
+        """What of a tile lies inside an array: one that varies in `time`, or one without batch and time (`static`)."""
         inside = ["in_t"] if time and self.layout.timed else []
+        inside += ["alive" if time else "in_b"] if self.layout.rows and not static else []
         inside += [f"in_{a}" for a in held if a != "g"]
         return " & ".join(inside)
+
+    def whole_tile(self, array: Array) -> str:
+        """The shape of a state's tile."""
+        return self.layout.shape([*(["b"] if self.layout.rows else []), *self.held(array)])
 
     def place(self, axes: Sequence[str], complex_: bool = False, part: int = 0) -> str:
         """The offset of an entry in a contiguous array with these axes: ((b * T + t) * D + d) * N + n."""
@@ -300,7 +332,7 @@ class Frame:
                 name = self.step.arrays.outputs[load.index]
                 array = self.step.forward.outputs[load.index]
                 held = self.held(array)
-                offset = self.place(self.whole(("b", "t"), held), array.dtype == "complex", load.part)
+                offset = self.place(self.whole(("at", "t"), held), array.dtype == "complex", load.part)
                 part = self.load(f"d_{name}_ptr", offset, self.mask(held, True))
                 return self.statements.bind(f"d_{name}{ending(array, load.part)}", part)
             case _:
@@ -312,9 +344,9 @@ class Frame:
         held = self.held(array)
         if array.static:
             offset = self.place(self.whole((), held), array.dtype == "complex", load.part)
-            part = self.load(f"{name}_ptr", offset, self.mask(held, False))
+            part = self.load(f"{name}_ptr", offset, self.mask(held, False, static=True))
         else:
-            terms = [f"{axis} * {name}_{axis}" for axis in ("b", "t", *held)]
+            terms = [f"{'at' if axis == 'b' else axis} * {name}_{axis}" for axis in ("b", "t", *held)]
             offset = " + ".join([*terms, *([str(load.part)] if load.part else [])])
             part = self.load(f"{name}_ptr", offset, self.mask(held, True))
         return self.statements.bind(f"{name}{ending(array, load.part)}", part)
@@ -363,12 +395,12 @@ class Frame:
         name = self.step.arrays.outputs[result.index]
         array = self.step.forward.outputs[result.index]
         held = self.held(array)
-        offset = self.place(self.whole(("b", "t"), held), array.dtype == "complex", result.part)
+        offset = self.place(self.whole(("at", "t"), held), array.dtype == "complex", result.part)
         self.store(f"{name}_ptr", offset, value.text, self.mask(held, True))
 
 
 LONG = 104  # characters of a store, in a loop
-SIZES = {"split": "SPLITS", "tile": "tiles", "part": "blocks", "row": "BT"}
+SIZES = {"split": "SPLITS", "part": "blocks", "row": "BT"}
 
 
 def ending(array: Array, part: int) -> str:

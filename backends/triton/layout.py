@@ -9,6 +9,9 @@ inner   `n`, `m`, ...: held whole by every program, because something is summed 
 An array that a kernel reads or writes has the axes `[b, t, g, d, n, m]`, less those it has not (static arrays have no
 b and t, states no t).  A sequence that lacks g is expanded to it by the caller (stride 0); one that lacks d is read by
 all blocks alike, and its gradient comes out one part a block.
+
+Where a step has products with learned matrices, a program holds the vectors whole (axis `n`) and some sequences of the
+batch instead of channels: its tiles are [b, n], and there is no `d`.
 """
 
 from __future__ import annotations
@@ -30,11 +33,12 @@ class Layout:
     grid: tuple[Label, ...]
     inner: tuple[Label, ...]
     timed: bool = False  # whether tiles have a time axis in front
+    rows: bool = False  # whether tiles hold sequences of the batch, and no channels
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The axes of a tile: [t, d, n, ...]."""
-        return (*(["t"] if self.timed else []), "d", *self.inner_names)
+        """The axes of a tile: [t, d, n, ...] or [b, n]."""
+        return (*(["t"] if self.timed else []), "b" if self.rows else "d", *self.inner_names)
 
     @property
     def inner_names(self) -> tuple[str, ...]:
@@ -92,6 +96,27 @@ def find_layout(forward: Program, backward: Program) -> Layout | None:
         if r.target == "d_input" and not set(tile) <= set(r.axes) and not set(tile) <= set(r.over):
             return None
     return Layout(tile=tuple(tile), grid=tuple(a for a in candidates if a not in tile), inner=inner)
+
+
+def find_rows(forward: Program, backward: Program, vectors: Iterable[tuple[Label | None, ...]]) -> Layout | None:
+    """The parts of the labels of a step with products, whose vectors have the axes `vectors`; None where they differ
+    in more than outer labels, or where something else is summed over.
+    """
+    ends = {axes[-1] for axes in vectors}
+    if len(ends) != 1 or None in ends:
+        return None
+    (vector,) = ends
+    assert vector is not None
+    outer = (forward.parallel & backward.parallel) - {vector}
+    outer -= {x for r in forward.results for x in r.over}
+    order = [a for s in forward.states for a in s.axes if a is not None]
+    used = {x for v in (*forward.values, *backward.values) for x in v.labels}
+    grid = tuple(a for a in dict.fromkeys(order) if a in outer)
+    if vector not in order or not used <= {vector, *grid}:
+        return None
+    if any(not {a for a in axes[:-1] if a is not None} <= set(grid) for axes in vectors):
+        return None
+    return Layout(tile=(), grid=grid, inner=(vector,), rows=True)
 
 
 def _beside(axes: tuple[Label | None, ...], left: Label, right: Label) -> bool:

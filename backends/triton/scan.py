@@ -62,7 +62,7 @@ def _forward(step: Step) -> Kernel:
     before = f.state_names("{}")
     for line in _tile_indices(f, "first"):
         s.lines.append(line)
-    f.store_states("{}_tiles_ptr", before, ("b", "tile"))
+    f.store_states("{}_tiles_ptr", before, ("tile",))
     a, b = _coefficients(f)
     suffix = "before" if reads_old_state(step) else "states"
     states = _scan(f, suffix, a, b, before[0], "{}_before" if suffix == "before" else "{}_new")
@@ -76,7 +76,7 @@ def _forward(step: Step) -> Kernel:
     wanted = [r for r in step.forward.results if r.target == "output"]
     for result, value in zip(wanted, s.run(step.forward.pruned(wanted)), strict=True):
         f.store_output(result, value)
-    s.lines.append("end = t == tl.minimum(first + BT, T) - 1")
+    s.lines.append("end = t == origin + tl.minimum(first + BT, length) - 1")
     s.helpers.add("row")
     s.lines += [f"{old} = row({x}, end)" for old, x in zip(before[0], new, strict=True)]
     loop, s.lines = s.lines, []
@@ -93,6 +93,7 @@ def _forward(step: Step) -> Kernel:
     ]
     arrays = step.arrays
     arguments = [
+        ["bounds_ptr"],
         *f.input_arguments(),
         [f"{n}_start_ptr" for n in arrays.states],
         [f"{n}_ptr" for n in arrays.outputs],
@@ -105,9 +106,9 @@ def _forward(step: Step) -> Kernel:
 def _tile_indices(f: Frame, first: str) -> list[str]:
     row = f.layout.index("t")
     return [
-        f"tile, tiles = {first} // BT, tl.cdiv(T, BT)",
-        f"t = ({first} + tl.arange(0, BT){row}).to(tl.int64)",
-        "in_t = t < T",
+        f"tile = tiles + {first} // BT",
+        f"t = origin + {first} + tl.arange(0, BT){row}",
+        "in_t = t < origin + length",
     ]
 
 
@@ -179,7 +180,7 @@ def _totals(step: Step) -> Kernel:
     total, factor = f.state_names("{}_total")[0], f.state_names("{}_product")[0]
     s.lines += _tile_indices(f, "first")
     a, b = _coefficients(f)
-    s.lines.append("end = t == tl.minimum(first + BT, T) - 1")
+    s.lines.append("end = t == origin + tl.minimum(first + BT, length) - 1")
     s.lines += _pass(f, RINGS[step.semiring], a, b, total, factor, "end", reverse=False)
     loop, s.lines = s.lines, []
     starts = [*_filled(f, total, ZEROS[step.semiring]), *_filled(f, factor, ONES[step.semiring])]
@@ -194,7 +195,11 @@ def _totals(step: Step) -> Kernel:
         *s.lines,
     ]
     names = step.arrays.states
-    arguments = [*f.input_arguments(), [f"{n}_total_ptr" for n in names] + [f"{n}_factor_ptr" for n in names]]
+    arguments = [
+        ["bounds_ptr"],
+        *f.input_arguments(),
+        [f"{n}_total_ptr" for n in names] + [f"{n}_factor_ptr" for n in names],
+    ]
     return finished(f, f"{step.name}_totals", "what a split does to the state", arguments, ["BT", "STAGES"], lines)
 
 
@@ -228,11 +233,11 @@ def _backward_totals(step: Step) -> Kernel:
     total, product = f.state_names("{}_total")[0], f.state_names("{}_product")[0]
     start = f.state_names("{}")
     s.lines += ["first = start + (tl.cdiv(stop - start, BT) - 1 - back) * BT", *_tile_indices(f, "first")]
-    f.load_states("{}_tiles_ptr", start, ("b", "tile"))
+    f.load_states("{}_tiles_ptr", start, ("tile",))
     a, b = _coefficients(f)
     _give(f, "state", _scan(f, "before", a, b, start[0], "{}_before"))
     factor, own = _factor(f, a), _own(f)
-    s.lines.append("begin = t == first")
+    s.lines.append("begin = t == origin + first")
     s.lines += _pass(f, "linear", factor, own, total, product, "begin", reverse=True)
     loop, s.lines = s.lines, []
     starts = [*_filled(f, total, "0.0"), *_filled(f, product, "1.0")]
@@ -241,6 +246,7 @@ def _backward_totals(step: Step) -> Kernel:
     lines = [*f.indices(), *static, *starts, BACK, *indented(loop), *s.lines]
     names = step.arrays.states
     arguments = [
+        ["bounds_ptr"],
         *f.input_arguments(),
         [f"{n}_tiles_ptr" for n in names],
         [f"d_{n}_ptr" for n in step.arrays.outputs],
@@ -258,7 +264,7 @@ def _backward(step: Step) -> Kernel:
     carry = f.state_names("d_{}")[0]
     start = f.state_names("{}")
     s.lines += ["first = start + (tl.cdiv(stop - start, BT) - 1 - back) * BT", *_tile_indices(f, "first")]
-    f.load_states("{}_tiles_ptr", start, ("b", "tile"))
+    f.load_states("{}_tiles_ptr", start, ("tile",))
     a, b = _coefficients(f)
     _give(f, "state", _scan(f, "before", a, b, start[0], "{}_before"))
     factor = _factor(f, a)
@@ -267,7 +273,7 @@ def _backward(step: Step) -> Kernel:
     _give(f, "d_state", after)
     accumulators = store_gradients(f, step.backward)
     total = s.run(step.backward.pruned([r for r in step.backward.results if r.target == "d_state"]))
-    s.lines.append("begin = t == first")
+    s.lines.append("begin = t == origin + first")
     s.helpers.add("row")
     moved = total or [number(0)] * len(carry)
     s.lines += [f"{c} = row({_tile_of(f, p)}, begin)" for c, p in zip(carry, moved, strict=True)]
@@ -288,6 +294,7 @@ def _backward(step: Step) -> Kernel:
     ]
     arrays = step.arrays
     arguments = [
+        ["bounds_ptr"],
         *f.input_arguments(),
         [f"{n}_tiles_ptr" for n in arrays.states],
         [f"d_{n}_ptr" for n in arrays.outputs],

@@ -23,7 +23,7 @@ def _forward(step: Step) -> Kernel:
     static = f.hoisted(step.forward)
     states = f.state_names()
     _give(f, "state", states)
-    f.store_states("{}_tiles_ptr", states, ("b", "tile"))
+    f.store_states("{}_tiles_ptr", states, ("tile",))
     keep, s.lines = s.lines, []
     values = s.run(step.forward)
     new: list[Part] = []
@@ -41,16 +41,17 @@ def _forward(step: Step) -> Kernel:
         *f.indices(),
         *static,
         *head,
-        "for step in tl.range(0, T, num_stages=STAGES):",
-        "    t = tl.cast(step, tl.int64)",
+        "for step in tl.range(0, length, num_stages=STAGES):",
+        "    t = origin + step",
         "    if step % BT == 0:",
-        "        tile, tiles = step // BT, tl.cdiv(T, BT)",
+        "        tile = tiles + step // BT",
         *indented(keep, 2),
         *indented(loop),
         *s.lines,
     ]
     arrays = step.arrays
     arguments = [
+        ["bounds_ptr"],
         *f.input_arguments(),
         [f"{n}_start_ptr" for n in arrays.states],
         [f"{n}_ptr" for n in arrays.outputs],
@@ -72,7 +73,7 @@ def _move(f: Frame, variables: list[list[str]], new: list[Part]) -> None:
     arrays = [a for a, parts in zip(f.step.forward.states, variables, strict=True) for _ in parts]
     texts = []
     for array, value in zip(arrays, new, strict=True):
-        shape = f.layout.shape(f.held(array))
+        shape = f.whole_tile(array)
         whole = f"tl.full({shape}, {value.text}, ACC)" if value.number is not None else value.text
         texts.append(f"tl.broadcast_to({whole}, {shape})")
     f.statements.lines.append(f"{', '.join(flat)} = {', '.join(texts)}")
@@ -95,7 +96,7 @@ def _backward(step: Step) -> Kernel:
     back, s.lines = s.lines, []
     f.load_states("d_{}_last_ptr", carry)
     head, s.lines = s.lines, []
-    f.load_states("{}_tiles_ptr", states, ("b", "tile"))
+    f.load_states("{}_tiles_ptr", states, ("tile",))
     kept, s.lines = s.lines, []
     f.store_states("d_{}_start_ptr", carry)
     store_accumulators(f, accumulators)
@@ -104,23 +105,24 @@ def _backward(step: Step) -> Kernel:
         *static,
         *head,
         *(a.start for a in accumulators),
-        "for back in range(0, tl.cdiv(T, BT)):",
-        "    tile, tiles = tl.cdiv(T, BT) - 1 - back, tl.cdiv(T, BT)",
-        "    first = tile * BT",
+        "for back in range(0, tl.cdiv(length, BT)):",
+        "    first = (tl.cdiv(length, BT) - 1 - back) * BT",
+        "    tile = tiles + first // BT",
         *indented(kept),
-        "    for row in range(0, tl.minimum(BT, T - first)):",
-        "        t = tl.cast(first + row, tl.int64)",
+        "    for row in range(0, tl.minimum(BT, length - first)):",
+        "        t = origin + first + row",
         *indented(again, 2),
         "    tl.debug_barrier()",
-        "    for step in range(0, tl.minimum(BT, T - first)):",
-        "        row = tl.minimum(BT, T - first) - 1 - step",
-        "        t = tl.cast(first + row, tl.int64)",
+        "    for step in range(0, tl.minimum(BT, length - first)):",
+        "        row = tl.minimum(BT, length - first) - 1 - step",
+        "        t = origin + first + row",
         *indented(back, 2),
         "    tl.debug_barrier()",
         *s.lines,
     ]
     arrays = step.arrays
     arguments = [
+        ["bounds_ptr"],
         *f.input_arguments(),
         [f"{n}_tiles_ptr" for n in arrays.states],
         [f"d_{n}_ptr" for n in arrays.outputs],

@@ -50,5 +50,6 @@ def finished(
 def docstring(frame: Frame, what: str) -> str:
     step = frame.step
     update = step.comment(step.region.step.states[0].update) or step.name
-    channels = "BD channels of one sequence" + (" and one head" if frame.layout.grid else "")
+    channels = "BB sequences" if frame.layout.rows else "BD channels of one sequence"
+    channels += " and one head" if frame.layout.grid else ""
     return f'"""{update}: {what}, for {channels}."""'

@@ -32,6 +32,7 @@ GROUPS = {
         *("GLA", "DeltaNet", "GatedDeltaNet", "DeltaProduct", "Mamba2, scan"),
         *("mLSTM", "Mamba2", "RetNet", "SSDOp", "chunkwise operator"),
     ),
+    "recurrent matrices": ("LSTM", "GRU", "RNN", "sLSTM", "Pendulum", "reset first", "peephole", "rounds"),
     "operators and splits": (
         *("bfloat16", "float16", "strides", "operators", "same bits"),
         *(f"{name}, split" for name in SPLITS),
@@ -157,11 +158,29 @@ def test_kernels_on_cpu_tensors_say_what_to_do() -> None:
 
 
 def test_a_group_without_a_kernel_says_so() -> None:
-    """An LSTM's state enters a product with a matrix: PyTorch runs it, and the docstring says why."""
-    spec = rnnc.spec.stdlib("lstm")
-    source = emit_source(spec, "LSTM", backend="triton")
+    """A matrix that depends on the input: PyTorch runs it, and the docstring says why."""
+    spec = rnnc.spec.parse(
+        "cell Turned(n: dim) { input x: real[n] input A: real[n, n] state h: real[n] = 0\n"
+        "h <- tanh(A @ h + x) output y: real[n] = h' }"
+    )
+    source = emit_source(spec, "Turned", backend="triton")
     assert "import triton" not in source
-    assert "No kernel: its step is a product with a matrix" in " ".join(source.split())
+    assert "No kernel: its step is neither pointwise nor" in " ".join(source.split())
+
+
+def test_matrices_too_large_for_the_chip_are_run_by_the_loop() -> None:
+    """The module asks its kernel; in both branches the same variables come out."""
+    of = kernels("lstm")
+    for size, dtype, fits in ((128, torch.bfloat16, True), (64, torch.float32, True), (256, torch.bfloat16, False)):
+        assert of.fits(torch.empty(1, size, device="meta"), torch.empty(1, dtype=dtype, device="meta")) is fits
+    source = emit_source(rnnc.spec.stdlib("lstm"), "LSTM", backend="triton")
+    spec = rnnc.spec.stdlib("lstm")
+    plain = rnnc.compile(spec, backend="torch")(d=3, n=300)
+    layer = load_source(source, "LSTM").LSTM(d=3, n=300)
+    layer.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 5, 3)
+    torch.testing.assert_close(layer(x)[0], plain(x)[0])
+    torch.testing.assert_close(layer.step(x[:, 0])[0], plain.step(x[:, 0])[0])
 
 
 def test_a_strategy_without_a_kernel_is_run_by_torch() -> None:

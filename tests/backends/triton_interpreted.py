@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,46 @@ from rnnc.ir.oracle import init_params
 from rnnc.ir.rounding import keep_digits
 from rnnc.runtime.chunk import MicroStep, Read
 from rnnc.runtime.chunk import matrix_scan as reference_scan
-from rnnc.runtime.gpu import matrix
+from rnnc.runtime.gpu import coupled, matrix
 from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.tuning import Config
 
+CELLS = {  # with products of learned matrices
+    "reset first": """cell ResetFirst(d: dim, n: dim) {
+  input x: real[d]
+  state h: real[n] = 0
+  gate r: real[n] in (0, 1) = sigmoid(linear(x) + linear(h))
+  gate z: real[n] in (0, 1) = sigmoid(linear(x) + linear(h))
+  let c: real[n] = tanh(linear(x) + linear(r * h))
+  h <- (1 - z) * h + z * c
+  output y: real[n] = h'
+}""",
+    "peephole": """cell Peephole(d: dim, n: dim) {
+  input x: real[d]
+  param p: real[n] init normal(0.3)
+  param q: real[n] init normal(0.3)
+  state h: real[n] = 0
+  state c: real[n] = 0
+  gate i: real[n] in (0, 1) = sigmoid(linear(x) + linear(h, bias = false) + p * c)
+  c <- (1 - i) * c + i * tanh(linear(x) + linear(h, bias = false))
+  h <- sigmoid(linear(x) + linear(h, bias = false) + q * c') * tanh(c')
+  output y: real[n] = h'
+  output mean_c: real = mean(c')
+}""",
+    "rounds": """cell Rounds(d: dim, heads: dim, n: dim) {
+  input x: real[d]
+  param M: real[n, n] init normal(0.4)
+  per heads {
+    state h: real[n] = 0
+    state s: real[n] = 0
+    let first: real[n] = s * tanh(linear(h) + linear(x))
+    let second: real[n] = h + sigmoid(linear(first) + linear(s))
+    s <- 0.5 * s + M.T @ (second * first)
+    h <- tanh(0.5 * linear(second) + M @ s)
+  }
+  output y: real[heads*n] = flatten(h')
+}""",
+}
 SPECS = {
     "max_plus": "h <- max(h + a, c)",
     "min_plus": "h <- min(h + a, c)",
@@ -55,6 +92,9 @@ def own_cell(name: str) -> str:
 """
 
 
+UNLISTED = {p.stem: p for p in (Path(__file__).parent.parent / "stdlib" / "unlisted").glob("*.rnn")}
+
+
 def poisoned(shape: Any, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return like.new_full(list(shape), float("nan"), dtype=dtype)
 
@@ -69,11 +109,15 @@ def layer_of(spec: Any, cell: str | None, strategy: str | None, config: Config) 
     kernels = [v for v in vars(module).values() if isinstance(v, launch.Recurrence)]
     assert kernels or "runtime.gpu.matrix" in source, f"{ir.name} has no kernel"
     for k in kernels:
-        k.configs[()] = config
+        k.configs[()] = Config(steps=4, channels=32, stages=1) if k.kind == "coupled" else config
     return ir, vars(module)[module.__all__[0]], kernels
 
 
 def spec_of(file: str) -> Any:
+    if file in CELLS:
+        return rnnc.spec.parse(CELLS[file])
+    if file in UNLISTED:
+        return rnnc.load(UNLISTED[file])
     return rnnc.spec.parse(own_cell(file)) if file in SPECS else rnnc.spec.stdlib(file)
 
 
@@ -166,7 +210,7 @@ def operators() -> None:
     (k,) = kernels
     a, c, h = (torch.randn(2, *t, 5, dtype=torch.float64, requires_grad=True) for t in ((9,), (9,), ()))
     launch.empty = lambda shape, like, dtype: like.new_zeros(list(shape), dtype=dtype)  # opcheck compares buffers
-    torch.library.opcheck(launch.recurrence, (k.key, [a, c], [h], [3, 5, 5], 9))
+    torch.library.opcheck(launch.recurrence, (k.key, [a, c], [h], [3, 5, 5], 9, None))
     launch.empty = poisoned
 
 
@@ -244,6 +288,20 @@ CASES: dict[str, Callable[[], None]] = {
     "HGRN2": lambda: is_the_oracle("hgrn2", kind="scan", steps=9),
     "MinLSTM": lambda: is_the_oracle("minlstm", kind="scan"),
 }
+COUPLED = {
+    "LSTM": ("lstm", {"d": 3, "n": 5}),
+    "GRU": ("gru", {"d": 3, "n": 17}),
+    "RNN": ("rnn", {"d": 2, "n": 3}),
+    "sLSTM": ("slstm", {"d": 6, "heads": 2, "dh": 3}),
+    "Pendulum": ("pendulum", {"d": 3, "n": 5}),
+    "reset first": ("reset first", {"d": 3, "n": 5}),
+    "peephole": ("peephole", {"d": 3, "n": 7}),
+    "rounds": ("rounds", {"d": 2, "heads": 3, "n": 5}),
+}
+CASES |= {
+    name: lambda file=file, dims=dims: is_the_oracle(file, kind="coupled", dims=dims, steps=9, step=True)
+    for name, (file, dims) in COUPLED.items()
+}
 SPLIT = Config(steps=4, channels=4, splits=3)  # thirteen steps in three splits
 CASES |= {
     "MinGRU, split": lambda: is_the_oracle("mingru", kind="scan", dims={"d": 3, "n": 5}, config=SPLIT),
@@ -267,7 +325,7 @@ CASES |= {
 
 
 def main(names: list[str]) -> None:
-    launch.empty = matrix.empty = poisoned
+    launch.empty = matrix.empty = coupled.empty = poisoned
     np.seterr(all="ignore")  # entries outside of the arrays divide by zero
     for name in names:
         begun = time.perf_counter()

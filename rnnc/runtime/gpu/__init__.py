@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from rnnc.runtime.gpu.arrange import Axes
+from rnnc.runtime.gpu.coupled import CoupledRecurrence, Product
 from rnnc.runtime.gpu.math import (
     expm1,
     gelu,
     log_add,
     log_sigmoid,
     power,
+    product,
     relu,
     sigmoid,
     sign,
@@ -16,6 +18,7 @@ from rnnc.runtime.gpu.math import (
     softplus,
     tanh,
 )
+from rnnc.runtime.gpu.packed import sequence, sequences
 from rnnc.runtime.gpu.recurrence import Recurrence
 from rnnc.runtime.gpu.scan import (
     complex_after,
@@ -43,6 +46,8 @@ from rnnc.runtime.gpu.scan import (
 
 __all__ = [
     "Axes",
+    "CoupledRecurrence",
+    "Product",
     "Recurrence",
     "complex_after",
     "complex_before",
@@ -68,8 +73,11 @@ __all__ = [
     "min_plus_pass",
     "min_plus_states",
     "power",
+    "product",
     "relu",
     "row",
+    "sequence",
+    "sequences",
     "sigmoid",
     "sign",
     "silu",

@@ -21,7 +21,7 @@ __all__ = ["Axes", "arranged", "label_sizes", "restored"]
 class Axes:
     """The labels of a kernel's axes."""
 
-    tile: str
+    tile: str = ""
     grid: str = ""
     inner: str = ""
 
@@ -29,7 +29,12 @@ class Axes:
         """The kernel's axes of an array: "b", "t", "g" (of every array, where there is one), "d", and inner labels."""
         own = labels_of(descriptor)
         front = lead_of(descriptor) + ("g" if self.grid else "")
-        return front + ("d" if self.tile[0] in own else "") + "".join(x for x in self.inner if x in own)
+        tile = "d" if self.tile and self.tile[0] in own else ""
+        return front + tile + "".join(x for x in self.inner if x in own)
+
+    def in_parts(self, descriptor: str) -> bool:
+        """Whether an array's gradient is written in parts, one a block of channels."""
+        return bool(self.tile) and "d" not in self.held(descriptor)
 
     def size(self, axis: str, sizes: Mapping[str, int]) -> int:
         """Of one axis that `held` names, b and t left out."""

@@ -19,6 +19,7 @@ __all__ = [
     "log_add",
     "log_sigmoid",
     "power",
+    "product",
     "relu",
     "sigmoid",
     "sign",
@@ -108,3 +109,9 @@ def power(x, y):
     size = tl.where(x == 0, tl.where(y == 0, 1.0, tl.where(y > 0, 0.0, float("inf"))), size)
     signed = tl.where(odd, -size, size)
     return tl.where(x < 0, tl.where(whole, signed, float("nan")), size)
+
+
+@triton.jit
+def product(x, matrix, inside):
+    """x times a matrix held on chip, in the matrix's precision; columns of x outside the array count as zero."""
+    return tl.dot(tl.where(inside, x, 0.0).to(matrix.dtype), matrix, input_precision="ieee").to(x.dtype)

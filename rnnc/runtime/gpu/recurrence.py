@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rnnc.runtime.gpu import interpreter
 from rnnc.runtime.gpu.arrange import Axes, arranged, is_complex, label_sizes, lead_of, restored
+from rnnc.runtime.gpu.packed import rows_kept
 from rnnc.runtime.gpu.splits import gradients_between, states_between
 from rnnc.runtime.gpu.tuning import Config, default_config, programs_wanted
 from rnnc.runtime.layout import common_dtype
@@ -59,26 +60,45 @@ class Recurrence:
         REGISTRY[self.key] = self
 
     def __call__(
-        self, inputs: Sequence[Tensor], states: Sequence[Tensor], dims: Sequence[int], steps: int | None
+        self,
+        inputs: Sequence[Tensor],
+        states: Sequence[Tensor],
+        dims: Sequence[int],
+        steps: int | None,
+        bounds: Tensor | None = None,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Outputs for all steps, and the states after the last.
 
         `inputs` are `[batch, time, ...]` (static ones `[...]`); with `steps` None they are those of a single step,
-        without a time axis, and so are the outputs.  Raises RuntimeError where the tensors are on no GPU.
+        without a time axis, and so are the outputs.  With `bounds` (int64, on the device) they are packed sequences
+        `[1, time, ...]`, one for each row of `states`.  Raises RuntimeError where the tensors are on no GPU.
         """
         sizes = self._sizes(states)
         single = steps is None
         given = []
-        for x, d in zip(inputs, self.inputs, strict=True):
+        for x, d in zip(inputs, self.inputs):
             stream = bool(lead_of(d))
             given.append(arranged(x.unsqueeze(1) if single and stream else x, d, self.axes, sizes))
+        given += self.arrange_more(inputs[len(given) :], sizes)
         start = [arranged(h, d, self.axes, sizes) for h, d in zip(states, self.states, strict=True)]
         check_device(start[0])
         numbers = [*dims, *(sizes[label] for label in sorted(sizes))]
-        found = recurrence(self.key, given, start, numbers, 1 if single else steps or 0)
+        found = self.run(given, start, numbers, 1 if single else steps or 0, bounds)
         outputs = [restored(y, d, self.axes, sizes) for y, d in zip(found, self.outputs)]
         last = [restored(h, d, self.axes, sizes) for h, d in zip(found[len(outputs) :], self.states)]
         return tuple(y.squeeze(1) if single else y for y in outputs), tuple(last)
+
+    def arrange_more(self, inputs: Sequence[Tensor], sizes: dict[str, int]) -> list[Tensor]:
+        """What is given behind the inputs that `inputs` describes."""
+        assert not inputs, "as many inputs as descriptors"
+        return []
+
+    def run(
+        self, inputs: list[Tensor], states: list[Tensor], numbers: list[int], steps: int, bounds: Tensor | None
+    ) -> list[Tensor]:
+        """Outputs, the last states, and perhaps more; all arrays with the kernels' axes."""
+        found: list[Tensor] = recurrence(self.key, inputs, states, numbers, steps, bounds)
+        return found
 
     def _sizes(self, states: Sequence[Tensor]) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -93,13 +113,14 @@ class Recurrence:
 
     # ------------------------------------------------------------ buffers and launches
 
-    def problem(self, states: Sequence[Tensor], numbers: Sequence[int], steps: int) -> Problem:
+    def problem(self, batch: int, numbers: Sequence[int], steps: int, packed: bool) -> Problem:
         labels = sorted({x for d in self.states for x in d if x.isupper()})
         count = len(numbers) - len(labels)
         return Problem(
             of=self,
-            batch=states[0].shape[0],
+            batch=batch,
             steps=steps,
+            packed=packed,
             dims=tuple(numbers[:count]),
             sizes=dict(zip(labels, numbers[count:], strict=True)),
         )
@@ -107,11 +128,12 @@ class Recurrence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A recurrence with sizes."""
+    """A recurrence with sizes: `batch` sequences of `steps` steps each or, packed, together."""
 
     of: Recurrence
     batch: int
     steps: int
+    packed: bool
     dims: tuple[int, ...]
     sizes: Mapping[str, int]
 
@@ -139,7 +161,7 @@ class Problem:
     @property
     def splits(self) -> int:
         """Into how many parts a scan divides the steps: as many as fill the GPU, each of at least four tiles."""
-        if self.of.kind != "scan":
+        if self.of.kind != "scan" or self.packed:
             return 1
         wanted = self.config.splits or -(-programs_wanted() // max(1, self.blocks("forward") * self.heads * self.batch))
         return max(1, min(wanted, self.tiles // (1 if self.config.splits else 4)))
@@ -153,13 +175,23 @@ class Problem:
     def tiles(self) -> int:
         return triton.cdiv(self.steps, self.config.steps)
 
+    @property
+    def kept(self) -> int:
+        """Rows of kept states."""
+        return rows_kept(self.batch, self.steps, self.config.steps, self.packed)
+
+    @property
+    def streams(self) -> tuple[int, int]:
+        """The first axes of sequences."""
+        return (1 if self.packed else self.batch, self.steps)
+
     def shape(self, descriptor: str, lead: Sequence[int] = (), parts: bool = False) -> list[int]:
         """Of a contiguous array as the kernels write it; with `parts`, one part a block where it has no axis d."""
         held = self.of.axes.held(descriptor)
         sizes = list(lead)
         if "g" in held:
             sizes.append(self.heads)
-        if parts and "d" not in held:
+        if parts and self.of.axes.in_parts(descriptor):
             sizes.append(self.blocks("backward"))
         sizes += [self.of.axes.size(a, self.sizes) for a in held if a not in "btg"]
         return sizes + ([2] if is_complex(descriptor) else [])
@@ -185,7 +217,7 @@ class Problem:
         if self.of.kind == "scan":
             sizes += [self.splits, self.span]
         constants: dict[str, Any] = {"ACC": tl.float64 if accumulator == torch.float64 else tl.float32}
-        constants["BD"] = c.width(role)
+        constants |= {"PACKED": self.packed, "BD": c.width(role)}
         for name, size in zip("NMLRJ", self.inner):
             constants |= {name: size, f"B{name}": triton.next_power_of_2(size)}
         constants |= {"BT": c.steps, "STAGES": c.stages}
@@ -235,32 +267,34 @@ def _buffers(p: Problem, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> 
     of, like = p.of, states[0]
     dtype = common_dtype(*(x for x in (*inputs, *states) if x.is_floating_point()))
     acc = accumulator_of(*inputs, *states)
-    found = [empty(p.shape(d, (p.batch, p.steps)), like, dtype) for d in of.outputs]
+    found = [empty(p.shape(d, p.streams), like, dtype) for d in of.outputs]
     found += [empty(p.shape(d, (p.batch,)), like, h.dtype) for d, h in zip(of.states, states, strict=True)]
-    found += [empty(p.shape(d, (p.batch, p.tiles)), like, acc) for d in of.states]
+    found += [empty(p.shape(d, (p.kept,)), like, acc) for d in of.states]
     return found
 
 
 @torch.library.custom_op("rnnc::recurrence", mutates_args=())
-def recurrence(key: str, inputs: list[Tensor], states: list[Tensor], numbers: list[int], steps: int) -> list[Tensor]:
+def recurrence(
+    key: str, inputs: list[Tensor], states: list[Tensor], numbers: list[int], steps: int, bounds: Tensor | None
+) -> list[Tensor]:
     """Outputs, last states, and the states kept for the backward, of the `Recurrence` with this key."""
     of = REGISTRY[key]
-    p = of.problem(states, numbers, steps)
+    p = of.problem(states[0].shape[0], numbers, steps, bounds is not None)
     found = _buffers(p, inputs, states)
-    outputs, last, kept = _divided(found, len(of.outputs), len(states))
+    outputs, last, kept = divided(found, len(of.outputs), len(states))
     start = states
     if p.splits > 1:
         total, factor = _totals(p, "totals", inputs, states[0], kept[0].dtype)
         start = [states_between(of.semiring, is_complex(of.states[0]), states[0], total, factor)]
     ends = [empty(p.shape(d, p.lead), h, h.dtype) for d, h in zip(of.states, states, strict=True)]
-    arguments = [*p.arguments(inputs), *(h.contiguous() for h in start), *outputs, *ends, *kept]
+    arguments = [bounds, *p.arguments(inputs), *(h.contiguous() for h in start), *outputs, *ends, *kept]
     p.launch("forward", arguments, kept[0].dtype)
     for whole, part in zip(last, ends, strict=True):
         whole.copy_(part[:, -1] if of.kind == "scan" else part)
     return found
 
 
-def _divided(found: list[Tensor], *counts: int) -> list[list[Tensor]]:
+def divided(found: list[Tensor], *counts: int) -> list[list[Tensor]]:
     """A list in parts: as many as counted, then the rest."""
     parts = []
     for n in counts:
@@ -274,33 +308,34 @@ def _totals(
 ) -> tuple[Tensor, Tensor]:
     """What each split adds, and by what it multiplies: `[B, splits, ...]`."""
     found = [empty(p.shape(p.of.states[0], p.lead), like, acc) for _ in range(2)]
-    p.launch(role, [*p.arguments(inputs), *more, *found], acc)
+    p.launch(role, [None, *p.arguments(inputs), *more, *found], acc)
     return found[0], found[1]
 
 
 @recurrence.register_fake
-def _(key: str, inputs: list[Tensor], states: list[Tensor], numbers: list[int], steps: int) -> list[Tensor]:
-    return _buffers(REGISTRY[key].problem(states, numbers, steps), inputs, states)
+def _(
+    key: str, inputs: list[Tensor], states: list[Tensor], numbers: list[int], steps: int, bounds: Tensor | None
+) -> list[Tensor]:
+    return _buffers(REGISTRY[key].problem(states[0].shape[0], numbers, steps, bounds is not None), inputs, states)
 
 
-def _gradient_buffers(p: Problem, inputs: Sequence[Tensor], kept: Sequence[Tensor]) -> list[Tensor]:
+def gradient_buffers(p: Problem, inputs: Sequence[Tensor], like: Tensor, acc: torch.dtype) -> list[Tensor]:
     """Of the inputs that have one, in parts where a kernel writes parts, then of the initial states."""
-    acc = kept[0].dtype
     found = []
     for k in p.of.gradients:
         d = p.of.inputs[k]
-        whole = lead_of(d) and "d" in p.of.axes.held(d)
-        lead = (p.batch, p.steps) if lead_of(d) else p.lead
+        whole = lead_of(d) and not p.of.axes.in_parts(d)
+        lead = p.streams if lead_of(d) else p.lead
         found.append(empty(p.shape(d, lead, parts=True), inputs[k], inputs[k].dtype if whole else acc))
-    return found + [empty(p.shape(d, p.lead), kept[0], acc) for d in p.of.states]
+    return found + [empty(p.shape(d, p.lead), like, acc) for d in p.of.states]
 
 
-def _added_up(p: Problem, parts: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+def added_up(p: Problem, parts: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
     """Gradients of the inputs from their parts, and of the initial states."""
     found = []
     for k, g in zip(p.of.gradients, parts):
         d = p.of.inputs[k]
-        if "d" not in p.of.axes.held(d):
+        if p.of.axes.in_parts(d):
             g = g.sum((2 if lead_of(d) else len(p.lead)) + (1 if p.of.axes.grid else 0))
         found.append((g if lead_of(d) else g.sum(tuple(range(len(p.lead))))).to(inputs[k].dtype))
     states = parts[len(p.of.gradients) :]
@@ -316,21 +351,22 @@ def recurrence_backward(
     d_last: list[Tensor],
     numbers: list[int],
     steps: int,
+    bounds: Tensor | None,
 ) -> list[Tensor]:
     """Gradients of the inputs that have one, then of the initial states (in the precision of the arithmetic)."""
     of = REGISTRY[key]
-    p = of.problem(kept, numbers, steps)
-    found = _gradient_buffers(p, inputs, kept)
+    p = of.problem(d_last[0].shape[0], numbers, steps, bounds is not None)
+    found = gradient_buffers(p, inputs, kept[0], kept[0].dtype)
     outer, ends = [g.contiguous() for g in d_outputs], d_last
     if p.splits > 1:
         total, factor = _totals(p, "backward_totals", inputs, kept[0], kept[0].dtype, [*kept, *outer])
         ends = [gradients_between(is_complex(of.states[0]), d_last[0], total, factor)]
-    arguments = [*p.arguments(inputs), *kept, *outer, *(g.contiguous() for g in ends), *found]
+    arguments = [bounds, *p.arguments(inputs), *kept, *outer, *(g.contiguous() for g in ends), *found]
     if of.kind == "sequential":  # the state before each step of the tile in work
         rows = p.config.steps
         arguments += [empty(p.shape(d, (p.batch, rows)), kept[0], kept[0].dtype) for d in of.states]
     p.launch("backward", arguments, kept[0].dtype)
-    return _added_up(p, found, inputs)
+    return added_up(p, found, inputs)
 
 
 @recurrence_backward.register_fake
@@ -342,35 +378,39 @@ def _(
     d_last: list[Tensor],
     numbers: list[int],
     steps: int,
+    bounds: Tensor | None,
 ) -> list[Tensor]:
-    p = REGISTRY[key].problem(kept, numbers, steps)
-    found = _gradient_buffers(p, inputs, kept)
-    return _added_up(p, found, inputs)
+    p = REGISTRY[key].problem(d_last[0].shape[0], numbers, steps, bounds is not None)
+    found = gradient_buffers(p, inputs, kept[0], kept[0].dtype)
+    return added_up(p, found, inputs)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    key, given, states, numbers, steps = inputs
+    key, given, states, numbers, steps, bounds = inputs
     of = REGISTRY[key]
     count = len(of.outputs) + len(states)
     ctx.of, ctx.numbers, ctx.steps = of, numbers, steps
     ctx.dtypes = [h.dtype for h in states]
     ctx.shapes = [(y.shape, y.dtype) for y in output[:count]]
     ctx.inputs = len(given)
-    ctx.save_for_backward(*given, *output[count:])
+    ctx.save_for_backward(*given, *output[count:], *([] if bounds is None else [bounds]))
 
 
 def _derivative(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     of = ctx.of
     saved = list(ctx.saved_tensors)
-    inputs, kept = saved[: ctx.inputs], saved[ctx.inputs :]
+    inputs, kept, rest = divided(saved, ctx.inputs, len(of.states))
     full = [kept[0].new_zeros(shape, dtype=dtype) if g is None else g for g, (shape, dtype) in zip(grads, ctx.shapes)]
     count = len(of.outputs)
-    found = recurrence_backward(of.key, inputs, kept, full[:count], full[count:], ctx.numbers, ctx.steps)
+    bounds = rest[0] if rest else None
+    found = recurrence_backward(
+        of.key, inputs, kept, full[:count], full[count : count + len(kept)], ctx.numbers, ctx.steps, bounds
+    )
     by_input: list[Tensor | None] = [None] * len(inputs)
     for k, g in zip(of.gradients, found):
         by_input[k] = g
     states = [g.to(dtype) for g, dtype in zip(found[len(of.gradients) :], ctx.dtypes, strict=True)]
-    return None, by_input, states, None, None
+    return None, by_input, states, None, None, None
 
 
 recurrence.register_autograd(_derivative, setup_context=_setup)

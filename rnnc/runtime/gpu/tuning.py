@@ -9,7 +9,15 @@ from math import prod
 
 import torch
 
-__all__ = ["Config", "default_config", "programs_wanted"]
+__all__ = [
+    "Config",
+    "coupled_config",
+    "default_config",
+    "fast_memory",
+    "machine",
+    "on_chip",
+    "programs_wanted",
+]
 
 ENTRIES = 1024  # of a tile of a scan: 8 a thread, so that the dozen tiles of a backward fit the registers
 HELD = 1024  # entries of a state held over all steps
@@ -65,3 +73,48 @@ def programs_wanted() -> int:
     if not torch.cuda.is_available():
         return 1
     return 4 * int(torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count)
+
+
+@cache
+def machine() -> str:
+    """What products are done with: "amd", or "old" for NVIDIA's GPUs before sm_90, or ""."""
+    if torch.version.hip:
+        return "amd"
+    return "old" if torch.cuda.is_available() and torch.cuda.get_device_capability() < (9, 0) else ""
+
+
+ROWS = 16  # sequences a program of a coupled step holds: what one product of matrices takes at least
+FAST = {"": 227 * 1024, "old": 163 * 1024, "amd": 128 * 1024}  # bytes for matrices: shared memory, AMD's registers
+
+
+@cache
+def fast_memory() -> int:
+    """Bytes that one program may use on this device."""
+    if not torch.cuda.is_available() or torch.version.hip:
+        return FAST[machine()]
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return int(getattr(properties, "shared_memory_per_block_optin", 99 * 1024))
+
+
+def on_chip(size: int, products: int, itemsize: int) -> int:
+    """Bytes that the matrices of a coupled step need on chip, with what products take besides.
+
+    Float32 products run without tensor cores, whose operands want twice the room.
+    """
+    wide = max(16, power_of_two(size))
+    return (products * wide + 2 * ROWS) * wide * itemsize * (2 if itemsize > 2 else 1)
+
+
+def coupled_config(role: str, size: int, matrices: int, stage: int, itemsize: int, machine: str) -> Config:
+    """`steps` are sequences a program holds, `channels` the entries of a state.
+
+    `matrices`: bytes of all matrices and what products take; `stage`: bytes that a program reads in a step, of which as
+    many steps as fit are read ahead, up to three.
+    """
+    wide = max(16, power_of_two(size))
+    if machine == "amd":  # matrices are in registers there, and threads have twice as many
+        return Config(steps=ROWS, channels=wide, warps=8 if wide >= 128 else 4, stages=1)
+    if itemsize > 2:  # without tensor cores the operands of products fill the registers
+        return Config(steps=ROWS, channels=wide, warps=8 if role == "backward" else 4, stages=1)
+    room = (FAST[machine] - matrices) // stage
+    return Config(steps=ROWS, channels=wide, warps=8 if wide >= 64 else 4, stages=max(1, min(3, 1 + room)))

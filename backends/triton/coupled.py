@@ -1,0 +1,333 @@
+"""The schedule of steps with products of learned matrices: one step after another, states and matrices on chip.
+
+A program holds some sequences of the batch (rows) and, of one head, whole states and whole matrices.  A step is the
+vectors that products need, the products, and then the rest entry by entry.  Products are done in rounds where one needs
+another's result (a reset gate applied before the product).
+
+For the backward the states before every step and the results of the products are kept: then it needs the transposed
+matrices only, and the gradients of the matrices are one product over all steps, which the caller does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rnnc.backends.kernels.program import Array, Program, Result, backward, forward
+from rnnc.backends.kernels.region import Coupled, Product
+from rnnc.backends.torch.body import Names, indented
+from rnnc.backends.triton.code import Part
+from rnnc.backends.triton.gradients import gradient_results, store_accumulators, store_gradients
+from rnnc.backends.triton.kernel import RESERVED, Frame, Step, array_names
+from rnnc.backends.triton.layout import find_rows
+from rnnc.backends.triton.text import Kernel, finished
+from rnnc.ir.graph import CellIR, NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoupledStep:
+    """A step with products.  `weights` name their matrices, `rounds` are places of products, in order.
+
+    `states`: places of the states that the backward reads; `kept`: places of the products whose results it reads.
+    """
+
+    step: Step
+    coupled: Coupled
+    weights: tuple[str, ...]
+    rounds: tuple[tuple[int, ...], ...]
+    states: tuple[int, ...]
+    kept: tuple[int, ...]
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        return self.coupled.products
+
+    @property
+    def given(self) -> tuple[int, ...]:
+        """Places of the inputs that the caller gives: all but results of products."""
+        gone = {p.input for p in self.products}
+        return tuple(k for k in range(len(self.step.forward.inputs)) if k not in gone)
+
+    @property
+    def vectors(self) -> tuple[int, ...]:
+        """Places, among the outputs, of the vectors that a step computes for its products."""
+        return tuple(range(self.coupled.wanted, len(self.step.forward.outputs)))
+
+    def shared(self, n: int) -> int | None:
+        """The input whose gradient is that of product n as well: what is added to the product, most often."""
+        results = {
+            r.index: (r.value, r.axes, r.over)
+            for r in gradient_results(self.step.backward)
+            if not self.step.forward.inputs[r.index].static
+        }
+        own = results[self.products[n].input]
+        return next((k for k in self.given if results.get(k) == own), None)
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Products whose gradient has an array of its own."""
+        return tuple(n for n in range(len(self.products)) if self.shared(n) is None)
+
+
+def find_coupled_step(
+    name: str, cell: CellIR, coupled: Coupled, comment: Callable[[NodeId], str | None]
+) -> CoupledStep | None:
+    """A group between its products, ready for this schedule; None where vectors lie along different axes."""
+    region = coupled.region
+    f, b = forward(region), backward(region)
+    arrays = [f.inputs[p.input] for p in coupled.products]
+    arrays += [f.states[p.state] if p.state is not None else f.outputs[p.output or 0] for p in coupled.products]
+    layout = find_rows(f, b, [a.axes for a in arrays])
+    if layout is None or not all(layout.held(s.axes)[-1:] == ("n",) for s in f.states):
+        return None
+    rounds = product_rounds(f, coupled.products)
+    if rounds is None:
+        return None
+    names = Names({*RESERVED})
+    found = array_names(cell, region, names, [p.input for p in coupled.products])
+    titles = [f"{found.inputs[p.input].removesuffix('_product')}_weight" for p in coupled.products]
+    step = Step(
+        name=name, region=region, forward=f, backward=b, layout=layout, arrays=found, comment=comment, dims=cell.dims
+    )
+    computed = [r for r in f.results if r.target == "output" and r.index >= coupled.wanted]
+    read = {(x.source, x.index) for q in (b, f.pruned(computed)) for v in q.values if (x := v.load) is not None}
+    vectors = {p.state for p in coupled.products if p.state is not None}
+    return CoupledStep(
+        step=step,
+        coupled=coupled,
+        weights=tuple(names.fresh(t) for t in titles),
+        rounds=rounds,
+        states=tuple(k for k in range(len(f.states)) if ("state", k) in read or k in vectors),
+        kept=tuple(n for n, p in enumerate(coupled.products) if ("input", p.input) in read),
+    )
+
+
+def product_rounds(program: Program, products: Sequence[Product]) -> tuple[tuple[int, ...], ...] | None:
+    """Places of products, in rounds: those of one round need only results of the rounds before it."""
+    place = {p.input: n for n, p in enumerate(products)}
+    reads = []
+    for p in products:
+        wanted = [r for r in program.results if r.target == "output" and r.index == p.output]
+        loads = [v.load for v in program.pruned(wanted).values if v.load is not None]
+        reads.append({place[x.index] for x in loads if x.source == "input" and x.index in place})
+    rounds: list[tuple[int, ...]] = []
+    done: set[int] = set()
+    while len(done) < len(products):
+        ready = tuple(n for n in range(len(products)) if n not in done and reads[n] <= done)
+        if not ready:
+            return None
+        rounds.append(ready)
+        done |= set(ready)
+    return tuple(rounds)
+
+
+def coupled_kernels(c: CoupledStep) -> tuple[Kernel, Kernel]:
+    return _Writer(c).forward(), _Writer(c).backward()
+
+
+LOOP = "for step in tl.range(0, tl.max(length), num_stages=STAGES):"
+BACK = "for back in tl.range(0, tl.max(length), num_stages=STAGES):"
+
+
+class _Writer:
+    """One of the two kernels."""
+
+    def __init__(self, c: CoupledStep) -> None:
+        self.c, self.step = c, c.step
+        self.f = Frame(step=c.step, layout=c.step.layout)
+        self.s = self.f.statements
+        self.f.names.taken |= {f"{w}{end}" for w in c.weights for end in ("", "_ptr", "_g", "_i", "_o")}
+
+    # ------------------------------------------------------------ arguments and matrices
+
+    def inputs(self) -> list[list[str]]:
+        rows = self.f.input_arguments()
+        grid = ["g"] if self.step.layout.grid else []
+        return [
+            *(rows[k] for k in self.c.given),
+            *([f"{w}_ptr", *(f"{w}_{axis}" for axis in (*grid, "o", "i"))] for w in self.c.weights),
+        ]
+
+    def matrices(self, *, turned: bool) -> list[str]:
+        """All matrices, [in, out] or (`turned`, for gradients) [out, in]."""
+        lines = ["rows = tl.arange(0, BN)[:, None]", "whole = (rows < N) & in_n"]
+        grid = "g * {0}_g + " if self.step.layout.grid else ""
+        first, last = ("o", "i") if turned else ("i", "o")
+        place = f"{grid}rows * {{0}}_{first} + n * {{0}}_{last}"
+        lines += [f"{w} = tl.load({w}_ptr + {place.format(w)}, mask=whole, other=0.0).to(LOW)" for w in self.c.weights]
+        return lines
+
+    def title(self, n: int) -> str:
+        """The name of a product's result: that of the array that takes it."""
+        return self.step.arrays.inputs[self.c.products[n].input]
+
+    def arrays(self, of: Sequence[str], places: Sequence[int], form: str) -> list[str]:
+        return [form.format(of[k]) for k in places]
+
+    def product(self, vector: str, n: int) -> str:
+        self.s.helpers.add("product")
+        return f"product({vector}, {self.c.weights[n]}, in_n)"
+
+    def tile(self, program: Program, result: Result, value: Part) -> str:
+        """A result as a whole tile of its array, axes that the value lacks included."""
+        shape = self.f.layout.shape(["b", *self.f.layout.held(result.axes)])
+        if value.number is not None:
+            return f"tl.full({shape}, {value.text}, ACC)"
+        own = {*program.values[result.value].labels}
+        return (
+            value.text
+            if {a for a in result.axes if a is not None} <= own
+            else f"tl.broadcast_to({value.text}, {shape})"
+        )
+
+    def tiles(self, program: Program, results: list[Result]) -> list[str]:
+        values = self.s.run(program.pruned(results))
+        return [self.tile(program, r, v) for r, v in zip(results, values, strict=True)]
+
+    # ------------------------------------------------------------ parts of a step
+
+    def results(self, program: Program, target: str, places: Sequence[int]) -> list[Result]:
+        return [r for r in program.results if r.target == target and r.index in places]
+
+    def give(self, source: str, names: Sequence[str], places: Sequence[int]) -> None:
+        for k in places:
+            self.f.given[source, k, 0] = Part(text=names[k])
+
+    def vector(self, n: int) -> str:
+        """What product n multiplies: a state, or a value that the step computes."""
+        p = self.c.products[n]
+        if p.state is not None:
+            return self.step.arrays.states[p.state]
+        return self.tiles(self.step.forward, self.results(self.step.forward, "output", [p.output or 0]))[0]
+
+    def load(self, pointer: str, array: Array) -> Part:
+        """A sequence [at, t, ...] in the precision of the arithmetic or of the products."""
+        held = self.f.held(array)
+        return self.f.load(pointer, self.f.place(self.f.whole(("at", "t"), held)), self.f.mask(held, True))
+
+    def save(self, pointer: str, array: Array, value: str) -> str:
+        held = self.f.held(array)
+        offset = self.f.place(self.f.whole(("at", "t"), held))
+        return f"tl.store({pointer} + {offset}, {value}, mask={self.f.mask(held, True)})"
+
+    def move(self, names: Sequence[str], new: Sequence[str]) -> None:
+        """New states all at once; sequences that have ended keep theirs."""
+        moved = ", ".join(f"tl.where(alive, {x}, {h})" for h, x in zip(names, new, strict=True))
+        self.s.lines.append(f"{', '.join(names)} = {moved}")
+
+    # ------------------------------------------------------------ the kernels
+
+    def forward(self) -> Kernel:
+        c, f, s = self.c, self.f, self.s
+        program, arrays = self.step.forward, self.step.arrays
+        static = f.hoisted(program)
+        states = [parts[0] for parts in f.state_names()]
+        self.give("state", states, range(len(states)))
+        keep = [self.save(f"{states[k]}_kept_ptr", program.states[k], states[k]) for k in c.states]
+        for ready in c.rounds:
+            for n in ready:
+                p = c.products[n]
+                name = s.bind(self.title(n), Part(text=self.product(self.vector(n), n))).text
+                f.given["input", p.input, 0] = Part(text=name)
+                if n in c.kept:
+                    keep.append(self.save(f"{self.title(n)}_kept_ptr", program.inputs[p.input], name))
+        wanted = [r for r in program.results if r.target == "state" or r.index < c.coupled.wanted]
+        new: list[str] = []
+        for result, value in zip(wanted, s.run(program.pruned(wanted)), strict=True):
+            if result.target == "output":
+                f.store_output(result, value)
+            else:
+                new.append(self.tile(program, result, value))
+        s.lines += ["if KEEP:", *indented(keep)] if keep else []
+        self.move(states, new)
+        loop, s.lines = s.lines, []
+        f.load_states("{}_start_ptr", [[x] for x in states])
+        head, s.lines = s.lines, []
+        f.store_states("{}_last_ptr", [[x] for x in states])
+        lines = [*f.indices(), *self.matrices(turned=False), *static, *head, LOOP]
+        lines += ["    t = origin + step", "    alive = step < length", *indented(loop), *s.lines]
+        titles = [self.title(n) for n in range(len(c.products))]
+        arguments = [
+            ["bounds_ptr"],
+            *self.inputs(),
+            [f"{n}_start_ptr" for n in arrays.states],
+            [f"{n}_ptr" for n in arrays.outputs[: c.coupled.wanted]],
+            [f"{n}_last_ptr" for n in arrays.states],
+            self.arrays(arrays.states, c.states, "{}_kept_ptr") + self.arrays(titles, c.kept, "{}_kept_ptr"),
+        ]
+        constants = ["LOW", "KEEP", "STAGES"]
+        return finished(f, f"{self.step.name}_forward", "every step", arguments, constants, lines)
+
+    def backward(self) -> Kernel:
+        c, f, s = self.c, self.f, self.s
+        program, arrays = self.step.backward, self.step.arrays
+        static = f.hoisted(self.step.forward, program)
+        states = [parts[0] for parts in f.state_names()]
+        carry = [parts[0] for parts in f.state_names("d_{}")]
+        for k in c.states:
+            part = self.load(f"{states[k]}_kept_ptr", program.states[k])
+            s.lines.append(f"{states[k]} = {part.text}")
+        self.give("state", states, range(len(states)))
+        self.give("d_state", carry, range(len(carry)))
+        for n in c.kept:
+            own = self.load(f"{self.title(n)}_kept_ptr", program.inputs[c.products[n].input])
+            f.given["input", c.products[n].input, 0] = s.bind(self.title(n), own)
+        for at in c.vectors:
+            (text,) = self.tiles(self.step.forward, self.results(self.step.forward, "output", [at]))
+            s.lines.append(self.save(f"{arrays.outputs[at]}_ptr", self.step.forward.outputs[at], text))
+        gradients = self.rounds_behind()
+        accumulators = store_gradients(f, program.pruned(self.results(program, "d_input", c.given)))
+        self.move(carry, self.new_gradients(gradients))
+        loop, s.lines = s.lines, []
+        f.load_states("d_{}_last_ptr", [[x] for x in carry])
+        head, s.lines = s.lines, []
+        f.store_states("d_{}_start_ptr", [[x] for x in carry])
+        store_accumulators(f, accumulators)
+        lines = [*f.indices(), *self.matrices(turned=True), *static, *head, *(a.start for a in accumulators), BACK]
+        lines += ["    step = tl.max(length) - 1 - back", "    t = origin + step", "    alive = step < length"]
+        lines += [*indented(loop), *s.lines]
+        titles = [self.title(n) for n in range(len(c.products))]
+        with_gradient = dict.fromkeys(r.index for r in gradient_results(program))
+        arguments = [
+            ["bounds_ptr"],
+            *self.inputs(),
+            self.arrays(arrays.states, c.states, "{}_kept_ptr") + self.arrays(titles, c.kept, "{}_kept_ptr"),
+            [f"d_{n}_ptr" for n in arrays.outputs[: c.coupled.wanted]],
+            [f"d_{n}_last_ptr" for n in arrays.states],
+            self.arrays(arrays.inputs, [k for k in c.given if k in with_gradient], "d_{}_ptr"),
+            [f"d_{n}_start_ptr" for n in arrays.states],
+            self.arrays(titles, c.own, "d_{}_ptr") + self.arrays(arrays.outputs, c.vectors, "{}_ptr"),
+        ]
+        return finished(f, f"{self.step.name}_backward", "back through the steps", arguments, ["LOW", "STAGES"], lines)
+
+    def rounds_behind(self) -> dict[int, str]:
+        """The gradient of every product, the last round first: those of computed vectors feed the round before."""
+        c, s, program = self.c, self.s, self.step.backward
+        found: dict[int, str] = {}
+        sums: dict[int, str] = {}
+        for n in [n for ready in reversed(c.rounds) for n in ready]:
+            p = c.products[n]
+            (text,) = self.tiles(program, self.results(program, "d_input", [p.input]))
+            found[n] = text if text.isidentifier() else s.bind(f"d_{self.title(n)}", Part(text=text)).text
+            if n in c.own:
+                s.lines.append(self.save(f"d_{self.title(n)}_ptr", self.step.forward.inputs[p.input], found[n]))
+            if p.output is not None:
+                text = self.product(found[n], n)
+                text = f"{sums[p.output]} + {text}" if p.output in sums else text
+                sums[p.output] = s.bind(f"d_{self.step.arrays.outputs[p.output]}", Part(text=text)).text
+                self.f.given["d_output", p.output, 0] = Part(text=sums[p.output])
+        return found
+
+    def new_gradients(self, gradients: dict[int, str]) -> list[str]:
+        """The gradients of the states before the step."""
+        c, program = self.c, self.step.backward
+        results = self.results(program, "d_state", range(len(program.states)))
+        values = self.s.run(program.pruned(results))
+        found = []
+        for r, value in zip(results, values, strict=True):
+            products = [self.product(gradients[n], n) for n, p in enumerate(c.products) if p.state == r.index]
+            terms = [*([] if value.number == 0 and products else [self.tile(program, r, value)]), *products]
+            name = self.s.bind(f"d_{self.step.arrays.states[r.index]}_new", Part(text=terms[0])).text
+            self.s.lines += [f"{name} += {x}" for x in terms[1:]]
+            found.append(name)
+        return found
