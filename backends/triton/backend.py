@@ -91,7 +91,7 @@ class _File:
             if g.form is not None and (_chunkwise(cell, g) or g.group.index in without):
                 read += coefficients(cell, g.form)
         for g, planned in zip(p.groups, explanation(p), strict=True):
-            choice = Choice(group=g.group, strategy=g.strategy, form=g.form)
+            choice = Choice.of(cell, g)
             call: Call | None = None
             if _chunkwise(cell, g):
                 self.chunkwise = True
@@ -187,6 +187,8 @@ def _no_kernel(cell: CellIR, g: GroupPlan, later: list[str], asked: Strategies) 
     named = asked == g.strategy or (isinstance(asked, Mapping) and bool(set(g.group.states) & set(asked)))
     if named and g.strategy not in SERVED and not _chunkwise(cell, g):
         return f"the strategy {g.strategy.replace('_', ' ')} was asked for, which has none here"
+    if g.strategy == "newton":
+        return "Newton's method over all steps runs by PyTorch"
     region = find_region(cell, g.group, later)
     if region is None:
         return _not_coupled(cell, g, later)

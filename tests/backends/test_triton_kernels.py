@@ -69,7 +69,6 @@ MORE = {
     "lru": {"A": 1024},
     "s4d": {"A": 512, "B": 32},
     "gla": dict.fromkeys("ABC", 64),
-    "mamba2": dict.fromkeys("ABC", 64),
 }
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 

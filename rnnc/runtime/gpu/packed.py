@@ -5,7 +5,7 @@ bounds[i + 1] - 1.  States kept every C steps have a row each: sequence i has ce
 bounds[i] // C + i on, so that no two share one and L // C + N rows are enough; no length is read on the host.
 """
 
-# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
 from __future__ import annotations
 
