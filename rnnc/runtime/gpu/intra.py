@@ -8,8 +8,11 @@ arXiv:2312.06635, section 4.3, taken to the end).
 
 No sum of logarithms is ever subtracted: sums over blocks of 2M rows come from those of M rows by adding the neighbour's
 whole sum.  So a gate of zero (g = -inf) and gates near one in the same chunk keep all their digits, and where g <= 0 no
-exponent is positive.  Where the gate has a proven lower bound, blocks of BASE rows are one product, measured from their
-middle: exponents there are positive, and bounded.
+exponent is positive.
+
+Where all sums of a chunk are small (the usual case), it is one product, measured from its middle: exponents there may be
+positive, but not large.  A tile of channels looks at its own sums and takes one way or the other; a gate with a proven
+lower bound needs no look: blocks of BASE rows are one product then.
 
 Two kernels: with the decay on the contracted axis (`pairs`) and on the axis that stays (`spread`).
 """
@@ -21,9 +24,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["beside", "pairs", "spread"]
+__all__ = ["beside", "farthest", "from_middle", "grown", "pairs", "spread", "sums"]
 
 LOG2E = tl.constexpr(1.4426950408889634)
+NEAR = tl.constexpr(60.0)  # binary orders from the middle of a chunk: two of them and the numbers' own stay in float32
 
 
 @triton.jit
@@ -37,23 +41,78 @@ def beside(total, M: tl.constexpr, C: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
-def _same(c, M: tl.constexpr):
-    """Which rows and columns stand in the same block of M."""
-    return (c // M)[:, None] == (c // M)[None, :]
+def _seen(c, SIZE: tl.constexpr, STRICT: tl.constexpr, REVERSE: tl.constexpr):
+    """The rows and columns of one block of SIZE where the row sees the column."""
+    row, column = c[:, None], c[None, :]
+    same = row // SIZE == column // SIZE
+    if REVERSE:
+        return same & (row < column if STRICT else row <= column)
+    return same & (row > column if STRICT else row >= column)
 
 
 @triton.jit
-def _exponents(read, write, g, second, MIDDLE: tl.constexpr, OLD: tl.constexpr):
-    """Exponents of a read and of a write, from the border between two neighbouring blocks.
+def _parted(c, M: tl.constexpr, REVERSE: tl.constexpr):
+    """Rows of the second of two neighbouring blocks of M and columns of the first; REVERSE the other way round."""
+    same = (c // (2 * M))[:, None] == (c // (2 * M))[None, :]
+    return same & ((c // M % 2)[:, None] == (0 if REVERSE else 1)) & ((c // M % 2)[None, :] == (1 if REVERSE else 0))
 
-    Each row only needs one of them, but for the blocks of BASE rows (MIDDLE), where all rows read and write.
-    """
-    if MIDDLE:
-        of_read = tl.where(second, read, -(write + g) if OLD else -write)
-        of_write = tl.where(second, -(read + g) if OLD else -read, write)
-        return of_read, of_write
-    either = tl.where(second, read, write)
-    return either, either
+
+@triton.jit
+def sums(g, OLD: tl.constexpr, C: tl.constexpr, N: tl.constexpr, LEVELS: tl.constexpr):
+    """Sums of g [C, N] in blocks of 2^LEVELS rows: from the start to the read, from the write to the end, and whole."""
+    total, write = g, tl.full([C, N], 0.0, g.dtype)
+    read = write if OLD else g
+    for level in tl.static_range(LEVELS):
+        read, write, total = grown(read, write, total, 1 << level, C, N)
+    return read, write, total
+
+
+@triton.jit
+def grown(read, write, total, M: tl.constexpr, C: tl.constexpr, N: tl.constexpr):
+    """The sums in blocks of 2M rows from those in blocks of M."""
+    second = (tl.arange(0, C) // M % 2 == 1)[:, None]
+    other = beside(total, M, C, N)
+    return read + tl.where(second, other, 0.0), write + tl.where(second, 0.0, other), total + other
+
+
+@triton.jit
+def from_middle(read, write, g, M: tl.constexpr, OLD: tl.constexpr, C: tl.constexpr):
+    """Exponents of reads and of writes from the middle of blocks of 2M rows, given the sums in blocks of M."""
+    second = (tl.arange(0, C) // M % 2 == 1)[:, None]
+    if OLD:
+        return tl.where(second, read, -(write + g)), tl.where(second, -(read + g), write)
+    return tl.where(second, read, -write), tl.where(second, -read, write)
+
+
+@triton.jit
+def farthest(read, write, g, OLD: tl.constexpr):
+    """The largest of all exponents of `from_middle`; infinite where a gate is zero."""
+    before = read + g if OLD else read
+    return tl.max(tl.maximum(tl.abs(before), tl.abs(write + g)))
+
+
+@triton.jit
+def _halved(x, y, g, c, OLD: tl.constexpr, STRICT: tl.constexpr, BASE: tl.constexpr, C: tl.constexpr,
+            N: tl.constexpr, LEVELS: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """The scores of N channels by halves."""
+    read, write, total = sums(g, OLD, C, N, 0)
+    scores = tl.full([C, C], 0.0, g.dtype)
+    if BASE == 1 and not STRICT:
+        scores += tl.where(c[:, None] == c[None, :], tl.sum(x.to(g.dtype) * y.to(g.dtype), 1)[:, None], 0.0)
+    for level in tl.static_range(LEVELS):
+        if 2 << level >= BASE:
+            if (2 << level) == BASE:
+                of_read, of_write = from_middle(read, write, g, 1 << level, OLD, C)
+                left, right = x * tl.exp2(of_read), y * tl.exp2(of_write)
+                seen = _seen(c, BASE, STRICT, False)
+            else:
+                weight = tl.exp2(tl.where((c // (1 << level) % 2 == 1)[:, None], read, write))
+                left, right = x * weight, y * weight
+                seen = _parted(c, 1 << level, False)
+            found = tl.dot(left.to(x.dtype), tl.trans(right.to(x.dtype)), input_precision=PRECISION).to(g.dtype)
+            scores += tl.where(seen, found, 0.0)
+        read, write, total = grown(read, write, total, 1 << level, C, N)
+    return scores
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -66,7 +125,7 @@ def pairs(
     total_ptr,
     T, H,
     N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, STRICT: tl.constexpr, BASE: tl.constexpr,
-    C: tl.constexpr, BN: tl.constexpr, LEVELS: tl.constexpr, PRECISION: tl.constexpr,
+    LOOK: tl.constexpr, C: tl.constexpr, BN: tl.constexpr, LEVELS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """scores[t, s] = sum_n x_t y_s 2^(g between them) of one chunk of one head, s <= t (s < t where STRICT).
 
@@ -82,65 +141,70 @@ def pairs(
     x_at, y_at = x_ptr + b * x_b + h * x_h + at * x_t, y_ptr + b * y_b + h * y_h + at * y_t
     g_at, row = g_ptr + b * g_b + h * g_h + at * g_t, ((b * T + at) * H + h) * N
     scores = tl.full([C, C], 0.0, ACC)
-    diagonal = tl.full([C], 0.0, ACC)
-    for column in range(0, N, BN):
+    for column in tl.range(0, N, BN, disable_licm=True):
         n = column + tl.arange(0, BN)
         mask = in_t[:, None] & (n < N)[None, :]
         x = tl.load(x_at + (c[:, None] * x_t + n[None, :] * x_n), mask=mask, other=0.0)
         y = tl.load(y_at + (c[:, None] * y_t + n[None, :] * y_n), mask=mask, other=0.0)
         g = tl.load(g_at + (c[:, None] * g_t + n[None, :] * g_n), mask=mask, other=0.0).to(ACC) * LOG2E
-        # sums of g over a block of M rows: from its start to the read, from the write to its end, and whole
-        total, write = g, tl.full([C, BN], 0.0, ACC)
-        read = write if OLD else g
-        if BASE == 1 and not STRICT:
-            diagonal += tl.sum(x.to(ACC) * y.to(ACC), 1)
-        for level in tl.static_range(LEVELS):
-            M: tl.constexpr = 1 << level
-            second = (c // M % 2 == 1)[:, None]
-            if 2 * M >= BASE:
-                of_read, of_write = _exponents(read, write, g, second, 2 * M == BASE, OLD)
-                left, right = x * tl.exp2(of_read), y * tl.exp2(of_write)
-                if 2 * M == BASE:
-                    seen = _same(c, BASE) & (c[:, None] > c[None, :] if STRICT else c[:, None] >= c[None, :])
-                else:
-                    left, right = tl.where(second, left, 0.0), tl.where(second, 0.0, right)
-                    seen = _same(c, 2 * M)
-                found = tl.dot(left.to(x.dtype), tl.trans(right.to(x.dtype)), input_precision=PRECISION).to(ACC)
-                scores += tl.where(seen, found, 0.0)
-            other = beside(total, M, C, BN)
-            read += tl.where(second, other, 0.0)
-            write += tl.where(second, 0.0, other)
-            total += other
+        read, write, total = sums(g, OLD, C, BN, LEVELS - 1)
+        near = True if BASE == C else farthest(read, write, g, OLD) <= NEAR if LOOK else False
+        if near:
+            of_read, of_write = from_middle(read, write, g, C // 2, OLD, C)
+            left, right = (x * tl.exp2(of_read)).to(x.dtype), (y * tl.exp2(of_write)).to(x.dtype)
+            found = tl.dot(left, tl.trans(right), input_precision=PRECISION).to(ACC)
+            scores += tl.where(_seen(c, C, STRICT, False), found, 0.0)
+        else:
+            scores += _halved(x, y, g, c, OLD, STRICT, BASE, C, BN, LEVELS, PRECISION)
+        read, write, total = grown(read, write, total, C // 2, C, BN)
         place = c[:, None] * (H * N) + n[None, :]
         tl.store(x_scaled_ptr + row + place, x * tl.exp2(read), mask=mask)
         tl.store(y_scaled_ptr + row + place, y * tl.exp2(write), mask=mask)
-        tl.store(total_ptr + i * N + n[None, :] + c[:, None] * 0, total, mask=(c == 0)[:, None] & (n < N)[None, :])
-    if BASE == 1 and not STRICT:
-        scores += tl.where(c[:, None] == c[None, :], diagonal[:, None], 0.0)
+        tl.store(total_ptr + i * N + n, tl.sum(tl.where((c == 0)[:, None], total, 0.0), 0), mask=n < N)
     tl.store(scores_ptr + ((b * T + at) * H + h) * C + (c[:, None] * (H * C) + c[None, :]), scores, mask=in_t[:, None])
+
+
+@triton.jit
+def _halved_spread(product, z, g, c, OLD: tl.constexpr, REVERSE: tl.constexpr, BASE: tl.constexpr, C: tl.constexpr,
+                   N: tl.constexpr, LEVELS: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """The outputs of N channels by halves."""
+    read, write, total = sums(g, OLD, C, N, 0)
+    out = tl.full([C, N], 0.0, g.dtype)
+    if BASE == 1 and not OLD:
+        out += tl.sum(tl.where(c[:, None] == c[None, :], product, 0.0), 1)[:, None] * z
+    for level in tl.static_range(LEVELS):
+        if 2 << level >= BASE:
+            if (2 << level) == BASE:
+                of_read, of_write = from_middle(read, write, g, 1 << level, OLD, C)
+                here, there = tl.exp2(of_write if REVERSE else of_read), tl.exp2(of_read if REVERSE else of_write)
+                seen = _seen(c, BASE, OLD, REVERSE)
+            else:
+                here = tl.exp2(tl.where((c // (1 << level) % 2 == 1)[:, None], read, write))
+                there = here
+                seen = _parted(c, 1 << level, REVERSE)
+            part = tl.where(seen, product, 0.0).to(z.dtype)
+            out += here * tl.dot(part, (z * there).to(z.dtype), input_precision=PRECISION).to(g.dtype)
+        read, write, total = grown(read, write, total, 1 << level, C, N)
+    return out
 
 
 @triton.jit(do_not_specialize=["T"])
 def spread(
     x_ptr, x_b, x_t, x_h, x_n,
     y_ptr, y_b, y_t, y_h, y_n,
-    w_ptr, w_b, w_t, w_h, w_m,
-    r_ptr, r_b, r_t, r_h, r_m,
+    z_ptr, z_b, z_t, z_h, z_m,
     g_ptr, g_b, g_t, g_h, g_m,
-    ahead_ptr, back_ptr,
-    w_scaled_ptr,
+    out_ptr, z_scaled_ptr,
     total_ptr,
     T, H, V,
-    N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, AHEAD: tl.constexpr, BACK: tl.constexpr,
-    SCALED: tl.constexpr, BASE: tl.constexpr, C: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr,
+    N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, REVERSE: tl.constexpr, SCALED: tl.constexpr,
+    BASE: tl.constexpr, LOOK: tl.constexpr, C: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr,
     LEVELS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """With P = x y^T and the weights W of BM channels m of one chunk of one head:
+    """out[t, m] = sum over s of (x_t . y_s) 2^(g[m] between them) z[s, m], BM channels of one chunk of one head.
 
-        ahead[t, m] = sum over s <= t of P[t, s] W[t, s, m] w[s, m]
-        back[s, m]  = sum over t >= s of P[t, s] W[t, s, m] r[t, m]
-
-    and, where SCALED, w decayed to the chunk's end, and the chunk's sum of g (base 2).
+    Over s <= t (s < t where OLD); REVERSE over s >= t, x at the writes and y, z at the reads.  SCALED also gives z decayed
+    to the chunk's end and the chunk's sum of g (base 2).
     """
     i = tl.program_id(0).to(tl.int64)
     blocks, chunks = tl.cdiv(V, BM), tl.cdiv(T, C)
@@ -159,46 +223,22 @@ def spread(
         x = tl.load(x_at + (c[:, None] * x_t + n[None, :] * x_n), mask=inner, other=0.0)
         y = tl.load(y_at + (c[:, None] * y_t + n[None, :] * y_n), mask=inner, other=0.0)
         product += tl.dot(x, tl.trans(y), input_precision=PRECISION).to(ACC)
-    g_at = g_ptr + b * g_b + h * g_h + at * g_t
+    z_at, g_at = z_ptr + b * z_b + h * z_h + at * z_t, g_ptr + b * g_b + h * g_h + at * g_t
+    z = tl.load(z_at + (c[:, None] * z_t + m[None, :] * z_m), mask=mask, other=0.0)
     g = tl.load(g_at + (c[:, None] * g_t + m[None, :] * g_m), mask=mask, other=0.0).to(ACC) * LOG2E
-    total, write = g, tl.full([C, BM], 0.0, ACC)
-    read = write if OLD else g
-    own = tl.sum(tl.where(c[:, None] == c[None, :], product, 0.0), 1)[:, None]  # a step's read of its own write
-    plain = BASE == 1 and not OLD
-    if AHEAD:
-        w_at = w_ptr + b * w_b + h * w_h + at * w_t
-        w = tl.load(w_at + (c[:, None] * w_t + m[None, :] * w_m), mask=mask, other=0.0)
-        ahead = own * w if plain else tl.full([C, BM], 0.0, ACC)
-    if BACK:
-        r_at = r_ptr + b * r_b + h * r_h + at * r_t
-        r = tl.load(r_at + (c[:, None] * r_t + m[None, :] * r_m), mask=mask, other=0.0)
-        back = own * r if plain else tl.full([C, BM], 0.0, ACC)
-    for level in tl.static_range(LEVELS):
-        M: tl.constexpr = 1 << level
-        second = (c // M % 2 == 1)[:, None]
-        if 2 * M >= BASE:
-            of_read, of_write = _exponents(read, write, g, second, 2 * M == BASE, OLD)
-            reading, writing = tl.exp2(of_read), tl.exp2(of_write)
-            if 2 * M == BASE:
-                seen = _same(c, BASE) & (c[:, None] > c[None, :] if OLD else c[:, None] >= c[None, :])
-            else:
-                reading, writing = tl.where(second, reading, 0.0), tl.where(second, 0.0, writing)
-                seen = _same(c, 2 * M) & second & (c // M % 2 == 0)[None, :]
-            part = tl.where(seen, product, 0.0).to(x_ptr.dtype.element_ty)
-            if AHEAD:
-                ahead += reading * tl.dot(part, (w * writing).to(part.dtype), input_precision=PRECISION).to(ACC)
-            if BACK:
-                back += writing * tl.dot(tl.trans(part), (r * reading).to(part.dtype), input_precision=PRECISION).to(ACC)
-        other = beside(total, M, C, BM)
-        read += tl.where(second, other, 0.0)
-        write += tl.where(second, 0.0, other)
-        total += other
+    read, write, total = sums(g, OLD, C, BM, LEVELS - 1)
+    near = True if BASE == C else farthest(read, write, g, OLD) <= NEAR if LOOK else False
+    if near:
+        of_read, of_write = from_middle(read, write, g, C // 2, OLD, C)
+        here, there = tl.exp2(of_write if REVERSE else of_read), tl.exp2(of_read if REVERSE else of_write)
+        part = tl.where(_seen(c, C, OLD, REVERSE), product, 0.0).to(z.dtype)
+        out = here * tl.dot(part, (z * there).to(z.dtype), input_precision=PRECISION).to(ACC)
+    else:
+        out = _halved_spread(product, z, g, c, OLD, REVERSE, BASE, C, BM, LEVELS, PRECISION)
     place = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
-    if AHEAD:
-        tl.store(ahead_ptr + place, ahead, mask=mask)
-    if BACK:
-        tl.store(back_ptr + place, back, mask=mask)
+    tl.store(out_ptr + place, out, mask=mask)
     if SCALED:
-        tl.store(w_scaled_ptr + place, w * tl.exp2(write), mask=mask)
-        ends = (head * chunks + chunk) * V + m[None, :] + c[:, None] * 0
-        tl.store(total_ptr + ends, total, mask=(c == 0)[:, None] & (m < V)[None, :])
+        read, write, total = grown(read, write, total, C // 2, C, BM)
+        tl.store(z_scaled_ptr + place, z * tl.exp2(write), mask=mask)
+        end = tl.sum(tl.where((c == 0)[:, None], total, 0.0), 0)
+        tl.store(total_ptr + (head * chunks + chunk) * V + m, end, mask=m < V)
