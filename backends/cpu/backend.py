@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, count
 
 from rnnc.analysis.forms import Group
 from rnnc.backends.cpu.coupled import CoupledKernel, coupled_text
 from rnnc.backends.cpu.functions import kernel_text
 from rnnc.backends.cpu.kernel import Kernel
+from rnnc.backends.cpu.single import Single, find_single
+from rnnc.backends.cpu.single_text import steps_text
 from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.backends.kernels.program import Array
 from rnnc.backends.kernels.region import find_coupled, find_region
 from rnnc.backends.torch.backend import Strategies, explanation, for_cell, plan_all, require_inputs
-from rnnc.backends.torch.emit import Kernels, emit_file
+from rnnc.backends.torch.emit import Kernels, WholeStep, emit_file
 from rnnc.backends.torch.kernels import Kernel as Call
 from rnnc.backends.torch.strategies import Choice
 from rnnc.diagnostics import Diagnostic, SpecError
@@ -27,7 +30,7 @@ SERVED = frozenset({"step", "sequential", "scan"})  # strategies that a kernel d
 def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, sources: Mapping[str, str]) -> str:
     """The source text of a standalone module; see `rnnc.backends.Backend`."""
     made, kernels = _plans(cell, dims, strategy)
-    return emit_file(cell, made, sources, definitions(kernels))
+    return emit_file(cell, made, sources, with_steps(definitions(kernels), [graph for graph, _, _ in made.values()]))
 
 
 def emit_c(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies) -> str:
@@ -151,7 +154,7 @@ def definitions(kernels: Sequence[Kernel]) -> Kernels:
     assert "\\" not in source
     texts = [f'SOURCE = """\n{source}"""\n', *(_object(k) for k in kernels)]
     names = {"Native", "Operand"} | ({"Product"} if any(isinstance(k, CoupledKernel) for k in kernels) else set())
-    return Kernels(texts=tuple(texts), imports=frozenset(names))
+    return Kernels(texts=tuple(texts), imports=frozenset(names), native=True)
 
 
 def _object(k: Kernel) -> str:
@@ -175,6 +178,42 @@ def _object(k: Kernel) -> str:
         lines += ["    products=(", *(f"        {p}," for p in products), "    ),", f"    wanted={k.coupled.wanted},"]
     lines.append(")")
     return "\n".join(lines) + "\n"
+
+
+def with_steps(kernels: Kernels, graphs: Sequence[CellIR]) -> Kernels:
+    """The same, and a function for a whole single step of each cell with states for which there is one."""
+    singles: dict[CellIR, Single] = {}
+    for graph in graphs:
+        name = _fresh(graph.name, {s.name for s in singles.values()})
+        single = find_single(name, graph) if graph.states else None
+        if single is not None:
+            singles[graph] = single
+    if not singles:
+        return kernels
+    source = steps_text(list(singles.values()))
+    texts = [f'STEP_SOURCE = """\n{source}"""\n', *(_step_object(s) for s in singles.values())]
+    steps = {
+        graph: WholeStep(name=step_variable(s), inputs=s.inputs, states=s.states, params=s.params)
+        for graph, s in singles.items()
+    }
+    return replace(kernels, texts=(*kernels.texts, *texts), imports=kernels.imports | {"NativeStep"}, steps=steps)
+
+
+def step_variable(single: Single) -> str:
+    return f"{single.name}_whole_step"
+
+
+def _step_object(single: Single) -> str:
+    given, results = single.ranks
+    lines = [
+        f"{step_variable(single)} = NativeStep(",
+        "    source=STEP_SOURCE,",
+        f'    name="{single.name}",',
+        f"    given={given!r},",
+        f"    static={len(single.params)},",
+        f"    results={results!r},",
+    ]
+    return "\n".join([*lines, ")"]) + "\n"
 
 
 def _operands(arrays: Sequence[tuple[Array, tuple[int, ...]]]) -> str:

@@ -46,6 +46,8 @@ class Module:
     attribute: dict[str, str] = field(default_factory=dict)  # of parameters
     submodules: dict[str, Node] = field(default_factory=dict)  # by key: a call or repeat
     class_names: Mapping[CellIR, str] = field(default_factory=dict)  # of the subcells
+    whole_step: WholeStep | None = None
+    native: bool = False  # see Context
 
     def __post_init__(self) -> None:
         cell = self.cell
@@ -65,7 +67,9 @@ class Module:
         attributes: dict[NodeId | str, str] = {p.node: f"self.{self.attribute[p.name]}" for p in cell.params}
         self.submodules = {str(n.attr("key")): n for n in self.nodes_of("call", "repeat")}
         attributes |= {key: f"self.{names.fresh(key)}" for key in self.submodules}
-        self.writer = Writer(cell=cell, attributes=attributes, source=self.source, like=None, imports=self.imports)
+        self.writer = Writer(
+            cell=cell, attributes=attributes, source=self.source, like=None, imports=self.imports, native=self.native
+        )
         self.buffers = find_buffers(self.writer.context(0), self.used, names.taken)
         attributes |= {b.node: f"self.{b.name}" for b in self.buffers}
         self.writer.attributes = attributes
@@ -330,7 +334,21 @@ class Module:
         head = signature("step", ["self", *self.arguments(), "state: State | None = None"], self.result_type())
         doc = '"""One step: inputs are [batch, ...], without the time axis."""'
         written = write_step(self.step_writer(), self.choices)
-        return [head, *indented([doc, *self.fresh_state(), *written.lines, *written.ending()])]
+        first = [] if self.whole_step is None else self.at_once(self.whole_step)
+        return [head, *indented([doc, *self.fresh_state(), *first, *written.lines, *written.ending()])]
+
+    def at_once(self, step: WholeStep) -> list[str]:
+        """The whole step by one function, where that serves."""
+        names = {identifier(i.name) for i in self.cell.inputs}
+        done = next(name for name in ("done", "done_", "done__") if name not in names)
+        given = [identifier(n) for n in step.inputs] + [f'state["{n}"]' for n in step.states]
+        given += [f"self.{self.attribute[n]}" for n in step.params]
+        dims = _tuple([f"self.{dim_name(d.name)}" for d in self.cell.dims]) if self.cell.dims else "()"
+        outputs = [f"{done}[{k}]" for k in range(len(self.cell.outputs))]
+        values = outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})"
+        finals = ", ".join(f'"{n}": {done}[{len(outputs) + k}]' for k, n in enumerate(step.states))
+        call = [f"{done} = {step.name}(", f"    {_tuple(given)},", f"    {dims},", ")"]
+        return [*call, f"if {done} is not None:", f"    return {values}, {{{finals}}}"]
 
     def extra_repr(self) -> list[str]:
         if not self.cell.dims:
@@ -466,10 +484,24 @@ def emit_file(
             why=why,
             name=names[cell],
             class_names=names,
+            whole_step=kernels.steps.get(graph),
+            native=kernels.native,
         )
         texts.append(module.text())
     title = f"{root.name}: " + (root.doc.split("\n")[0].strip() or "a recurrent layer")
     return file_text([*kernels.texts, *texts], names[root], imports, title, PurePath(root.file).name or "a spec")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeStep:
+    """A native function for a whole single step: its variable, and the names of the inputs, entries of the state dict
+    and parameters that it is called with; it gives the outputs, then the new entries.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    states: tuple[str, ...]
+    params: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -480,6 +512,8 @@ class Kernels:
 
     texts: tuple[str, ...] = ()
     imports: frozenset[str] = frozenset()
+    steps: Mapping[CellIR, WholeStep] = field(default_factory=dict)  # by the graph that is emitted
+    native: bool = False  # whether projections of whole sequences run by the runtime's own product
 
 
 def emit_cell(cell: CellIR, choices: tuple[Choice, ...], sources: Mapping[str, str], why: tuple[str, ...] = ()) -> str:

@@ -15,6 +15,7 @@ from rnnc.runtime.functional import (
 )
 from rnnc.runtime.layout import state_dtype
 from rnnc.runtime.native import Native, Operand, Product
+from rnnc.runtime.native_step import NativeStep
 from rnnc.runtime.newton import Blocks, NewtonReport, NewtonWarning, newton_scan
 from rnnc.runtime.operators import (
     block_diagonal,
@@ -27,6 +28,7 @@ from rnnc.runtime.operators import (
     rotation_blocks,
     solve,
 )
+from rnnc.runtime.products import linear
 from rnnc.runtime.scan import (
     block_scan,
     convolution_scan,
@@ -46,6 +48,7 @@ __all__ = [
     "Blocks",
     "MicroStep",
     "Native",
+    "NativeStep",
     "NewtonReport",
     "NewtonWarning",
     "Operand",
@@ -69,6 +72,7 @@ __all__ = [
     "last_state",
     "lerp",
     "lerp_scan",
+    "linear",
     "linear_scan",
     "log_plus_scan",
     "matrix_exp",

@@ -1,0 +1,237 @@
+"""A whole single step of a cell as one C function: projections, convolutions, norms, gates, states, readouts.
+
+What a layer does for one token is a few hundred numbers in some dozens of operations, and PyTorch spends microseconds
+on each of them whatever its size.  Here every node of the step is a loop, or part of the loop of the node that reads
+it; only sums, values read more than once or along other axes, and results are kept in memory.  The function serves
+inference: a step that needs gradients runs as before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from rnnc.backends.torch.context import static_nodes
+from rnnc.ir.builder import Builder
+from rnnc.ir.dims import ONE, Dim
+from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
+from rnnc.ir.ops import OPS
+from rnnc.ir.rewrite import rebuild
+from rnnc.ir.unfold import unfold_time
+
+VIEWS = frozenset({"lift", "merge", "split_per", "expand", "broadcast", "transpose", "slice", "reshape"})
+LEAVES = frozenset({"input", "param", "state"})
+NUMBERS = frozenset({"const", "dim"})
+SUMS = frozenset({"sum", "mean", "amax", "amin"})
+CHEAP = frozenset({"add", "sub", "mul", "neg"})
+COMPLEX_ONLY = frozenset({"conj", "re", "im", "polar", "complex"})
+POINTWISE = frozenset(n for n, op in OPS.items() if op.category == "elementwise") - COMPLEX_ONLY
+KNOWN = VIEWS | LEAVES | NUMBERS | SUMS | POINTWISE | {"einsum", "concat"}
+SPREADING = frozenset({"lift", "expand", "broadcast"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """An array that the function reads: a tensor of the module, an input, or an entry of the state dict.
+
+    `buffer`: how many per axes stand behind the first core axis in memory, not before it (past values of `conv`).
+    """
+
+    node: NodeId
+    static: bool
+    buffer: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Single:
+    """One step of a cell: `cell` has plain nodes and states only.
+
+    `inputs`, `states` and `params` are the names of what it reads, in the order of `given`; the results are the cell's
+    outputs and then the new states.
+    """
+
+    name: str
+    cell: CellIR
+    given: tuple[Given, ...]
+    inputs: tuple[str, ...]
+    states: tuple[str, ...]
+    params: tuple[str, ...]
+    static: frozenset[NodeId]
+
+    @property
+    def results(self) -> list[tuple[NodeId, int]]:
+        """The node of each result, and `buffer` as in `Given`."""
+        buffers = {s.name: g.buffer for s, g in zip(self.cell.states, self.given[len(self.inputs) :])}
+        found = [(o.node, 0) for o in self.cell.outputs]
+        return found + [(s.update, buffers[s.name]) for s in self.cell.states]
+
+    @property
+    def ranks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """How many axes what is given and the results have, without the batch."""
+        nodes = self.cell.nodes
+        return (
+            tuple(len(axes(nodes[g.node])) for g in self.given),
+            tuple(len(axes(nodes[i])) for i, _ in self.results),
+        )
+
+
+def axes(node: Node) -> tuple[Dim, ...]:
+    """All axes of a value behind the batch."""
+    return (*node.type.per, *node.type.shape)
+
+
+def find_single(name: str, cell: CellIR) -> Single | None:
+    """The step of a cell as one function, or None where it has an operation that the function cannot do."""
+    if any(n.op in ("call", "repeat", "attention") for n in cell.nodes):
+        return None
+    whole, buffers = unfold_time(cell)
+    whole = _plain_norms(whole)
+    ends = [*(o.node for o in whole.outputs), *(s.update for s in whole.states)]
+    live = ancestors(whole, ends)
+    if not all(_serves(whole.nodes[i]) for i in live):
+        return None
+    gaps = {s.node for s in whole.states if _behind(whole, s.node, s.name in buffers)}
+    if any(_needs_memory(whole, whole.nodes[i]) and whole.nodes[i].args[0] in gaps for i in live):
+        return None
+    inputs = [i for i in whole.inputs if i.node in live]
+    states = list(whole.states)
+    params = [p for p in whole.params if p.node in live]
+    if not inputs:
+        return None  # nothing says how many sequences there are
+    given = [Given(node=i.node, static=False) for i in inputs]
+    given += [Given(node=s.node, static=False, buffer=_behind(whole, s.node, s.name in buffers)) for s in states]
+    given += [Given(node=p.node, static=True) for p in params]
+    return Single(
+        name=name,
+        cell=whole,
+        given=tuple(given),
+        inputs=tuple(i.name for i in inputs),
+        states=tuple(s.name for s in states),
+        params=tuple(p.name for p in params),
+        static=static_nodes(whole),
+    )
+
+
+def _behind(cell: CellIR, node: NodeId, is_buffer: bool) -> int:
+    return len(cell.nodes[node].type.per) if is_buffer else 0
+
+
+def _serves(node: Node) -> bool:
+    if node.op not in KNOWN or node.type.dtype not in ("real", "bool"):
+        return False
+    if node.type.dtype == "bool":
+        return node.op not in LEAVES
+    return node.op != "const" or isinstance(node.attr("value"), Fraction | int | str)
+
+
+def _plain_norms(cell: CellIR) -> CellIR:
+    """`softmax`, `l2norm`, `rmsnorm` and `layernorm` as what they are made of.
+
+    before: y = l2norm(x, eps)      -->  after: y = x / sqrt(sum(x * x) + eps)
+    """
+
+    def along(b: Builder, op: str, x: NodeId) -> NodeId:
+        return b.add("expand", b.add(op, x, axes=(-1,)), axes=(-1,))
+
+    def scaled(b: Builder, x: NodeId, op: str, eps: Fraction) -> NodeId:
+        square = along(b, op, b.map("mul", x, x))
+        return b.map("div", x, b.map("sqrt", b.map("add", square, b.const(eps))))
+
+    def rule(b: Builder, node: Node, args: tuple[NodeId, ...]) -> NodeId | None:
+        if node.type.dtype != "real":
+            return None
+        match node.op:
+            case "softmax":
+                power = b.map("exp", b.map("sub", args[0], along(b, "amax", args[0])))
+                return b.map("div", power, along(b, "sum", power))
+            case "l2norm" | "rmsnorm":
+                kind = "sum" if node.op == "l2norm" else "mean"
+                return scaled(b, args[0], kind, Fraction(str(node.attr("eps"))))
+            case "layernorm":
+                centred = b.map("sub", args[0], along(b, "mean", args[0]))
+                return scaled(b, centred, "mean", Fraction(str(node.attr("eps"))))
+        return None
+
+    return rebuild(cell, rule)[0]
+
+
+# ---------------------------------------------------------------- what is kept in memory
+
+
+def outer_product(node: Node) -> bool:
+    """Whether an einsum sums over nothing."""
+    if node.op != "einsum":
+        return False
+    inputs, output = str(node.attr("spec")).split("->")
+    return not set(inputs) - set(output) - {","}
+
+
+def only_units(arg: Node, node: Node) -> bool:
+    """Whether a reshape only adds or drops axes of size 1."""
+    return [d for d in axes(arg) if d != ONE] == [d for d in axes(node) if d != ONE]
+
+
+def kept(single: Single) -> frozenset[NodeId]:
+    """The nodes with memory of their own; all others are computed where they are read."""
+    cell = single.cell
+    live = ancestors(cell, [i for i, _ in single.results])
+    users: dict[NodeId, int] = dict.fromkeys(live, 0)
+    spread: set[NodeId] = set()
+    for i in live:
+        node = cell.nodes[i]
+        for place, a in enumerate(node.args):
+            users[a] += 1
+            root, wider = _through_views(cell, a)
+            if node.op not in VIEWS and (wider or _is_wider(cell, node, place)):
+                spread.add(root)
+    found = {i for i in live if cell.nodes[i].op in SUMS | {"concat"}}
+    found |= {cell.nodes[i].args[0] for i in live if _needs_memory(cell, cell.nodes[i])} - _leaves(single)
+    found |= {i for i in live if cell.nodes[i].op == "einsum" and not outer_product(cell.nodes[i])}
+    computed = {i for i in live if cell.nodes[i].op in POINTWISE or outer_product(cell.nodes[i])}
+    for i in computed:
+        node = cell.nodes[i]
+        if node.type.dtype == "bool" or all(cell.nodes[a].op in NUMBERS for a in node.args):
+            continue
+        many = _read_often(cell, i, users)
+        if i in spread or (many and not _is_cheap(cell, node, found | computed)):
+            found.add(i)
+    return frozenset(found)
+
+
+def _needs_memory(cell: CellIR, node: Node) -> bool:
+    """Whether a node is a reshape that reads its argument's memory as it lies there."""
+    return node.op == "reshape" and not only_units(cell.nodes[node.args[0]], node)
+
+
+def _leaves(single: Single) -> set[NodeId]:
+    return {g.node for g in single.given}
+
+
+def _read_often(cell: CellIR, i: NodeId, users: dict[NodeId, int]) -> bool:
+    if users[i] != 1:
+        return users[i] > 1
+    return any(users.get(n.id, 0) > 1 and n.op in VIEWS and _through_views(cell, n.id)[0] == i for n in cell.nodes)
+
+
+def _is_cheap(cell: CellIR, node: Node, computed: set[NodeId]) -> bool:
+    """Whether to compute a value again costs no more than to read it: one operation on what is in memory."""
+    roots = [_through_views(cell, a)[0] for a in node.args]
+    return node.op in CHEAP and not any(r in computed and cell.nodes[r].op in POINTWISE for r in roots)
+
+
+def _through_views(cell: CellIR, i: NodeId) -> tuple[NodeId, bool]:
+    """What a view shows, and whether it shows entries more than once."""
+    wider = False
+    while cell.nodes[i].op in VIEWS:
+        wider = wider or cell.nodes[i].op in SPREADING
+        i = cell.nodes[i].args[0]
+    return i, wider
+
+
+def _is_wider(cell: CellIR, node: Node, place: int) -> bool:
+    """Whether a node reads the entries of an argument more than once."""
+    arg = cell.nodes[node.args[place]]
+    if node.op == "einsum":
+        inputs, output = str(node.attr("spec")).split("->")
+        return bool(set(inputs + output) - {","} - set(inputs.split(",")[place]))
+    return node.op in POINTWISE and axes(arg) != axes(node) and arg.op not in NUMBERS

@@ -1,0 +1,111 @@
+"""A whole single step of a layer as one C function, for inference: what `layer.step` calls first.
+
+A call answers None where it does not serve (gradients are wanted, a tracer looks on, dtypes are mixed or half, there
+are very many sequences), and the module goes on with its other way.  What depends on shapes and dtypes alone is worked
+out at the first call with them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnc.runtime._compat import traced
+from rnnc.runtime.compiled import load_library
+
+__all__ = ["NativeStep"]
+
+MOST_CALLS = 100  # layouts that a step remembers
+MOST_SEQUENCES = 8  # from there on PyTorch's products of matrices are faster than products with vectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fitted:
+    """A call for tensors of one layout."""
+
+    function: Any
+    dims: Any
+    batch: ctypes.c_int64
+    pointers: type[ctypes.Array[ctypes.c_void_p]]
+    copied: tuple[int, ...]  # places of tensors that are not contiguous, or lazily negated
+    results: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # sizes and strides
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativeStep:
+    """The functions NAME_step and NAME_shapes of a C source.
+
+    `given` and `results` are the ranks of the arrays without the batch; the last `static` of the given ones have none
+    (parameters).
+    """
+
+    source: str
+    name: str
+    given: tuple[int, ...]
+    static: int
+    results: tuple[int, ...]
+    calls: dict[Any, _Fitted | None] = field(init=False, default_factory=dict, compare=False, repr=False)
+
+    def __call__(self, tensors: Sequence[Tensor], dims: tuple[int, ...]) -> list[Tensor] | None:
+        """The outputs [B, ...] and the new states, or None where the caller has to run the step itself."""
+        if traced(tensors) or (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
+            return None
+        key = (dims, *[(x.dtype, x.shape, x.is_contiguous(), x.is_cpu, x.is_neg()) for x in tensors])
+        fitted = self.calls[key] if key in self.calls else self._remember(key, tensors, dims)
+        if fitted is None:
+            return None
+        if fitted.copied:
+            tensors = [x.resolve_neg().contiguous() if k in fitted.copied else x for k, x in enumerate(tensors)]
+        found = [torch.empty_strided(size, stride, dtype=fitted.dtype) for size, stride in fitted.results]
+        pointers = fitted.pointers(*[x.data_ptr() for x in tensors], *[x.data_ptr() for x in found])
+        if fitted.function(pointers, fitted.dims, fitted.batch, ctypes.c_int64(torch.get_num_threads())):
+            raise MemoryError(f"no memory for a step of `{self.name}`")
+        return found
+
+    def _remember(self, key: Any, tensors: Sequence[Tensor], dims: tuple[int, ...]) -> _Fitted | None:
+        if len(self.calls) >= MOST_CALLS:
+            self.calls.clear()
+        self.calls[key] = found = self._fit(tensors, dims)
+        return found
+
+    def _fit(self, tensors: Sequence[Tensor], dims: tuple[int, ...]) -> _Fitted | None:
+        """The call; None where the function does not serve, or the sizes are wrong (which the module then says)."""
+        dtype, batch = tensors[0].dtype, tensors[0].shape[0] if tensors[0].ndim else 0
+        alike = all(x.dtype == dtype and x.device.type == "cpu" for x in tensors)
+        if not alike or dtype not in (torch.float32, torch.float64) or not 0 < batch <= MOST_SEQUENCES:
+            return None
+        library = load_library(self.source, dtype == torch.float64)
+        sizes_of = iter(self._shapes(library, dims))
+        wanted = [tuple(next(sizes_of) for _ in range(rank)) for rank in (*self.given, *self.results)]
+        varying = len(self.given) - self.static
+        shapes = [(batch, *s) if k < varying else s for k, s in enumerate(wanted[: len(self.given)])]
+        if any(tuple(x.shape) != s for x, s in zip(tensors, shapes, strict=True)):
+            return None
+        results = [torch.empty(batch, *s) for s in wanted[len(self.given) :]]
+        return _Fitted(
+            function=getattr(library, f"{self.name}_step"),
+            dims=(ctypes.c_int64 * max(1, len(dims)))(*dims),
+            batch=ctypes.c_int64(batch),
+            pointers=ctypes.c_void_p * (len(tensors) + len(results)),
+            copied=tuple(k for k, x in enumerate(tensors) if not x.is_contiguous() or x.is_neg()),
+            results=tuple((tuple(x.shape), x.stride()) for x in results),
+            dtype=dtype,
+        )
+
+    def _shapes(self, library: ctypes.CDLL, dims: tuple[int, ...]) -> list[int]:
+        out = (ctypes.c_int64 * (sum(self.given) + sum(self.results) + 1))()
+        getattr(library, f"{self.name}_shapes")((ctypes.c_int64 * max(1, len(dims)))(*dims), out)
+        return list(out)
+
+    def __reduce__(self) -> Any:
+        return _again, (self.source, self.name, self.given, self.static, self.results)
+
+
+def _again(source: str, name: str, given: tuple[int, ...], static: int, results: tuple[int, ...]) -> NativeStep:
+    return NativeStep(source=source, name=name, given=given, static=static, results=results)

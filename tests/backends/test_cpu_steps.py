@@ -1,0 +1,146 @@
+"""Single steps and chunks on CPUs: the one function of a whole step, when it serves, and streaming by any pieces."""
+
+from __future__ import annotations
+
+import pickle
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import torch_support as support
+from torch import Tensor
+
+import rnnc
+from rnnc.runtime import NativeStep, compiled
+
+pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="needs a C compiler")
+
+# a convolution and norms, a short state, complex numbers (not by one function), recurrent matrices, per blocks
+CELLS = [
+    ("gated_deltanet", "GatedDeltaNet"),
+    ("mamba2", "Mamba2"),
+    ("lru", "LRU"),
+    ("gru", "GRU"),
+    ("slstm", "sLSTM"),
+    ("minlstm", "MinLSTM"),
+]
+BY_ONE = [c for c in CELLS if c[0] != "lru"]
+
+
+@cache
+def layers(name: str, cell: str) -> tuple[Any, Any]:
+    """A layer of the CPU backend and one of the torch backend with the same weights, in float64."""
+    torch.manual_seed(0)
+    spec = rnnc.stdlib(name)
+    dims = support.small_dims(spec.lower(cell))
+    native, by_torch = (rnnc.compile(spec, cell, backend=b)(**dims, dtype=torch.float64) for b in ("cpu", "torch"))
+    by_torch.load_state_dict(native.state_dict())
+    return native, by_torch
+
+
+def whole_step(layer: Any) -> NativeStep:
+    scope = type(layer).step.__globals__
+    (found,) = [v for v in scope.values() if isinstance(v, NativeStep)]
+    return found  # type: ignore[no-any-return]
+
+
+def served(layer: Any, x: Tensor, state: Any = None) -> bool:
+    """Whether a step runs by the one function."""
+    step = whole_step(layer)
+    step.calls.clear()
+    layer.step(x, state=state)
+    return any(found is not None for found in step.calls.values())
+
+
+def same(a: Any, b: Any, tolerance: float = 1e-12) -> None:
+    (ya, sa), (yb, sb) = a, b
+    support.assert_close(ya, yb.detach(), tolerance)
+    assert support.flat(sa).keys() == support.flat(sb).keys()
+    for key, value in support.flat(sb).items():
+        support.assert_close(support.flat(sa)[key], value.detach(), tolerance)
+
+
+@pytest.mark.parametrize(("name", "cell"), BY_ONE)
+@torch.no_grad()
+def test_one_function_for_a_step(name: str, cell: str) -> None:
+    """For one and for several sequences, in any strides; what it does not serve runs as before, to the same result."""
+    native, by_torch = layers(name, cell)
+    _, state = by_torch(torch.randn(3, 5, native.d, dtype=torch.float64))
+    x = torch.randn(3, native.d, dtype=torch.float64)
+    turned = torch.randn(native.d, 3, dtype=torch.float64).T
+    for inputs in (x, turned, x.flip(0)):
+        assert served(native, inputs, state)
+        same(native.step(inputs, state=state), by_torch.step(inputs, state=state))
+    same(native.step(x[:1]), by_torch.step(x[:1]))
+    many = torch.randn(9, native.d, dtype=torch.float64)
+    assert not served(native, many)
+    same(native.step(many), by_torch.step(many))
+    with torch.enable_grad():
+        assert not served(native, x, state)
+
+
+@pytest.mark.parametrize(("name", "cell"), CELLS)
+def test_gradients_of_steps(name: str, cell: str) -> None:
+    """Steps that are trained through give the gradients of the whole sequence."""
+    native, by_torch = layers(name, cell)
+    x = torch.randn(2, 4, native.d, dtype=torch.float64, requires_grad=True)
+    state, rows = None, []
+    for x_t in x.unbind(1):
+        y, state = native.step(x_t, state=state)
+        rows.append(y)
+    found = torch.autograd.grad(torch.stack(rows, 1).square().sum(), [x, *native.parameters()])
+    want = torch.autograd.grad(by_torch(x)[0].square().sum(), [x, *by_torch.parameters()])
+    largest = max(float(b.norm()) for b in want)  # one gradient of sLSTM is zero
+    for a, b in zip(found, want, strict=True):
+        assert float((a - b).norm()) < 1e-12 * largest
+
+
+@pytest.mark.parametrize("backend", [0, 1])
+@pytest.mark.parametrize(("name", "cell"), CELLS)
+@torch.no_grad()
+def test_pieces_of_any_length(name: str, cell: str, backend: int) -> None:
+    """A sequence fed in pieces (none, one, many tokens; steps in between) gives the numbers of the whole run."""
+    layer = layers(name, cell)[backend]
+    x = torch.randn(2, 40, layer.d, dtype=torch.float64)
+    whole, last = layers(name, cell)[1](x)
+    state, rows, at = None, [], 0
+    for count in (1, 0, 7, None, 2, 16, None, 1, 3, 8):
+        if count is None:
+            y, state = layer.step(x[:, at], state=state)
+            y, count = y[:, None], 1
+        else:
+            y, state = layer(x[:, at : at + count], state=state)
+        rows.append(y)
+        at += count
+    assert at == 40
+    same((torch.cat(rows, 1), state), (whole, last))
+
+
+@torch.no_grad()
+def test_parameters_may_change() -> None:
+    """In place, in dtype, as other tensors: a step reads what the layer has now."""
+    native, by_torch = (pickle.loads(pickle.dumps(m)) for m in layers("minlstm", "MinLSTM"))
+    x = torch.randn(2, native.d, dtype=torch.float64)
+    native.step(x)
+    for m in (native, by_torch):
+        next(m.parameters()).mul_(0.5)
+    same(native.step(x), by_torch.step(x))
+    for m in (native, by_torch):
+        first = next(iter(dict(m.named_parameters())))
+        setattr(m, first, torch.nn.Parameter(getattr(m, first).detach().flip(0)))
+        m.float()
+    assert served(native, x.float())
+    same(native.step(x.float()), by_torch.step(x.float()), 1e-6)
+    weights = {k: 2 * v for k, v in native.named_parameters()}
+    found = torch.func.functional_call(native, weights, (x[:, None].float(),))
+    same(found, torch.func.functional_call(by_torch, weights, (x[:, None].float(),)), 1e-6)
+
+
+@torch.no_grad()
+def test_steps_that_are_refused_say_why() -> None:
+    native, _ = layers("minlstm", "MinLSTM")
+    with pytest.raises(RuntimeError, match=r"size|shape"):
+        native.step(torch.randn(2, native.d + 1, dtype=torch.float64))
+    with pytest.raises(KeyError):
+        native.step(torch.randn(2, native.d, dtype=torch.float64), state={})
