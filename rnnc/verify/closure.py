@@ -7,7 +7,6 @@ are compared on nonempty words: the start state of the machine needs no g of its
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from rnnc.exact import NotExact, decided, to_float
 from rnnc.exact.algebraic import generators
 from rnnc.exact.asymptotic import wide
 from rnnc.ir.graph import CellIR
+from rnnc.verify.effort import Effort
 from rnnc.verify.languages.dfa import DFA, Word, classes, distinguishing
 from rnnc.verify.machines import Arithmetic, Arrays, StepMachine, cell_machine
 
@@ -117,7 +117,7 @@ def close_machine(
     """As `close`, for any machine (a stack of layers, for example)."""
     if set(machine.letters) != set(dfa.alphabet):
         raise ValueError(f"the machine reads {sorted(machine.letters)}, the automaton {sorted(dfa.alphabet)}")
-    search = _Search(machine, dfa, budget, None if seconds is None else time.monotonic() + seconds)
+    search = _Search(machine, dfa, budget, None if seconds is None else Effort.of(seconds))
     try:
         found = search.run()
     except NotExact as error:
@@ -140,7 +140,7 @@ def close_machine(
 class _Search:
     """Breadth first over pairs of a machine state and the automaton's state that a word leads to."""
 
-    def __init__(self, machine: StepMachine, dfa: DFA, budget: int, end: float | None = None) -> None:
+    def __init__(self, machine: StepMachine, dfa: DFA, budget: int, end: Effort | None = None) -> None:
         self.machine, self.dfa, self.budget, self.end = machine, dfa, budget, end
         self.same = equivalent_states(dfa)
         self.index: dict[Hashable, int] = {}
@@ -186,7 +186,7 @@ class _Search:
         return self.index[state]
 
     def expand(self, state: int) -> Conflict | None:
-        if self.end is not None and time.monotonic() > self.end:
+        if self.end is not None and self.end.over:
             return Conflict(kind="budget", reason=f"time was up at {len(self.states)} states")
         for letter in self.dfa.alphabet:
             after, output = self.machine.step(self.states[state], letter)

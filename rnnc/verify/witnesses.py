@@ -12,11 +12,11 @@ A closure by sets of states (`rnnc.verify.regions`) serves `finite_precision`; w
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from rnnc.verify.effort import worked
 from rnnc.verify.results import Precision
 from rnnc.verify.structural import Subject
 from rnnc.verify.target import Target
@@ -52,9 +52,9 @@ def find(
         return "weights are searched for finite automata of moderate size only", 0.0
     from rnnc.verify.witness import find_witness
 
-    begun = time.monotonic()
+    begun = worked()
     witness = find_witness(subject.cell, target.dfa, dims=dict(subject.dims), layers=copies, budget=budget)
-    spent = time.monotonic() - begun
+    spent = worked() - begun
     if witness is None:
         return "no weights were found that do it", spent
     return _judged(witness, precision), spent

@@ -19,7 +19,7 @@ from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.ops import OPS
 from rnnc.ir.ops.table import Site
 from rnnc.ir.types import Interval
-from rnnc.verify.witness.expressions import Expression, LinearSystem, NotAffine
+from rnnc.verify.witness.expressions import Expression, LinearSystem, NotAffine, contracted
 from rnnc.verify.witness.numbers import ONE, ZERO, Number, forward, infinite, is_real, modulus, size
 from rnnc.verify.witness.rules import UNARY
 from rnnc.verify.witness.want import VIEWS, Array, Conflict, empty, join
@@ -227,6 +227,8 @@ class Evaluation:
         value = OPS[n.op].value
         assert value is not None
         try:
+            if n.op == "einsum" and len(args) == 2:
+                return contracted(str(n.attr("spec")), *args)
             return _plain(np.asarray(value(np, self.site(n.id), *args), dtype=object))
         except NotAffine:
             if symbolic:

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from rnnc.exact import Asymptotic
 from rnnc.exact import functions as fn
 from rnnc.ir.graph import NodeId
 from rnnc.verify.witness.numbers import ONE, ZERO, Number, is_real, quotient
 
+Array: TypeAlias = Any  # np.ndarray of expressions
 Variable: TypeAlias = tuple[
     NodeId, int, int
 ]  # a parameter's node, the flat index of an entry, 1 for the imaginary part
@@ -107,6 +110,33 @@ class Expression:
 
 
 NOTHING = Expression(ZERO)
+
+
+def contracted(spec: str, a: Array, b: Array) -> Array:
+    """einsum of two arrays [..., *core] of expressions, with the work that its nonzero entries need."""
+    (left, right), output = spec.split("->")[0].split(","), spec.split("->")[1]
+    lead = np.broadcast_shapes(a.shape[: a.ndim - len(left)], b.shape[: b.ndim - len(right)])
+    a = np.broadcast_to(a, (*lead, *a.shape[a.ndim - len(left) :]))
+    b = np.broadcast_to(b, (*lead, *b.shape[b.ndim - len(right) :]))
+    sizes = dict(zip(left + right, (*a.shape[len(lead) :], *b.shape[len(lead) :]), strict=True))
+    out = np.full((*lead, *(sizes[x] for x in output)), NOTHING, dtype=object)
+    shared = [x for x in left if x in right]
+    for at in np.ndindex(*lead):
+        groups: dict[tuple[int, ...], list[tuple[tuple[int, ...], Expression]]] = {}
+        for index in _nonzero(b[at]):
+            key = tuple(index[right.index(x)] for x in shared)
+            groups.setdefault(key, []).append((index, b[at][index]))
+        for index in _nonzero(a[at]):
+            x = a[at][index]
+            for other, y in groups.get(tuple(index[left.index(s)] for s in shared), ()):
+                where = dict(zip(left, index, strict=True)) | dict(zip(right, other, strict=True))
+                place = (*at, *(where[s] for s in output))
+                out[place] = out[place] + x * y
+    return out
+
+
+def _nonzero(array: Array) -> list[tuple[int, ...]]:
+    return [i for i in np.ndindex(*array.shape) if (e := array[i]).constant is None or e.constant or e.terms or e.zeros]
 
 
 def _without(y: Expression) -> Expression:

@@ -1,7 +1,7 @@
 """Cells whose update is not linear: the automaton in one-hot units, each a threshold of sums (a ReLU automaton).
 
 A component is a function of the automaton's state that letters map to itself: the state, or where one point of a
-permutation group is.  Unit (component, p, s) is on after a step iff the component was p and the letter s.
+permutation group is.  Unit (component, p, q) is on after a step iff the component was p and the letter leads p to q.
 What is wanted of a unit's update is a conjunction of two conditions, so before its saturated (or rectified) function
 the sum of both conditions is wanted less a threshold: 2 (c1 + c2) - 3 times omega, or c1 + c2 - 1 (`hints`; Merrill
 2019-20; Weiss et al. 2018).  Other states of the group are not read, or are pinned to their initial values.
@@ -9,9 +9,9 @@ the sum of both conditions is wanted less a threshold: 2 (c1 + c2) - 3 times ome
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 
 import numpy as np
 
@@ -25,11 +25,10 @@ from rnnc.verify.witness.targets import Proposal, Start, Targets, start_of, star
 from rnnc.verify.witness.want import VIEWS, Array, empty
 
 AUTOMATON = (
-    "one unit for each state and letter, on after a step that read that letter in that state",
+    "one unit for each step from state to state, on after a step that made it",
     "Merrill 2019; Weiss, Goldberg & Yahav 2018; ReLU automata",
 )
 VALUES = ((ONE, ZERO), (ONE, -ONE), (HALF, ZERO), (HALF, -HALF))
-FEW_STATES = 12  # of an automaton whose states are worth a unit each
 MOST_PINNED = 3
 PRIME = 1_000_003
 
@@ -39,21 +38,32 @@ Configuration = tuple[tuple[int, ...] | None, int]  # the units that are on (Non
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Units:
-    """(component, value before, letter) of each unit; `components` tell the automaton's state."""
+    """(component, value before, value after) of each unit; `components` tell the automaton's state.
+
+    `leads[component, value before, letter]` is the value after.
+    """
 
     components: tuple[Component, ...]
     units: tuple[tuple[int, int, int], ...]
+    leads: Mapping[tuple[int, int, int], int]
 
 
 def units_of(dfa: DFA) -> Units:
-    """The states of a small automaton; of a large permutation group where its points are, but for the last."""
-    reached = sorted(_reachable(dfa))
-    components: tuple[Component, ...] = (tuple(range(len(dfa.states))),)
-    if len(reached) > FEW_STATES:
-        components = next((_points(dfa, action) for action in point_actions(dfa)), components)
-    letters = range(len(dfa.alphabet))
-    units = [(i, p, a) for i, c in enumerate(components) for p in sorted({c[q] for q in reached}) for a in letters]
-    return Units(components=components, units=tuple(units))
+    """The states of an automaton, or of a permutation group where its points are, but for the last: what is less."""
+    found = [_units(dfa, (tuple(range(len(dfa.states))),))]
+    found += [_units(dfa, _points(dfa, action)) for action in islice(point_actions(dfa), 1)]
+    return min(found, key=lambda u: len(u.units))
+
+
+def _units(dfa: DFA, components: tuple[Component, ...]) -> Units:
+    leads = {
+        (i, c[q], a): c[dfa.delta[q][a]]
+        for i, c in enumerate(components)
+        for q in sorted(_reachable(dfa))
+        for a in range(len(dfa.alphabet))
+    }
+    units = dict.fromkeys((i, p, after) for (i, p, _), after in leads.items())
+    return Units(components=components, units=tuple(sorted(units)), leads=leads)
 
 
 def _points(dfa: DFA, action: tuple[tuple[int, ...], ...]) -> tuple[Component, ...]:
@@ -126,7 +136,7 @@ def _configurations(dfa: DFA, units: Units) -> list[Configuration]:
     index = {u: j for j, u in enumerate(units.units)}
     for q in sorted(_reachable(dfa)):
         for a in range(len(dfa.alphabet)):
-            on = tuple(index[i, c[q], a] for i, c in enumerate(units.components))
+            on = tuple(index[i, c[q], units.leads[i, c[q], a]] for i, c in enumerate(units.components))
             found.append((on, dfa.delta[q][a]))
     return found
 
@@ -208,8 +218,8 @@ def _conditions(units: Units, j: int, state: int, letter: int) -> int:
     """How many of unit j's two conditions hold."""
     if j >= len(units.units):
         return 0
-    i, p, a = units.units[j]
-    return (units.components[i][state] == p) + (a == letter)
+    i, p, after = units.units[j]
+    return (units.components[i][state] == p) + (units.leads.get((i, p, letter)) == after)
 
 
 def _blocks(solver: Solver, s: State) -> list[tuple[int, ...]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import cmath
 import math
 from fractions import Fraction
+from functools import lru_cache
 
 from rnnc import exact
 from rnnc.exact import Asymptotic, NotExact, Number, omega
@@ -42,6 +43,7 @@ def known(x: Number | None) -> Fraction | None:
     return x if isinstance(x, Fraction) else None
 
 
+@lru_cache(maxsize=4096)
 def size(x: Number) -> float:
     """A real number as a float, with omega large; of a complex one its real part."""
     return complex(exact.to_float(x, FAR)).real
@@ -128,6 +130,7 @@ def radians(turns: Fraction) -> Number:
     return exact.pi * (2 * turns)
 
 
+@lru_cache(maxsize=4096)
 def inverse(function: str, value: Number) -> Number | None:
     """x with function(x) = value (of silu and gelu the x >= 0): exact, or an infinity where the value is only a limit;
     None outside of the range.

@@ -206,35 +206,37 @@ def _unary(w: Want, inverses: tuple[Inverse, ...]) -> Iterator[Option]:
     for choice in _choices(w, inverses, where):
         out = empty(w.target.shape)
         for at, f in zip(where, choice, strict=True):
-            use = w.hint is not None and follows is not None and follows[at[1:]]
-            hint = int(w.hint[at]) if use else None  # type: ignore[index]
-            below = None if hint is None else _below(w, at, hint)
-            out[at] = f(w.target[at], hint) if below is None else below
+            side = 0 if follows is None else int(follows[at[1:]])
+            hint = int(w.hint[at]) if side else None  # type: ignore[index]
+            beyond = None if hint is None else _beyond(w, at, hint, side)
+            out[at] = f(w.target[at], hint if side > 0 else None) if beyond is None else beyond
             if out[at] is None:
                 break
         else:
             yield [out]
 
 
-SATURATING = frozenset({"sigmoid", "tanh", "erf", "exp", "softplus", "silu", "gelu"})  # below
+SATURATING = frozenset({"sigmoid", "tanh", "erf", "exp", "softplus", "silu", "gelu"})
 VANISHING = frozenset({"silu", "gelu"})  # far below, and at zero
 
 
-def _below(w: Want, at: tuple[int, ...], hint: int) -> Number | None:
-    """The argument of a unit that saturates below unless both conditions hold: as far below the argument where they do
-    as conditions fail, so that it is a sum of the two.  None where the function does not saturate there.
+def _beyond(w: Want, at: tuple[int, ...], hint: int, side: int) -> Number | None:
+    """The argument of a unit that saturates unless both conditions hold: as far below the argument where they do (where
+    the unit is low there, `side` -1: above it) as conditions fail, so that it is a sum of the two.  None where the
+    function does not saturate on that side.
     """
     if w.node.op not in SATURATING:
         return None
-    high = max((t for t in w.target[(slice(None), *at[1:])] if t is not None), key=size)
-    top, plain = inverse(w.node.op, high), inverse(w.node.op, w.target[at])
-    if top is None or plain is None:
+    column = {t for t in w.target[(slice(None), *at[1:])] if t is not None}
+    both, plain = inverse(w.node.op, (max if side > 0 else min)(column, key=size)), inverse(w.node.op, w.target[at])
+    if both is None or plain is None:
         return None
     if hint == 2:
-        return top
-    if infinite(plain) >= 0 and not (w.node.op in VANISHING and not w.target[at]):
+        return both
+    vanishes = side > 0 and w.node.op in VANISHING and not w.target[at]
+    if infinite(plain) * side >= 0 and not vanishes:
         return None
-    return top + (hint - 2) * (2 * top if infinite(top) > 0 else OMEGA)
+    return both + (hint - 2) * side * (2 * side * both if infinite(both) * side > 0 else OMEGA)
 
 
 def _of_both(w: Want, twin: Array) -> Iterator[Option]:

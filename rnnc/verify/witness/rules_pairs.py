@@ -235,7 +235,7 @@ def _clipped(w: Want, hint: Array) -> Iterator[Option]:
     for at in w.entries():
         t, bound = w.target[at], sides[side][at]
         high = max((x for x in w.target[(slice(None), *at[1:])] if x is not None), key=size)
-        below = w.node.op == "max" and t == bound and follows[at[1:]]
+        below = w.node.op == "max" and t == bound and follows[at[1:]] == 1
         part[at] = bound + (high - bound) * min(int(hint[at]) - 1, 0) if below else t
     out[1 - side] = unbroadcast(part, w.shapes[1 - side])
     yield out

@@ -6,7 +6,6 @@ has been evaluated forwards in exact arithmetic on the user's own cell, and its 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,6 +18,7 @@ from rnnc.exact import NotExact
 from rnnc.ir.graph import CellIR, NodeId, State, ancestors
 from rnnc.ir.unfold import inline_calls
 from rnnc.verify.closure import BUDGET, Closure, close
+from rnnc.verify.effort import worked
 from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.witness.bits import LETTERS, BitLetter
 from rnnc.verify.witness.instance import letter_inputs, parameters
@@ -45,7 +45,7 @@ MOST_ROUNDED = 200  # states in floating point, beyond those that exact arithmet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """`seconds` for one search; `states` for one closure."""
+    """`seconds` of processor time for one search; `states` for one closure."""
 
     seconds: float = 10.0
     states: int = BUDGET
@@ -65,7 +65,7 @@ def find_witness(
     are told apart as far as its language does.
     """
     allowed = budget if isinstance(budget, Budget) else Budget(seconds=10.0 if budget is None else float(budget))
-    end = time.monotonic() + allowed.seconds
+    end = worked() + allowed.seconds
     share = allowed if layers == 1 else Budget(seconds=allowed.seconds / 4, states=allowed.states)
     found = _in_one_layer(inline_calls(cell), dfa, dict(dims or {}), share)
     if found is None and layers >= 2:

@@ -9,12 +9,12 @@ from rnnc.ir.graph import CellIR
 from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.witness.nonlinear import units_needed
 
-MAX_SIZE = 64  # of a dim that the search chooses
+MAX_SIZE = 128  # of a dim that the search chooses
 
 
 def candidate_dims(cell: CellIR, dfa: DFA, given: dict[str, int]) -> Iterator[dict[str, int]]:
-    """Dims to try: the least that hold the letters and a few coordinates, then a unit for each of the automaton's
-    states, then one for each state and letter.
+    """Dims to try, small ones first: the least that hold the letters and a few coordinates, a unit for each of the
+    automaton's states, and as many units as threshold automata need.
     """
     per = {name for n in cell.nodes for d in n.type.per for name in d.names}
     free = [p.name for p in cell.dims if p.name not in given and p.default is None]
@@ -24,7 +24,7 @@ def candidate_dims(cell: CellIR, dfa: DFA, given: dict[str, int]) -> Iterator[di
         return
     tried: list[dict[str, int]] = []
     letters = len(dfa.alphabet)
-    for need in (max(2, min(4, len(dfa.states))), 5, len(dfa.states), units_needed(dfa)):
+    for need in sorted({max(2, min(4, len(dfa.states))), 5, len(dfa.states), units_needed(dfa)}):
         for size in range(1, MAX_SIZE + 1):
             chosen = given | {name: 1 if name in per else size for name in free}
             least = _sizes(cell, chosen, frozenset(free))

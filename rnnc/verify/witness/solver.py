@@ -8,7 +8,6 @@ layers read are chosen, letters one-hot where nothing else is wanted of them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from rnnc.analysis.ranges import Ranges
 from rnnc.exact import NotExact
 from rnnc.ir.graph import CellIR, Node, NodeId
+from rnnc.verify.effort import Effort
 from rnnc.verify.witness.domains import two_points
 from rnnc.verify.witness.evaluation import BY_STATE, BY_WINDOW, Branch, Contexts, Evaluation
 from rnnc.verify.witness.expressions import NotAffine
@@ -36,17 +36,17 @@ class Stuck(Exception):
 
 
 class Clock:
-    """Raises OutOfBudget once the seconds are over, or the nodes taken too many."""
+    """Raises OutOfBudget once the seconds (of processor time) are over, or the nodes taken too many."""
 
     def __init__(self, seconds: float, steps: int = 200_000) -> None:
-        self.end = time.monotonic() + seconds
+        self.effort = Effort.of(seconds)
         self.steps = steps
         self.limit = 0  # of `steps`: below it the proposal at hand is given up
 
     @property
     def left(self) -> float:
         """Seconds, at least 0."""
-        return max(0.0, self.end - time.monotonic())
+        return self.effort.left
 
     def allow(self, steps: int) -> None:
         """Starts a proposal that may take so many steps."""
@@ -54,7 +54,7 @@ class Clock:
 
     def check(self) -> None:
         """Raises OutOfBudget once the seconds are over."""
-        if time.monotonic() > self.end:
+        if self.effort.over:
             raise OutOfBudget
 
     def tick(self) -> None:

@@ -6,7 +6,6 @@ classes of all layers below after the step, which their outputs tell.  The stack
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from rnnc.exact import NotExact, to_float
 from rnnc.verify.closure import BUDGET, Closure, close_machine
+from rnnc.verify.effort import worked
 from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.machines import Arithmetic, Arrays, Between, ExactLayer, FloatLayer, Layer, Stack, Values, core
 from rnnc.verify.witness.cascades import Split, paired, splits
@@ -28,7 +28,7 @@ ClassOf = Callable[[Values], int]
 
 
 def in_several_layers(dfa: DFA, dims: dict[str, int], layers: int, end: float, search: Search) -> Witness | None:
-    """`search(automaton, dims, seconds)` finds witnesses in one layer; `end` is a time of time.monotonic()."""
+    """`search(automaton, dims, seconds)` finds witnesses in one layer; `end` is a time of `worked`."""
     for parts, split in _cascades(dfa, dims, layers, end, search):
         found = _stacked(dfa, parts, split)
         if found is not None:
@@ -41,20 +41,20 @@ def _cascades(
 ) -> Iterator[tuple[list[Witness], Split]]:
     """Witnesses of the parts of an automaton, lowest first, and the split of the lowest from those above it."""
     for split in splits(dfa):
-        left = end - time.monotonic()
+        left = end - worked()
         if left <= 0:
             return
-        upper = _parts(split.upper, dims, layers - 1, time.monotonic() + left / 2, search)
+        upper = _parts(split.upper, dims, layers - 1, worked() + left / 2, search)
         if not upper:
             continue
-        lower = search(split.lower, dict(upper[0].dims), end - time.monotonic())
+        lower = search(split.lower, dict(upper[0].dims), end - worked())
         if lower is not None and lower.closure.readout.through == "outputs":
             yield [lower, *upper], split
 
 
 def _parts(dfa: DFA, dims: dict[str, int], layers: int, end: float, search: Search) -> list[Witness]:
     """Witnesses of an automaton in at most so many layers, lowest first; [] where none are found."""
-    left = end - time.monotonic()
+    left = end - worked()
     found = search(dfa, dims, left if layers == 1 else left / 4)
     if found is not None:
         return [found]

@@ -41,14 +41,19 @@ class Want:
         return list(zip(*np.nonzero(self.target != None), strict=True))  # noqa: E711 - elementwise
 
     def follows(self) -> Array:
-        """The units that are high exactly where both conditions hold: only their thresholds are sums of conditions."""
-        out = np.zeros(self.target.shape[1:], dtype=bool)
+        """Of each unit: 1 where it is high exactly if both conditions hold, -1 where it is low exactly then, else 0.
+
+        Only the thresholds of such units are sums of conditions.
+        """
+        assert self.hint is not None
+        out = np.zeros(self.target.shape[1:], dtype=int)
         for unit in np.ndindex(*out.shape):
-            column, hints = self.target[(slice(None), *unit)], self.hint[(slice(None), *unit)]  # type: ignore[index]
+            column, hints = self.target[(slice(None), *unit)], self.hint[(slice(None), *unit)]
             wanted = [(size(t), h == 2) for t, h in zip(column, hints, strict=True) if t is not None]
-            high = max((t for t, _ in wanted), default=0.0)
-            varies = any(t < high for t, _ in wanted)
-            out[unit] = varies and all((t == high) == both for t, both in wanted)
+            sizes = {t for t, _ in wanted}
+            if len(sizes) > 1:
+                above = all((t == max(sizes)) == both for t, both in wanted)
+                out[unit] = 1 if above else -int(all((t == min(sizes)) == both for t, both in wanted))
         return out
 
 

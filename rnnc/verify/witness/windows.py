@@ -62,7 +62,9 @@ def _subsets(values: list[int]) -> list[frozenset[int]]:
 
 
 def window_bits(dfa: DFA, windows: list[Window]) -> Iterator[tuple[WindowBit, ...]]:
-    """Up to two latches that tell the automaton's state together with the last letter."""
+    """Up to two bits that tell the automaton's state together with the last letter: latches, or what the letter before
+    was.
+    """
     letters = list(range(len(dfa.alphabet)))
     candidates: dict[Bit, WindowBit] = {}
     for now in _subsets(letters):
@@ -70,6 +72,9 @@ def window_bits(dfa: DFA, windows: list[Window]) -> Iterator[tuple[WindowBit, ..
             score = tuple((c in now) + (p in before) for p, c in windows)
             bit = tuple("one" if s == 2 else "hold" for s in score)
             candidates.setdefault(bit, WindowBit(bit=bit, score=score))
+    for letter in letters:
+        bit = tuple("one" if p == letter else "zero" for p, _ in windows)
+        candidates.setdefault(bit, WindowBit(bit=bit, score=(1,) * len(windows)))
     useful = list(candidates.values())
     for n in range(1, MOST_BITS + 1):
         if len(useful) ** n > MOST_PAIRS:
@@ -131,7 +136,9 @@ def _proposals(
     for w in bit_targets(solver, form, bits, where, values, start, "plus_times") if overwrites else ():
         for targets in with_idle_units(solver, form, w):
             yield Proposal(construction=WINDOWS, source=SOURCE, targets=targets)
-    sums = set_targets(solver, form, bits, (Unit(hold=ONE, zero=None, one=(ONE, None)),), where)
+    counts = not any("zero" in bit for bit in bits)
+    adding = (Unit(hold=ONE, zero=None, one=(ONE, None)),)
+    sums = set_targets(solver, form, bits, adding, where) if counts else None
     if sums is not None:
         yield Proposal(construction=f"{WINDOWS}: {LATCH[0]}", source=SOURCE, targets=sums, spreads=True)
 
