@@ -1,0 +1,361 @@
+"""Generated Triton kernels on a GPU: compared with the float64 oracle first, then measured against their peers.
+
+    python -m benchmarks.gpu                        # prepares (needs the compiler), verifies, measures
+    python -m benchmarks.gpu --prepare FOLDER       # writes what a machine without the compiler needs, no GPU wanted
+    python -m benchmarks.gpu --folder FOLDER        # there: torch, triton, numpy and this checkout are enough
+    python -m benchmarks.gpu --dry-run              # everything on small sizes in Triton's interpreter: no GPU
+
+Every round runs every competitor once, in turning order, between two events of the device, after a write that empties
+its cache.  `of limit` is the least time the device could take (the bytes at the speed of a copy, products, special
+functions, or the chain of steps) over the time it took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.gpu_cases import CELLS, SHAPES, Cell, Shape, fitting, prepare
+from benchmarks.gpu_peers import Peer, peer
+
+TOLERANCES = {torch.float32: 2e-4, torch.bfloat16: 4e-2}  # of outputs and gradients, in norm
+SPECIAL = 28e9  # special functions a second and multiprocessor: 16 a cycle at 1.75 GHz
+SLOW = 1.0  # seconds beyond which a competitor runs once
+
+
+# ---------------------------------------------------------------- modules
+
+
+def load(folder: Path, name: str) -> Any:
+    """The class of an emitted module."""
+    path = folder / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"rnnc_benchmark_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # Triton reads the source of its functions
+    spec.loader.exec_module(module)
+    return getattr(module, module.__all__[0])
+
+
+# ---------------------------------------------------------------- the oracle
+
+
+def parts(path: Path) -> dict[str, dict[str, Any]]:
+    """A small problem, by part and name."""
+    found: dict[str, dict[str, Any]] = {}
+    with np.load(path) as data:
+        for key in data.files:
+            part, name = key.split("/")
+            found.setdefault(part, {})[name] = data[key]
+    return found
+
+
+def error(x: Tensor, want: Any) -> float:
+    got = x.detach().double().cpu().numpy()
+    scale = np.linalg.norm(want)
+    return float(np.linalg.norm(got - want) / (scale if scale > 1e-30 else 1.0))
+
+
+def verify(folder: Path, cell: Cell, device: str, dtype: torch.dtype, steps: int | None) -> dict[str, float]:
+    """The largest error of outputs, last states and gradients, in norm; with `steps` of the outputs of a few only."""
+    p = parts(folder / f"{cell.name}.npz")
+    layer = load(folder, f"{cell.name}_triton")(**cell.small, device=device, dtype=dtype)
+
+    def tensors(part: str) -> dict[str, Tensor]:
+        return {k: torch.tensor(v, device=device).to(dtype) for k, v in p.get(part, {}).items()}
+
+    with torch.no_grad():
+        own = dict(layer.named_parameters())
+        for name, value in tensors("param").items():
+            own[name].copy_(value)
+    inputs, state = tensors("input"), tensors("state")
+    if steps is not None:
+        y, _ = layer(**{k: x[:, :steps] for k, x in inputs.items()}, state=state)
+        ys = y if isinstance(y, tuple) else (y,)
+        return {"output": max(error(a, b[:, :steps]) for a, b in zip(ys, p["output"].values(), strict=True))}
+    leaves = [*inputs.values(), *state.values(), *own.values()]
+    for x in leaves:
+        x.requires_grad_()
+    y, final = layer(**inputs, state=state)
+    ys = dict(zip(p["output"], y if isinstance(y, tuple) else (y,), strict=True))
+    loss = sum((ys[k].float() * w.float()).sum() for k, w in tensors("weight").items())
+    loss = loss + sum((final[k].float() * w.float()).sum() for k, w in tensors("end").items())
+    loss.backward()  # type: ignore[union-attr]
+    found = {"output": max(error(ys[k], v) for k, v in p["output"].items())}
+    found["final"] = max(error(final[k], v) for k, v in p["final"].items())
+    for part, xs in (("d_param", own), ("d_input", inputs), ("d_state", state)):
+        if xs:
+            found[part] = max(error(x.grad, p[part][k]) for k, x in xs.items())  # type: ignore[arg-type]
+    return found
+
+
+# ---------------------------------------------------------------- time
+
+
+@dataclass(slots=True)
+class Clock:
+    """Times functions on a device; on a CPU (a dry run) by the wall."""
+
+    device: str
+    scratch: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.device != "cpu":
+            self.scratch = torch.empty(256 << 20, dtype=torch.int8, device=self.device)
+
+    def seconds(self, run: Callable[[], object]) -> float:
+        if self.scratch is None:
+            begun = time.perf_counter()
+            run()
+            return time.perf_counter() - begun
+        self.scratch.zero_()
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in "ab")
+        begin.record()
+        run()
+        end.record()
+        torch.cuda.synchronize()
+        return begin.elapsed_time(end) / 1e3
+
+    def interleaved(self, runners: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+        """Median seconds of each; those slower than SLOW run once, the others `rounds` times after two more."""
+        first = {n: min(self.seconds(run) for _ in range(2)) for n, run in runners.items()}
+        quick = [n for n, s in first.items() if s < SLOW]
+        times: dict[str, list[float]] = {n: [] for n in quick}
+        for r in range(rounds):
+            for i in range(len(quick)):
+                name = quick[(i + r) % len(quick)]
+                times[name].append(self.seconds(runners[name]))
+        return first | {n: statistics.median(ts) for n, ts in times.items()}
+
+
+def both(run: Callable[[], Tensor], leaves: Sequence[Tensor], weight: Tensor) -> Callable[[], object]:
+    """Forward and backward."""
+
+    def go() -> None:
+        for x in leaves:
+            x.grad = None
+        run().backward(weight)
+
+    return go
+
+
+# ---------------------------------------------------------------- one shape
+
+
+def given(shape: Shape, axes_by_name: Mapping[str, list[int]], device: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Random inputs, by name."""
+    found = {}
+    for name, axes in axes_by_name.items():
+        x = torch.randn(shape.batch, shape.steps, *axes, device=device)
+        found[name] = fitting(shape.cell, name, x).to(dtype).requires_grad_()
+    return found
+
+
+def axes_of(folder: Path, cell: Cell, sizes: Mapping[str, int]) -> dict[str, list[int]]:
+    """The axes of each input behind batch and time: those of the small problem, its sizes replaced by these."""
+    small = {v: k for k, v in cell.small.items()}
+    assert len(small) == len(cell.small), "the sizes of a small problem differ from each other"
+    found = {k: x.shape[2:] for k, x in parts(folder / f"{cell.name}.npz")["input"].items()}
+    return {k: [sizes[small[n]] for n in shape] for k, shape in found.items()}
+
+
+def measure(folder: Path, shape: Shape, clock: Clock, rates: Rates, rounds: int, dtype: torch.dtype) -> dict[str, Any]:
+    cell, device = CELLS[shape.cell], clock.device
+    layers = {
+        b: load(folder, f"{cell.name}_{b}")(**shape.sizes, device=device, dtype=dtype) for b in ("triton", "torch")
+    }
+    layers["torch"].load_state_dict(layers["triton"].state_dict())
+    x = given(shape, axes_of(folder, cell, shape.sizes), device, dtype)
+    with torch.no_grad():
+        y = layers["triton"](**x)[0]
+    weight = torch.randn_like(y)
+    competitors: dict[str, Peer] = {
+        b: Peer(run=lambda layer=layer: layer(**x)[0], leaves=(*x.values(), *layer.parameters()))  # type: ignore[misc]
+        for b, layer in layers.items()
+    }
+    competitors |= {n: p for n in cell.peers if (p := peer(n, x, layers["triton"])) is not None}
+    differences, weights, failed = {}, {}, {}
+    for name in [n for n in competitors if n != "triton"]:
+        p = competitors[name]
+        try:
+            with torch.no_grad():
+                other = p.run()
+        except (RuntimeError, AssertionError, ValueError, TypeError) as problem:  # a peer that does not serve the shape
+            failed[name] = f"{type(problem).__name__}: {problem}"[:500]
+            del competitors[name]
+            continue
+        weights[name] = torch.randn_like(other)
+        differences[name] = float((p.output(other).float() - y.float()).norm() / y.float().norm())
+    bytes_ = sum(t.numel() * t.element_size() for t in (*x.values(), y))
+    copied = torch.empty(max(1, bytes_ // 2), dtype=torch.int8, device=device)
+    into = torch.empty_like(copied)
+    copy: dict[str, Callable[[], object]] = {"copy": lambda: into.copy_(copied)}
+
+    def without(p: Peer) -> Callable[[], object]:
+        return torch.no_grad()(p.run)
+
+    forward = clock.interleaved(copy | {n: without(p) for n, p in competitors.items()}, rounds)
+    together = clock.interleaved(
+        {n: both(p.run, p.leaves, weights.get(n, weight)) for n, p in competitors.items()}, rounds
+    )
+    limit = rates.limit(cell, shape, forward["copy"])
+    return {
+        "shape": shape.title,
+        "forward_s": forward,
+        "forward_backward_s": together,
+        "ratio_to": {n: forward[n] / forward["triton"] for n in competitors if n != "triton"},
+        "ratio_to_forward_backward": {n: together[n] / together["triton"] for n in competitors if n != "triton"},
+        "limit_s": limit,
+        "of_limit": limit / forward["triton"],
+        "differences": differences,
+        "peers_failed": failed,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Of the device: products (bfloat16) and special functions a second."""
+
+    products: float
+    functions: float
+
+    def limit(self, cell: Cell, shape: Shape, copy: float) -> float:
+        """The least seconds of a forward."""
+        steps = shape.batch * shape.steps
+        arithmetic = steps * cell.flops(shape.sizes) / self.products
+        special = steps * cell.functions(shape.sizes) / self.functions
+        return max(copy, arithmetic, special, shape.steps * cell.chain * 1e-6)
+
+
+def rates(clock: Clock) -> Rates:
+    """Measured with a large product of random matrices."""
+    if clock.scratch is None:
+        return Rates(products=1e12, functions=1e10)
+    n = 8192
+    a, b = (torch.randn(n, n, device=clock.device, dtype=torch.bfloat16) for _ in "ab")
+    best = statistics.median(clock.seconds(lambda: a @ b) for _ in range(8))
+    count = torch.cuda.get_device_properties(0).multi_processor_count
+    return Rates(products=2 * n**3 / best, functions=SPECIAL * count)
+
+
+# ---------------------------------------------------------------- the command
+
+
+def machine(device: str) -> dict[str, Any]:
+    import triton
+
+    name = torch.cuda.get_device_name() if device != "cpu" else "none: the interpreter"
+    return {"device": name, "torch": torch.__version__, "triton": triton.__version__, "python": sys.version.split()[0]}
+
+
+def small(shape: Shape) -> Shape:
+    """The same shape for a dry run."""
+    return Shape(cell=shape.cell, batch=1, steps=5, sizes=CELLS[shape.cell].small)
+
+
+def interpreted_again(arguments: Sequence[str]) -> int:
+    """Triton decides when it is imported whether it interprets."""
+    command = [sys.executable, "-m", "benchmarks.gpu", *arguments]
+    return subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, check=False).returncode
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given_ = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--prepare", type=Path, metavar="FOLDER", help="only write what a machine without the compiler needs"
+    )
+    parser.add_argument("--folder", type=Path, help="read what --prepare wrote there")
+    parser.add_argument("--dry-run", action="store_true", help="small sizes in Triton's interpreter, on the CPU")
+    parser.add_argument("--only", default="", help="cells, separated by commas")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--json", type=Path, default=Path("gpu.json"), help="where the numbers go")
+    options = parser.parse_args(given_)
+    chosen = [n for n in options.only.split(",") if n] or list(CELLS)
+    if unknown := set(chosen) - set(CELLS):
+        print(f"no cell {', '.join(sorted(unknown))}; there are {', '.join(CELLS)}", file=sys.stderr)
+        return 2
+    if options.prepare is not None:
+        prepare(options.prepare, chosen)
+        return 0
+    if options.dry_run and os.environ.get("TRITON_INTERPRET") != "1":
+        return interpreted_again(given_)
+    if not options.dry_run and not torch.cuda.is_available():
+        print("no CUDA or HIP device: `--dry-run` runs everything on small sizes without one", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        if options.folder is None:
+            prepare(folder, chosen)
+        return everything(options, folder, chosen)
+
+
+def everything(options: argparse.Namespace, folder: Path, chosen: Sequence[str]) -> int:
+    device = "cpu" if options.dry_run else "cuda"
+    if options.dry_run:
+        np.seterr(all="ignore")  # entries outside of the arrays may divide by zero
+    report: dict[str, Any] = {"machine": machine(device), "errors": {}, "shapes": []}
+    wrong = check_all(report["errors"], folder, chosen, device, 5 if options.dry_run else None)
+    clock = Clock(device)
+    speed = rates(clock)
+    done = set()
+    for shape in (s for s in SHAPES if s.cell in chosen):
+        shape = small(shape) if options.dry_run else shape
+        if shape.title in done:
+            continue
+        done.add(shape.title)
+        dtype = torch.float32 if options.dry_run else torch.bfloat16
+        try:
+            found = measure(folder, shape, clock, speed, 1 if options.dry_run else options.rounds, dtype)
+        except (RuntimeError, AssertionError) as problem:  # one that fails leaves the others their numbers
+            found = {"shape": shape.title, "failed": f"{type(problem).__name__}: {problem}"[:2000]}
+            wrong = True
+        report["shapes"].append(found)
+        print(line(found), flush=True)
+        options.json.write_text(json.dumps(report, indent=1))
+    return int(wrong)
+
+
+def check_all(found: dict[str, Any], folder: Path, cells: Sequence[str], device: str, steps: int | None) -> bool:
+    """Compare every cell with the oracle; whether some error is too large."""
+    wrong = False
+    for cell in (c for c in CELLS.values() if c.name in cells):
+        for dtype in (torch.float32,) if steps else tuple(TOLERANCES):
+            errors = verify(folder, cell, device, dtype, steps)
+            worst = max(errors.values())
+            bad = not worst < TOLERANCES[dtype]
+            wrong |= bad
+            found[f"{cell.name} {str(dtype).removeprefix('torch.')}"] = errors
+            print(f"{'WRONG' if bad else 'right'}  {cell.name:16} {str(dtype)[6:]:9} {worst:.1e}", flush=True)
+    return wrong
+
+
+def line(found: Mapping[str, Any]) -> str:
+    if "failed" in found:
+        return f"FAILED {found['shape']}: {found['failed'][:200]}"
+    forward, together = found["forward_s"]["triton"], found["forward_backward_s"]["triton"]
+    ratios = ", ".join(
+        f"{n} {r:.2f} / {found['ratio_to_forward_backward'][n]:.2f}" for n, r in found["ratio_to"].items()
+    )
+    times = f"{1e6 * forward:9.0f} µs, with backward {1e6 * together:9.0f} µs, of limit {found['of_limit']:.2f}"
+    return f"{found['shape']:44} {times}; ratio to {ratios}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
