@@ -4,10 +4,15 @@ python -m benchmarks.cpu
 
 As in `benchmarks.foundation` every competitor is checked against the first before anything is timed, and runs
 interleaved with the others.  `--only` takes a part of a name; the Mamba mixer takes minutes, for the peer's sake.
+`--mapped` starts again with an allocator that keeps memory mapped (glibc): large results then cost no page faults,
+which otherwise are most of what moving memory takes, on both sides.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 
 import torch
@@ -67,7 +72,7 @@ def limit_case(batch: int, steps: int, width: int) -> Case:
     _, native = pair(rnnc.parse(DECAY), "Decay", n=width)
     third = torch.randn(batch, steps, width)
     return Case(
-        name=f"addcmul over the arrays of h <- a h + b [{batch}, {steps}, {width}]",
+        name=f"addcmul over the arrays of h <- a h + b [{batch}, {steps}, {width}]{', memory mapped' * is_mapped()}",
         inputs=[torch.rand(batch, steps, width), torch.randn(batch, steps, width)],
         runners={
             "addcmul": Runner(run=lambda a, b: torch.addcmul(third, a, b), part=True),
@@ -127,30 +132,89 @@ def gated_delta_case(batch: int, steps: int, heads: int, keys: int) -> Case:
     )
 
 
+def steps_of(module: nn.Module, tokens: int) -> Runner:
+    """`tokens` steps from the initial state, without gradients."""
+
+    def steps(*inputs: Tensor) -> Tensor:
+        state = None
+        with torch.no_grad():
+            for _ in range(tokens):
+                y, state = module.step(*inputs, state=state)
+        return y  # type: ignore[no-any-return]
+
+    return Runner(run=steps)
+
+
 def decode_case(batch: int, heads: int, keys: int, tokens: int = 50) -> Case:
-    """Steps of the gated delta rule one by one, as when a model generates."""
+    """Steps of the gated delta rule one by one, as when a model generates, against the eager step of transformers."""
+    from transformers.models.qwen3_next.modeling_qwen3_next import torch_recurrent_gated_delta_rule
+
     by_torch, native = pair(rnnc.stdlib("gated_deltanet"), "GatedDeltaOp", heads=heads, dk=keys, dv=keys)
     size = (batch, heads)
     k = F.normalize(torch.randn(*size, keys), dim=-1)
     inputs = [torch.randn(*size, keys), k, torch.randn(*size, keys), -0.1 * torch.rand(size), torch.rand(size)]
 
-    def run(module: nn.Module) -> Runner:
-        def steps(*inputs: Tensor) -> Tensor:
-            state = None
-            with torch.no_grad():
-                for _ in range(tokens):
-                    y, state = module.step(*inputs, state=state)
-            return y  # type: ignore[no-any-return]
-
-        return Runner(run=steps)
+    def eager(*inputs: Tensor) -> Tensor:
+        q, *rest = (x[:, None] for x in inputs)
+        state = torch.zeros(batch, heads, keys, keys)
+        with torch.no_grad():
+            for _ in range(tokens):  # it scales the queries itself
+                y, state = torch_recurrent_gated_delta_rule(q * keys**0.5, *rest, state, output_final_state=True)
+        return y[:, 0]  # type: ignore[no-any-return]
 
     return Case(
         name=f"{tokens} decode steps of the gated delta rule [{batch}, {heads} heads, {keys}]",
         inputs=inputs,
-        runners={"torch backend": run(by_torch), "cpu backend": run(native)},
+        runners={
+            "transformers, eager": Runner(run=eager),
+            "torch backend": steps_of(by_torch, tokens),
+            "cpu backend": steps_of(native, tokens),
+        },
         promise=("cpu backend", 5.0),
         direction="forward",
         differentiated=False,
+    )
+
+
+def layer_decode_case(file: str, cell: str, width: int, tokens: int = 50) -> Case:
+    """Steps of a whole layer: projections, convolutions, norms and the recurrence."""
+    by_torch, native = pair(rnnc.stdlib(file), cell, d=width)
+    return Case(
+        name=f"{tokens} decode steps of {cell} [1, {width}]",
+        inputs=[torch.randn(1, width)],
+        runners={"torch backend": steps_of(by_torch, tokens), "cpu backend": steps_of(native, tokens)},
+        direction="forward",
+        differentiated=False,
+    )
+
+
+def associative_case(batch: int, steps: int, width: int) -> Case:
+    """h <- a h + b against PyTorch's own scan, compiled before anything is timed."""
+    from torch._higher_order_ops.associative_scan import associative_scan
+
+    def combine(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return left[0] * right[0], right[0] * left[1] + right[1]
+
+    @torch.compile(fullgraph=True)
+    def scan(a: Tensor, b: Tensor) -> Tensor:
+        return associative_scan(combine, (a, b), dim=1, combine_mode="generic")[1]  # type: ignore[no-any-return]
+
+    _, native = pair(rnnc.parse(DECAY), "Decay", n=width)
+    inputs = [torch.rand(batch, steps, width), torch.randn(batch, steps, width)]
+    start = time.perf_counter()
+    scan(*inputs)
+    seconds = time.perf_counter() - start
+    return Case(
+        name=f"h <- a h + b [{batch}, {steps}, {width}] by associative_scan",
+        inputs=inputs,
+        runners={
+            "associative_scan, compiled": Runner(run=lambda a, b: scan(a.detach(), b.detach())),
+            "cpu backend": Runner(run=lambda a, b: native(a.detach(), b.detach())[0]),
+        },
+        promise=("cpu backend", 4.0),
+        direction="forward",
+        differentiated=False,
+        notes={"seconds that torch.compile took for associative_scan": seconds},
     )
 
 
@@ -179,11 +243,22 @@ def peephole_case(batch: int, steps: int, width: int) -> Case:
     )
 
 
+KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
+
+
+def is_mapped() -> bool:
+    """Whether this process keeps freed memory mapped."""
+    return all(os.environ.get(k) == v for k, v in KEEPING.items())
+
+
 def cases() -> Iterator[Callable[[], Case]]:
     yield lambda: limit_case(4, 2048, 1024)
+    yield lambda: associative_case(4, 2048, 1024)
     yield lambda: decay_case(4, 2048, 1024)
     yield lambda: gated_delta_case(2, 1024, 4, 64)
     yield lambda: decode_case(1, 4, 64)
+    yield lambda: layer_decode_case("gated_deltanet", "GatedDeltaNet", 256)
+    yield lambda: layer_decode_case("mamba2", "Mamba2", 256)
     yield lambda: nonlinear_case("LSTM", 16, 256, 256)
     yield lambda: nonlinear_case("GRU", 16, 256, 256)
     yield lambda: peephole_case(16, 256, 256)
@@ -191,4 +266,7 @@ def cases() -> Iterator[Callable[[], Case]]:
 
 
 if __name__ == "__main__":
+    if "--mapped" in sys.argv:
+        rest = [a for a in sys.argv[1:] if a != "--mapped"]
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.cpu", *rest], {**os.environ, **KEEPING})
     run_cases(__doc__ or "", "cpu", cases())

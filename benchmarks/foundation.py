@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -71,6 +71,7 @@ class Case:
     direction: str = "forward + backward"  # that the promise is about
     differentiated: bool = True
     most_rounds: int = 1000  # of a case that takes minutes
+    notes: Mapping[str, float] = field(default_factory=dict)  # what was measured once, such as a peer's compilation
 
 
 def layer(module: nn.Module) -> Runner:
@@ -336,7 +337,9 @@ def run_cases(description: str, name: str, makers: Iterator[Callable[[], Case]])
             word = "kept" if verdict["kept"] else "NOT KEPT"
             print(f"  promised: at least x{verdict['least']:.1f}; found x{verdict['found']:.2f}: {word}")
             broken += [case.name] if not verdict["kept"] else []
-        rows.append({"case": case.name, "errors": errors, "timings": timings, "promise": verdict})
+        for note, value in case.notes.items():
+            print(f"  {note}: {value:.2f}")
+        rows.append({"case": case.name, "errors": errors, "timings": timings, "promise": verdict, "notes": case.notes})
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps({"machine": before, "cases": rows}, indent=1, default=asdict) + "\n")
     print(f"\nwritten to {options.output}")
