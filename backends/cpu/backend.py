@@ -94,7 +94,7 @@ def _kernel(name: str, cell: CellIR, group: Group, later: list[str]) -> Kernel |
     region = find_region(cell, group, later)
     if region is not None:
         return Kernel(name=name, region=region)
-    coupled = find_coupled(cell, group, later)
+    coupled = find_coupled(cell, group, later, sums=True)
     if coupled is None:
         return None
     kernel = CoupledKernel(name=name, region=coupled.region, coupled=coupled)
@@ -108,7 +108,8 @@ def _call(kernel: Kernel) -> Call:
         return Call(name=name, states=region.states, inputs=region.inputs, outputs=region.outputs)
     products = {p.input for p in kernel.products}
     given = [i for k, i in enumerate(region.inputs) if k not in products]
-    inputs = (*given, *(p.weight for p in kernel.products))
+    starts = [p.start for p in kernel.products if p.start is not None]
+    inputs = (*given, *starts, *(p.weight for p in kernel.products))
     outputs = region.outputs[: kernel.coupled.wanted]
     return Call(name=name, states=region.states, inputs=inputs, outputs=outputs, single=False)
 
@@ -172,7 +173,8 @@ def _object(k: Kernel) -> str:
     ]
     if isinstance(k, CoupledKernel):
         products = [
-            f"Product(input={p.input}, state={p.state}, output={p.output}{', turned=True' if p.turned else ''})"
+            f"Product(input={p.input}, state={p.state}, output={p.output}{', turned=True' if p.turned else ''}"
+            f"{', start=True' if p.start is not None else ''})"
             for p in k.products
         ]
         lines += ["    products=(", *(f"        {p}," for p in products), "    ),", f"    wanted={k.coupled.wanted},"]

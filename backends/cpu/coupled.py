@@ -19,7 +19,7 @@ from rnnc.backends.cpu.text import Places, index
 from rnnc.backends.kernels.program import Array, Program, Result, ValueId
 from rnnc.backends.kernels.region import Coupled, Product
 
-MOST_ROWS = 8
+MOST_ROWS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +70,18 @@ class CoupledKernel(Kernel):
         array = Array(dtype="real", axes=axes, static=True)
         return [CArray(name=f"m{n}", array=array, batch=False) for n in range(len(self.products))]
 
+    def _starts(self) -> list[CArray]:
+        """What products are added to."""
+        found = [(n, p) for n, p in enumerate(self.products) if p.start is not None]
+        return [CArray(name=f"q{n}", array=self.forward.inputs[p.input], sequence=True) for n, p in found]
+
     @cached_property
     def forward_arrays(self) -> list[CArray]:
-        """Those of a kernel, then k, the states before every step, and m, the products' matrices."""
-        return [*Kernel.forward_arrays.func(self), *self._kept(), *self._matrices()]  # type: ignore[attr-defined]
+        """Those of a kernel, then k, the states before every step, m, the products' matrices, and q, what they are
+        added to.
+        """
+        own = Kernel.forward_arrays.func(self)  # type: ignore[attr-defined]
+        return [*own, *self._kept(), *self._matrices(), *self._starts()]
 
     @cached_property
     def backward_arrays(self) -> list[CArray]:
@@ -137,15 +145,17 @@ class _Writer:
             *(f"  {line}" for line in f.fill_frame()),
             *static,
             "}",
-            f"T *in[{MOST_ROWS}], *out[{MOST_ROWS}];",
+            f"T *in[{MOST_ROWS}], *from[{MOST_ROWS}], *out[{MOST_ROWS}];",
+            "(void)from;",
         ]
 
-    def product(self, n: int, vector: str, result: str, add: bool) -> list[str]:
-        """A product for all rows; `vector` and `result` are the pointers of row r."""
+    def product(self, n: int, vector: str, result: str, start: str = "") -> list[str]:
+        """A product for all rows, added to `start`; all are the pointers of row r."""
         size = f"z->n{self.kernel.layout.vector}"
+        added = f", from[r] = {start}" if start else ""
         return [
-            self.each_row(f"in[r] = {vector}, out[r] = {result};"),
-            f"product(rows, in, {size}, frames[0].m{n}, out, {size}, {int(add)});",
+            self.each_row(f"in[r] = {vector}, out[r] = {result}{added};"),
+            f"product(rows, in, {size}, frames[0].m{n}, {'from' if start else 'NULL'}, out, {size});",
         ]
 
     def at(self, name: str) -> str:
@@ -182,7 +192,7 @@ def coupled_forward(kernel: CoupledKernel) -> list[str]:
         for n in products:
             p = kernel.products[n]
             vector = f"now + r * z->total + z->o{p.state}_0" if p.state is not None else w.at(f"y{p.output}")
-            lines += w.product(n, vector, w.at(f"x{p.input}"), add=False)
+            lines += w.product(n, vector, w.at(f"x{p.input}"), "" if p.start is None else w.at(f"q{n}"))
     states = range(len(kernel.forward.states))
     f.frame()
     for s in steps:
@@ -236,7 +246,8 @@ def coupled_backward(kernel: CoupledKernel) -> list[str]:
         for n in computed:
             p = kernel.products[n]
             assert p.output is not None
-            early += w.product(n, w.at(f"dx{p.input}"), w.at(f"gy{p.output}"), add=p.output in written)
+            gradient = w.at(f"gy{p.output}")
+            early += w.product(n, w.at(f"dx{p.input}"), gradient, gradient if p.output in written else "")
             written.add(p.output)
         before |= set(inputs)
     rest = [r for r in kernel.backward.results if not (r.target == "d_input" and r.index in before)]
@@ -244,7 +255,8 @@ def coupled_backward(kernel: CoupledKernel) -> list[str]:
     late: list[str] = []
     for n, p in enumerate(kernel.products):
         if p.state is not None:
-            late += w.product(n, w.at(f"dx{p.input}"), f"next + r * z->total + z->o{p.state}_0", add=True)
+            gradient = f"next + r * z->total + z->o{p.state}_0"
+            late += w.product(n, w.at(f"dx{p.input}"), gradient, gradient)
     states = range(len(kernel.forward.states))
     f.frame()
     for s in steps:

@@ -8,7 +8,7 @@ the gates and (where only a readout is used) the states are never stored for all
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rnnc.analysis.forms import Group
 from rnnc.backends.kernels.axes import POINTWISE, REDUCTIONS, VIEWS, Axes, Label, Unlabelled, is_number
@@ -48,7 +48,8 @@ class Product:
     """A learned matrix times a vector that depends on the states: what a region may be cut at.
 
     `weight` is a static node of the cell, [out, in] or (`turned`) [in, out].  For the region the product is an input
-    (its place among them), and the vector is a state or one of the last outputs (its place).
+    (its place among them), and the vector is a state or one of the last outputs (its place).  `start` is a sequence
+    whose sum with the product is that input, where nothing in the region reads the two apart.
     """
 
     node: NodeId
@@ -57,6 +58,7 @@ class Product:
     input: int
     state: int | None
     output: int | None
+    start: NodeId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +83,19 @@ def find_region(cell: CellIR, group: Group, later: Iterable[str] = (), read: Ite
     return finder.region() if finder is not None and finder.find() else None
 
 
-def find_coupled(cell: CellIR, group: Group, later: Iterable[str] = ()) -> Coupled | None:
-    """The region of a group between its products with learned matrices, or None where it is not pointwise there."""
+def find_coupled(cell: CellIR, group: Group, later: Iterable[str] = (), *, sums: bool = False) -> Coupled | None:
+    """The region of a group between its products with learned matrices, or None where it is not pointwise there.
+
+    With `sums` a product that is only read in a sum with a sequence stands for that sum (`Product.start`).
+    """
     finder = _finder(cell, group, later)
     if finder is None:
         return None
     finder.cuts = {i: cut for i in finder.users if (cut := finder.as_product(i)) is not None}
     if not finder.cuts or not finder.find():
         return None
+    if sums:
+        finder.join_sums()
     return finder.coupled()
 
 
@@ -129,7 +136,8 @@ class _Finder:
     axes: Axes = field(default_factory=Axes)
     body: set[NodeId] = field(default_factory=set)
     inputs: set[NodeId] = field(default_factory=set)
-    cuts: Mapping[NodeId, _Cut] = field(default_factory=dict)  # nodes that count as inputs
+    cuts: dict[NodeId, _Cut] = field(default_factory=dict)  # nodes that count as inputs
+    summed: set[NodeId] = field(default_factory=set)  # cuts that are sums of a product and a sequence
 
     def node(self, i: NodeId) -> Node:
         return self.cell.nodes[i]
@@ -275,7 +283,8 @@ class _Finder:
     def region(self, also: Iterable[NodeId] = ()) -> Region:
         """The region, with the values `also` as its last outputs."""
         inside = self.body | self.atoms
-        mine = self.body | {i for i in self.cuts if not (self.users[i] - self.body or i in self.ends)}
+        inner = self.body | self.summed
+        mine = inner | {i for i in self.cuts if not (self.users[i] - inner or i in self.ends)}
         outputs = tuple(sorted(i for i in inside if i in self.users and (self.users[i] - mine or i in self.ends)))
         outputs += tuple(also)
         inputs = tuple(sorted(self.inputs))
@@ -309,6 +318,31 @@ class _Finder:
             at=at,
         )
 
+    def join_sums(self) -> None:
+        """Make cuts of sums: before: x + W h, both read      -->  after: one input, which is their sum."""
+        for i in sorted(self.inputs & self.cuts.keys()):
+            readers = self.users[i]
+            add = next(iter(readers))
+            if len(readers) > 1 or i in self.ends or not self._inner_sum(add):
+                continue
+            other = next((a for a in self.node(add).args if a != i), i)
+            if self._only_for(other, add) and None not in self.axes.labels(i):
+                self.cuts[add] = replace(self.cuts[i], product=i, start=other)
+                self.summed.add(add)
+                self.body.discard(add)
+                self.inputs = self.inputs - {i, other} | {add}
+
+    def _inner_sum(self, i: NodeId) -> bool:
+        """Whether a node is a sum that nothing reads but the body."""
+        updates = {s.update for s in self.states}
+        inside = i in self.body and i not in self.ends and i not in updates and not self.users[i] - self.body
+        return inside and self.node(i).op == "add" and self.node(i).type.dtype == "real"
+
+    def _only_for(self, i: NodeId, reader: NodeId) -> bool:
+        """Whether an input is a sequence that of the body only `reader` reads, indexed as that is."""
+        fits = i in self.inputs and i not in self.cuts and i not in self.static and self.node(i).type.dtype == "real"
+        return fits and self.users[i] & self.body == {reader} and self.axes.labels(i) == self.axes.labels(reader)
+
     def coupled(self) -> Coupled | None:
         """The region between products; None where one leads to other entries than it comes from."""
         read = [i for i in sorted(self.inputs) if i in self.cuts]
@@ -325,7 +359,8 @@ class _Finder:
         place = {s.node: k for k, s in enumerate(self.states)}
         products = tuple(
             Product(
-                node=i,
+                node=i if self.cuts[i].product is None else self.cuts[i].product,
+                start=self.cuts[i].start,
                 weight=self.cuts[i].weight,
                 turned=self.cuts[i].turned,
                 input=region.inputs.index(i),
@@ -342,6 +377,8 @@ class _Cut:
     weight: NodeId
     vector: NodeId
     turned: bool
+    product: NodeId | None = None  # where the cut is a sum: the product in it
+    start: NodeId | None = None  # and the other part
 
 
 def _contracts(node: Node) -> bool:

@@ -32,13 +32,15 @@ MOST_CALLS = 1000  # layouts that a kernel remembers; lengths that never come ag
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
     """A learned matrix times a vector inside each step: which input of the kernel it is, and which state or output the
-    vector is.  The matrix is [..., out, in], or (`turned`) [..., in, out].
+    vector is.  The matrix is [..., out, in], or (`turned`) [..., in, out].  With `start` the input is the sum of the
+    product and a sequence, which the call gives.
     """
 
     input: int
     state: int | None
     output: int | None
     turned: bool = False
+    start: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +50,8 @@ class Native:
     `vector`: the label along vector lanes.  `stored`: for each state the output that holds it at every step, if all
     have one.  `gradients`: for each input the labels of the parts of its gradient, None where it has none.
 
-    With `products` the call gives the matrices instead of the inputs that these are, behind the other inputs, and gets
-    the first `wanted` outputs.
+    With `products` the call gives what they are added to and the matrices instead of the inputs that these are, behind
+    the other inputs, and gets the first `wanted` outputs.
     """
 
     source: str
@@ -77,6 +79,7 @@ class Native:
         described = "\n".join([self.source, *(repr(getattr(self, name)) for name in FIELDS[1:])])
         products = {p.input for p in self.products}
         inputs = [o for k, o in enumerate(self.inputs) if k not in products]
+        inputs += [self.inputs[p.input] for p in self.products if p.start]
         matrices = [Operand((), static=True) for _ in self.products]
         found = {
             "key": f"{self.name}-{hashlib.sha256(described.encode()).hexdigest()[:16]}",

@@ -68,7 +68,8 @@ class Call:
     def _check(self) -> None:
         k = self.kernel
         operands = (*k.given[: len(self.layouts) - len(k.states)], *k.states)
-        learned = range(len(k.inputs) - len(k.products), len(k.inputs))  # matrices, which have no labels
+        matrices = len(self.layouts) - len(k.states)  # they have no labels
+        learned = range(matrices - len(k.products), matrices)
         for place, (o, (shape, _)) in enumerate(zip(operands, self.layouts, strict=True)):
             state = place >= len(operands) - len(k.states)
             front = () if o.static else (self.batch,) if state else self.lead()

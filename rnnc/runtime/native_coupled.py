@@ -30,13 +30,14 @@ class CoupledCall(Call):
     Between them, in the order of the C function, stand products and vectors of all steps, which `backward` needs.
     """
 
-    def _parted(self, tensors: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-        """Inputs by their place (None: a product), matrices, states."""
+    def _parted(self, tensors: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+        """Inputs by their place (None: a product), what products are added to, matrices, states."""
         k = self.kernel
         places = {p.input for p in k.products}
         rest = iter(tensors)
         inputs = [None if i in places else next(rest) for i in range(len(k.inputs))]
-        return inputs, [next(rest) for _ in k.products], list(rest)
+        starts = [next(rest) for p in k.products if p.start]
+        return inputs, starts, [next(rest) for _ in k.products], list(rest)
 
     def _matrices(self, matrices: Sequence[Tensor], backward: bool) -> list[Tensor]:
         made = []
@@ -47,12 +48,12 @@ class CoupledCall(Call):
     def forward(self, tensors: Sequence[Tensor], training: bool) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """Outputs and final states; then products, vectors and states of all steps, which `backward` needs."""
         k = self.kernel
-        inputs, matrices, states = self._parted(tensors)
+        inputs, starts, matrices, states = self._parted(tensors)
         panels = self._matrices(matrices, backward=False)
         frame = self.arranged.get(training)
         if frame is None:
             frame = self._remember(training, Arranged.of(self._coupled_frame(training, panels)))
-        arrays, fresh = frame.arrays([*(x for x in inputs if x is not None), *states, *panels])
+        arrays, fresh = frame.arrays([*(x for x in inputs if x is not None), *states, *panels, *starts])
         kept, found = self._sorted(fresh)
         self.run("forward", frame, arrays, kept[-1] if training else None)
         if k.summed:
@@ -72,7 +73,7 @@ class CoupledCall(Call):
 
     def _coupled_frame(self, training: bool, panels: Sequence[Tensor]) -> Frame:
         k, frame = self.kernel, self._frame()
-        inputs, _, states = self._parted(self.layouts)
+        inputs, starts, _, states = self._parted(self.layouts)
         for given, o in zip(inputs, k.inputs, strict=True):
             if given is None:
                 frame.rows(self.batch, self.steps, self.shape(o), o, training)
@@ -90,6 +91,8 @@ class CoupledCall(Call):
         self._keep(frame, training)
         for p in panels:
             frame.panels(p.stride())
+        for (shape, stride), p in zip(starts, (p for p in k.products if p.start), strict=True):
+            frame.give(shape, stride, k.inputs[p.input], 2)
         return frame
 
     def _keep(self, frame: Frame, training: bool) -> None:
@@ -105,7 +108,7 @@ class CoupledCall(Call):
         self, tensors: Sequence[Tensor], held: Sequence[Tensor], given: Sequence[Tensor | None], checkpoints: Any
     ) -> list[Tensor | None]:
         k = self.kernel
-        inputs, matrices, states = self._parted(tensors)
+        inputs, _, matrices, states = self._parted(tensors)
         wanted = len(k.outputs) if k.wanted is None else k.wanted
         kept = iter(checkpoints)
         whole = [next(kept) if x is None else x for x in inputs]
@@ -126,7 +129,8 @@ class CoupledCall(Call):
             out = total[p.input]
             assert out is not None
             weights.append(_outer_products(vector, out) if p.turned else _outer_products(out, vector))
-        return [*(total[i] for i, x in enumerate(inputs) if x is not None), *weights, *found[count:]]
+        starts = [total[p.input] for p in k.products if p.start]
+        return [*(total[i] for i, x in enumerate(inputs) if x is not None), *starts, *weights, *found[count:]]
 
     def _coupled_adjoint(self, extra: Sequence[Tensor], panels: Sequence[Tensor]) -> Frame:
         k, frame = self.kernel, self._frame()

@@ -147,7 +147,8 @@ def differentiated(kernel: Native) -> list[bool]:
     """Which of the tensors of a call have a gradient."""
     products = {p.input for p in kernel.products}
     inputs = [parts is not None for k, parts in enumerate(kernel.gradients) if k not in products]
-    return [*inputs, *(True for _ in kernel.products), *(True for _ in kernel.states)]
+    starts = [True for p in kernel.products if p.start]
+    return [*inputs, *starts, *(True for _ in kernel.products), *(True for _ in kernel.states)]
 
 
 # ---------------------------------------------------------------- their derivatives

@@ -359,43 +359,45 @@ INLINE V v_cos(V x) { return all_below(x, 8192) ? circular(x, 1) : v_libm_cos(x)
 
 #define PANEL (2 * LANES) /* columns of a panel: the matrix is [panels, k, PANEL], its last panel filled with zeros */
 
-/* out[r][j] (+)= sum_k in[r][k] m[k][j] for R rows, k < depth, j < width; rows of `out` are whole vectors.  R is a
- * literal, so that the sums stay in registers. */
+/* out[r][j] = sum_k in[r][k] m[k][j] + from[r][j] for R rows, k < depth and the columns of one panel from j on, of
+ * which there are `width` in all; rows of `out` are whole vectors.  R is a literal, so that sums stay in registers. */
 #define PRODUCT_ROWS(R) \
   static __attribute__((unused)) void product_##R( \
-      T *const *in, int64_t depth, const T *m, T *const *out, int64_t width, int add) { \
+      T *const *in, int64_t depth, const T *m, T *const *from, T *const *out, int64_t j, int64_t width) { \
     const T *x[R]; \
     for (int r = 0; r < R; r++) x[r] = in[r]; \
-    for (int64_t j = 0; j < width; j += PANEL, m += depth * PANEL) { \
-      const int two = j + LANES < width; \
-      V a[R], b[R]; \
+    const int64_t left = width - j; \
+    const int two = left > LANES, n = left < LANES ? (int)left : LANES, o = left < PANEL ? (int)left - LANES : LANES; \
+    V a[R], b[R]; \
+    _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) { \
+      a[r] = from ? load(from[r] + j, n) : splat(0); \
+      b[r] = from && two ? load(from[r] + j + LANES, o) : splat(0); \
+    } \
+    for (int64_t k = 0; k < depth; k++) { \
+      const V p = load(m + k * PANEL, LANES), q = load(m + k * PANEL + LANES, LANES); \
       _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) { \
-        a[r] = add ? load(out[r] + j, LANES) : splat(0); \
-        b[r] = add && two ? load(out[r] + j + LANES, LANES) : splat(0); \
+        a[r] += x[r][k] * p; \
+        b[r] += x[r][k] * q; \
       } \
-      for (int64_t k = 0; k < depth; k++) { \
-        const V p = load(m + k * PANEL, LANES), q = load(m + k * PANEL + LANES, LANES); \
-        _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) { \
-          a[r] += x[r][k] * p; \
-          b[r] += x[r][k] * q; \
-        } \
-      } \
-      _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) { \
-        store(out[r] + j, a[r], LANES); \
-        if (two) store(out[r] + j + LANES, b[r], LANES); \
-      } \
+    } \
+    _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) { \
+      store(out[r] + j, a[r], LANES); \
+      if (two) store(out[r] + j + LANES, b[r], LANES); \
     } \
   }
 PRODUCT_ROWS(8) PRODUCT_ROWS(4) PRODUCT_ROWS(2) PRODUCT_ROWS(1)
+/* All panels; each is read once for all rows. */
 static __attribute__((unused)) void product(
-    int rows, T *const *in, int64_t depth, const T *m, T *const *out, int64_t width, int add) {
-  int r = 0;
+    int rows, T *const *in, int64_t depth, const T *m, T *const *from, T *const *out, int64_t width) {
+  for (int64_t j = 0; j < width; j += PANEL, m += depth * PANEL) {
+    int r = 0;
+#define SOME_ROWS(R) \
+    for (; r + R <= rows; r += R) product_##R(in + r, depth, m, from ? from + r : from, out + r, j, width);
 #if VECTOR_BYTES == 64 /* 32 registers */
-  for (; r + 8 <= rows; r += 8) product_8(in + r, depth, m, out + r, width, add);
+    SOME_ROWS(8)
 #endif
-  for (; r + 4 <= rows; r += 4) product_4(in + r, depth, m, out + r, width, add);
-  for (; r + 2 <= rows; r += 2) product_2(in + r, depth, m, out + r, width, add);
-  for (; r < rows; r++) product_1(in + r, depth, m, out + r, width, add);
+    SOME_ROWS(4) SOME_ROWS(2) SOME_ROWS(1)
+  }
 }
 
 /* The same functions of one number: one lane of the vector's, so that a value does not depend on where it stands. */
