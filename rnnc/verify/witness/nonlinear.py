@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import combinations, islice, product
 
 import numpy as np
 
@@ -88,13 +88,13 @@ def automata(cell: CellIR, states: tuple[State, ...], solver: Solver, dfa: DFA) 
     """For each set of states that are pinned, each state that may carry the units, and each pair of values."""
     units = units_of(dfa)
     pinnable = [t for t in states if _is_known(start_of(solver, t.name))]
-    for pinned in _pins(cell, pinnable):
+    for pinned, dense in product(_pins(cell, pinnable), (False, True)):
         starts = [(t, start_of(solver, t.name)) for t in pinned]
         for s in states:
             shape = solver.shape(s.node)
             if s not in pinned and shape and shape[-1] >= max(3, len(units.units)):
                 for values in (*VALUES, *_ends(solver, s)):
-                    yield _proposal(solver, s, dfa, units, values, starts)
+                    yield _proposal(solver, s, dfa, units, values, starts, dense)
 
 
 def _ends(solver: Solver, s: State) -> Iterator[tuple[Number, Number]]:
@@ -141,19 +141,21 @@ def _configurations(dfa: DFA, units: Units) -> list[Configuration]:
     return found
 
 
-def _contexts(dfa: DFA, units: Units) -> list[tuple[Configuration, int]]:
-    """Configurations and letters: all configurations before one letter, and one of each state before every letter."""
+def _contexts(dfa: DFA, units: Units, dense: bool) -> list[tuple[Configuration, int]]:
+    """Configurations and letters: configurations that span all before one letter, and some in which every component has
+    all its values before every letter; if `dense`, one of each state before every letter.
+    """
     configurations = _configurations(dfa, units)
+    spanning = _spanning(configurations, len(units.units))
+    several: list[Configuration] = [configurations[0]]
+    seen: set[tuple[int, int]] = set()
+    for on, q in configurations[1:]:
+        values = {(-1, q)} if dense else {(i, c[q]) for i, c in enumerate(units.components)}
+        if not values <= seen:
+            seen |= values
+            several.append((on, q))
     letters = range(len(dfa.alphabet))
-    if len(units.components) > 1:
-        return [(c, a) for c in _spanning(configurations, len(units.units)) for a in letters]
-    first: dict[int, int] = {}
-    for k, (_, q) in enumerate(configurations):
-        if k:
-            first.setdefault(q, k)
-    first.setdefault(dfa.start, 0)
-    wanted = {(k, a) for k in (0, *first.values()) for a in letters} | {(k, 0) for k in range(len(configurations))}
-    return [(configurations[k], a) for k, a in sorted(wanted)]
+    return list(dict.fromkeys([(c, 0) for c in spanning] + [(c, a) for c in several for a in letters]))
 
 
 def _spanning(configurations: list[Configuration], count: int) -> list[Configuration]:
@@ -183,10 +185,11 @@ def _proposal(
     units: Units,
     values: tuple[Number, Number],
     pinned: list[tuple[State, Start]],
+    dense: bool,
 ) -> tuple[Proposal, Contexts]:
     on, off = values
     shape = solver.shape(s.node)
-    contexts = _contexts(dfa, units)
+    contexts = _contexts(dfa, units, dense)
     start = start_of(solver, s.name)
     before, after = empty((len(contexts), *shape)), empty((len(contexts), *shape))
     hints = np.zeros((len(contexts), *shape), dtype=int)
