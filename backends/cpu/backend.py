@@ -30,7 +30,7 @@ SERVED = frozenset({"step", "sequential", "scan"})  # strategies that a kernel d
 def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, sources: Mapping[str, str]) -> str:
     """The source text of a standalone module; see `rnnc.backends.Backend`."""
     made, kernels = _plans(cell, dims, strategy)
-    return emit_file(cell, made, sources, with_steps(definitions(kernels), [graph for graph, _, _ in made.values()]))
+    return emit_file(cell, made, sources, with_steps(definitions(kernels), cell, made))
 
 
 def emit_c(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies) -> str:
@@ -182,14 +182,22 @@ def _object(k: Kernel) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_steps(kernels: Kernels, graphs: Sequence[CellIR]) -> Kernels:
-    """The same, and a function for a whole single step of each cell with states for which there is one."""
+def with_steps(kernels: Kernels, root: CellIR, plans: Plans) -> Kernels:
+    """The same, and a function for a whole single step of the cell; where there is none, of those that it calls."""
     singles: dict[CellIR, Single] = {}
-    for graph in graphs:
-        name = _fresh(graph.name, {s.name for s in singles.values()})
-        single = find_single(name, graph) if graph.states else None
+
+    def visit(cell: CellIR) -> None:
+        graph = plans[cell][0]
+        if graph in singles:
+            return
+        single = find_single(_fresh(cell.name, {s.name for s in singles.values()}), graph)
         if single is not None:
             singles[graph] = single
+            return
+        for sub in cell.subcells:
+            visit(sub)
+
+    visit(root)
     if not singles:
         return kernels
     source = steps_text(list(singles.values()))
@@ -215,6 +223,8 @@ def _step_object(single: Single) -> str:
         f"    static={len(single.params)},",
         f"    results={results!r},",
     ]
+    if single.tokens:
+        lines.append(f"    tokens={tuple(single.tokens)!r},")
     return "\n".join([*lines, ")"]) + "\n"
 
 

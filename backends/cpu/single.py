@@ -11,13 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from rnnc.analysis.recurrence import analyse_recurrence
+from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.backends.torch.context import static_nodes
 from rnnc.ir.builder import Builder
 from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
 from rnnc.ir.ops import OPS
 from rnnc.ir.rewrite import rebuild
-from rnnc.ir.unfold import unfold_time
+from rnnc.ir.unfold import inline_calls, unfold_time
 
 VIEWS = frozenset({"lift", "merge", "split_per", "expand", "broadcast", "transpose", "slice", "reshape"})
 LEAVES = frozenset({"input", "param", "state"})
@@ -26,7 +28,8 @@ SUMS = frozenset({"sum", "mean", "amax", "amin"})
 CHEAP = frozenset({"add", "sub", "mul", "neg"})
 COMPLEX_ONLY = frozenset({"conj", "re", "im", "polar", "complex"})
 POINTWISE = frozenset(n for n, op in OPS.items() if op.category == "elementwise") - COMPLEX_ONLY
-KNOWN = VIEWS | LEAVES | NUMBERS | SUMS | POINTWISE | {"einsum", "concat"}
+KNOWN = VIEWS | LEAVES | NUMBERS | SUMS | POINTWISE | {"einsum", "concat", "take"}
+MOST_NODES = 500  # of one function: what calls many layers has a function for each of them instead
 SPREADING = frozenset({"lift", "expand", "broadcast"})
 
 
@@ -66,6 +69,12 @@ class Single:
         return found + [(s.update, buffers[s.name]) for s in self.cell.states]
 
     @property
+    def tokens(self) -> dict[int, Dim]:
+        """Places of the given arrays that hold tokens, and how many different ones there are."""
+        types = [self.cell.nodes[g.node].type for g in self.given]
+        return {k: t.vocab for k, t in enumerate(types) if t.dtype == "token" and t.vocab is not None}
+
+    @property
     def ranks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """How many axes what is given and the results have, without the batch."""
         nodes = self.cell.nodes
@@ -81,32 +90,38 @@ def axes(node: Node) -> tuple[Dim, ...]:
 
 
 def find_single(name: str, cell: CellIR) -> Single | None:
-    """The step of a cell as one function, or None where it has an operation that the function cannot do."""
-    if any(n.op in ("call", "repeat", "attention") for n in cell.nodes):
+    """The step of a cell, with all that it calls, as one function.
+
+    None where it has no state, is very long, or has an operation that the function cannot do.
+    """
+    if any(n.op == "attention" for n in cell.nodes):
         return None
+    if any(n.op in ("call", "repeat") for n in cell.nodes):
+        flat = inline_calls(cell)
+        if len(flat.nodes) > MOST_NODES:
+            return None
+        cell = pointwise(analyse_recurrence(flat)).cell
     whole, buffers = unfold_time(cell)
     whole = _plain_norms(whole)
-    ends = [*(o.node for o in whole.outputs), *(s.update for s in whole.states)]
-    live = ancestors(whole, ends)
-    if not all(_serves(whole.nodes[i]) for i in live):
+    live = ancestors(whole, [*(o.node for o in whole.outputs), *(s.update for s in whole.states)])
+    if not whole.states or not all(_serves(whole, whole.nodes[i]) for i in live):
         return None
     gaps = {s.node for s in whole.states if _behind(whole, s.node, s.name in buffers)}
     if any(_needs_memory(whole, whole.nodes[i]) and whole.nodes[i].args[0] in gaps for i in live):
         return None
     inputs = [i for i in whole.inputs if i.node in live]
-    states = list(whole.states)
     params = [p for p in whole.params if p.node in live]
     if not inputs:
         return None  # nothing says how many sequences there are
     given = [Given(node=i.node, static=False) for i in inputs]
-    given += [Given(node=s.node, static=False, buffer=_behind(whole, s.node, s.name in buffers)) for s in states]
+    given += [Given(node=s.node, static=False, buffer=_behind(whole, s.node, s.name in buffers)) for s in whole.states]
     given += [Given(node=p.node, static=True) for p in params]
     return Single(
         name=name,
         cell=whole,
         given=tuple(given),
         inputs=tuple(i.name for i in inputs),
-        states=tuple(s.name for s in states),
+        states=tuple(s.name for s in whole.states),
         params=tuple(p.name for p in params),
         static=static_nodes(whole),
     )
@@ -116,11 +131,19 @@ def _behind(cell: CellIR, node: NodeId, is_buffer: bool) -> int:
     return len(cell.nodes[node].type.per) if is_buffer else 0
 
 
-def _serves(node: Node) -> bool:
-    if node.op not in KNOWN or node.type.dtype not in ("real", "bool"):
+def _serves(cell: CellIR, node: Node) -> bool:
+    if node.op not in KNOWN:
         return False
-    if node.type.dtype == "bool":
-        return node.op not in LEAVES
+    match node.type.dtype:
+        case "token":
+            return node.op == "input" and not axes(node)
+        case "bool":
+            return node.op not in LEAVES
+        case "complex":
+            return False
+    if node.op == "take":
+        table, token = (cell.nodes[a] for a in node.args)
+        return table.op == "param" and token.op == "input"
     return node.op != "const" or isinstance(node.attr("value"), Fraction | int | str)
 
 
@@ -187,12 +210,12 @@ def kept(single: Single) -> frozenset[NodeId]:
     found = {i for i in live if cell.nodes[i].op in SUMS | {"concat"}}
     found |= {cell.nodes[i].args[0] for i in live if _needs_memory(cell, cell.nodes[i])} - _leaves(single)
     found |= {i for i in live if cell.nodes[i].op == "einsum" and not outer_product(cell.nodes[i])}
-    computed = {i for i in live if cell.nodes[i].op in POINTWISE or outer_product(cell.nodes[i])}
+    computed = {i for i in live if cell.nodes[i].op in POINTWISE | {"take"} or outer_product(cell.nodes[i])}
     for i in computed:
         node = cell.nodes[i]
         if node.type.dtype == "bool" or all(cell.nodes[a].op in NUMBERS for a in node.args):
             continue
-        many = _read_often(cell, i, users)
+        many = node.op != "take" and _read_often(cell, i, users)
         if i in spread or (many and not _is_cheap(cell, node, found | computed)):
             found.add(i)
     return frozenset(found)

@@ -84,6 +84,8 @@ class Writer:
                 return self.reshaped(node, index)
             case "einsum":
                 return self.outer(node, index)
+            case "take":
+                return self.read(node.args[0], [Index(f"{self.places[node.args[1]].pointer}[b]"), *index])
         return self.pointwise(node, [self.read(a, index) for a in node.args])
 
     def fit(self, i: NodeId, index: Sequence[Index]) -> list[Index]:

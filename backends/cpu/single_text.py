@@ -171,7 +171,10 @@ def _function(single: Single, w: Writer, written: Sequence[str]) -> list[str]:
         *_dims(single),
     ]
     n = len(single.given)
-    lines += [f"  const T *a{k} = arrays[{k}]; /* {name} */" for k, name in enumerate(_names(single))]
+    kinds = ["int64_t" if k in single.tokens else "T" for k in range(n)]
+    lines += [f"  const {kinds[k]} *a{k} = arrays[{k}]; /* {name} */" for k, name in enumerate(_names(single))]
+    for k, vocab in single.tokens.items():
+        lines.append(f"  for (int64_t b = 0; b < batch; b++) if (a{k}[b] < 0 || a{k}[b] >= {dim_c(vocab)}) return 2;")
     lines += [f"  T *r{k} = arrays[{n + k}];" for k in range(len(single.results))]
     lines.append(f"  T *memory = malloc(((size_t)({' + '.join(['1', *written])})) * sizeof(T)), *rest = memory;")
     lines.append("  if (!memory) return 1;")

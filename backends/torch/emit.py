@@ -47,6 +47,7 @@ class Module:
     submodules: dict[str, Node] = field(default_factory=dict)  # by key: a call or repeat
     class_names: Mapping[CellIR, str] = field(default_factory=dict)  # of the subcells
     whole_step: WholeStep | None = None
+    parts: Mapping[CellIR, Module] = field(default_factory=dict)  # of the subcells
     native: bool = False  # see Context
 
     def __post_init__(self) -> None:
@@ -341,14 +342,30 @@ class Module:
         """The whole step by one function, where that serves."""
         names = {identifier(i.name) for i in self.cell.inputs}
         done = next(name for name in ("done", "done_", "done__") if name not in names)
-        given = [identifier(n) for n in step.inputs] + [f'state["{n}"]' for n in step.states]
-        given += [f"self.{self.attribute[n]}" for n in step.params]
+        given = [*map(identifier, step.inputs), *(_entry("state", n) for n in step.states)]
+        params = [f'"{self.path(n)}"' for n in step.params]
         dims = _tuple([f"self.{dim_name(d.name)}" for d in self.cell.dims]) if self.cell.dims else "()"
         outputs = [f"{done}[{k}]" for k in range(len(self.cell.outputs))]
         values = outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})"
-        finals = ", ".join(f'"{n}": {done}[{len(outputs) + k}]' for k, n in enumerate(step.states))
-        call = [f"{done} = {step.name}(", f"    {_tuple(given)},", f"    {dims},", ")"]
-        return [*call, f"if {done} is not None:", f"    return {values}, {{{finals}}}"]
+        finals = _nested({n: f"{done}[{len(outputs) + k}]" for k, n in enumerate(step.states)})
+        call = [f"{done} = {step.name}(", "    self,", f"    {_tuple(given)},"]
+        lines = textwrap.wrap(", ".join(params), 100, break_long_words=False) or [""]
+        lines[-1] += "," * bool(params)
+        call += ["    (", *(f"        {line}" for line in lines), "    ),"] if params else ["    (),"]
+        call += [f"    {dims},", ")"]
+        return [*call, f"if {done} is not None:", f"    return {values}, {finals}"]
+
+    def path(self, name: str) -> str:
+        """Where a parameter of the cell without calls is in this module: `layers.0.mix.weight`."""
+        *keys, last = name.split(".")
+        module, path, rest = self, list[str](), iter(keys)
+        for key in rest:
+            path.append(module.writer.attributes[key].removeprefix("self."))
+            node = module.submodules[key]
+            if node.op == "repeat":
+                path.append(next(rest))
+            module = self.parts[module.cell.subcells[int(str(node.attr("cell")))]]
+        return ".".join([*path, module.attribute[last]])
 
     def extra_repr(self) -> list[str]:
         if not self.cell.dims:
@@ -359,6 +376,28 @@ class Module:
 
 def _tuple(items: list[str]) -> str:
     return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
+
+
+def _entry(state: str, name: str) -> str:
+    """An entry of the state dict by its name in the cell without calls."""
+    return state + "".join(f"[{k}]" if k.isdecimal() else f'["{k}"]' for k in name.split("."))
+
+
+def _nested(entries: Mapping[str, str]) -> str:
+    """A state dict from its entries by their names in the cell without calls.
+
+    before: {"layers.0.h": "a", "layers.1.h": "b"}      -->  after: {"layers": [{"h": a}, {"h": b}]}
+    """
+    if "" in entries:
+        return entries[""]
+    parts: dict[str, dict[str, str]] = {}
+    for name, text in entries.items():
+        first, _, rest = name.partition(".")
+        parts.setdefault(first, {})[rest] = text
+    texts = {k: _nested(v) for k, v in parts.items()}
+    if all(k.isdecimal() for k in texts):
+        return f"[{', '.join(texts.values())}]"
+    return "{" + ", ".join(f'"{k}": {v}' for k, v in texts.items()) + "}"
 
 
 def _plain(value: Fraction | int | bool) -> str:
@@ -473,7 +512,7 @@ def emit_file(
     taken = Names()
     order = [cell for cell in plans if cell != root]
     names = {root: taken.fresh(class_name(root.name))} | {cell: taken.fresh(class_name(cell.name)) for cell in order}
-    texts = []
+    texts, built = [], dict[CellIR, Module]()
     for cell in (*order, root):
         graph, choices, why = plans[cell]
         module = Module(
@@ -485,8 +524,10 @@ def emit_file(
             name=names[cell],
             class_names=names,
             whole_step=kernels.steps.get(graph),
+            parts=built,
             native=kernels.native,
         )
+        built[cell] = module
         texts.append(module.text())
     title = f"{root.name}: " + (root.doc.split("\n")[0].strip() or "a recurrent layer")
     return file_text([*kernels.texts, *texts], names[root], imports, title, PurePath(root.file).name or "a spec")

@@ -11,6 +11,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -37,12 +38,39 @@ class _Fitted:
     dtype: torch.dtype
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """Parameters of a module, and the entries of its dictionaries (of parameters, of submodules) that lead to them."""
+
+    tensors: list[Tensor]
+    entries: list[tuple[dict[str, Any], str, Any]]
+
+
+def _hold(module: torch.nn.Module, names: tuple[str, ...]) -> _Held:
+    """Raises AttributeError where the module has no such parameter."""
+    tensors: list[Tensor] = []
+    entries: dict[tuple[int, str], tuple[dict[str, Any], str, Any]] = {}
+    for path in names:
+        *parts, last = path.split(".")
+        at = module
+        for part in parts:
+            entries[id(at._modules), part] = (at._modules, part, at.get_submodule(part))
+            at = at.get_submodule(part)
+        found = getattr(at, last)
+        if last in at._parameters:  # not so where it is parametrised: then it is computed at each call
+            entries[id(at._parameters), last] = (at._parameters, last, found)
+        else:
+            entries[id(at), last] = ({}, last, found)
+        tensors.append(found)
+    return _Held(tensors=tensors, entries=list(entries.values()))
+
+
 @dataclass(frozen=True, kw_only=True)
 class NativeStep:
     """The functions NAME_step and NAME_shapes of a C source.
 
     `given` and `results` are the ranks of the arrays without the batch; the last `static` of the given ones have none
-    (parameters).
+    (parameters).  `tokens`: places of the given ones that hold tokens.
     """
 
     source: str
@@ -50,11 +78,23 @@ class NativeStep:
     given: tuple[int, ...]
     static: int
     results: tuple[int, ...]
+    tokens: tuple[int, ...] = ()
+    held: WeakKeyDictionary[torch.nn.Module, _Held] = field(
+        init=False, default_factory=WeakKeyDictionary, compare=False, repr=False
+    )
     calls: dict[Any, _Fitted | None] = field(init=False, default_factory=dict, compare=False, repr=False)
 
-    def __call__(self, tensors: Sequence[Tensor], dims: tuple[int, ...]) -> list[Tensor] | None:
-        """The outputs [B, ...] and the new states, or None where the caller has to run the step itself."""
-        if traced(tensors) or (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
+    def __call__(
+        self, module: torch.nn.Module, varying: Sequence[Tensor], params: tuple[str, ...], dims: tuple[int, ...]
+    ) -> list[Tensor] | None:
+        """The outputs [B, ...] and the new states, or None where the caller has to run the step itself.
+
+        `varying` are inputs and states [B, ...], `params` says where the module has its parameters.
+        """
+        if traced(varying):
+            return None
+        tensors = [*varying, *self._parameters(module, params)]
+        if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             return None
         key = (dims, *[(x.dtype, x.shape, x.is_contiguous(), x.is_cpu, x.is_neg()) for x in tensors])
         fitted = self.calls[key] if key in self.calls else self._remember(key, tensors, dims)
@@ -64,9 +104,20 @@ class NativeStep:
             tensors = [x.resolve_neg().contiguous() if k in fitted.copied else x for k, x in enumerate(tensors)]
         found = [torch.empty_strided(size, stride, dtype=fitted.dtype) for size, stride in fitted.results]
         pointers = fitted.pointers(*[x.data_ptr() for x in tensors], *[x.data_ptr() for x in found])
-        if fitted.function(pointers, fitted.dims, fitted.batch, ctypes.c_int64(torch.get_num_threads())):
-            raise MemoryError(f"no memory for a step of `{self.name}`")
+        match fitted.function(pointers, fitted.dims, fitted.batch, ctypes.c_int64(torch.get_num_threads())):
+            case 1:
+                raise MemoryError(f"no memory for a step of `{self.name}`")
+            case 2:
+                raise IndexError("index out of range in self: a token is not below the size of the vocabulary")
         return found
+
+    def _parameters(self, module: torch.nn.Module, names: tuple[str, ...]) -> list[Tensor]:
+        """The module's parameters.  To look them up costs more than many a step: they are remembered, with what each
+        part of the module held then, which is compared."""
+        held = self.held.get(module)
+        if held is None or any(entries.get(name) is not value for entries, name, value in held.entries):
+            self.held[module] = held = _hold(module, names)
+        return held.tensors
 
     def _remember(self, key: Any, tensors: Sequence[Tensor], dims: tuple[int, ...]) -> _Fitted | None:
         if len(self.calls) >= MOST_CALLS:
@@ -76,8 +127,10 @@ class NativeStep:
 
     def _fit(self, tensors: Sequence[Tensor], dims: tuple[int, ...]) -> _Fitted | None:
         """The call; None where the function does not serve, or the sizes are wrong (which the module then says)."""
-        dtype, batch = tensors[0].dtype, tensors[0].shape[0] if tensors[0].ndim else 0
-        alike = all(x.dtype == dtype and x.device.type == "cpu" for x in tensors)
+        batch = tensors[0].shape[0] if tensors[0].ndim else 0
+        dtype = next(x.dtype for k, x in enumerate(tensors) if k not in self.tokens)
+        kinds = [torch.int64 if k in self.tokens else dtype for k in range(len(tensors))]
+        alike = all(x.dtype == kind and x.device.type == "cpu" for x, kind in zip(tensors, kinds, strict=True))
         if not alike or dtype not in (torch.float32, torch.float64) or not 0 < batch <= MOST_SEQUENCES:
             return None
         library = load_library(self.source, dtype == torch.float64)
@@ -104,8 +157,11 @@ class NativeStep:
         return list(out)
 
     def __reduce__(self) -> Any:
-        return _again, (self.source, self.name, self.given, self.static, self.results)
+        return _again, tuple(getattr(self, name) for name in FIELDS)
 
 
-def _again(source: str, name: str, given: tuple[int, ...], static: int, results: tuple[int, ...]) -> NativeStep:
-    return NativeStep(source=source, name=name, given=given, static=static, results=results)
+FIELDS = ("source", "name", "given", "static", "results", "tokens")
+
+
+def _again(*values: Any) -> NativeStep:
+    return NativeStep(**dict(zip(FIELDS, values, strict=True)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,6 +137,46 @@ def test_parameters_may_change() -> None:
     weights = {k: 2 * v for k, v in native.named_parameters()}
     found = torch.func.functional_call(native, weights, (x[:, None].float(),))
     same(found, torch.func.functional_call(by_torch, weights, (x[:, None].float(),)), 1e-6)
+
+
+@cache
+def models() -> tuple[Any, Any]:
+    """A character model by both backends: tokens, repeated blocks, cells inside them, nested states."""
+    torch.manual_seed(0)
+    spec = rnnc.load(Path(__file__).parents[2] / "examples" / "char_lm.rnn")
+    native, by_torch = (rnnc.compile(spec, "CharLM", backend=b)(vocab=11, d=12).double() for b in ("cpu", "torch"))
+    by_torch.load_state_dict(native.state_dict())
+    return native, by_torch
+
+
+@torch.no_grad()
+def test_a_model_is_one_function() -> None:
+    native, by_torch = models()
+    tokens = torch.randint(11, (2, 9))
+    assert served(native, tokens[:, 0])
+    states: list[Any] = [None, None]
+    for t in range(9):
+        (a, states[0]), (b, states[1]) = (m.step(tokens[:, t], state=s) for m, s in zip((native, by_torch), states))
+        same((a, states[0]), (b, states[1]))
+    same((a, states[0]), (by_torch(tokens)[0][:, -1], by_torch(tokens)[1]))
+    for wrong in (11, -1):
+        with pytest.raises(IndexError, match="index out of range"):
+            native.step(torch.tensor([3, wrong]))
+    small = tokens[:, 0].to(torch.int32)  # which PyTorch takes for indices, too
+    same(native.step(small), by_torch.step(small))
+
+
+@torch.no_grad()
+def test_parts_of_a_model_may_change() -> None:
+    native, by_torch = (copy.deepcopy(m) for m in models())
+    token = torch.tensor([3])
+    native.step(token)
+    for m in (native, by_torch):
+        m.h_layers[1], m.h_layers[0] = m.h_layers[0], m.h_layers[1]
+    same(native.step(token), by_torch.step(token))
+    for m in (native, by_torch):
+        torch.nn.utils.parametrize.register_parametrization(m, "logits_linear_weight", torch.nn.Softmax(-1))
+    same(native.step(token), by_torch.step(token))
 
 
 @torch.no_grad()
