@@ -1,0 +1,135 @@
+"""The chunkwise scan of a matrix state with decays, as PyTorch operators:
+
+    S_t = exp(g_t) S_{t-1} + k_t v_t^T,    o_t = S_t^T q_t  (or S_{t-1}^T q_t)
+
+with one log decay g a step, or one for each row (keys) or column (values) of S.  `torch.compile` and `torch.export` keep
+`rnnc::gated_scan` as one node.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from rnnc.runtime.gpu.gated import Axis, Scan
+
+__all__ = ["gated_scan"]
+
+
+@torch.library.custom_op("rnnc::gated_scan", mutates_args=())
+def gated_scan(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, start: Tensor, old: bool, axis: str, base: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k [B, T, H, K], v [B, T, H, V], log decays g [B, T, H, n], start [B, H, K, V].
+
+    `axis` "keys": n = K, "values": n = V, "none": n = 1.  `old`: the state before a step is read.  `base`: see
+    `rnnc.runtime.gpu.gated_sizes.base_of`.  Outputs o [B, T, H, V], the last state, and the states before every KEPT steps.
+    """
+    of = _scan(q, v, g, old, axis, base)
+    match of.axis:
+        case "keys":
+            inside, x, y, totals = of.pairs(q, k)
+            o, last, kept = of.walk(x, y, v, totals, start, inside=inside, out=q.dtype, keep=True)
+        case "values":
+            inside, z, totals = of.spread(q, k, v, scaled=True)
+            o, last, kept = of.walk(q, k, z, totals, start, inside=inside, out=q.dtype, keep=True)
+        case "none":
+            o, last, kept = of.walk(q, k, v, g, start, inside=g, out=q.dtype, keep=True)
+    assert kept is not None
+    return o, last.to(start.dtype, copy=True), kept
+
+
+def _scan(q: Tensor, v: Tensor, g: Tensor, old: bool, axis: str, base: int) -> Scan:
+    return Scan(g=g, keys=q.shape[-1], values=v.shape[-1], dtype=q.dtype, old=old, axis=cast(Axis, axis), base=base)
+
+
+@gated_scan.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, start: Tensor, old: bool, axis: str, base: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    of = _scan(q, v, g, old, axis, base)
+    o, last = of.empty(of.steps, of.heads, of.values, dtype=q.dtype), start.new_empty(start.shape)
+    return o, last, of.empty(of.heads, of.slots, of.keys, of.values)
+
+
+@torch.library.custom_op("rnnc::gated_scan_backward", mutates_args=())
+def gated_scan_backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    o: Tensor,
+    last: Tensor,
+    kept: Tensor,
+    d_o: Tensor,
+    d_last: Tensor,
+    old: bool,
+    axis: str,
+    base: int,
+) -> list[Tensor]:
+    """Gradients of q, k, v, g and the initial state."""
+    of = _scan(q, v, g, old, axis, base)
+    low, wide = q.dtype, of.accumulator
+    ends = of.empty(of.heads, of.slots, v.shape[-1] if of.axis == "values" else k.shape[-1])
+    d_o = d_o.contiguous()
+    if of.axis == "values":
+        scores, x, y, totals = of.pairs(d_o, v)
+        inside = of.spread(k, q, d_o, reverse=True)[0]
+        d_q, _, _ = of.walk(x, y, k, totals, kept, inside=scores, out=low, turned=True)
+        d_k, _, _ = of.walk(y, x, q, totals, d_last, inside=scores, out=low, turned=True, reverse=True)
+        d_v, d_start, _ = of.walk(k, q, x, totals, d_last, inside=inside, out=wide, reverse=True, ends=(kept, ends))
+        read, written = (o, d_o), (v, d_v)
+    else:
+        if of.axis == "keys":
+            scores, x, y, totals = of.pairs(q, k)
+            ahead, back = of.spread(d_o, v, k)[0], of.spread(v, d_o, q, reverse=True)[0]
+        else:
+            x, y, scores, totals, ahead, back = q, k, g, g, g, g
+        turned = {"out": wide, "turned": True}
+        d_q, _, _ = of.walk(d_o, v, y, totals, kept, inside=ahead, **turned)
+        d_k, _, _ = of.walk(v, d_o, x, totals, d_last, inside=back, reverse=True, ends=(kept, ends), **turned)
+        d_v, d_start, _ = of.walk(y, x, d_o, totals, d_last, inside=scores, out=low, reverse=True)
+        read, written = (q, d_q), (k, d_k)
+    end = (d_last.to(wide) * last.to(wide)).sum(-2 if of.axis == "values" else -1)
+    if of.axis == "none":
+        ends, end = ends.sum(-1, keepdim=True), end.sum(-1, keepdim=True)
+    d_g = of.gate_gradient(read, written, ends, end)
+    return [d_q.to(low), d_k.to(low), d_v.to(low), d_g.to(g.dtype), d_start.to(wide, copy=True)]
+
+
+@gated_scan_backward.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    o: Tensor,
+    last: Tensor,
+    kept: Tensor,
+    d_o: Tensor,
+    d_last: Tensor,
+    old: bool,
+    axis: str,
+    base: int,
+) -> list[Tensor]:
+    found = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v, g)]
+    return [*found, kept.new_empty(last.shape)]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    q, k, v, g, start, *ctx.flags = inputs
+    ctx.start_dtype = start.dtype
+    ctx.save_for_backward(q, k, v, g, *output)
+
+
+def _derivative(ctx: Any, d_o: Tensor | None, d_last: Tensor | None, d_kept: Tensor | None) -> tuple[Any, ...]:
+    q, k, v, g, o, last, kept = ctx.saved_tensors
+    d_o = torch.zeros_like(o) if d_o is None else d_o.to(o.dtype)
+    d_last = torch.zeros_like(last) if d_last is None else d_last
+    *found, d_start = gated_scan_backward(q, k, v, g, o, last, kept, d_o, d_last, *ctx.flags)
+    return *found, d_start.to(ctx.start_dtype), None, None, None
+
+
+gated_scan.register_autograd(_derivative, setup_context=_setup)

@@ -1,0 +1,142 @@
+"""Sizes of the kernels of a chunkwise scan with decays: steps of a chunk, blocks of channels, warps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import triton.language as tl
+
+from rnnc.runtime.gpu.tuning import power_of_two
+
+__all__ = [
+    "KEPT",
+    "LARGEST",
+    "base_of",
+    "chunk_of",
+    "gate_constants",
+    "pairs_constants",
+    "spread_constants",
+    "walk_constants",
+    "warps_of",
+]
+
+CHUNKS = {torch.float32: 16, torch.float64: 16}  # steps; fewest where products have no tensor cores, else 64
+KEPT = 256  # steps between two kept states: a quarter of the bytes of the inputs where K = V = 128, in bfloat16
+LARGEST = 256  # entries of a state along its contracted axis
+ALIKE = 124.0  # exponents up to which products of float32 numbers of moderate size stay finite
+
+
+def base_of(least: float | None, dtype: torch.dtype) -> int:
+    """Rows of the blocks that one product serves, given a lower bound of every log decay: |least| (n/2 + 1) log2(e) <= 124.
+
+    One where no bound is known, and for float16, whose range is too small.
+    """
+    if least is None or dtype == torch.float16:
+        return 1
+    rows = chunk_of(dtype)
+    while rows > 1 and -least * (rows / 2 + 1) * math.log2(math.e) > ALIKE:
+        rows //= 2
+    return rows
+
+
+def block(size: int, most: int) -> int:
+    return max(16, min(most, power_of_two(size)))
+
+
+def pairs_constants(inner: int, dtype: torch.dtype, *, old: bool, strict: bool, base: int) -> dict[str, Any]:
+    return {
+        **_common(dtype),
+        "N": inner,
+        "OLD": old,
+        "STRICT": strict,
+        "BASE": base,
+        "LOOK": dtype != torch.float16,
+        "BN": block(inner, 32),
+        "LEVELS": chunk_of(dtype).bit_length() - 1,
+    }
+
+
+def spread_constants(
+    inner: int, outer: int, dtype: torch.dtype, target: str, *, old: bool, reverse: bool, scaled: bool, base: int
+) -> dict[str, Any]:
+    return {
+        **_common(dtype),
+        "N": inner,
+        "OLD": old,
+        "REVERSE": reverse,
+        "SCALED": scaled,
+        "BASE": base,
+        "LOOK": dtype != torch.float16,
+        "BN": block(inner, 32),
+        "BM": block(outer, 16 if target == "old" else 32),
+        "LEVELS": chunk_of(dtype).bit_length() - 1,
+    }
+
+
+def walk_constants(
+    inner: int,
+    outer: int,
+    dtype: torch.dtype,
+    target: str,
+    *,
+    decay: str,
+    reverse: bool,
+    old: bool,
+    out: bool = True,
+    keep: bool = False,
+    ends: bool = False,
+) -> dict[str, Any]:
+    wide = block(inner, LARGEST)
+    most = max(16, min(32, 2048 // wide) if target == "old" else min(64, 4096 // wide))
+    return {
+        **_common(dtype),
+        "N": inner,
+        "DECAY": decay,
+        "REVERSE": reverse,
+        "OLD": old,
+        "OUT": out,
+        "KEEP": keep,
+        "ENDS": ends,
+        "EVERY": KEPT // chunk_of(dtype),
+        "BN": wide,
+        "BM": block(outer, most),
+        "STAGES": 2,
+    }
+
+
+def gate_constants(outer: int, dtype: torch.dtype, *, old: bool) -> dict[str, Any]:
+    common = _common(dtype)
+    return {"ACC": common["ACC"], "OLD": old, "EVERY": KEPT // common["C"], "C": common["C"], "BM": block(outer, 32)}
+
+
+def _common(dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        "ACC": tl.float64 if dtype == torch.float64 else tl.float32,
+        "C": chunk_of(dtype),
+        "PRECISION": "tf32" if _relaxed(dtype) else "ieee",
+    }
+
+
+def _relaxed(dtype: torch.dtype) -> bool:
+    """Whether float32 products may be TF32 ones: by PyTorch's own switch, off by default."""
+    return dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
+
+
+def chunk_of(dtype: torch.dtype) -> int:
+    """Steps of a chunk."""
+    return 64 if _relaxed(dtype) else CHUNKS.get(dtype, 64)
+
+
+def warps_of(kernel: str, constants: dict[str, Any], target: str) -> int:
+    """Chosen so that nothing spills on any of the four targets of the tests; AMD's threads have twice the registers."""
+    if target == "amd":
+        return 4
+    match kernel:
+        case "pairs" | "spread":
+            return 8
+        case "walk":
+            return 8 if target == "old" or constants["BN"] * constants["BM"] > 2048 else 4
+        case _:
+            return 4
