@@ -113,13 +113,19 @@ def _per_small(x: Operand, node: Node) -> frozenset[int]:
 
 def _linear(c: Context, x: str, w: str, bias_text, tail: str, small: frozenset[int]) -> Expr:  # type: ignore[no-untyped-def]
     """`F.linear` (or the runtime's `linear`), and how it takes a bias that is added to it."""
-    name = c.use("linear") if c.native and c.lead == 2 else f"{c.use('F')}.linear"
+    native = c.native and c.lead == 2
+    name = c.use("linear") if native else f"{c.use('F')}.linear"
+
+    def made(bias: str) -> Expr:
+        arguments = (x, w, bias)
+        text = f"{name}({', '.join(a for a in arguments if a)}){tail}"
+        return Expr(text=text, low=True, small=small, projection=arguments if native and not tail else None)
 
     def with_bias(bias: Expr) -> Expr | None:
         text = bias_text(bias)
-        return None if text is None else Expr(text=f"{name}({x}, {w}, {text}){tail}", low=True, small=small)
+        return None if text is None else made(text)
 
-    return Expr(text=f"{name}({x}, {w}){tail}", low=True, small=small, add_bias=with_bias)
+    return replace(made(""), add_bias=with_bias)
 
 
 # ---------------------------------------------------------------- products of values

@@ -34,6 +34,7 @@ class Expr:
     add_bias: Callable[[Expr], Expr | None] | None = field(
         default=None, repr=False, compare=False
     )  # F.linear takes one
+    projection: tuple[str, str, str] | None = None  # of a call of the runtime's `linear`: its arguments
 
     def at(self, prec: int) -> str:
         """The text, in parentheses where a place that binds as tightly as `prec` needs them."""

@@ -56,6 +56,7 @@ def call_kernel(body: Body, kernel: Kernel, steps: str) -> dict[str, str]:
     Requires: the inputs are built.
     """
     cell = body.c.cell
+    join_projections(body, kernel.inputs)
     inputs = [argument(body, i) for i in kernel.inputs]
     states = [f'state["{s}"]' for s in kernel.states]
     dims = [f"self.{dim_name(d.name)}" for d in cell.dims]
@@ -73,6 +74,27 @@ def call_kernel(body: Body, kernel: Kernel, steps: str) -> dict[str, str]:
     for i, name in zip(kernel.outputs, outputs, strict=True):
         body.variable(i, name)
     return finals
+
+
+def join_projections(body: Body, nodes: Iterable[NodeId]) -> None:
+    """Projections of one sequence, written as one call.
+
+    before: kernel((linear(x, V, a), linear(x, W, b)), ...)      -->  after: v, w = linears(x, (V, W), (a, b))
+    """
+    found: dict[tuple[str, bool], dict[NodeId, tuple[str, str, str]]] = {}
+    for i in nodes:
+        given = body.env[i].projection
+        if given is not None and argument(body, i) == f"linear({', '.join(a for a in given if a)})":
+            found.setdefault((given[0], bool(given[2])), {})[i] = given
+    for (x, has_bias), group in found.items():
+        if len(group) < 2:
+            continue
+        names = {i: body.names.fresh(f"{body.title(body.c.cell.nodes[i])}_in") for i in group}
+        arguments = [x, tuple_text([w for _, w, _ in group.values()])]
+        arguments += [tuple_text([b for _, _, b in group.values()])] if has_bias else []
+        body.statement(f"{_targets(names.values())} = {body.c.use('linears')}({', '.join(arguments)})")
+        for i, name in names.items():
+            body.variable(i, name)
 
 
 def _targets(names: Iterable[str]) -> str:

@@ -28,7 +28,7 @@ from rnnc.runtime.operators import (
     rotation_blocks,
     solve,
 )
-from rnnc.runtime.products import linear
+from rnnc.runtime.products import linear, linears
 from rnnc.runtime.scan import (
     block_scan,
     convolution_scan,
@@ -74,6 +74,7 @@ __all__ = [
     "lerp_scan",
     "linear",
     "linear_scan",
+    "linears",
     "log_plus_scan",
     "matrix_exp",
     "matrix_scan",

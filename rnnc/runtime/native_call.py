@@ -187,12 +187,15 @@ class Call:
         """Memory for the gradients of the inputs that have one, and of the initial states."""
         k = self.kernel
         for o, parts in zip(k.inputs, k.gradients, strict=True):
-            if parts is not None and o.static:  # one for each sequence, which the kernel adds to
-                frame.take((self.batch, *self.shape(o)), o, 1, self.parts(parts), zero=True)
-            elif parts is not None:
-                frame.take((*self.lead(), *self.shape(o)), o, 2, self.parts(parts))
+            self._take_gradient(frame, o, parts)
         for o in k.states:
             frame.take((self.batch, *self.shape(o)), o, 1)
+
+    def _take_gradient(self, frame: Frame, o: Operand, parts: tuple[int, ...] | None) -> None:
+        if parts is not None and o.static:  # one for each sequence, which the kernel adds to
+            frame.take((self.batch, *self.shape(o)), o, 1, self.parts(parts), zero=True)
+        elif parts is not None:
+            frame.take((*self.lead(), *self.shape(o)), o, 2, self.parts(parts))
 
     def gradients(self, given: Sequence[Tensor | None]) -> list[Tensor]:
         """The gradients of outputs and final states; zero where there is none."""

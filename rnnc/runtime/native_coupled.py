@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from rnnc.runtime.native_call import Call, layout, summed
 from rnnc.runtime.native_frame import Arranged, Frame
-from rnnc.runtime.products import product
+from rnnc.runtime.products import joined, product
 
 __all__ = ["CoupledCall"]
 
@@ -123,14 +124,38 @@ class CoupledCall(Call):
         found = fresh[len(k.outputs) - wanted :]
         count = len(found) - len(k.states)
         total = self._totals(found[:count])
-        weights = []
-        for p in k.products:
-            vector = before[p.state] if p.state is not None else vectors[p.output]  # type: ignore[index]
-            out = total[p.input]
-            assert out is not None
-            weights.append(_outer_products(vector, out) if p.turned else _outer_products(out, vector))
+        weights = self._weights(total, before, vectors)
         starts = [total[p.input] for p in k.products if p.start]
         return [*(total[i] for i, x in enumerate(inputs) if x is not None), *starts, *weights, *found[count:]]
+
+    def _weights(
+        self, total: Sequence[Tensor | None], before: Sequence[Tensor], vectors: dict[int, Tensor]
+    ) -> list[Tensor]:
+        """The gradients of the matrices: one product for those in a row that multiply the same vector."""
+        found: list[Tensor] = []
+        for (state, output, turned), group in groupby(self.kernel.products, lambda p: (p.state, p.output, p.turned)):
+            vector = before[state] if state is not None else vectors[output]
+            outs = [x for p in group if (x := total[p.input]) is not None]
+            whole = joined(outs) if len(outs) > 1 else outs[0]
+            made = _outer_products(vector, whole) if turned else _outer_products(whole, vector)
+            found += made.split(outs[0].shape[-1], -1 if turned else -2)
+        return found
+
+    def _take_gradients(self, frame: Frame) -> None:
+        """Those of products that stand in a row side by side: what reads them reads all of them by one product."""
+        k = self.kernel
+        learned = {p.input for p in k.products}
+        places = range(len(k.inputs))
+        for (together, axes), group in groupby(places, lambda i: (i in learned, k.inputs[i].axes)):
+            run = list(group)
+            if together and len(run) > 1 and axes[-1] == k.vector:
+                shape = (*self.lead(), *self.shape(k.inputs[run[0]]))
+                frame.take_together(shape, [k.inputs[i] for i in run])
+                continue
+            for i in run:
+                self._take_gradient(frame, k.inputs[i], k.gradients[i])
+        for o in k.states:
+            frame.take((self.batch, *self.shape(o)), o, 1)
 
     def _coupled_adjoint(self, extra: Sequence[Tensor], panels: Sequence[Tensor]) -> Frame:
         k, frame = self.kernel, self._frame()

@@ -34,6 +34,7 @@ class Fresh:
     """Memory for something that a kernel writes: sizes, strides and dtype.
 
     `zero`: the kernel adds to what is there.  `used`: how much of the last axis counts, where the kernel writes more.
+    `beside`: the fresh memory (its place) that this is a part of, and where in the last axis it begins.
     """
 
     size: tuple[int, ...]
@@ -41,8 +42,13 @@ class Fresh:
     dtype: torch.dtype
     zero: bool = False
     used: int | None = None
+    beside: tuple[int, int] | None = None
 
-    def make(self) -> Tensor:
+    def make(self, before: Sequence[Tensor]) -> Tensor:
+        """The memory; `before` is what has been made of the same frame."""
+        if self.beside is not None:
+            whole, at = before[self.beside[0]], self.beside[1]
+            return whole.as_strided(self.size, self.stride, whole.storage_offset() + at)
         x = torch.empty_strided(self.size, self.stride, dtype=self.dtype)
         if self.used is not None:
             x = x[..., : self.used]
@@ -94,6 +100,17 @@ class Frame:
         dtype = torch.promote_types(self.dtype, torch.complex64) if o.complex else self.dtype
         self.add_fresh(Fresh(size, stride, dtype, zero))
         self._put(stride, o, lead, len(parts))
+
+    def take_together(self, shape: Sequence[int], operands: Sequence[Operand]) -> None:
+        """Sequences to write, side by side in one piece of memory [*shape, all of their last axes]."""
+        *front, n = shape
+        stride = contiguous_strides((*front, n * len(operands)))
+        first = len(self.fresh)
+        for k, o in enumerate(operands):
+            size = (*front, n * len(operands) if k == 0 else n)
+            beside = (first, k * n) if k else None
+            self.add_fresh(Fresh(size, stride, self.dtype, used=None if k else n, beside=beside))
+            self._put(stride, o, 2, 0)
 
     def rows(self, batch: int, steps: int, axes: Sequence[int], o: Operand, every: bool) -> None:
         """Whole vectors [batch, steps, *axes], written up to the next 64; memory of one step only unless `every`."""
@@ -159,7 +176,9 @@ class Arranged:
         whole = [*given]
         for place, axis in self.turned:
             whole[place] = whole[place].movedim(axis, -1).contiguous().movedim(-1, axis)
-        fresh = [f.make() for f in self.fresh]
+        fresh: list[Tensor] = []
+        for f in self.fresh:
+            fresh.append(f.make(fresh))
         return whole + fresh, fresh
 
     def addresses(self, arrays: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:

@@ -100,8 +100,9 @@ def _kernel_backward(
     kernel = find(key)
     call = kernel.call(list(tensors), tuple(dims), steps)
     checkpoints = None if kernel.stored else call.forward(list(tensors), training=True)[1]
-    found = call.backward(list(tensors), list(held), list(given), checkpoints)
-    return [x for x in found if x is not None]
+    found = [x for x in call.backward(list(tensors), list(held), list(given), checkpoints) if x is not None]
+    memory = [x.untyped_storage().data_ptr() for x in found]
+    return [x.clone() if memory.count(m) > 1 else x for x, m in zip(found, memory, strict=True)]  # no two share any
 
 
 kernel_operator = operator("kernel", "(str key, Tensor[] tensors, SymInt[] dims, SymInt steps) -> Tensor[]", _kernel)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from torch import Tensor
 from rnnc.runtime._compat import traced
 from rnnc.runtime.compiled import NativeError, load_library
 
-__all__ = ["linear", "preferred", "product"]
+__all__ = ["joined", "linear", "linears", "preferred", "product"]
 
 LEAST = 1 << 20  # multiplications from which a call pays
 GAIN = 1.25  # by which the product in C must be faster to be taken: otherwise numbers stay PyTorch's
@@ -35,6 +35,58 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
     y: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight.T, bias)
     return y.view(*x.shape[:-1], weight.shape[0])
+
+
+def linears(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
+    """`linear` of one x [..., in] with several weights [out_i, in], by one product in each direction."""
+    count = sum(w.shape[0] for w in weights)
+    if any(w.ndim != 2 for w in weights) or x.numel() * count < LEAST or not _served(x, *weights, *biases):
+        return tuple(F.linear(x, w, b) for w, b in zip(weights, biases or [None] * len(weights), strict=True))
+    found: tuple[Tensor, ...] = _Joined.apply(x, len(weights), *weights, *biases)
+    return found
+
+
+class _Joined(torch.autograd.Function):
+    """Products of one matrix with several, as one product with all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, count: int, *given: Tensor) -> tuple[Tensor, ...]:
+        weights, biases = given[:count], given[count:]
+        whole = torch.cat(weights)
+        ctx.save_for_backward(x, *weights)
+        ctx.sizes, ctx.biased = [w.shape[0] for w in weights], bool(biases)
+        y = run(x.reshape(-1, x.shape[-1]), whole.T, torch.cat(biases) if biases else None)
+        return y.view(*x.shape[:-1], whole.shape[0]).split(ctx.sizes, -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        g = joined(gradients).flatten(0, -2)
+        into_x = product(g, torch.cat(weights)).view(x.shape) if ctx.needs_input_grad[0] else None
+        into_weights: Sequence[Tensor | None] = [None] * len(weights)
+        into_biases: Sequence[Tensor | None] = [None] * (len(weights) if ctx.biased else 0)
+        if any(ctx.needs_input_grad[2 : 2 + len(weights)]):
+            into_weights = product(g.T, x.reshape(-1, x.shape[-1])).split(ctx.sizes)
+        if any(ctx.needs_input_grad[2 + len(weights) :]):
+            into_biases = g.sum(0).split(ctx.sizes)
+        return (into_x, None, *into_weights, *into_biases)
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """`torch.cat(parts, -1)`; without a copy where they lie side by side and no gradient of it is asked for."""
+    first = parts[0]
+    if not torch.is_grad_enabled() and not traced(parts):
+        at = first.storage_offset()
+        for x in parts:
+            same = x.untyped_storage().data_ptr() == first.untyped_storage().data_ptr() and x.dtype == first.dtype
+            if not same or x.storage_offset() != at or x.stride() != first.stride() or x.shape[:-1] != first.shape[:-1]:
+                break
+            at += x.shape[-1]
+        else:
+            if first.stride(-1) == 1:
+                size = (*first.shape[:-1], at - first.storage_offset())
+                return first.as_strided(size, first.stride(), first.storage_offset())
+    return torch.cat(list(parts), -1)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import test_cpu_cells as cells
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,6 +63,44 @@ def test_gradients_of_any_order() -> None:
     assert torch.autograd.gradcheck(products.linear, (x, w, b))
     assert torch.autograd.gradgradcheck(products.linear, (x, w, b))
     assert torch.autograd.gradcheck(products.linear, (x, w))
+
+
+def test_several_products_of_one_matrix() -> None:
+    sizes = (4, 3, 6)
+    x = torch.randn(3, 5, 7, dtype=torch.float64, requires_grad=True)
+    weights = [torch.randn(n, 7, dtype=torch.float64, requires_grad=True) for n in sizes]
+    biases = [torch.randn(n, dtype=torch.float64, requires_grad=True) for n in sizes]
+
+    def call(x: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        return products.linears(x, given[:3], given[3:])
+
+    for found, w, b in zip(call(x, *weights, *biases), weights, biases, strict=True):
+        assert torch.allclose(found, F.linear(x, w, b))
+    assert torch.autograd.gradcheck(call, (x, *weights, *biases))
+    assert torch.autograd.gradgradcheck(call, (x, *weights, *biases))
+    assert torch.autograd.gradcheck(call, (x, *weights))
+
+
+def test_joined_copies_only_what_lies_apart() -> None:
+    whole = torch.randn(2, 3, 12)
+    parts = whole.split([5, 4, 3], -1)
+    with torch.no_grad():
+        assert products.joined(parts).data_ptr() == whole.data_ptr()
+        assert torch.equal(products.joined(parts), whole)
+        for other in (
+            (parts[1], parts[0]),
+            (parts[0], parts[2]),
+            (parts[0], parts[1].clone()),
+            (parts[0].mT, parts[0].mT),
+        ):
+            assert torch.equal(products.joined(other), torch.cat(list(other), -1))
+    assert products.joined(parts).data_ptr() != whole.data_ptr()  # a gradient may be asked for
+
+
+@pytest.mark.parametrize(("file", "cell"), [("lstm.rnn", "LSTM"), ("gru.rnn", "GRU"), ("slstm.rnn", "sLSTM")])
+def test_in_a_cell(file: str, cell: str) -> None:
+    path = cells.LIBRARY / file
+    cells.case(path, cell, 19).check(cells.compiled(path, cell), step=False)
 
 
 def test_stays_out_of_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
