@@ -205,11 +205,15 @@ def stable(subject: Subject) -> Answer:
     if found is not None:
         point, state, sizes = found
         shown = ", ".join(f"{x:.3g}" for x in sizes)
-        return refuted(f"`{state}` grows by the same factor in each span of steps: {shown}", point, sizes=sizes)
+        return refuted(
+            f"`{state}` grows by the same factor in each span of steps: {shown}", point, sizes=sizes, state=state
+        )
     crept = _creeps(subject)
     if crept is not None:
         point, state, move = crept
-        return refuted(f"under a constant input `{state}` moves by the same {move:g} in every step", point, move=move)
+        return refuted(
+            f"under a constant input `{state}` moves by the same {move:g} in every step", point, move=move, state=state
+        )
     return unknown(f"a proof that {open_[0].name} stays bounded: {open_[0].spectrum.why('stability')}")
 
 
@@ -310,7 +314,7 @@ def contractive(subject: Subject, state: str) -> Answer:
         return proved(f"the update of {layer.name} shrinks distances: by a factor in {bound}", condition)
     found = _spreads(subject, layer.group) if len(layer.group.states) == 1 else None  # of several, in which norm?
     if found is not None:
-        return refuted(f"two states of {layer.name} move apart, by a factor of {found[1]:.6g}", found[0])
+        return refuted(f"two states of {layer.name} move apart, by a factor of {found[1]:.6g}", found[0], state=state)
     known = f"what is proved is a factor in {bound}" if bound is not None else layer.spectrum.why("lipschitz")
     return unknown(f"a Lipschitz constant below 1 of the update of {layer.name}; {known}")
 

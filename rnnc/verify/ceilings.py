@@ -208,7 +208,7 @@ def _monotone_floats(layers: Layers, target: Target, precision: Precision) -> Ce
     conditions = [no_obstacle(layers)]
     for layer in layers.layers:
         conditions.append(_monotone(layers, layer))
-    letter, _, condition = period_of_a_letter(target, 0)
+    letter, p, condition = period_of_a_letter(target, 0)
     maps = "each number goes through a nondecreasing map of finitely many floats"
     return Ceiling(
         theorem="N5",
@@ -216,6 +216,7 @@ def _monotone_floats(layers: Layers, target: Target, precision: Precision) -> Ce
         precision=precision,
         reason=f"{maps}, so repeating `{shown((letter,))}` ends in one state",
         conditions=(*conditions, condition),
+        data={"letter": letter, "period": p},
     )
 
 

@@ -12,29 +12,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnc.diagnostics import SpecError
 from rnnc.exact import NotExact
-from rnnc.exact.products import NoForm
 from rnnc.ir.domains.exact import exact_array
 from rnnc.ir.graph import CellIR
 from rnnc.ir.text import print_cell
 from rnnc.ir.types import Interval
 from rnnc.verify.answers import Subject
 from rnnc.verify.checking import Reject
-from rnnc.verify.checking.rules import Cell, accept, check_facts
-from rnnc.verify.claims import Unclear
+from rnnc.verify.checking.rules import accepted, check_facts
 from rnnc.verify.closure import Closure
-from rnnc.verify.format import FORMAT, encode_array, encode_automaton, encode_hyper, encode_interval, encode_spec
+from rnnc.verify.format import (
+    FORMAT,
+    encode,
+    encode_array,
+    encode_hyper,
+    encode_interval,
+    encode_spec,
+)
 from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.machines import DTYPES, ExactLayer, FloatLayer, Stack, Values, float_array
 from rnnc.verify.results import ClaimResult, Evidence
+from rnnc.verify.trusted.cells import Cell
 
 if TYPE_CHECKING:
     from rnnc.spec import Spec
     from rnnc.verify.engine import Verification
-
-
-THEOREMS = ("N1", "N1*", "N2", "N7")  # under finite precision, that the checker has a rule for
+    from rnnc.verify.regions import Region
 
 # ---------------------------------------------------------------- closures
 
@@ -72,12 +75,21 @@ def _rows(layer: ExactLayer | FloatLayer, cell: CellIR, given: Mapping[str, Any]
     return found
 
 
+def encode_automaton(dfa: DFA) -> dict[str, Any]:
+    return {
+        "alphabet": list(dfa.alphabet),
+        "delta": [list(row) for row in dfa.delta],
+        "start": dfa.start,
+        "accept": sorted(dfa.accept),
+    }
+
+
 def _sizes(layer: ExactLayer | FloatLayer) -> dict[str, int]:
     return dict(layer.body.dims if isinstance(layer, ExactLayer) else layer.domain.dims)
 
 
-def closure_json(closure: Closure, dfa: DFA) -> dict[str, Any]:
-    """A closure as plain JSON, complete for the checker.  Raises NotExact for machines that are no cells."""
+def closure_json(cell: CellIR, closure: Closure, dfa: DFA) -> dict[str, Any]:
+    """A closure of the cell as plain JSON, all that the checker needs.  Raises NotExact for other machines."""
     machine = closure.machine
     if not isinstance(machine, Stack):
         raise NotExact("only closures of cells are certified")
@@ -87,9 +99,11 @@ def closure_json(closure: Closure, dfa: DFA) -> dict[str, Any]:
         layer.params if isinstance(layer, ExactLayer) else {p.name: layer.domain.given[p.node] for p in cell.params}
         for layer, cell in zip(layers, cells, strict=True)
     ]
-    inputs = [{i.name: i.node for i in cell.inputs} for cell in cells]
-    return {
+    hidden = {s.name for s in cell.states} & {i.name for body in cells for i in body.inputs}  # inputs there
+    inputs = [{i.name: i.node for i in body.inputs if i.name not in hidden} for body in cells]
+    found: dict[str, Any] = {
         "arithmetic": closure.arithmetic,
+        "left_out": sorted(hidden),
         "automaton": encode_automaton(dfa),
         "letters": {k: _rows(layers[0], cells[0], v, inputs[0]) for k, v in machine.inputs.items()},
         "layers": [
@@ -117,56 +131,69 @@ def closure_json(closure: Closure, dfa: DFA) -> dict[str, Any]:
         "steps": [list(row) for row in closure.steps],
         "g": list(closure.g),
     }
+    if closure.regions:
+        found["regions"] = [_spans(region) for region in closure.regions]
+    return found
+
+
+def _spans(region: Region) -> list[dict[str, Any]]:
+    """The numbers of a state that range over an interval; an end that is null is unbounded."""
+    return [
+        {"state": name, "index": index, "part": part, "in": [None if x is None else encode(x) for x in ends]}
+        for (name, index, part), ends in region.spans
+    ]
 
 
 # ---------------------------------------------------------------- other evidence
 
 
-def _numbers(evidence: Evidence) -> dict[str, Any] | None:
-    """A counterexample by two states and their midpoint."""
-    at, name = evidence.data.get("at"), evidence.data.get("state")
-    if at is None or name is None:
+def _numbers(cell: CellIR, evidence: Evidence) -> dict[str, Any] | None:
+    """Numbers at which a claim fails: weights, one or two inputs, and two states or none."""
+    at = evidence.data.get("at")
+    if at is None:
         return None
+    places = {i.name: i.node for i in cell.inputs} | {s.name: s.node for s in cell.states}
+    types = {name: cell.nodes[node].type.dtype for name, node in places.items()}
 
-    def rows(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            k: np.asarray(v) if not isinstance(v, dict) else np.asarray(v["re"]) + 1j * np.asarray(v["im"])
-            for k, v in values.items()
-        }
+    def rows(values: Mapping[str, Any], *place: int) -> dict[str, Any]:
+        """The entries at one place in a batch."""
+        found = {}
+        for name, value in values.items():
+            parts = [np.asarray(v) for v in (value.values() if isinstance(value, dict) else [value])]
+            array = parts[0] if len(parts) == 1 else parts[0] + 1j * parts[1]
+            kind = {"token": np.int64, "bool": np.bool_}.get(types.get(name, ""))
+            found[name] = encode_array(array[place] if kind is None else array[place].astype(kind))
+        return found
 
-    states = rows(at["state"])
+    batch = max((len(v["re"] if isinstance(v, dict) else v) for v in at["inputs"].values()), default=1)
     return {
         "sizes": at["dims"],
-        "params": {k: encode_array(v) for k, v in rows(at["parameters"]).items()},
-        "inputs": {k: encode_array(v[0, 0]) for k, v in rows(at["inputs"]).items()},
-        "state": name,
-        "at": [encode_array(states[name][row]) for row in (0, 1)],
-        "others": {k: encode_array(v[0]) for k, v in states.items() if k != name},
+        "params": rows(at["parameters"]),
+        "inputs": [rows(at["inputs"], row, 0) for row in ((0, 2) if batch > 2 else (0,))],
+        "states": [rows(at["state"], row) for row in (0, 1)] if at["state"] else [],
+        "state": evidence.data.get("state", ""),
+        "exact": "move" in evidence.data,
     }
 
 
-def _evidence(result: ClaimResult) -> tuple[str, dict[str, Any]]:
+def _evidence(cell: CellIR, result: ClaimResult) -> tuple[str, dict[str, Any]]:
     """The rule that a result rests on, and what it needs.  Raises NotExact where there is none."""
     e = result.evidence
-    if result.verdict == "unknown":
+    if result.verdict == "unknown" or e is None:
         raise NotExact("nothing is claimed")
-    if e is not None and e.proof is not None:
-        return "closure", closure_json(*e.proof)
-    match None if e is None else e.kind:
-        case "analysis":
+    if e.proof is not None:
+        return "closure", closure_json(cell, *e.proof)
+    match e.kind:
+        case "analysis" if (result.verdict == "proved") != result.claim.startswith("not "):
             return "analysis", {}
         case "theorem":
-            assert e is not None
-            if e.data["theorem"] not in THEOREMS:
-                raise NotExact(f"no rule for {e.data['theorem']}")
             word = e.data.get("word") or [x for x in [e.data.get("letter")] if x]
-            return "theorem", {"theorem": e.data["theorem"], "word": word}
+            return "theorem", {"theorem": e.data["theorem"], "word": word, "assuming": e.data["assuming"]}
         case "counterexample":
-            assert e is not None
-            numbers = _numbers(e)
+            numbers = _numbers(cell, e)
             if numbers is not None:
                 return "numbers", numbers
-    raise NotExact("no rule for what it rests on")
+    raise NotExact("that no strategy of the compiler fits is no statement about the cell alone")
 
 
 def _facts(subject: Subject, checked: Cell) -> Iterator[dict[str, Any]]:
@@ -188,7 +215,7 @@ def _facts(subject: Subject, checked: Cell) -> Iterator[dict[str, Any]]:
     for fact in facts:
         try:
             check_facts(checked, [fact])
-        except (Reject, NoForm):
+        except Reject:
             continue
         yield fact
 
@@ -211,10 +238,10 @@ def certificate(verification: Verification, spec: Spec) -> dict[str, Any]:
         for result in found.results:
             entry = {"cell": n, "line": result.line, "claim": result.claim, "verdict": result.verdict}
             try:
-                by, evidence = _evidence(result)
+                by, evidence = _evidence(subject.layers.cell, result)
                 whole = json.loads(json.dumps(entry | {"by": by, "evidence": evidence}))
-                accept(spec, checked, whole)
-            except (Reject, NoForm, Unclear, SpecError, ArithmeticError, ValueError) as error:
+                accepted(spec, checked, whole)
+            except (Reject, NotExact) as error:
                 why = (
                     "nothing is claimed"
                     if result.verdict == "unknown"

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import get_args
 
-from rnnc.diagnostics import SpecError
 from rnnc.frontend import ast
 from rnnc.ir.builder import Builder
 from rnnc.ir.dims import Dim
@@ -19,9 +18,7 @@ from rnnc.ir.graph import CellIR, NodeId, State
 from rnnc.ir.ops import OpTypeError
 from rnnc.ir.types import Disk, Domain, HalfPlane, Interval, Type
 from rnnc.spec import Spec
-from rnnc.verify.languages.language import group_of, language_of, show
 from rnnc.verify.results import Precision
-from rnnc.verify.target import Target
 
 DEFAULT: Precision = "finite_precision"
 PROBE_STATE = "the operator's state"
@@ -39,19 +36,6 @@ def text_of(spec: Spec, claim: ast.Claim) -> str:
 
 def precision_of(claim: ast.Claim) -> Precision:
     return next((p for p in get_args(Precision) if p == claim.precision), DEFAULT)
-
-
-def target_of(spec: Spec, claim: ast.Claim) -> Target:
-    """The language or group of the claim.  Raises Unclear for what is too large, SpecError for what is wrong."""
-    (expr,) = claim.args
-    try:
-        task = group_of(expr) if claim.kind == "tracks" else language_of(spec, expr)
-    except SpecError as error:
-        if all(d.code in ("E0504", "E0304") for d in error.diagnostics):
-            raise Unclear("; ".join(d.message for d in error.diagnostics)) from error
-        raise
-    verb = "tracks group" if claim.kind == "tracks" else "recognizes"
-    return Target(what=f"{verb} {show(expr)}", task=task)
 
 
 # ---------------------------------------------------------------- numbers and sets

@@ -16,11 +16,11 @@ from rnnc.frontend import ast
 from rnnc.ir.graph import CellIR
 from rnnc.verify.ceiling import Ceiling
 from rnnc.verify.ceilings import ceilings
-from rnnc.verify.claims import Unclear, precision_of, target_of, text_of
+from rnnc.verify.claims import Unclear, precision_of, text_of
 from rnnc.verify.layers import Layer
 from rnnc.verify.results import ClaimResult, Condition, Evidence, Precision
 from rnnc.verify.structural import Answer, Subject, answer, unknown
-from rnnc.verify.target import Target
+from rnnc.verify.target import Target, target_of
 from rnnc.verify.witnesses import Found, find
 
 if TYPE_CHECKING:

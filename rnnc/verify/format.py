@@ -16,9 +16,8 @@ from rnnc.exact.asymptotic import Asymptotic, Atom, make, wide
 from rnnc.frontend.modules import stdlib_folder
 from rnnc.ir.types import Interval
 from rnnc.spec import Spec, load
-from rnnc.verify.languages.dfa import DFA
 
-FORMAT = "rnnc certificate 2"
+FORMAT = "rnnc certificate 3"
 
 # ---------------------------------------------------------------- numbers and arrays
 
@@ -83,15 +82,6 @@ def decode_interval(value: Any) -> Interval:
     lo, hi, lo_open, hi_open = value
     lo, hi = (None if end is None else Fraction(end) for end in (lo, hi))
     return Interval(lo=lo, hi=hi, lo_open=bool(lo_open), hi_open=bool(hi_open))
-
-
-def encode_automaton(dfa: DFA) -> dict[str, Any]:
-    return {
-        "alphabet": list(dfa.alphabet),
-        "delta": [list(row) for row in dfa.delta],
-        "start": dfa.start,
-        "accept": sorted(dfa.accept),
-    }
 
 
 # ---------------------------------------------------------------- specs

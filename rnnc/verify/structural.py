@@ -120,14 +120,14 @@ def _time_invariant(subject: Subject) -> Answer:
     for layer in gated:
         found = _differs(subject, layer.group)
         if found is not None:
-            point, size = found
+            point, size, state = found
             why = f"what {layer.name} keeps of a difference between two states changes with the input, by {size:.3g}"
-            return refuted(why, point)
+            return refuted(why, point, state=state)
     return unknown("a transition that is made of parameters and constants only")
 
 
-def _differs(subject: Subject, group: Group) -> tuple[Point, float] | None:
-    """Two inputs (and two states a, b of the group) for which F(a, x) - F(b, x) is not the same."""
+def _differs(subject: Subject, group: Group) -> tuple[Point, float, str] | None:
+    """Two inputs (and two states a, b of the group) for which F(a, x) - F(b, x) is not the same; and in which state."""
     prober = subject.prober()
     if prober is None or not prober.cell.inputs:
         return None
@@ -143,7 +143,7 @@ def _differs(subject: Subject, group: Group) -> tuple[Point, float] | None:
                 continue
             off = float(np.abs((new[0] - new[1]) - (new[2] - new[3])).max())
             if off > MARGIN * (1 + float(np.abs(new).max())):
-                return rows, off
+                return rows, off, s
     return None
 
 

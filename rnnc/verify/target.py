@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from rnnc.diagnostics import SpecError
+from rnnc.frontend import ast
+from rnnc.groups import cycle_notation
+from rnnc.spec import Spec
+from rnnc.verify.claims import Unclear
 from rnnc.verify.languages.dfa import DFA, TooLarge, Word
 from rnnc.verify.languages.facts import LanguageFacts
 from rnnc.verify.languages.groups import GroupFacts, GroupTask
-from rnnc.verify.languages.language import Language
+from rnnc.verify.languages.language import Language, group_of, language_of, show
 from rnnc.verify.languages.monoid import period
 
 EVIDENCE_LETTERS = 12  # of a word that is shown
@@ -67,7 +72,9 @@ class Target:
             try:
                 return {name: period(p) for name, p in self.task.letters}
             except TooLarge:
-                return {str(g): period(g) for g in self.task.generators}  # their powers are products of letters
+                return {
+                    cycle_notation(g): period(g) for g in self.task.generators
+                }  # their powers are products of letters
         return {} if self.facts is None else self.facts.letter_periods
 
     def letter_beyond(self, exponent: int) -> tuple[str, int] | None:
@@ -126,3 +133,16 @@ def shown(word: Word) -> str:
     if len(word) > EVIDENCE_LETTERS:
         return f"{' '.join(letters)} ... ({len(word)} letters)"
     return (" " if any(len(a) > 1 for a in letters) else "").join(letters)
+
+
+def target_of(spec: Spec, claim: ast.Claim) -> Target:
+    """The language or group of the claim.  Raises Unclear for what is too large, SpecError for what is wrong."""
+    (expr,) = claim.args
+    try:
+        task = group_of(expr) if claim.kind == "tracks" else language_of(spec, expr)
+    except SpecError as error:
+        if all(d.code in ("E0504", "E0304") for d in error.diagnostics):
+            raise Unclear("; ".join(d.message for d in error.diagnostics)) from error
+        raise
+    verb = "tracks group" if claim.kind == "tracks" else "recognizes"
+    return Target(what=f"{verb} {show(expr)}", task=task)

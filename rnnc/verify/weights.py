@@ -26,11 +26,12 @@ from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.rewrite import rebuild, substitute_dims
 from rnnc.ir.types import Type
 from rnnc.ir.unfold import inline_calls
-from rnnc.verify.claims import Unclear, target_of, text_of
+from rnnc.verify.claims import Unclear, text_of
 from rnnc.verify.engine import NO_SEARCH, CellResults, Engine, Verification
 from rnnc.verify.results import ClaimResult
 from rnnc.verify.spectra import spectrum_at
 from rnnc.verify.structural import Answer, Subject, answer, unknown
+from rnnc.verify.target import target_of
 from rnnc.verify.trained import Layer, Model, Weights, layer_prefixes, read_weights, sizes_of
 from rnnc.verify.words import examine
 

@@ -30,6 +30,7 @@ automaton Pairs over {r, s} {
   odd_s: r -> even, s -> odd_s
   accept odd, odd_s
 }
+language SeenB over {a, b} = regex "[ab]*b[ab]*"
 cell Closed(n: dim = 1) {
   input a: real[n] in [-1, 1]
   input b: real[n]
@@ -97,6 +98,85 @@ cell Delta(n: dim = 2) {
     not recognizes parity; not recognizes mod(3) with layers = 2; contractive in S; stable
   }
 }
+cell Fade(n: dim = 1) {
+  input x: real[2]
+  gate a: real[n] in (0, 1) = sigmoid(linear(x))
+  state h: real[n] = 0
+  h <- a * h + linear(x)
+  output y: real[n] = h'
+  expect {
+    not recognizes parity; not recognizes parity under eta_finite; not recognizes flip_flop under eta_finite
+    not recognizes parity under float32; not recognizes dyck(1) under float32
+    not tracks group S(3, letters = generators); not tracks group S(5) with layers = 2
+    not tracks group A(5) under log_precision
+    not time_invariant; not eigenvalues(a) in [0, 1/2]; not norm(a) <= 1/2; contractive in h; stable
+  }
+}
+cell Counter() {
+  input x: real
+  state h: real = 0
+  h <- h + x
+  output y: real = h'
+  expect { not stable; not contractive in h }
+}
+cell Doubled() {
+  input x: real
+  state h: real = 0
+  h <- 2 * h + x
+  output y: real = h'
+  expect { not stable; not contractive in h }
+}
+cell Coupled(n: dim = 2) {
+  input x: real[n]
+  let w: real[n] = sigmoid(linear(x))
+  state h: real[n] = 0
+  state g: real[n] = 0
+  h <- w * h + (1 - w) * g + x
+  g <- (1 - w) * h + w * g
+  output y: real[n] = h'
+  expect { not recognizes mod(3); linear in h }
+}
+cell Bounded(n: dim = 2) {
+  input x: real[n]
+  state h: real[n] = 0
+  h <- tanh(h * linear(x) + linear(x))
+  output y: real[n] = h'
+  expect { not recognizes dyck(1); stable; not linear in h }
+}
+cell Beside(n: dim = 1) {
+  input a: real[n] in [-1, 1]
+  input b: real[n]
+  state h: real[n] = 0
+  state t: real = 0
+  t <- t + 1
+  h <- a * h + b + (0 * t)
+  param w: real
+  output y: real[n] = h' + w * t
+  expect { recognizes parity }
+}
+cell Latch(n: dim = 1) {
+  input x: real[2]
+  state h: real[n] = 0
+  h <- h + linear(x)
+  output y: real[n] = h'
+  expect { recognizes SeenB; recognizes SeenB under eta_finite }
+}
+cell Average(n: dim = 1) {
+  input x: real[2]
+  gate f: real[n] in (0.25, 1) = 0.25 + 0.75 * sigmoid(linear(x))
+  state h: real[n] = -1
+  h <- f * h + (1 - f) * tanh(linear(x))
+  output y: real[n] = h'
+  expect { recognizes SeenB }
+}
+cell Swing(n: dim = 1) {
+  input x: real[2]
+  gate r: real[n] in (0, 1) = sigmoid(linear(x))
+  state h: complex[n] = 0
+  h <- polar(r, linear(x)) * h + linear(x)
+  output y: real[n] = re(h')
+  expect { not tracks group S(3); not tracks group S(5) with layers = 2; not tracks group S(5) under log_precision }
+}
 cell Fixed(n: dim = 2) {
   input x: real[n]
   param t: real[n]
@@ -154,6 +234,13 @@ def leaves(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from leaves(value, (*path, key))
     if empty:
         yield path
+
+
+def nested(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths to everything in a JSON document."""
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+        yield (*path, key)
+        yield from nested(value, (*path, key))
 
 
 def at(data: Any, path: tuple[Any, ...]) -> Any:

@@ -16,13 +16,12 @@ from adversary import Known, lowered, machines, random_cell, rounded_machines, s
 
 import rnnc
 from rnnc.frontend import ast
-from rnnc.verify.claims import target_of
 from rnnc.verify.closure import Closure, close_machine
 from rnnc.verify.engine import Engine
 from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.machines import Arithmetic, Stack
 from rnnc.verify.structural import Subject
-from rnnc.verify.target import Target
+from rnnc.verify.target import Target, target_of
 
 LANGUAGES = """
 language Even over {a, b} = regex "([ab][ab])*"

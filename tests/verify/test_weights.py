@@ -248,7 +248,7 @@ def test_letters_of_several_inputs(tmp_path):
 
 
 def test_a_saved_witness_says_its_letters_and_sizes(tmp_path):
-    from rnnc.verify.claims import target_of
+    from rnnc.verify.target import target_of
     from rnnc.verify.witness import find_witness
 
     spec = rnnc.parse(TOGGLE.replace("cell Toggle(d: dim)", "cell Toggle(d: dim, n: dim)"))

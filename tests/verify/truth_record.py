@@ -16,10 +16,9 @@ from pathlib import Path
 
 import rnnc
 from rnnc.frontend import ast
-from rnnc.verify.claims import target_of
 from rnnc.verify.engine import Engine
 from rnnc.verify.structural import Subject as Cell
-from rnnc.verify.target import Target
+from rnnc.verify.target import Target, target_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from truth_table import CLAIMS, DECLARATIONS, NOT_FOUND, SOURCES, TABLE, Entry, Subject

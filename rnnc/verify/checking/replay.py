@@ -1,99 +1,51 @@
-"""Closures step by step, in exact arithmetic or rounded to a float format."""
+"""Closures step by step, in exact arithmetic or rounded to a float format: of single states, or of boxes of states."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from typing import Any
 
-import numpy
+import numpy as np
 
-from rnnc.exact import Algebraic, Asymptotic, is_limit, to_float
-from rnnc.exact import functions as fn
-from rnnc.exact.asymptotic import is_unknown, standard, wide, without_error
-from rnnc.exact.operations import Interpreter, each, inside
-from rnnc.ir.graph import CellIR
-from rnnc.ir.types import Domain
-from rnnc.ir.unfold import unfold_time
-from rnnc.verify.format import decode, decode_array, encode
-
-np: Any = numpy  # object arrays, which its stubs do not describe
-EXACT = (Fraction, Algebraic, Asymptotic)
-
-
-class Reject(Exception):
-    """The certificate does not establish what it claims: the first step that fails."""
-
-
-def need(holds: Any, what: str) -> None:
-    if not holds:
-        raise Reject(what)
-
-
-class Machine(Interpreter):
-    """A cell with sizes and parameters from a certificate, one step at a time."""
-
-    def __init__(self, cell: CellIR, given: Any, sizes: Any, params: Any, kind: str) -> None:
-        super().__init__(unfold_time(cell)[0], sizes, kind)
-        free = {p.name: sizes[p.name] for p in cell.dims if p.default is None}
-        wanted = cell.dim_values(free | {p.name: given[p.name] for p in cell.dims if p.name in given})
-        need(sizes == wanted and min(sizes.values(), default=1) >= 1, f"{sizes} are not sizes of the cell")
-        self.given = {p.node: self.read(p.node, params[p.name], f"`{p.name}`") for p in self.cell.params}
-        fixed: set[int] = set()
-        for n in self.cell.nodes:
-            if n.op not in ("input", "state") and fixed.issuperset(n.args):
-                fixed.add(n.id)
-        self.given = self.evaluate(fixed)
-
-    def read(self, node: int, value: Any, what: str, domain: Domain | None = None, finite: bool = False) -> Any:
-        """An array of the certificate as a value of the node, inside its type and domain."""
-        x, t = decode_array(value), self.cell.nodes[node].type
-        flat = x.reshape(-1).tolist()
-        numbers = t.dtype in ("real", "complex")
-        need(x.shape == self.sized((*t.per, *t.shape)) and (x.dtype == object) == numbers, f"{what} is no {t}")
-        if not numbers:
-            need(t.dtype != "token" or all(0 <= v < self.sized(t.vocab) for v in flat), f"{what} is no letter")
-            return x
-        need(t.dtype == "complex" or all(v == fn.conj(v) for v in flat), f"{what} is not real")
-        need(not finite or all(wide(v).degree <= 0 and not is_limit(v) for v in flat), f"{what} is not finite")
-        need(inside(domain, x), f"{what} lies outside of {domain}")
-        if self.kind != "exact":
-            x = self.rounded(x.astype(complex if t.dtype == "complex" else float))
-            need([decode(encode(v)) for v in x.reshape(-1).tolist()] == flat, f"{what} is no number of {self.kind}")
-        return x
-
-    def inputs(self, row: Any, what: str) -> dict[str, Any]:
-        return {x.name: self.read(x.node, row[x.name], what, x.domain, finite=True) for x in self.cell.inputs}
-
-    def start(self) -> dict[str, Any]:
-        return {s.name: self.fitted(self.given[s.init], s.node) for s in self.cell.states}
-
-    def step(self, inputs: Any, state: Any, outputs: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The states after a step and the outputs; what vanishes with omega becomes the error of an output."""
-        cell, fixed = self.cell, dict(self.given)
-        shown = cell.outputs if outputs else ()
-        self.given |= {x.node: inputs[x.name] for x in cell.inputs} | {s.node: state[s.name] for s in cell.states}
-        found = self.evaluate([*(s.update for s in cell.states), *(o.node for o in shown)])
-        self.given = fixed
-        seen = {o.name: self.fitted(found[o.node], o.node) for o in shown}
-        seen = {name: each(standard, v) if v.dtype == object else v for name, v in seen.items()}
-        return {s.name: self.fitted(found[s.update], s.node) for s in cell.states}, seen
+from rnnc.exact import Asymptotic, is_limit, to_float
+from rnnc.exact.asymptotic import finite, sign
+from rnnc.verify.format import decode_array
+from rnnc.verify.trusted.automata import Automaton, same_language
+from rnnc.verify.trusted.boxes import (
+    EXACT,
+    Spans,
+    apart,
+    contains,
+    core,
+    corners,
+    entries,
+    half,
+    moved,
+    places,
+    read_spans,
+)
+from rnnc.verify.trusted.cells import Cell, need
+from rnnc.verify.trusted.machine import Machine
 
 
-def fits(computed: Any, stated: Any) -> bool:
-    """Whether an entry is the one that is stated, with no more left out; "unknown" is what no step reads."""
-    if is_unknown(stated) or not isinstance(stated, EXACT):
-        return is_unknown(stated) or bool(computed == stated)
-    x, y = wide(standard(computed)), wide(stated)
-    return x.terms == y.terms and (x.error is None or (y.error is not None and x.error <= y.error))
+def rays(m: Machine, state: Any, spans: Spans, inputs: Any, to: tuple[Any, Spans], where: str) -> None:
+    """Where a box has no end it leads, under an affine update, along rays of the next one."""
+    first = corners(state, spans)[0]
+    old = m.step(inputs, moved(state, first))[0]
+    for place, ends in spans.items():
+        for way in (w for w, end in ((-1, ends[0]), (1, ends[1])) if end is None):
+            new = m.step(inputs, moved(state, first | {place: first[place] + way}))[0]
+            for name in to[0]:
+                for (at, x), (_, y) in zip(places(name, old[name]), places(name, new[name]), strict=True):
+                    lo, hi = to[1].get(at, (0, 0))
+                    d = int(x != y) and sign(finite(half(y, at[2]))[0] - finite(half(x, at[2]))[0])
+                    need(
+                        not (d > 0 and hi is not None) and not (d < 0 and lo is not None),
+                        f"{where}: {name} leaves its box",
+                    )
 
 
-def entries(state: Any) -> list[Any]:
-    return [x for part in state for name in sorted(part) for x in np.asarray(part[name]).reshape(-1).tolist()]
-
-
-def core(state: Any) -> tuple[Any, ...]:
-    """What tells two states (or outputs) apart: their numbers, without what is left out."""
-    return tuple(without_error(x) if isinstance(x, Asymptotic) else x for x in entries(state))
+# ---------------------------------------------------------------- the whole
 
 
 def separate(cores: Any, g: Any) -> None:
@@ -108,48 +60,75 @@ def separate(cores: Any, g: Any) -> None:
         need(not same, f"states {same} and {k} are equal in the limit and belong to different states of the automaton")
 
 
-def check_closure(cell: CellIR, given: Any, data: Any, dfa: Any) -> bool:
-    """Every step from every state, and the map g onto the automaton's states; whether all states are attained."""
-    layers = [Machine(cell, given, x["sizes"], x["params"], data["arithmetic"]) for x in data["layers"]]
-    letters = {a: layers[0].inputs(data["letters"][a], f"letter `{a}`") for a in dfa.alphabet}
+def check_closure(c: Cell, data: Any, own: Automaton) -> set[str]:
+    """Every step from every state (or box of states), and the map g onto the automaton's states.
+
+    Returns the precision models that it speaks for.
+    """
+    dfa, g, kind, hidden = data["automaton"], data["g"], data["arithmetic"], data["left_out"]
+    delta, boxed = dfa["delta"], "regions" in data
+    need(dfa["alphabet"] == list(own.letters), f"the letters are {own.letters}")
+    need(same_language(own, delta, dfa["start"], dfa["accept"]), "the automaton is not that of the claim")
+    need(kind == "exact" or not (boxed or hidden), "boxes and states that are left out are exact")
+    layers = [Machine(c.source, c.given, x["sizes"], x["params"], kind, hidden) for x in data["layers"]]
+    letters = {a: layers[0].inputs(data["letters"][a], f"letter `{a}`") for a in own.letters}
     states = [
-        [
-            {s.name: m.read(s.node, x[s.name], f"state {k}") for s in m.cell.states}
-            for m, x in zip(layers, row, strict=True)
-        ]
-        for k, row in enumerate(data["states"])
+        [m.state(x, f"state {k}") for m, x in zip(layers, row, strict=True)] for k, row in enumerate(data["states"])
     ]
+    spans = [read_spans(x, states[k][0]) for k, x in enumerate(data.get("regions", [[]] * len(states)))]
+    free = {name for s in spans for name, _, _ in s}
+    need(not boxed or (len(layers) == 1 and len(spans) == len(states)), "boxes are of one layer")
+    m = layers[0]
+    need(not free or affine(m, free), f"an update is not affine in {sorted(free)} together")
     tables: list[dict[Any, Any]] = [{} for _ in layers[1:]]
-    for table, m, rows in zip(tables, layers[1:], data["tables"], strict=True):
+    for table, above, rows in zip(tables, layers[1:], data["tables"], strict=True):
         for row in rows:
             key = row["letter"], core([{name: decode_array(v) for name, v in row["output"].items()}])
             need(key not in table, "the map between layers is no function")
-            table[key] = m.inputs(row["inputs"], "a table's input")
+            table[key] = above.inputs(row["inputs"], "a table's input")
 
-    def same(found: Any, stated: Any, where: str) -> None:
+    def same(found: Any, to: int, n: int, where: str) -> None:
         for name, array in found.items():
-            fit = all(map(fits, array.reshape(-1).tolist(), stated[name].reshape(-1).tolist()))
+            pairs = zip(places(name, array), places(name, states[to][n][name]), strict=True)
+            fit = all(contains(spans[to], place, x, y) for (place, x), (_, y) in pairs)
             need(fit, f"{where}: `{name}` is {array.tolist()}, not what is stated")
 
-    for n, m in enumerate(layers):
-        same(m.start(), states[0][n], f"state 0 is not the initial state of layer {n + 1}")
+    limits = False
+    for n, layer in enumerate(layers):
+        same(layer.start(), 0, n, f"state 0 is not the initial state of layer {n + 1}")
     for k, state in enumerate(states):
-        for j, letter in enumerate(dfa.alphabet):
-            to, read, where = data["steps"][k][j], letters[letter], f"state {k}, letter `{letter}`"
-            shown: dict[str, Any] = {}
-            for n, (m, before) in enumerate(zip(layers, state, strict=True)):
-                new, output = m.step(read, before, n + 1 < len(layers))
-                same(new, states[to][n], f"{where}, to state {to}, layer {n + 1}")
-                shown |= {f"{n}.{name}": v for name, v in output.items()}
-                if n + 1 < len(layers):
-                    key = letter, core([output if n == 0 else shown])
-                    need(key in tables[n], f"{where}: layer {n + 1} gives an output that the map has not")
-                    read = tables[n][key]
-            before_ = {data["g"][k]} | ({dfa.start} if k == 0 else set())
-            wanted = {dfa.delta[q][j] for q in before_}
-            need(
-                wanted == {data["g"][to]},
-                f"{where}: g of state {to} is {data['g'][to]}, the automaton goes to {wanted}",
-            )
-    separate([core(s) for s in states], data["g"])
-    return not any(isinstance(x, Asymptotic) and is_limit(x) for s in states for x in entries(s))
+        for j, letter in enumerate(own.letters):
+            to, where = data["steps"][k][j], f"state {k}, letter `{letter}`"
+            for corner in corners(state[0], spans[k]):
+                read, shown = letters[letter], dict[str, Any]()
+                for n, (layer, before) in enumerate(zip(layers, state, strict=True)):
+                    last = n + 1 == len(layers)
+                    new, output = layer.step(read, moved(before, corner) if corner else before, not last)
+                    limits |= any(isinstance(x, Asymptotic) and is_limit(x) for x in entries([new]))
+                    same(new, to, n, f"{where}, to state {to}, layer {n + 1}")
+                    shown |= {f"{n}.{name}": v for name, v in output.items()}
+                    if not last:
+                        key = letter, core([output if n == 0 else shown])
+                        need(key in tables[n], f"{where}: layer {n + 1} gives an output that the map has not")
+                        read = tables[n][key]
+            rays(m, state[0], spans[k], letters[letter], (states[to][0], spans[to]), where)
+            wanted = {delta[q][j] for q in {g[k]} | ({dfa["start"]} if k == 0 else set())}
+            need(wanted == {g[to]}, f"{where}: g of state {to} is {g[to]}, the automaton goes to {wanted}")
+    if boxed:
+        boxes = [(s[0], x) for s, x in zip(states, spans, strict=True)]
+        near = [(j, k) for k in range(len(g)) for j in range(k) if g[j] != g[k] and not apart(boxes[j], boxes[k])]
+        need(not near, f"boxes {near} may have a state in common and belong to different states of the automaton")
+    else:
+        separate([core(s) for s in states], g)
+    attained = not limits and not any(isinstance(x, Asymptotic) and is_limit(x) for s in states for x in entries(s))
+    bounded = all(None not in ends for s in spans for ends in s.values())
+    models = (
+        {"finite_precision"} | ({"exact"} if attained else set()) | ({"eta_finite"} if attained and bounded else set())
+    )
+    return models | ({"log_precision"} if attained and not boxed else set()) if kind == "exact" else {"float32"}
+
+
+def affine(m: Machine, free: set[str]) -> bool:
+    """Whether every update is affine in these states together."""
+    unfolded = Cell(m.cell, {})
+    return unfolded.coefficients(free, [s.update for s in m.states]) is not None

@@ -12,9 +12,9 @@ import pytest
 import rnnc
 from rnnc.exact import Number, pi, root
 from rnnc.frontend import ast
-from rnnc.verify.claims import target_of
 from rnnc.verify.closure import Closure, close
 from rnnc.verify.languages.dfa import DFA
+from rnnc.verify.target import target_of
 from rnnc.verify.witness import Witness, find_witness
 from rnnc.verify.witness.domains import holds
 from rnnc.verify.witness.silent import silenced, unknown_states

@@ -1,18 +1,20 @@
-"""Interval arithmetic on rationals with open and closed ends, for the certificate checker.
+"""Interval arithmetic on rationals with open and closed ends, and a cell's nodes read in it.
 
-Independent of `rnnc.analysis.intervals`, with which proofs are found.  Ends are Fractions or infinite; what is not
-rational is moved outward.
+Independent of `rnnc.analysis`, with which proofs are found.  Ends are Fractions or infinite; what is not rational is
+moved outward.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple
 
-from rnnc.ir.types import Interval
+from rnnc.ir.dims import Dim
+from rnnc.ir.graph import CellIR, Node
+from rnnc.ir.types import Domain, Interval, UnitNorm
 
 INF = math.inf  # compares and adds with Fractions
 
@@ -46,6 +48,7 @@ def closed(lo: Any, hi: Any) -> Range:
 
 
 FULL, ZERO, ONE, POSITIVE = closed(-INF, INF), closed(0, 0), closed(1, 1), closed(0, INF)
+UNIT = Interval(lo=Fraction(0), hi=Fraction(1))
 
 
 def add(a: Range, b: Range) -> Range:
@@ -62,6 +65,16 @@ def mul(a: Range, b: Range) -> Range:
         return (Fraction(0) if x == 0 or y == 0 else x * y), not attained and (x_open or y_open)
 
     return hull(corner(*x, *y) for x in a.ends for y in b.ends)
+
+
+def upto(a: Range) -> Range:
+    """From zero to the upper end."""
+    return Range(Fraction(0), a.hi, False, a.hi_open)
+
+
+def least(a: Range, b: Range) -> Range:
+    """The one with the lower upper end."""
+    return min(a, b, key=lambda r: (r.hi, not r.hi_open))
 
 
 def magnitude(a: Range) -> Range:
@@ -141,3 +154,84 @@ RULES: dict[str, Callable[..., Range]] = {
     "relu": lambda a: extremum(1, a, ZERO), "sum": lambda a: closed(a.lo, INF) if a.lo >= 0 else FULL,
     "einsum": lambda a, b: POSITIVE if a.lo >= 0 and b.lo >= 0 else FULL,
 }  # fmt: skip
+
+
+class Ranges:
+    """Ranges of a cell's nodes for all weights and inputs: of a real one itself, of a complex one its real part and its
+    modulus.  `closed_inputs`: the ends of open domains belong to them, too; `within`: nodes whose range is given.
+    """
+
+    def __init__(self, cell: CellIR, closed_inputs: bool = False, within: Mapping[int, Range] | None = None) -> None:
+        self.cell, self.closed_inputs = cell, closed_inputs
+        self.domains: dict[int, Domain | None] = {i.node: i.domain for i in cell.inputs}
+        self.known: dict[tuple[int, bool], Range] = {(i, False): r for i, r in (within or {}).items()}
+
+    def of(self, i: int, size: bool = False) -> Range:
+        """The range of a node's (real part's) entries, or of their moduli."""
+        if (i, size) not in self.known:
+            n = self.cell.nodes[i]
+            if n.type.dtype == "complex":
+                self.known[i, size] = self._complex(n, size)
+            else:
+                self.known[i, size] = magnitude(self.of(i)) if size else self._real(n)
+        return self.known[i, size]
+
+    def _real(self, n: Node) -> Range:
+        if n.type.dtype != "real":
+            return POSITIVE  # truth values and tokens
+        args = [self.of(a, n.op == "abs") for a in n.args if self.cell.nodes[a].type.dtype in ("real", "complex")]
+        match n.op, self.domains.get(n.id):
+            case "input", Interval() as d:
+                closed_ = self.closed_inputs
+                ends = ((-INF if d.lo is None else d.lo, d.lo_open), (INF if d.hi is None else d.hi, d.hi_open))
+                return hull((v, open_ and not closed_) for v, open_ in ends)
+            case "input", UnitNorm():
+                return closed(-1, 1)
+            case "const", _:
+                return constant(n.attr("value"))
+            case "dim", _:
+                return closed(1, INF) if str(n.attr("value")).isidentifier() else FULL
+            case "arange", _:
+                start = Dim.of(n.attr("start")).constant  # type: ignore[arg-type]
+                return FULL if start is None else closed(start, INF)
+            case "mul", _ if n.args[0] == n.args[1]:
+                return power(args[0], closed(2, 2))
+            case "add", _:
+                mixed = self._convex(n)
+                return add(*args) if mixed is None else mixed
+        return RULES[n.op](*args) if n.op in RULES else FULL
+
+    def _convex(self, n: Node) -> Range | None:
+        """f x + (1 - f) y with f in [0, 1] lies between x and y."""
+        nodes = self.cell.nodes
+        if any(nodes[a].op != "mul" for a in n.args):
+            return None
+        left, right = (nodes[a].args for a in n.args)
+        for f, x in (left, left[::-1]):
+            for g, y in (right, right[::-1]):
+                if (self._complement(f, g) or self._complement(g, f)) and self.of(f).within(UNIT):
+                    return hull([*self.of(x).ends, *self.of(y).ends])
+        return None
+
+    def _complement(self, f: int, g: int) -> bool:
+        """Whether g = 1 - f."""
+        n = self.cell.nodes[self._plain(g)]
+        return n.op == "sub" and self._plain(n.args[1]) == self._plain(f) and self.of(n.args[0]) == ONE
+
+    def _plain(self, i: int) -> int:
+        """Without axes of size 1 that were put in front or between."""
+        n = self.cell.nodes[i]
+        return self._plain(n.args[0]) if n.op in ("lift", "expand") else i
+
+    def _complex(self, n: Node, size: bool) -> Range:
+        args = [self.of(a, size) for a in n.args]
+        scaled = n.op in ("mul", "div") and any(
+            self.cell.nodes[a].type.dtype == "real" for a in n.args[n.op == "div" :]
+        )
+        if n.op == "exp" and size:
+            return rising("exp", self.of(n.args[0]))
+        if (n.op == "polar" and size) or (n.op == "complex" and not size) or n.op in VIEWS or n.op == "conj":
+            return args[0]
+        if n.op in (("mul", "div") if size else ("neg", "add", "sub")) or scaled:
+            return RULES[n.op](*args)
+        return args[0] if n.op == "neg" else POSITIVE if size else FULL

@@ -73,7 +73,8 @@ def product(s: Term, t: Term, names: list[list[Any]], wanted: list[Any], labels:
 
 
 class Expansion:
-    """The terms of a cell's nodes; `varying` are the nodes of the states that they are taken apart for."""
+    """The terms of a cell's nodes; `varying` are the nodes that they are taken apart for: states, or values
+    through which all ways from a state lead."""
 
     def __init__(self, cell: CellIR, varying: frozenset[int]) -> None:
         self.cell, self.labels, self.known = cell, count(), dict[int, list[Term]]()
@@ -86,7 +87,7 @@ class Expansion:
         if i not in self.known:
             try:
                 n = self.cell.nodes[i]
-                self.known[i] = self.combined(n) if n.op in FORMED else [self.leaf(n)]
+                self.known[i] = self.combined(n) if n.op in FORMED and i not in self.varying else [self.leaf(n)]
                 if len(self.known[i]) > MOST_TERMS:
                     raise NoForm(f"more than {MOST_TERMS} terms")
             except NoForm:

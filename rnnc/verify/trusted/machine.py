@@ -1,0 +1,83 @@
+"""A cell with the weights of a certificate as a machine, and its values inside their types and domains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from rnnc.exact import functions as fn
+from rnnc.exact import is_limit
+from rnnc.exact.asymptotic import standard, unknown, wide
+from rnnc.ir.graph import CellIR
+from rnnc.ir.types import Domain, UnitNorm
+from rnnc.ir.unfold import unfold_time
+from rnnc.verify.format import decode, decode_array, encode
+from rnnc.verify.trusted.cells import need
+from rnnc.verify.trusted.operations import Interpreter, each, inside
+
+np: Any = numpy  # object arrays, which its stubs do not describe
+
+
+class Machine(Interpreter):
+    """A cell with sizes and parameters from a certificate, one step at a time.
+
+    Of states that are `left_out` nothing is known: zero times such a value is zero, and else it has no value.
+    """
+
+    def __init__(self, cell: CellIR, given: Any, sizes: Any, params: Any, kind: str, left_out: Any = ()) -> None:
+        super().__init__(unfold_time(cell)[0], sizes, kind)
+        free = {p.name: sizes[p.name] for p in cell.dims if p.default is None}
+        wanted = cell.dim_values(free | {p.name: given[p.name] for p in cell.dims if p.name in given})
+        need(sizes == wanted and min(sizes.values(), default=1) >= 1, f"{sizes} are not sizes of the cell")
+        self.states = [s for s in self.cell.states if s.name not in left_out]
+        self.given = {p.node: self.read(p.node, params[p.name], f"`{p.name}`") for p in self.cell.params}
+        fixed: set[int] = set()
+        for n in self.cell.nodes:
+            if n.op not in ("input", "state") and fixed.issuperset(n.args):
+                fixed.add(n.id)
+        self.given = self.evaluate(fixed)
+        for s in self.cell.states:
+            if s not in self.states:
+                self.given[s.node] = np.empty(self.fitted(np.zeros(()), s.node).shape, dtype=object)
+                self.given[s.node].fill(unknown())
+
+    def read(self, node: int, value: Any, what: str, domain: Domain | None = None, finite_: bool = False) -> Any:
+        """An array of the certificate as a value of the node, inside its type and domain."""
+        x, t = decode_array(value), self.cell.nodes[node].type
+        flat = x.reshape(-1).tolist()
+        numbers = t.dtype in ("real", "complex")
+        need(x.shape == self.sized((*t.per, *t.shape)) and (x.dtype == object) == numbers, f"{what} is no {t}")
+        if not numbers:
+            need(t.dtype != "token" or all(0 <= v < self.sized(t.vocab) for v in flat), f"{what} is no letter")
+            return x
+        real = t.dtype == "complex" or all(v == fn.conj(v) for v in flat)
+        need(real and not any(isinstance(v, int) for v in flat), f"{what} is no {t}")
+        need(not finite_ or all(wide(v).degree <= 0 and not is_limit(v) for v in flat), f"{what} is not finite")
+        unit = self.kind == "float64" and isinstance(domain, UnitNorm)  # made one here, as far as rounding allows
+        need(unit or inside(domain, x), f"{what} lies outside of {domain}")
+        if self.kind != "exact":
+            real, imaginary = (np.asarray(each(f, x), dtype=float) for f in (fn.re, fn.im))
+            x = self.rounded(real + 1j * imaginary if t.dtype == "complex" else real)
+            need([decode(encode(v)) for v in x.reshape(-1).tolist()] == flat, f"{what} is no number of {self.kind}")
+        return x / np.linalg.norm(x, axis=-1, keepdims=True) if unit else x
+
+    def inputs(self, row: Any, what: str) -> dict[str, Any]:
+        return {x.name: self.read(x.node, row[x.name], what, x.domain, finite_=True) for x in self.cell.inputs}
+
+    def state(self, row: Any, what: str) -> dict[str, Any]:
+        return {s.name: self.read(s.node, row[s.name], what) for s in self.states}
+
+    def start(self) -> dict[str, Any]:
+        return {s.name: self.fitted(self.given[s.init], s.node) for s in self.states}
+
+    def step(self, inputs: Any, state: Any, outputs: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The states after a step and the outputs; what vanishes with omega becomes the error of an output."""
+        shown = self.cell.outputs if outputs else ()
+        fixed = dict(self.given)
+        self.given |= {x.node: inputs[x.name] for x in self.cell.inputs} | {s.node: state[s.name] for s in self.states}
+        found = self.evaluate([*(s.update for s in self.states), *(o.node for o in shown)])
+        self.given = fixed
+        seen = {o.name: self.fitted(found[o.node], o.node) for o in shown}
+        seen = {name: each(standard, v) if v.dtype == object else v for name, v in seen.items()}
+        return {s.name: self.fitted(found[s.update], s.node) for s in self.states}, seen
