@@ -22,6 +22,7 @@ from triton.compiler import ASTSource
 
 from rnnc.runtime.gpu import decay_kernels, matrix
 from rnnc.runtime.gpu.arrange import lead_of
+from rnnc.runtime.gpu.compat import LAUNCH, assembler
 from rnnc.runtime.gpu.coupled import LOW, CoupledRecurrence
 from rnnc.runtime.gpu.recurrence import Recurrence
 from rnnc.runtime.gpu.tuning import Config, default_config
@@ -122,7 +123,7 @@ def _built(
     options: dict[str, int],
 ) -> Resources:
     source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
-    found = triton.compile(source, target=TARGETS[target], options=options)
+    found = triton.compile(source, target=TARGETS[target], options=options | LAUNCH)
     registers, spilled = _nvidia(found.asm["ptx"]) if target.startswith("sm") else _amd(found.asm["amdgcn"])
     shared = int(found.metadata.shared)
     return Resources(kernel=kernel.__name__, target=target, registers=registers, spilled=spilled, shared=shared)
@@ -171,14 +172,12 @@ def _nvidia(code: str) -> tuple[int, int]:
     """Registers and bytes spilled, by assembling once more: the binary alone does not tell spills from arrays that a
     library function (sin, for one) keeps on the stack.
     """
-    folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     target = re.findall(r"^\.target (\w+)", code, re.MULTILINE)[0]
-    tool = folder / ("ptxas-blackwell" if target.startswith("sm_10") else "ptxas")
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(code)
         file.flush()
         command: list[str | Path] = [
-            tool if tool.exists() else folder / "ptxas",
+            assembler(int(re.findall(r"\d+", target)[0])),
             "-v",
             f"--gpu-name={target}",
             file.name,

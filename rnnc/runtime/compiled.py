@@ -26,7 +26,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-__all__ = ["NativeError", "compiler", "header", "load_library"]
+__all__ = ["NativeError", "cache_folder", "compiler", "header", "load_library", "own_path"]
 
 FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-shared", "-fno-math-errno", "-w")
 CHOICES = (("-march=native", "-fopenmp"), ("-fopenmp",), ("-march=native",), ())  # the first that the compiler takes
@@ -66,7 +66,7 @@ def load_library(source: str, double: bool) -> ctypes.CDLL:
     text = header() + "\n" + source
     options = ("-DRNNC_F64",) if double else ()
     key = _digest("\n".join([text, *FLAGS, *options, *map(str, CHOICES), _version(command), _processor()]).encode())
-    folder = _cache_folder()
+    folder = cache_folder("native")
     if folder is not None:
         path = _cached(folder, key)
         if path is not None:
@@ -99,20 +99,22 @@ def _processor() -> str:
 # ---------------------------------------------------------------- the cache
 
 
-def _cache_folder() -> Path | None:
-    """The cache's folder, made where it is missing; None where there is none that only this user can write."""
+def cache_folder(part: str) -> Path | None:
+    """The cache's folder for one kind of thing, made where it is missing; None where there is none that only this user
+    can write.
+    """
     named = os.environ.get("RNNC_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(named) if named else Path(base) / "rnnc"
-    folder = folder / "native"
+    folder = folder / part
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder if _own(folder, stat.S_ISDIR) else None
+        return folder if own_path(folder, stat.S_ISDIR) else None
     except OSError:
         return None
 
 
-def _own(path: Path, kind: object) -> bool:
+def own_path(path: Path, kind: object) -> bool:
     """Whether a path is of that kind, this user's, and nobody else's to write; links are neither."""
     found = path.lstat()
     same = not hasattr(os, "getuid") or found.st_uid == os.getuid()
@@ -123,11 +125,11 @@ def _cached(folder: Path, key: str) -> Path | None:
     """The library of an entry, if both are sound."""
     try:
         entry = folder / key
-        if not _own(entry, stat.S_ISREG):
+        if not own_path(entry, stat.S_ISREG):
             return None
         name = entry.read_text()
         path = folder / f"{name}.so"
-        if len(name) == 64 and name.isalnum() and _own(path, stat.S_ISREG) and _digest(path.read_bytes()) == name:
+        if len(name) == 64 and name.isalnum() and own_path(path, stat.S_ISREG) and _digest(path.read_bytes()) == name:
             return path
     except (OSError, UnicodeDecodeError):
         return None

@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from rnnc.runtime.gpu.arrange import lead_of
+from rnnc.runtime.gpu.compat import LAUNCH, interpreted
 from rnnc.runtime.gpu.recurrence import (
     REGISTRY,
     Problem,
@@ -26,7 +27,6 @@ from rnnc.runtime.gpu.recurrence import (
     divided,
     empty,
     gradient_buffers,
-    interpreted,
 )
 from rnnc.runtime.gpu.tuning import ROWS, Config, coupled_config, fast_memory, machine, on_chip
 from rnnc.runtime.layout import common_dtype
@@ -127,7 +127,7 @@ def _launch(p: Problem, role: str, arguments: list[Any], acc: torch.dtype, low: 
     constants = {"N": size, "BN": config.channels, "BB": config.steps, "PACKED": p.packed, "STAGES": config.stages}
     constants |= {"ACC": tl.float64 if acc == torch.float64 else tl.float32, "LOW": LOW[low], **more}
     grid = (triton.cdiv(p.batch, config.steps) * p.heads,)
-    getattr(p.of, role)[grid](*arguments, *sizes, **constants, num_warps=config.warps)
+    getattr(p.of, role)[grid](*arguments, *sizes, **constants, num_warps=config.warps, **LAUNCH)
 
 
 def _weights(of: CoupledRecurrence, inputs: Sequence[Tensor]) -> list[Any]:

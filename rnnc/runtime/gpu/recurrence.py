@@ -18,12 +18,13 @@ from torch import Tensor
 
 from rnnc.runtime.gpu import interpreter
 from rnnc.runtime.gpu.arrange import Axes, arranged, is_complex, label_sizes, lead_of, restored
+from rnnc.runtime.gpu.compat import LAUNCH, interpreted
 from rnnc.runtime.gpu.packed import rows_kept
 from rnnc.runtime.gpu.splits import gradients_between, states_between
 from rnnc.runtime.gpu.tuning import Config, default_config, programs_wanted
 from rnnc.runtime.layout import common_dtype
 
-__all__ = ["Recurrence"]
+__all__ = ["Recurrence", "interpreted"]
 
 REGISTRY: dict[str, Recurrence] = {}
 
@@ -223,7 +224,7 @@ class Problem:
         constants |= {"BT": c.steps, "STAGES": c.stages}
         grid = (self.blocks(role) * self.heads * self.batch * self.splits,)
         chosen = [self.dims[k] for k in dims]
-        kernel[grid](*arguments, *chosen, *sizes, **constants, num_warps=c.warps)
+        kernel[grid](*arguments, *chosen, *sizes, **constants, num_warps=c.warps, **LAUNCH)
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -239,11 +240,6 @@ def check_device(x: Tensor) -> None:
         f"this layer was compiled to Triton kernels, which need a CUDA or HIP device; its state is on `{x.device}`: "
         'move layer and inputs to the GPU, or compile with backend="torch"'
     )
-
-
-def interpreted() -> bool:
-    """Whether Triton runs its kernels in Python, on the CPU."""
-    return bool(triton.knobs.runtime.interpret)
 
 
 if interpreted():
