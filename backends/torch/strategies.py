@@ -14,7 +14,7 @@ from rnnc.backends.torch.expr import ATOM, UNARY, Expr, call
 from rnnc.backends.torch.gates import Gated, gated_update
 from rnnc.backends.torch.kernels import Kernel
 from rnnc.backends.torch.newton import newton
-from rnnc.backends.torch.updates import fused_updates
+from rnnc.backends.torch.updates import Scale, factored, fused_updates
 from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.graph import CellIR, NodeId
 from rnnc.ir.linearise import Linearised, linearise
@@ -90,7 +90,7 @@ def coefficients(cell: CellIR, form: Form | Gated | Linearised) -> list[NodeId]:
 def micro_step_nodes(cell: CellIR, step: MicroStep) -> list[NodeId | None]:
     fused, low_rank, writes = fused_updates(cell, step)
     decay = step.log_decay if step.log_decay is not None else step.decay
-    updates = [n for u in fused for n in (u.u, u.v, u.b, *u.factors)]
+    updates = [n for u in fused for n in factored(cell, u).nodes]
     return [decay, *updates, *(n for pair in (*low_rank, *writes) for n in pair)]
 
 
@@ -111,7 +111,7 @@ def coefficient_titles(cell: CellIR, form: Form | Gated | Linearised) -> list[tu
                 decay = "log_decay" if step.log_decay is not None else "decay"
                 pairs.append((step.log_decay if step.log_decay is not None else step.decay, f"{form.state}_{decay}"))
                 fused, low_rank, writes = fused_updates(cell, step)
-                for u, v in (*((x.u, x.v) for x in fused), *writes):
+                for u, v in (*((x.u, x.v) for x in (factored(cell, y) for y in fused)), *writes):
                     pairs += [(u, f"{form.state}_write"), (v, f"{form.state}_value")]
                 for a, b in low_rank:
                     pairs += [(a, f"{form.state}_left"), (b, f"{form.state}_right")]
@@ -333,13 +333,11 @@ def micro_step(f: Forward, step: MicroStep, state: str, keys: tuple[Dim, ...], v
     fused, low_rank, writes = fused_updates(c.cell, step)
     if fused:
         inner = []
-        for u in fused:
+        for u in (factored(c.cell, x) for x in fused):
             v = "None" if u.v is None else tensor(f, u.v, state, values)
-            b = tensor(f, u.b, state, keys)
-            if u.negative and not u.factors:  # v - S^T b
-                b = f"-{b if b.isidentifier() else f'({b})'}"
-            arguments = [tensor(f, u.u, state, keys), v, b, *scale(f, u.factors, u.negative)]
-            inner.append(call(c.use("Update"), *arguments))
+            read, write = scale(f, u.read), scale(f, u.write)
+            scales = [] if read == write == "1" else [read] if write == "1" else [read, f"s={write}"]
+            inner.append(call(c.use("Update"), tensor(f, u.u, state, keys), v, tensor(f, u.b, state, keys), *scales))
         parts.append(f"updates={tupled(inner)}")
     if low_rank:
         pairs = [f"({tensor(f, a, state, keys)}, {tensor(f, b, state, keys)})" for a, b in low_rank]
@@ -353,11 +351,9 @@ def micro_step(f: Forward, step: MicroStep, state: str, keys: tuple[Dim, ...], v
     return call(c.use("MicroStep"), *parts)
 
 
-def scale(f: Forward, factors: tuple[NodeId, ...], negative: bool) -> list[str]:
-    """The scalar of an update as its last argument, minus a product of gates, say; none where it is one."""
-    if not factors:
-        return []
-    return [("-" if negative else "") + " * ".join(f.body.env[n].at(UNARY) for n in factors)]
+def scale(f: Forward, x: Scale) -> str:
+    """A scalar of an update: minus a product of gates, say, or a number."""
+    return ("-" if x.negative else "") + (" * ".join(f.body.env[n].at(UNARY) for n in x.factors) or "1")
 
 
 def listed(items: list[str]) -> str:

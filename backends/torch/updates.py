@@ -32,6 +32,38 @@ class Scaled:
     base: NodeId
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """+-product of scalars."""
+
+    negative: bool
+    factors: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactoredUpdate:
+    """S += write u (v + read S^T b)^T, no scalar left in the vectors: a delta rule's u and b are one node."""
+
+    u: NodeId
+    v: NodeId | None
+    b: NodeId
+    read: Scale
+    write: Scale
+
+    @property
+    def nodes(self) -> list[NodeId | None]:
+        return [self.u, self.v, self.b, *self.read.factors, *self.write.factors]
+
+
+def factored(cell: CellIR, update: FusedUpdate) -> FactoredUpdate:
+    """before: u = beta k, v, b = k, c = -alpha      -->  after: u = b = k, read = -alpha, write = beta"""
+    u, b = scaled(cell, update.u), scaled(cell, update.b)
+    read = Scale(negative=update.negative != b.negative, factors=(*update.factors, *b.factors))
+    return FactoredUpdate(
+        u=u.base, v=update.v, b=b.base, read=read, write=Scale(negative=u.negative, factors=u.factors)
+    )
+
+
 def fused_updates(cell: CellIR, step: MicroStep) -> tuple[list[FusedUpdate], list[Pair], list[Write]]:
     """The terms of a micro-step that share a direction, and the others.
 

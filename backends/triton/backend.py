@@ -21,6 +21,7 @@ from rnnc.backends.triton import scan, sequential
 from rnnc.backends.triton.coupled import coupled_kernels, find_coupled_step
 from rnnc.backends.triton.descriptor import coupled_text, recurrence_text
 from rnnc.backends.triton.kernel import Step, find_step
+from rnnc.backends.triton.low_rank import LOW_RANK, has_low_rank_kernel
 from rnnc.backends.triton.text import Kernel
 from rnnc.ir.graph import CellIR, NodeId
 from rnnc.plan.choose import GroupPlan, Plan, plan
@@ -95,7 +96,8 @@ class _File:
             call: Call | None = None
             if _chunkwise(cell, g):
                 self.chunkwise = True
-                sentence = f"{' and '.join(g.group.states)}: {CHUNKWISE}"
+                kernels = LOW_RANK if has_low_rank_kernel(cell, g.form) else CHUNKWISE
+                sentence = f"{' and '.join(g.group.states)}: {kernels}; {g.chosen.safety}"
             elif g.group.index in without:
                 sentence = f"{planned}. No kernel: {without[g.group.index]}"
             elif find_region(cell, g.group, later[g.group.index]) is None:
@@ -208,7 +210,8 @@ def _not_coupled(cell: CellIR, g: GroupPlan, later: list[str]) -> str | None:
 
 
 def _chunkwise(cell: CellIR, g: GroupPlan) -> bool:
-    return g.strategy == "chunkwise" and has_chunkwise_kernel(cell, g.form)
+    served = has_chunkwise_kernel(cell, g.form) or has_low_rank_kernel(cell, g.form)
+    return g.strategy == "chunkwise" and served
 
 
 def has_chunkwise_kernel(cell: CellIR, form: Form | None) -> bool:

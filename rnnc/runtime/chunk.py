@@ -33,14 +33,14 @@ from rnnc.runtime._inverse import unit_lower_inverse
 from rnnc.runtime.layout import common_dtype, compute_dtype, full_precision, sequence_length, spread
 from rnnc.runtime.scan import last_state, linear_scan
 
-__all__ = ["MicroStep", "Read", "Update", "matrix_scan", "matrix_states"]
+__all__ = ["MicroStep", "Read", "Update", "matrix_scan", "matrix_states", "updates_of"]
 
 CHUNK = {"cpu": 32}  # micro-steps of a chunk, 64 elsewhere; measured, see docs/performance.md
 PAIRWISE = 1  # time steps of the blocks whose vector decays are done pair by pair
 
 
 class Update(NamedTuple):
-    """S += u (v + c S^T b)^T with u, b of shape [K], v [V], c a scalar (None: one).
+    """S += s u (v + c S^T b)^T with u, b of shape [K], v [V], scalars or numbers c and s (None: one).
 
     Without b it is a plain write; with b and without v a low-rank term.  For a vector state v has shape [], and None in
     a plain write is one.
@@ -49,7 +49,8 @@ class Update(NamedTuple):
     u: Tensor
     v: Tensor | None = None
     b: Tensor | None = None
-    c: Tensor | None = None
+    c: Tensor | float | None = None
+    s: Tensor | float | None = None
 
 
 class MicroStep(NamedTuple):
@@ -90,6 +91,7 @@ def matrix_scan(
     the promoted dtype of the arguments.
     """
     _check(state, steps, reads, vector)
+    steps = [_unscaled(step) for step in steps]
     frame = _frame(state, steps, reads, vector, length)
     with full_precision(state.device):
         outputs, final = _solve(frame, state, steps, reads, chunk)
@@ -112,6 +114,7 @@ def matrix_states(
     elementwise scan.
     """
     _check(state, steps, (), vector)
+    steps = [_unscaled(step) for step in steps]
     frame = _frame(state, steps, (), vector, length)
     with full_precision(state.device):
         states = _whole(frame, state, steps, chunk)
@@ -158,11 +161,11 @@ def _frame(
     decays: list[Tensor] = []
     for step in steps:
         decays += [x for x in (step.decay, step.log_decay) if x is not None]
-        for update in _updates(step):
+        for update in updates_of(step):
             vectors += [x for x in (update.u, update.b) if x is not None]
             if update.v is not None:
                 (scalars if vector else vectors).append(update.v)
-            if update.c is not None:
+            if isinstance(update.c, Tensor):
                 scalars.append(update.c)
     rank = len(per)
     for x in decays:
@@ -175,7 +178,18 @@ def _frame(
     return _Frame(batch, length, per, core[-2], core[-1], vector, compute_dtype(outer), outer)
 
 
-def _updates(step: MicroStep) -> list[Update]:
+def _unscaled(step: MicroStep) -> MicroStep:
+    """The step with s multiplied into u, and a number c into b."""
+    updates = []
+    for x in step.updates:
+        u = x.u if x.s is None else x.u * (x.s.unsqueeze(-1) if isinstance(x.s, Tensor) else x.s)
+        if x.b is not None and isinstance(x.c, (int, float)):
+            x = x._replace(b=x.b * x.c if abs(x.c) != 1 else x.b if x.c == 1 else -x.b, c=None)
+        updates.append(x._replace(u=u, s=None))
+    return step._replace(updates=tuple(updates))
+
+
+def updates_of(step: MicroStep) -> list[Update]:
     """All terms of a micro-step as updates, those that read the state first."""
     low_rank = [Update(u=a, b=b) for a, b in step.low_rank]
     reading = [x for x in step.updates if x.b is not None]
@@ -276,7 +290,7 @@ class _Columns(NamedTuple):
 
 def _columns(frame: _Frame, steps: Sequence[MicroStep], chunk: int, *, reading: bool) -> _Columns | None:
     """Give every micro-step the same number of updates, by updates that do nothing."""
-    chosen = [[x for x in _updates(s) if (x.b is not None) == reading] for s in steps]
+    chosen = [[x for x in updates_of(s) if (x.b is not None) == reading] for s in steps]
     most = max(len(x) for x in chosen)
     if most == 0:
         return None
@@ -300,7 +314,7 @@ def _row(update: Update) -> Tensor | None:
     """-c b: the triangular system is then the identity plus the products of these rows with the columns."""
     if update.b is None:
         return None
-    return -update.b if update.c is None else update.b * -update.c.unsqueeze(-1)
+    return update.b * -update.c.unsqueeze(-1) if isinstance(update.c, Tensor) else -update.b
 
 
 def _value(frame: _Frame, update: Update) -> Tensor | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import triton_low_rank as low_rank
 
 import rnnc
 import rnnc.spec
@@ -29,10 +30,11 @@ GROUPS = {
         *("max_plus", "min_plus", "log_plus", "old_state", "nonlinear", "coupled", "ops"),
     ),
     "matrix states": (
-        *("GLA", "DeltaNet", "GatedDeltaNet", "DeltaProduct", "Mamba2, scan"),
+        *("GLA", "DeltaNet, sequential", "GatedDeltaNet, sequential", "DeltaProduct, sequential", "Mamba2, scan"),
         *("mLSTM", "Mamba2", "RetNet", "SSDOp", "chunkwise operator"),
     ),
     "recurrent matrices": ("LSTM", "GRU", "RNN", "sLSTM", "Pendulum", "reset first", "peephole", "rounds"),
+    "low rank": (*("DeltaNet", "GatedDeltaNet", "DeltaProduct", *low_rank.CASES, *low_rank.CELLS),),
     "operators and splits": (
         *("bfloat16", "float16", "strides", "operators", "same bits"),
         *(f"{name}, split" for name in SPLITS),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch_support as support
+import triton_low_rank as low_rank_cases
 
 import rnnc.spec
 from rnnc.compile import load_source
@@ -23,7 +24,7 @@ from rnnc.ir.oracle import init_params
 from rnnc.ir.rounding import keep_digits
 from rnnc.runtime.chunk import MicroStep, Read
 from rnnc.runtime.chunk import matrix_scan as reference_scan
-from rnnc.runtime.gpu import coupled, matrix
+from rnnc.runtime.gpu import coupled, low_rank_operator, matrix
 from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.tuning import Config
 
@@ -118,6 +119,8 @@ def spec_of(file: str) -> Any:
         return rnnc.spec.parse(CELLS[file])
     if file in UNLISTED:
         return rnnc.load(UNLISTED[file])
+    if file in low_rank_cases.CELLS:
+        return rnnc.spec.parse(low_rank_cases.cell(file))
     return rnnc.spec.parse(own_cell(file)) if file in SPECS else rnnc.spec.stdlib(file)
 
 
@@ -273,9 +276,18 @@ CASES: dict[str, Callable[[], None]] = {
     ),
     "Mamba2, scan": lambda: is_the_oracle("mamba2", "Mamba2", kind="scan", strategy="scan", steps=9),
     "chunkwise operator": chunkwise_operator,
-    "DeltaNet": lambda: is_the_oracle("deltanet", "DeltaNet", kind="sequential", steps=9, step=True),
-    "GatedDeltaNet": lambda: is_the_oracle("gated_deltanet", "GatedDeltaNet", kind="sequential", steps=6),
-    "DeltaProduct": lambda: is_the_oracle("deltaproduct", "DeltaProduct", kind="sequential", steps=6),
+    "DeltaNet": lambda: is_the_oracle("deltanet", "DeltaNet", kind="chunkwise", steps=9, step=True),
+    "GatedDeltaNet": lambda: is_the_oracle("gated_deltanet", "GatedDeltaNet", kind="chunkwise", steps=6),
+    "DeltaProduct": lambda: is_the_oracle("deltaproduct", "DeltaProduct", kind="chunkwise", steps=6),
+    "DeltaNet, sequential": lambda: is_the_oracle(
+        "deltanet", "DeltaNet", kind="sequential", strategy="sequential", steps=9, step=True
+    ),
+    "GatedDeltaNet, sequential": lambda: is_the_oracle(
+        "gated_deltanet", "GatedDeltaNet", kind="sequential", strategy="sequential", steps=6
+    ),
+    "DeltaProduct, sequential": lambda: is_the_oracle(
+        "deltaproduct", "DeltaProduct", kind="sequential", strategy="sequential", steps=6
+    ),
     "bfloat16": lambda: half_precision(torch.bfloat16),
     "float16": lambda: half_precision(torch.float16),
     "strides": strides,
@@ -322,10 +334,15 @@ CASES |= {
     )
     for name in SPECS
 }
+CASES |= low_rank_cases.CASES
+CASES |= {
+    name: (lambda n=name: is_the_oracle(n, kind="chunkwise", dims={"n": 3, "m": 5}, steps=7))
+    for name in low_rank_cases.CELLS
+}
 
 
 def main(names: list[str]) -> None:
-    launch.empty = matrix.empty = coupled.empty = poisoned
+    launch.empty = matrix.empty = coupled.empty = low_rank_operator.empty = poisoned
     np.seterr(all="ignore")  # entries outside of the arrays divide by zero
     for name in names:
         begun = time.perf_counter()

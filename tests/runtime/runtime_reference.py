@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from rnnc.runtime.chunk import MicroStep, Read, _updates
+from rnnc.runtime.chunk import MicroStep, Read, updates_of
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
@@ -58,10 +58,13 @@ def _micro_step(state: Tensor, step: MicroStep, t: int, p: int) -> Tensor:
         vector = decay.ndim in (p + 1, p + 3)
         d = at(decay, t, p + 1 if vector else p)
         new = (d.unsqueeze(-1) if vector else d[..., None, None]) * state
-    for u, v, b, c in _updates(step):
+    for u, v, b, c, s in updates_of(step):
         w = torch.zeros((), dtype=state.dtype) if v is None else at(v, t, p + 1)
         if b is not None:
             seen = torch.einsum("...kv,...k->...v", state, at(b, t, p + 1).expand(state.shape[:-1]))
-            w = w + (seen if c is None else at(c, t, p).unsqueeze(-1) * seen)
+            factor = 1.0 if c is None else at(c, t, p).unsqueeze(-1) if isinstance(c, torch.Tensor) else c
+            w = w + factor * seen
+        if s is not None:
+            w = at(s, t, p).unsqueeze(-1) * w
         new = new + at(u, t, p + 1).unsqueeze(-1) * w.unsqueeze(-2)
     return new

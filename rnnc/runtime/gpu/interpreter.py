@@ -1,9 +1,10 @@
 """Triton's interpreter (TRITON_INTERPRET=1) as the kernels' tests need it.
 
-Two things are set right, without touching what is computed:
+Three things are set right, without touching what is computed:
 
 - NumPy 2.4 converts only 0-dimensional arrays to Python numbers; Triton up to 3.6 keeps scalars as arrays of one entry.
 - A scan or reduction with a function of its own runs entry by entry, a millisecond each; here it takes whole slices.
+- bfloat16 numbers are kept as the integers of their bits, and `tl.dot` multiplies those integers.
 """
 
 from __future__ import annotations
@@ -31,6 +32,24 @@ def prepare() -> None:
 
     interpreter._patch_lang_tensor = patched
     interpreter.ScanOps.generic_scan = _scan
+    multiply = interpreter.InterpreterBuilder.create_dot
+
+    def dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return multiply(self, _numbers(a), _numbers(b), *rest)
+
+    interpreter.InterpreterBuilder.create_dot = dot
+
+
+def _numbers(x: Any) -> Any:
+    """A tile of bfloat16 as float32."""
+    import numpy as np
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    if x.dtype.scalar != tl.bfloat16:
+        return x
+    data = interpreter._convert_float(x.data, tl.bfloat16, tl.float32, None).view(np.float32)
+    return interpreter.TensorHandle(data, tl.float32)
 
 
 def _scan(self: Any, inputs: Any) -> list[Any]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rnnc.runtime import chunk as reference
 from rnnc.runtime.chunk import MicroStep, Read
+from rnnc.runtime.gpu import low_rank
 from rnnc.runtime.gpu.decay_kernels import decay_backward, decay_backward_states, decay_outputs, decay_states
 from rnnc.runtime.gpu.recurrence import empty, interpreted
 from rnnc.runtime.layout import common_dtype, sequence_length, spread
@@ -39,6 +40,8 @@ def matrix_scan(
     length: int | None = None,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """See `rnnc.runtime.matrix_scan`."""
+    if low_rank.served(state, steps, reads, vector):
+        return low_rank.scan(state, steps, reads, length=length)
     if not _served(state, steps, reads, vector):
         return reference.matrix_scan(state, steps, reads, vector=vector, length=length)
     (step,), (read,) = steps, reads

@@ -1,0 +1,208 @@
+"""Cases of triton_interpreted.py for delta rules and their kin: the operator alone, and cells written in odd ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch_support as support
+from torch import Tensor
+
+from rnnc.runtime.chunk import MicroStep, Read, Update, matrix_scan
+from rnnc.runtime.gpu import low_rank, low_rank_operator
+
+WIDE = torch.float64
+HEAD = "input q: real[n]\n  input k: unit[n]\n  input v: real[m]\n  input beta: real in [0, 2]\n"
+CELLS = {  # a body each, of a cell with dims n and m
+    "subtracted": HEAD + "  state S: real[n, m] = 0\n  S <- S - beta * outer(k, S.T @ k) + outer(k, v)\n"
+    "  output y: real[m] = S'.T @ q",
+    "transposed": HEAD + "  state S: real[m, n] = 0\n  S <- S @ (I - beta * outer(k, k)) + beta * outer(v, k)\n"
+    "  output y: real[m] = S' @ q",
+    "two keys": HEAD + "  input p: unit[n]\n  state S: real[n, m] = 0\n"
+    "  S <- S - outer(k, S.T @ k) - beta * outer(p, S.T @ p) + outer(k, v)\n  output y: real[m] = S.T @ q",
+    "other write": HEAD + "  input p: unit[n]\n  input w: real[m]\n  state S: real[n, m] = 0\n"
+    "  S <- 0.9 * S - 0.5 * beta * outer(k, S.T @ k) + outer(p, v) + outer(k, w)\n  output y: real[m] = S'.T @ q",
+    "asymmetric": HEAD + "  input a: unit[n]\n  state S: real[m, n] = 0\n"
+    "  S <- 0.8 * S - outer(S @ a, 0.5 * beta * k) + outer(v, k)\n  output y: real[m] = S' @ q",
+    "momentum": HEAD + "  state S: real[n, m] = 0\n  S <- S - beta * outer(k, 0.5 * (S.T @ k) - v)\n"
+    "  output y: real[m] = S'.T @ q",
+}
+
+
+def cell(name: str) -> str:
+    return f"cell Own(n: dim, m: dim) {{\n  {CELLS[name]}\n}}\n"
+
+
+def unit(*shape: int) -> Tensor:
+    x = torch.randn(*shape, dtype=WIDE)
+    return (x / x.norm(dim=-1, keepdim=True)).requires_grad_()
+
+
+def plain(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=WIDE).requires_grad_()
+
+
+class Problem:
+    """Random steps of a kind, with what they are made of, for sequences [batch, steps, *per]."""
+
+    def __init__(self, batch: int, steps: int, *per: int, keys: int = 5, values: int = 7) -> None:
+        torch.manual_seed(steps)
+        self.lead, self.per, self.keys, self.values = (batch, steps, *per), per, keys, values
+        self.state, self.q = plain(batch, *per, keys, values), plain(*self.lead, keys)
+        self.leaves = [self.state, self.q]
+
+    def kept(self, *xs: Tensor) -> Any:
+        self.leaves += xs
+        return xs[0] if len(xs) == 1 else xs
+
+    def delta(self, *, gate: bool = True, tied: bool = True) -> MicroStep:
+        k, v = self.kept(unit(*self.lead, self.keys), plain(*self.lead, self.values))
+        beta = self.kept((2 * torch.rand(self.lead, dtype=WIDE)).requires_grad_())
+        b = k if tied else self.kept(unit(*self.lead, self.keys))
+        if not gate:
+            return MicroStep(updates=(Update(k, v, b, -1, s=beta),))
+        g = torch.rand(self.lead, dtype=WIDE).neg()
+        g[:, 3:5] = torch.tensor((0.0, -120.0))[: g[:, 3:5].shape[1], *[None] * len(self.per)]  # no decay, all of it
+        self.kept(g.requires_grad_())
+        return MicroStep(log_decay=g, updates=(Update(k, v, b, -g.exp(), s=beta),))
+
+    def mixed(self, *, reading: bool) -> MicroStep:
+        """A low-rank term, a write with another key, and perhaps a second update that reads the state."""
+        a, b, u = self.kept(*(unit(*self.lead, self.keys) for _ in range(3)))
+        v, g = self.kept(plain(*self.lead, self.values), torch.rand(self.lead, dtype=WIDE).neg().requires_grad_())
+        extra = Update(self.kept(unit(*self.lead, self.keys)), v, u, -0.5) if reading else None
+        return MicroStep(log_decay=g, low_rank=((a, b),), writes=((u, v),), updates=(extra,) if extra else ())
+
+    def check(self, steps: list[MicroStep], when: Any = "new") -> None:
+        """Outputs, last state and all gradients are those of `rnnc.runtime.matrix_scan`."""
+        weights = torch.randn(*self.lead, self.values, dtype=WIDE), torch.randn_like(self.state)
+        found = []
+        for scan in (matrix_scan, low_rank.scan):
+            assert low_rank.served(self.state, steps, [Read(self.q, when)], False)
+            (o,), last = scan(self.state, steps, [Read(self.q, when)])
+            loss = (o * weights[0]).sum() + (last * weights[1]).sum()
+            found.append([o, last, *torch.autograd.grad(loss, self.leaves, retain_graph=True)])
+        errors = [support.error(a, b.detach()) for b, a in zip(*found, strict=True)]
+        assert max(errors) < 1e-9, errors
+
+
+def gated(when: str, tied: bool) -> None:
+    p = Problem(1, 70, 2) if tied else Problem(1, 67)
+    p.check([p.delta(tied=tied)], when)
+
+
+def products(when: str) -> None:
+    """Three rows a step, so that chunks of 64 rows begin and end inside of steps; the first one decays."""
+    p = Problem(1, 43)
+    p.check([p.delta(), p.delta(gate=False), p.delta(gate=False)], when)
+
+
+def mixed(reading: bool) -> None:
+    p = Problem(1, 25, 2)
+    p.check([p.mixed(reading=reading)], "old" if reading else "new")
+
+
+def outputs_apart() -> None:
+    """Where few heads do not fill a GPU, all chunks' outputs are found at once."""
+    low_rank_operator.fused, kept = lambda *_: False, low_rank_operator.fused
+    for when in ("old", "new"):
+        p = Problem(1, 37)
+        p.check([p.delta(), p.delta(gate=False)], when)
+    low_rank_operator.fused = kept
+
+
+def short() -> None:
+    p = Problem(1, 1, 1, 3, keys=3, values=2)
+    p.check([p.delta(), p.delta(gate=False)])
+    p = Problem(2, 0, 3)
+    (o,), last = low_rank.scan(p.state, [p.delta()], [Read(p.q)])
+    assert o.shape == (2, 0, 3, 7)
+    assert torch.equal(last, p.state)
+    (d_state,) = torch.autograd.grad(last.sum(), [p.state])
+    assert torch.equal(d_state, torch.ones_like(d_state))
+
+
+def grouped() -> None:
+    """Value heads that share keys and gates: the kernels take them by strides, and nothing is copied."""
+    p = Problem(1, 9, 2, 3)
+    k, v = unit(1, 9, 2, 1, 5), plain(1, 9, 2, 3, 7)
+    beta, g = torch.rand(1, 9, 2, 1, dtype=WIDE).requires_grad_(), torch.rand(2, 1, dtype=WIDE).neg().requires_grad_()
+    p.q = plain(1, 9, 2, 1, 5)
+    p.leaves = [p.state, p.q, k, v, beta, g]
+    p.check([MicroStep(log_decay=g, updates=(Update(k, v, k, -g.exp(), s=beta),))])
+
+
+def packed() -> None:
+    """Sequences of 70, 0 and 5 steps in one row, two rows a step: the same as one by one."""
+    lengths = (70, 0, 5)
+    p = Problem(1, sum(lengths))
+    steps = [p.delta(), p.delta(gate=False)]
+    start = plain(len(lengths), p.keys, p.values)
+    bounds = torch.tensor([0, *lengths]).cumsum(0)
+    (o,), last = low_rank.scan(start, steps, [Read(p.q)], bounds=bounds)
+    weights = torch.randn_like(o), torch.randn_like(last)
+    inputs = [start, *p.leaves[1:]]
+    loss = (o * weights[0]).sum() + (last * weights[1]).sum()
+    got = [o, last, *torch.autograd.grad(loss, inputs, retain_graph=True)]
+    outputs, lasts, loss = [], [], torch.zeros((), dtype=WIDE)
+    for i, (a, b) in enumerate(zip(bounds.tolist(), bounds[1:].tolist())):
+        cut = [_cut(step, a, b) for step in steps]
+        (o,), last = matrix_scan(start[i : i + 1], cut, [Read(p.q[:, a:b])])
+        outputs.append(o)
+        lasts.append(last)
+        loss = loss + (o * weights[0][:, a:b]).sum() + (last * weights[1][i : i + 1]).sum()
+    want = [torch.cat(outputs, 1), torch.cat(lasts), *torch.autograd.grad(loss, inputs)]
+    errors = [support.error(a, b.detach()) for a, b in zip(got, want, strict=True)]
+    assert max(errors) < 1e-9, errors
+
+
+def _cut(step: MicroStep, a: int, b: int) -> MicroStep:
+    at = lambda x: x[:, a:b] if isinstance(x, Tensor) else x  # noqa: E731
+    updates = tuple(Update(*map(at, x)) for x in step.updates)
+    return MicroStep(log_decay=at(step.log_decay), updates=updates)
+
+
+def registered() -> None:
+    """PyTorch's own checks, with zeros in the buffers: they are compared; and the same bits twice."""
+    p = Problem(1, 3, 2, 1, keys=3, values=2)
+    k, v, q = unit(1, 3, 1, 2, 1, 3), plain(1, 3, 1, 2, 1, 2), plain(1, 3, 2, 1, 3)
+    s, c, g = (torch.rand(1, 3, 1, 2, 1, dtype=WIDE).neg().requires_grad_() for _ in "scg")
+    start = p.state
+    kept, low_rank_operator.empty = low_rank_operator.empty, lambda n, x, dtype: x.new_zeros(list(n), dtype=dtype)
+    torch.library.opcheck(low_rank_operator.low_rank_scan, (q, k, None, v, s, c, g, start, None, 1, False))
+    low_rank_operator.empty = kept
+
+
+def half_precision() -> None:
+    """bfloat16 and float16 in and out, with a state, sums and the inverse in float32; the same bits twice."""
+    for dtype in (torch.bfloat16, torch.float16):
+        p = Problem(1, 40, keys=8, values=8)
+        leaves = [x.detach().to(dtype).requires_grad_() for x in (p.state, p.q, unit(1, 40, 8), plain(1, 40, 8))]
+        found = []
+        for scan, wide in ((matrix_scan, WIDE), (low_rank.scan, dtype), (low_rank.scan, dtype)):
+            state, q, k, v = (x.to(wide) for x in leaves)
+            (o,), last = scan(state, [MicroStep(updates=(Update(k, v, k, -1),))], [Read(q)])
+            assert o.dtype == last.dtype == wide
+            loss = o.double().square().sum() + last.double().square().sum()
+            found.append([o, last, *torch.autograd.grad(loss, leaves)])
+        errors = [support.error(a.double(), b.detach().double()) for b, a in zip(*found[:2], strict=True)]
+        assert max(errors) < 8 * torch.finfo(dtype).eps, errors
+        assert all(torch.equal(a, b) for a, b in zip(*found[1:], strict=True))
+
+
+CASES: dict[str, Callable[[], None]] = {
+    "gated delta rule": lambda: gated("new", True),
+    "gated delta rule, old reads": lambda: gated("old", True),
+    "delta rule, two keys": lambda: gated("new", False),
+    "products": lambda: products("new"),
+    "products, old reads": lambda: products("old"),
+    "a low-rank term and a write": lambda: mixed(False),
+    "rank two": lambda: mixed(True),
+    "outputs apart": outputs_apart,
+    "short sequences": short,
+    "grouped values": grouped,
+    "packed delta rules": packed,
+    "low-rank operator": registered,
+    "delta rule, half precision": half_precision,
+}
