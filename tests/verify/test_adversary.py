@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from random import Random
 
 import pytest
@@ -16,12 +17,17 @@ from adversary import Known, lowered, machines, random_cell, rounded_machines, s
 
 import rnnc
 from rnnc.frontend import ast
+from rnnc.frontend.scope import Scope
+from rnnc.verify.checking.theorems import THEOREMS, excluded
 from rnnc.verify.closure import Closure, close_machine
 from rnnc.verify.engine import Engine
 from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.machines import Arithmetic, Stack
 from rnnc.verify.structural import Subject
 from rnnc.verify.target import Target, target_of
+from rnnc.verify.trusted.cells import Cell, Reject
+from rnnc.verify.trusted.languages import Task, task_of
+from rnnc.verify.trusted.maps import TooMany
 
 LANGUAGES = """
 language Even over {a, b} = regex "([ab][ab])*"
@@ -42,11 +48,26 @@ MOST = 16  # states of a machine
 
 
 @cache
-def targets() -> tuple[Target, ...]:
+def spec_of_claims() -> rnnc.Spec:
     body = "state s: real = 0; s <- s; output y: real = s'"
     spec = rnnc.parse(f"{LANGUAGES}\ncell Ask() {{ {body}; expect {{ {'; '.join(CLAIMS)} }} }}")
     assert spec.check().items == [], [d.message for d in spec.check().items]
-    return tuple(target_of(spec, c) for c in spec.lower("Ask").expect if isinstance(c, ast.Claim))
+    return spec
+
+
+def asked() -> tuple[ast.Claim, ...]:
+    return tuple(c for c in spec_of_claims().lower("Ask").expect if isinstance(c, ast.Claim))
+
+
+def scope() -> Scope:
+    module = spec_of_claims()._module
+    assert module is not None
+    return module.scope
+
+
+@cache
+def targets() -> tuple[Target, ...]:
+    return tuple(target_of(spec_of_claims(), c) for c in asked())
 
 
 def dfa_of(target: Target) -> DFA:
@@ -131,6 +152,56 @@ def test_no_rounding_does_what_is_called_impossible() -> None:
         attack_in_float32(seed, 6, found)
     assert found["impossible"] > 20
     assert found["closed"] > 8
+
+
+def called_impossible(c: Cell, task: Task, model: str, layers: int) -> Iterator[str]:
+    """The theorems by which the certificate checker, asked with all short words, excludes a language."""
+    words: list[list[str]] = [[], *([a] for a in task.actions), *map(list, product(task.actions, repeat=2))]
+    for name, theorems in THEOREMS.items():
+        for word in words if any(model in t.models for t in theorems) else ():
+            for assuming in {t.assuming for t in theorems}:
+                try:
+                    excluded(c, layers, model, task.actions, {"theorem": name, "word": word, "assuming": assuming})
+                except (Reject, TooMany, KeyError):  # what is malformed is rejected
+                    continue
+                yield f"{name} by {word}"
+
+
+def attack_the_checker(seed: int, draws: int, found: Counter[str], layers: int = 1) -> None:
+    """As `attack`, of what the checker accepts from a certificate that says anything."""
+    rng = Random(seed)
+    text = random_cell(rng)
+    given = lowered(text, ("stable",))
+    assert given is not None
+    c, no = Cell(given[1], {}), dict[str, list[str]]()
+    for claim, target in zip(asked(), targets(), strict=True):
+        for model in ("finite_precision", "eta_finite", "log_precision"):
+            why = list(called_impossible(c, task_of(claim, scope()), model, layers))
+            if why:
+                no.setdefault(target.what, []).append(f"{model}: {why}")
+    found["impossible"] += len(no)
+    for letters in (("p", "q"), ("p",)):
+        for machine in machines(given[1], letters, rng, draws if no else 0, layers):
+            for target in done_by(machine, "exact"):
+                found["closed"] += 1
+                assert target.what not in no, f"seed {seed}: {target.what} can be done: {no[target.what]}\n{text}"
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_checker_excludes_nothing_that_weights_do(layers: int) -> None:
+    found: Counter[str] = Counter()
+    for seed in range(200, 218):
+        attack_the_checker(seed, 8, found, layers)
+    assert found["impossible"] > 20
+    assert found["closed"] > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(8))
+def test_the_checker_excludes_nothing_at_length(part: int) -> None:
+    found: Counter[str] = Counter()
+    for seed in range(3000 + 40 * part, 3040 + 40 * part):
+        attack_the_checker(seed, 40, found, 1 + seed % 2)
 
 
 @pytest.mark.slow
