@@ -54,8 +54,10 @@ def compiler() -> tuple[str, ...] | None:
 
 
 @cache
-def load_library(source: str, double: bool) -> ctypes.CDLL:
-    """The library made of `source` (which does not include the header) for float64 or float32.  Raises NativeError."""
+def load_library(source: str, double: bool, half: int = 0) -> ctypes.CDLL:
+    """The library made of `source` (which does not include the header) for float64 or float32; with long arrays in
+    bfloat16 (`half` 1) or float16 (2).  Raises NativeError.
+    """
     command = compiler()
     if command is None:
         asked = os.environ.get("CC", "").strip()
@@ -64,7 +66,7 @@ def load_library(source: str, double: bool) -> ctypes.CDLL:
             + ': install one or set CC, or compile the spec with backend="torch", which needs none'
         )
     text = header() + "\n" + source
-    options = ("-DRNNC_F64",) if double else ()
+    options = ("-DRNNC_F64",) if double else (f"-DRNNC_E={half}",) if half else ()
     key = _digest("\n".join([text, *FLAGS, *options, *map(str, CHOICES), _version(command), _processor()]).encode())
     folder = cache_folder("native")
     if folder is not None:

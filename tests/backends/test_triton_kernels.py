@@ -36,7 +36,7 @@ GROUPS = {
     "recurrent matrices": ("LSTM", "GRU", "RNN", "sLSTM", "Pendulum", "reset first", "peephole", "rounds"),
     "low rank": (*("DeltaNet", "GatedDeltaNet", "DeltaProduct", *low_rank.CASES, *low_rank.CELLS),),
     "operators and splits": (
-        *("bfloat16", "float16", "strides", "operators", "same bits"),
+        *("bfloat16", "float16", "strides", "operators", "same bits", "packed", "tuned"),
         *(f"{name}, split" for name in SPLITS),
     ),
 }

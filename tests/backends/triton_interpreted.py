@@ -24,7 +24,7 @@ from rnnc.ir.oracle import init_params
 from rnnc.ir.rounding import keep_digits
 from rnnc.runtime.chunk import MicroStep, Read
 from rnnc.runtime.chunk import matrix_scan as reference_scan
-from rnnc.runtime.gpu import coupled, low_rank_operator, matrix
+from rnnc.runtime.gpu import coupled, low_rank_operator, matrix, tuner
 from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.tuning import Config
 
@@ -257,6 +257,62 @@ def same_bits() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+def packed() -> None:
+    """Sequences of different lengths behind each other, empty ones too, in one launch: as if each ran alone.
+
+    Scans, steps one after another and steps with products; gradients of every initial state and of shared inputs.
+    """
+    lengths = [5, 0, 1, 9]
+    bounds = torch.tensor([0, *np.cumsum(lengths)])
+    for file, dims in (("mingru", {"d": 3, "n": 5}), ("coupled", {"n": 3}), ("peephole", {"d": 3, "n": 5})):
+        _, _, (k,) = layer_of(spec_of(file), None, None, Config(steps=4, channels=4))
+        torch.manual_seed(0)
+        sizes = {x: 5 for d in k.states for x in d if x.isupper()}
+
+        def random(d: str, *lead: int, sizes: Mapping[str, int] = sizes) -> torch.Tensor:
+            shape = [sizes.get(x, 1) for x in d if x not in "bt*"]
+            return torch.randn(*lead, *shape, dtype=torch.float64, requires_grad=True)
+
+        inputs = [random(d, *((1, sum(lengths)) if d.startswith("bt") else ())) for d in k.inputs]
+        inputs += [random("AA") for _ in getattr(k, "products", ())]
+        states = [random(d, len(lengths)) for d in k.states]
+        given = [*dims.values()]
+        whole = k(inputs, states, given, sum(lengths), bounds)
+        alone = []
+        for i, n in enumerate(lengths):
+            own = [x[:, bounds[i] : bounds[i] + n] if d.startswith("bt") else x for x, d in zip(inputs, k.inputs)]
+            alone.append(k([*own, *inputs[len(own) :]], [h[i : i + 1] for h in states], given, n))
+        ys = [torch.cat(y, 1) for y in zip(*(a[0] for a in alone), strict=True)]
+        hs = [torch.cat(h) for h in zip(*(a[1] for a in alone), strict=True)]
+        weights = [torch.randn_like(x) for x in (*ys, *hs)]
+        found = []
+        for results in ((*whole[0], *whole[1]), (*ys, *hs)):
+            loss = sum((x * w).sum() for x, w in zip(results, weights, strict=True))
+            grads = torch.autograd.grad(loss, [*inputs, *states], retain_graph=True)
+            found.append([x.detach() for x in (*results, *grads)])
+        assert all(support.error(a, b) < 1e-12 for a, b in zip(*found, strict=True)), file
+
+
+def tuned() -> None:
+    """With every configuration measured by a timer of the test's, results stay the oracle's."""
+    measured: list[int] = []
+
+    def timer(run: Callable[[], object]) -> float:
+        run()
+        measured.append(len(measured))
+        return -float(len(measured))  # the last one is the fastest
+
+    tuner.TUNER, kept = tuner.Tuner(timer=timer, folder=lambda: None, always=True), tuner.TUNER
+    for file, dims in (("mingru", {"d": 3, "n": 37}), ("coupled", {"n": 40}), ("reset first", {"d": 3, "n": 5})):
+        ir, layer, kernels = layer_of(spec_of(file), None, None, Config(steps=4, channels=4))
+        for k in kernels:
+            k.configs.clear()
+        measured.clear()
+        case_of(ir, dims, 5, start=True).check(layer, tolerance=1e-9, step=False)
+        assert len(measured) >= 4, measured
+    tuner.TUNER = kept
+
+
 CASES: dict[str, Callable[[], None]] = {
     "MinGRU": lambda: is_the_oracle("mingru", kind="scan", dims={"d": 3, "n": 7}, steps=27, step=True),
     "MinGRU, one step": lambda: is_the_oracle("mingru", kind="scan", dims={"d": 3, "n": 1}, steps=1, start=False),
@@ -293,6 +349,8 @@ CASES: dict[str, Callable[[], None]] = {
     "strides": strides,
     "operators": operators,
     "same bits": same_bits,
+    "packed": packed,
+    "tuned": tuned,
     "S5": lambda: is_the_oracle("s5", kind="scan", dims={"d": 3, "n": 5}),
     "Hawk": lambda: is_the_oracle("rglru", "Hawk", kind="scan", steps=9),
     "HGRN": lambda: is_the_oracle("hgrn", "HGRN", kind="scan"),

@@ -8,7 +8,7 @@ whether it is, and an emitted module takes PyTorch's loop otherwise.  The operat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -78,7 +78,6 @@ class CoupledRecurrence(Recurrence):
 
     def config(self, role: str, size: int, itemsize: int, machine: str) -> Config:
         """Sizes of blocks for one of the kernels, states of `size` entries, and products of `itemsize` bytes."""
-        found = self.configs.get((role, size, itemsize)) or self.configs.get(())
         streams = sum(bool(lead_of(d)) for d in self.inputs)
         kept = 0
         if role == "backward":
@@ -86,7 +85,7 @@ class CoupledRecurrence(Recurrence):
             kept = len(self.kept) + sum(p.kept for p in self.products)
         stage = ROWS * max(16, 1 << (size - 1).bit_length()) * (streams * itemsize + kept * max(4, itemsize))
         matrices = on_chip(size, len(self.products), itemsize)
-        return found or coupled_config(role, size, matrices, max(stage, 1), itemsize, machine)
+        return coupled_config(role, size, matrices, max(stage, 1), itemsize, machine)
 
     def run(
         self, inputs: list[Tensor], states: list[Tensor], numbers: list[int], steps: int, bounds: Tensor | None
@@ -118,10 +117,23 @@ class CoupledRecurrence(Recurrence):
         return w.flatten(0, len(self.axes.grid) - 1) if len(self.axes.grid) > 1 else w
 
 
+def _config(p: Problem, role: str, low: torch.dtype) -> Config:
+    assert isinstance(p.of, CoupledRecurrence)
+    return p.chosen or p.of.configs.get(()) or p.of.config(role, p.inner[0], low.itemsize, machine())
+
+
+def _options(p: Problem, role: str, low: torch.dtype) -> list[Config]:
+    """Configurations worth a measurement: what is read ahead, and how many warps share a step."""
+    default = _config(p, role, low)
+    others = [replace(default, stages=s) for s in (1, 2) if s < default.stages]
+    others += [replace(default, warps=w) for w in (default.warps // 2, 2 * default.warps)]
+    return [default, *others]
+
+
 def _launch(p: Problem, role: str, arguments: list[Any], acc: torch.dtype, low: torch.dtype, **more: Any) -> None:
     size = p.inner[0]
     assert isinstance(p.of, CoupledRecurrence)
-    config = p.of.config(role, size, low.itemsize, machine())
+    config = _config(p, role, low)
     sizes = [*(p.dims[k] for k in getattr(p.of, f"{role}_dims")), p.steps]
     sizes += [*([p.heads] if p.of.axes.grid else []), p.batch]
     constants = {"N": size, "BN": config.channels, "BB": config.steps, "PACKED": p.packed, "STAGES": config.stages}
@@ -166,8 +178,18 @@ def coupled(
     keep: bool,
 ) -> list[Tensor]:
     """Outputs, last states, and what the backward reads (empty without `keep`); `inputs` end with the matrices."""
-    of, p = _problem(key, states[0].shape[0], numbers, steps, bounds is not None)
-    found = _buffers(p, inputs, states, keep)
+    _, p = _problem(key, states[0].shape[0], numbers, steps, bounds is not None)
+
+    def run(q: Problem) -> list[Tensor]:
+        return _forward(q, inputs, states, bounds, keep)
+
+    low = inputs[-1].dtype
+    return run(p.tuned(f"forward {keep}", (low,), lambda: _options(p, "forward", low), run))
+
+
+def _forward(p: Problem, inputs: list[Tensor], states: list[Tensor], bounds: Tensor | None, keep: bool) -> list[Tensor]:
+    of, found = p.of, _buffers(p, inputs, states, keep)
+    assert isinstance(of, CoupledRecurrence)
     acc, low = accumulator_of(*inputs, *states), inputs[-1].dtype
     arguments = [bounds, *p.arguments(inputs[: len(of.inputs)]), *_weights(of, inputs)]
     arguments += [*(h.contiguous() for h in states), *found]
@@ -212,8 +234,25 @@ def coupled_backward(
     bounds: Tensor | None,
 ) -> list[Tensor]:
     """Gradients of the inputs that have one, of the matrices [g, o, i], and of the initial states."""
-    of, p = _problem(key, d_last[0].shape[0], numbers, steps, bounds is not None)
-    acc = accumulator_of(*inputs, *kept, *d_last)
+    _, p = _problem(key, d_last[0].shape[0], numbers, steps, bounds is not None)
+
+    def run(q: Problem) -> list[Tensor]:
+        return _backward(q, inputs, kept, d_outputs, d_last, bounds)
+
+    low = inputs[-1].dtype
+    return run(p.tuned("backward", (low,), lambda: _options(p, "backward", low), run))
+
+
+def _backward(
+    p: Problem,
+    inputs: list[Tensor],
+    kept: list[Tensor],
+    d_outputs: list[Tensor],
+    d_last: list[Tensor],
+    bounds: Tensor | None,
+) -> list[Tensor]:
+    of, acc = p.of, accumulator_of(*inputs, *kept, *d_last)
+    assert isinstance(of, CoupledRecurrence)
     found, own, vectors = _gradients(p, inputs, d_last, acc)
     arguments = [bounds, *p.arguments(inputs[: len(of.inputs)]), *_weights(of, inputs), *kept]
     arguments += [g.contiguous() for g in (*d_outputs, *d_last)]

@@ -7,8 +7,9 @@ Their first argument is the key of a `Recurrence`, which a generated file regist
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rnnc.runtime.gpu import interpreter
+from rnnc.runtime.gpu import interpreter, tuner
 from rnnc.runtime.gpu.arrange import Axes, arranged, is_complex, label_sizes, lead_of, restored
 from rnnc.runtime.gpu.compat import LAUNCH, interpreted
 from rnnc.runtime.gpu.packed import rows_kept
@@ -137,6 +138,7 @@ class Problem:
     packed: bool
     dims: tuple[int, ...]
     sizes: Mapping[str, int]
+    chosen: Config | None = None
 
     @property
     def channels(self) -> int:
@@ -152,9 +154,29 @@ class Problem:
 
     @property
     def config(self) -> Config:
-        key = (self.channels, self.inner)
-        found = self.of.configs.get(key) or self.of.configs.get(())
+        found = self.chosen or self.of.configs.get(())
         return found or default_config(self.of.kind, self.channels, self.inner, parts=self.of.parts)
+
+    def tuned(
+        self,
+        role: str,
+        dtypes: Sequence[torch.dtype],
+        options: Callable[[], Sequence[Config]],
+        run: Callable[[Problem], object],
+    ) -> Problem:
+        """The same problem with the fastest configuration of a role; `run` does all its work once."""
+        if self.of.configs or not tuner.TUNER.works:
+            return self
+        sizes = (self.channels, self.heads, self.inner, tuner.bucket(self.batch), tuner.bucket(self.steps), self.packed)
+        key = (self.of.key, role, tuner.device_name(), *map(str, dtypes), *sizes)
+        return replace(self, chosen=tuner.TUNER.choose(key, options, lambda c: run(replace(self, chosen=c))))
+
+    def neighbours(self) -> list[Config]:
+        """Configurations worth a measurement."""
+        entries = prod(self.inner) * self.of.parts
+        return tuner.candidates(
+            self.of.kind, self.config, self.channels, self.heads * self.batch * self.splits, entries
+        )
 
     def blocks(self, role: str) -> int:
         return triton.cdiv(self.channels, self.config.width(role))
@@ -276,7 +298,16 @@ def recurrence(
     """Outputs, last states, and the states kept for the backward, of the `Recurrence` with this key."""
     of = REGISTRY[key]
     p = of.problem(states[0].shape[0], numbers, steps, bounds is not None)
-    found = _buffers(p, inputs, states)
+    p = p.tuned("forward", _dtypes(inputs), p.neighbours, lambda q: _forward(q, inputs, states, bounds))
+    return _forward(p, inputs, states, bounds)
+
+
+def _dtypes(xs: Sequence[Tensor]) -> list[torch.dtype]:
+    return [x.dtype for x in xs]
+
+
+def _forward(p: Problem, inputs: list[Tensor], states: list[Tensor], bounds: Tensor | None) -> list[Tensor]:
+    of, found = p.of, _buffers(p, inputs, states)
     outputs, last, kept = divided(found, len(of.outputs), len(states))
     start = states
     if p.splits > 1:
@@ -350,9 +381,23 @@ def recurrence_backward(
     bounds: Tensor | None,
 ) -> list[Tensor]:
     """Gradients of the inputs that have one, then of the initial states (in the precision of the arithmetic)."""
-    of = REGISTRY[key]
-    p = of.problem(d_last[0].shape[0], numbers, steps, bounds is not None)
-    found = gradient_buffers(p, inputs, kept[0], kept[0].dtype)
+    p = REGISTRY[key].problem(d_last[0].shape[0], numbers, steps, bounds is not None)
+
+    def run(q: Problem) -> list[Tensor]:
+        return _backward(q, inputs, kept, d_outputs, d_last, bounds)
+
+    return run(p.tuned("backward", _dtypes(inputs), p.neighbours, run))
+
+
+def _backward(
+    p: Problem,
+    inputs: list[Tensor],
+    kept: list[Tensor],
+    d_outputs: list[Tensor],
+    d_last: list[Tensor],
+    bounds: Tensor | None,
+) -> list[Tensor]:
+    of, found = p.of, gradient_buffers(p, inputs, kept[0], kept[0].dtype)
     outer, ends = [g.contiguous() for g in d_outputs], d_last
     if p.splits > 1:
         total, factor = _totals(p, "backward_totals", inputs, kept[0], kept[0].dtype, [*kept, *outer])

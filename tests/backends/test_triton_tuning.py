@@ -1,0 +1,116 @@
+"""Tuning of block sizes without a GPU: candidates, choices by a timer of the test's, and the cache on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton")
+
+from rnnc.runtime.gpu.tuner import FEW, Tuner, candidates
+from rnnc.runtime.gpu.tuning import ENTRIES, Config, default_config
+
+DEFAULT = Config(steps=16, channels=64)
+OPTIONS = [DEFAULT, Config(steps=16, channels=32), Config(steps=16, channels=32, warps=2)]
+KEY = ("content", "forward", "device", 1024)
+
+
+def tuner(folder: Path | None, seconds: dict[Config, float], measured: list[Config]) -> Tuner:
+    """One whose timer looks up how long a configuration takes."""
+
+    def timer(run: Any) -> float:
+        measured.append(run())
+        return seconds[measured[-1]]
+
+    return Tuner(timer=timer, folder=lambda: folder, always=True)
+
+
+TIMES = dict(zip(OPTIONS, (3.0, 1.0, 2.0), strict=True))
+
+
+def test_the_fastest_is_chosen_once_and_remembered_on_disk(tmp_path: Path) -> None:
+    measured: list[Config] = []
+    first = tuner(tmp_path, TIMES, measured)
+    assert first.choose(KEY, lambda: OPTIONS, lambda c: c) == OPTIONS[1]
+    assert first.choose(KEY, lambda: OPTIONS, lambda c: c) == OPTIONS[1]
+    assert measured == OPTIONS
+    other = tuner(tmp_path, {}, measured)  # another process: nothing is measured
+    assert other.choose(KEY, lambda: OPTIONS, lambda c: c) == OPTIONS[1]
+    assert measured == OPTIONS
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_text("{"),
+        lambda path: path.write_text("[1]"),
+        lambda path: path.write_bytes(b"\xff\xfe"),
+        lambda path: path.write_text(path.read_text().replace("1024", "4096")),
+        lambda path: path.write_text(path.read_text().replace('"channels": 32', '"channels": 4096')),
+        lambda path: path.chmod(0o666),
+    ],
+    ids=["damaged", "no entry", "no text", "another problem's", "no candidate", "writable by all"],
+)
+def test_an_entry_that_is_not_sound_is_measured_anew(spoil: Any, tmp_path: Path) -> None:
+    tuner(tmp_path, TIMES, []).choose(KEY, lambda: OPTIONS, lambda c: c)
+    (path,) = tmp_path.glob("*.json")
+    spoil(path)
+    measured: list[Config] = []
+    changed = dict(zip(OPTIONS, (1.0, 3.0, 2.0), strict=True))
+    assert tuner(tmp_path, changed, measured).choose(KEY, lambda: OPTIONS, lambda c: c) == DEFAULT
+    assert measured == OPTIONS
+    assert json.loads(path.read_text())["config"]["channels"] == DEFAULT.channels
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    tuner(tmp_path, TIMES, []).choose(KEY, lambda: OPTIONS, lambda c: c)
+    (path,) = tmp_path.glob("*.json")
+    elsewhere = tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    measured: list[Config] = []
+    tuner(tmp_path, TIMES, measured).choose(KEY, lambda: OPTIONS, lambda c: c)
+    assert measured == OPTIONS
+
+
+def test_without_a_cache_it_still_chooses(tmp_path: Path) -> None:
+    assert tuner(None, TIMES, []).choose(KEY, lambda: OPTIONS, lambda c: c) == OPTIONS[1]
+    gone = tmp_path / "gone"
+    assert tuner(gone, TIMES, []).choose(KEY, lambda: OPTIONS, lambda c: c) == OPTIONS[1]
+
+
+def test_a_configuration_that_does_not_run_is_left_out(tmp_path: Path) -> None:
+    from triton.runtime.errors import OutOfResources
+
+    def run(c: Config) -> Config:
+        if c == OPTIONS[1]:
+            raise OutOfResources(300_000, 232_448, "shared memory")
+        return c
+
+    assert tuner(tmp_path, TIMES, []).choose(KEY, lambda: OPTIONS, run) == OPTIONS[2]
+
+    def nothing_runs(c: Config) -> Config:
+        raise OutOfResources(300_000, 232_448, "shared memory")
+
+    with pytest.raises(OutOfResources):
+        tuner(tmp_path, TIMES, []).choose(("another",), lambda: OPTIONS, nothing_runs)
+
+
+@pytest.mark.parametrize("kind", ["scan", "sequential"])
+@pytest.mark.parametrize(("channels", "inner"), [(1, ()), (60, ()), (2048, ()), (100, (16,)), (64, (64,))])
+def test_candidates_are_few_start_with_the_default_and_keep_buffers(
+    kind: str, channels: int, inner: tuple[int, ...]
+) -> None:
+    default = default_config(kind, channels, inner)
+    entries = inner[0] if inner else 1
+    found = candidates(kind, default, channels, 8, entries)
+    assert found[0] == default
+    assert len(found) <= FEW
+    assert len(set(found)) == len(found)
+    assert {c.steps for c in found} == {default.steps}, "buffers have a row for every tile"
+    for c in found[1:]:
+        assert (c.steps if kind == "scan" else 1) * c.channels * entries <= 2 * ENTRIES
