@@ -70,6 +70,10 @@ def define(function: Function) -> None:
     FUNCTIONS[function.name] = function
 
 
+# Words that begin a statement, which somebody may try as a function.
+_STATEMENTS = ("param", "state", "input", "output")
+
+
 def known_function(name: str, context: Context) -> bool:
     binding = context.scope.lookup(name)
     return name in FUNCTIONS or (binding is not None and binding.kind in ("fn", "cell"))
@@ -86,7 +90,11 @@ def unknown_function(c: Lowering, callee: ast.Name, context: Context) -> ErrorVa
         return ERROR  # reported where it is declared or imported
     if found is not None:
         return c.error("E0204", f"`{callee.id}` is not a function", callee.span, help="multiply with `*` or `@`")
-    return c.error("E0201", f"unknown function `{callee.id}`", callee.span, help=suggestion(callee.id, names))
+    if callee.id in _STATEMENTS:
+        help = f"declare it in a line of its own, `{callee.id} NAME: real[n]`, and write its name here"
+    else:
+        help = suggestion(callee.id, names)
+    return c.error("E0201", f"unknown function `{callee.id}`", callee.span, help=help)
 
 
 def _user_function(name: str, context: Context) -> Binding | None:

@@ -193,6 +193,13 @@ def test_all_errors_are_reported_and_none_twice() -> None:
     assert errors(text) == [("E0201", 4, 11), ("E0201", 6, 12), ("E0203", 7, 11), ("E0203", 10, 23)]
 
 
+def test_a_parameter_made_on_the_spot_is_told_where_to_stand() -> None:
+    text = "cell C() {\n  input x: real\n  output y = param(3) * x\n}"
+    (found,) = parse(text).check().items
+    assert found.code == "E0201"
+    assert found.help == "declare it in a line of its own, `param NAME: real[n]`, and write its name here"
+
+
 def test_names_of_refused_or_broken_statements_are_silent() -> None:
     assert [e[0] for e in errors("cell C() {\n  input x: real\n  let a = (x\n  output y = a + a\n}")] == ["E0103"]
     text = "cell C() {\n  input x: real\n  state s: real = 0\n  s <- s +\n  output y = s'\n}"
