@@ -30,6 +30,7 @@ AUTOMATON = (
 )
 VALUES = ((ONE, ZERO), (ONE, -ONE), (HALF, ZERO), (HALF, -HALF))
 MOST_PINNED = 3
+MOST_TRANSITIONS = 2000  # of the automaton: a closure has a state for each, and steps by every letter
 PRIME = 1_000_003
 
 Component = tuple[int, ...]  # the value for each of the automaton's states
@@ -86,6 +87,8 @@ def units_needed(dfa: DFA) -> int:
 
 def automata(cell: CellIR, states: tuple[State, ...], solver: Solver, dfa: DFA) -> Iterator[tuple[Proposal, Contexts]]:
     """For each set of states that are pinned, each state that may carry the units, and each pair of values."""
+    if len(dfa.states) * len(dfa.alphabet) > MOST_TRANSITIONS:
+        return
     units = units_of(dfa)
     pinnable = [t for t in states if _is_known(start_of(solver, t.name))]
     for pinned, dense in product(_pins(cell, pinnable), (False, True)):

@@ -32,7 +32,7 @@ from rnnc.verify.witness.stacks import in_several_layers
 from rnnc.verify.witness.targets import Proposal, Targets, start_of
 from rnnc.verify.witness.targets_linear import bit_targets, bit_values, coupled, elementwise, matrices, places
 from rnnc.verify.witness.targets_micro import matrix_state
-from rnnc.verify.witness.targets_sets import bits_by_sets
+from rnnc.verify.witness.targets_sets import bits_by_sets, digits
 from rnnc.verify.witness.want import Array, Conflict, empty
 from rnnc.verify.witness.windows import MOST_STEPS as WINDOW_STEPS
 from rnnc.verify.witness.windows import by_windows, looks_back
@@ -193,6 +193,7 @@ def _proposals(solver: Solver, form: Form, dfa: DFA, semiring: Semiring) -> Iter
             yield from elementwise(solver, form, dfa, able_bits(solver, form, semiring), semiring)
             if semiring == "plus_times":
                 yield from bits_by_sets(solver, form, dfa)
+                yield from digits(solver, form, dfa)
         case _ if semiring != "plus_times":
             return
         case MatrixState():

@@ -9,7 +9,7 @@ from rnnc.ir.graph import CellIR
 from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.witness.nonlinear import units_needed
 
-MAX_SIZE = 128  # of a dim that the search chooses
+MAX_SIZE = 256  # of a dim that the search chooses
 
 
 def candidate_dims(cell: CellIR, dfa: DFA, given: dict[str, int]) -> Iterator[dict[str, int]]:

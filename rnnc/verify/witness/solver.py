@@ -227,7 +227,12 @@ class Solver(Evaluation):
         """What layers want of a convolution that sees windows is known only after them."""
         late = "conv" if self.contexts.past is not None else ""
         first = [i for i in b.pending if self.cell.nodes[i].op != late and not self.shaped(b, i, own=True)]
-        return max(first or b.pending)
+        forced = [i for i in first if self.cell.nodes[i].op in ("add", "sub") and self._offset(i)]
+        return max(forced or first or b.pending)
+
+    def _offset(self, node: NodeId) -> bool:
+        """A constant is added, or this is taken from one: there is one way to have it, and factors follow from it."""
+        return any(self.free(a) for a in self.cell.nodes[node].args)
 
     def _leaf(self, b: Branch, n: Node) -> None:
         """A state has the value of the context; an input is free, or stands for the letter."""

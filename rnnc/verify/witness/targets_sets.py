@@ -1,6 +1,7 @@
 """Targets of elementwise forms whose gates cannot erase: bits that are told by which interval a number lies in.
 
 A bit that letters raise and hold is a number above its initial value (a gate towards 1 counts, one below 1 averages).
+The last letters are the digits of a number that every letter shrinks and adds its own to.
 A bit that letters also clear is two averages at different rates: after some last set, or some last reset, letters their
 possible values are apart although neither average alone tells the two (`rnnc.verify.regions` closes them).
 """
@@ -16,6 +17,7 @@ from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.witness.bits import Bit, BitLetter, bit_automata
 from rnnc.verify.witness.numbers import HALF, OMEGA, ONE, ZERO, Number
 from rnnc.verify.witness.solver import Solver
+from rnnc.verify.witness.spread import LONGEST
 from rnnc.verify.witness.targets import Proposal, Targets, Wanted, idle, start_of, starting
 from rnnc.verify.witness.targets_linear import MOST_BITS, Index, places
 
@@ -23,6 +25,7 @@ LATCH = (
     "a number that is at its start, or above it by some amount or more",
     "derived: from the start, letters only add",
 )
+DIGITS = ("the last letters as the digits of a number", "derived: images of contractions that are apart")
 AVERAGES = ("a bit as two running averages at different rates", "derived: images of contractions that are apart")
 
 
@@ -62,6 +65,40 @@ def bits_by_sets(solver: Solver, form: Elementwise, dfa: DFA) -> Iterator[Propos
                 if targets is not None:
                     what = LATCH if len(carriers) == 1 else AVERAGES
                     yield Proposal(construction=what[0], source=what[1], targets=targets, spreads=True)
+
+
+def digits(solver: Solver, form: Elementwise, dfa: DFA) -> Iterator[Proposal]:
+    """For automata whose state the last few letters tell."""
+    least, most = _range(solver, form)
+    letters = len(dfa.alphabet)
+    if form.b is None or not is_definite(dfa, LONGEST):
+        return
+    shrink = Fraction(1, 2 * letters)
+    if least > shrink or most < shrink:
+        return
+    start = start_of(solver, form.state)
+    for (at,) in places(solver.shape(solver.cell.state(form.state).node), 1):
+        begin = ZERO if start.learned else start.at(at)
+        if begin is None:
+            continue
+        w = Wanted(solver)
+        for c in range(letters):
+            if form.a is not None:
+                w.put(form.a, c, at, shrink)
+            w.put(form.b, c, at, (ONE - shrink) * (begin + Fraction(c + 1, letters)))
+        targets = w.targets | {form.b: idle(w.targets, form.b, solver, ZERO)}
+        if form.a is not None:
+            targets[form.a] = idle(w.targets, form.a, solver, shrink)
+        found = targets | (starting(solver, start, {}) or {})
+        yield Proposal(construction=DIGITS[0], source=DIGITS[1], targets=found, spreads=True)
+
+
+def is_definite(dfa: DFA, length: int) -> bool:
+    """Whether all words of this length lead all states to one, each word to its own."""
+    images = {frozenset(range(len(dfa.states)))}
+    for _ in range(length):
+        images = {frozenset(dfa.delta[q][a] for q in image) for image in images for a in range(len(dfa.alphabet))}
+    return all(len(image) == 1 for image in images)
 
 
 def _range(solver: Solver, form: Elementwise) -> tuple[Fraction, Fraction]:
