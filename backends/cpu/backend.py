@@ -160,14 +160,15 @@ def definitions(kernels: Sequence[Kernel]) -> Kernels:
 
 def _object(k: Kernel) -> str:
     gradients = {a.name: a.parts for a in k.backward_arrays}
+    outputs = [a for a in k.forward_arrays if a.name[0] == "y"]
     lines = [
         f"{variable(k.name)} = Native(",
         "    source=SOURCE,",
         f'    name="{k.name}",',
         f"    vector={k.layout.vector},",
-        f"    inputs={_operands([(a, ()) for a in k.forward.inputs])},",
-        f"    outputs={_operands([(a.array, a.parts) for a in k.forward_arrays if a.name[0] == 'y'])},",
-        f"    states={_operands([(a, ()) for a in k.forward.states])},",
+        f"    inputs={_operands([(a, (), f'x{n}' in k.narrow) for n, a in enumerate(k.forward.inputs)])},",
+        f"    outputs={_operands([(a.array, a.parts, a.name in k.narrow) for a in outputs])},",
+        f"    states={_operands([(a, (), False) for a in k.forward.states])},",
         f"    stored={k.stored!r},",
         f"    gradients={tuple(gradients.get(f'dx{i}') for i in range(len(k.forward.inputs)))!r},",
     ]
@@ -228,12 +229,13 @@ def _step_object(single: Single) -> str:
     return "\n".join([*lines, ")"]) + "\n"
 
 
-def _operands(arrays: Sequence[tuple[Array, tuple[int, ...]]]) -> str:
+def _operands(arrays: Sequence[tuple[Array, tuple[int, ...], bool]]) -> str:
     texts = []
-    for a, parts in arrays:
+    for a, parts, narrow in arrays:
         options = [repr(a.axes)]
         options += ["static=True"] if a.static else []
         options += ["complex=True"] if a.dtype == "complex" else []
         options += [f"parts={parts!r}"] if parts else []
+        options += ["narrow=True"] if narrow else []
         texts.append(f"Operand({', '.join(options)})")
     return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"

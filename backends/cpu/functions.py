@@ -73,7 +73,8 @@ class Function:
         self.add("  int64_t lanes;")
         for a in self.arrays:
             strides = "".join(f" int64_t {a.name}_{s};" for s in a.strides)
-            self.add(f"  T *{a.name};{strides}" + (f" int {a.name}_once;" if a.name[:2] == "dx" else ""))
+            kind = "E" if a.name in self.kernel.narrow else "T"
+            self.add(f"  {kind} *{a.name};{strides}" + (f" int {a.name}_once;" if a.name[:2] == "dx" else ""))
         self.add(*(f"  T *{n};" for n, _ in self.scratch()), "};")
 
     def divide(self) -> list[str]:
@@ -98,7 +99,8 @@ class Function:
             if layout.vector is not None and layout.vector in a.labels:
                 terms.append(f"at_block * plan[0] * f->{a.name}_{layout.vector}")
             terms += [f"{self.task_index(x)} * f->{a.name}_p{x}" for x in a.parts]
-            lines.append(f"f->{a.name} = {' + '.join([f'(T *)arrays[{n}]', *terms])};")
+            kind = "E" if a.name in self.kernel.narrow else "T"
+            lines.append(f"f->{a.name} = {' + '.join([f'({kind} *)arrays[{n}]', *terms])};")
             if a.name[:2] == "dx":
                 missing = [x for x in self.kernel.shared if x not in a.labels and x not in a.parts]
                 lines.append(f"f->{a.name}_once = {' && '.join(f'{self.task_index(x)} == 0' for x in missing) or '1'};")
@@ -271,7 +273,8 @@ def _hoisted(step: Step, root: ValueId) -> list[str]:
 
 def forward_text(kernel: Kernel) -> list[str]:
     name = f"{kernel.name}_forward"
-    places = Places(arrays={"input": "x", "output": "y"}, old={"state": "s0"}, new={"state": "s1"})
+    arrays = {"input": "x", "output": "y"}
+    places = Places(arrays=arrays, old={"state": "s0"}, new={"state": "s1"}, narrow=kernel.narrow)
     step = Step(name=f"{name}_step", program=kernel.forward, schedule=kernel.steps, places=places, states=("s0", "*s1"))
     f = Function(kernel=kernel, kind="forward", arrays=kernel.forward_arrays, steps=[step])
     states = range(len(kernel.forward.states))
@@ -304,14 +307,14 @@ def backward_text(kernel: Kernel) -> list[str]:
         name=f"{name}_step",
         program=kernel.backward,
         schedule=kernel.adjoint,
-        places=Places(arrays=arrays, old={"state": "s0", "d_state": "d0"}, new={"d_state": "d1"}),
+        places=Places(arrays=arrays, old={"state": "s0", "d_state": "d0"}, new={"d_state": "d1"}, narrow=kernel.narrow),
         states=("s0", "d0", "*d1"),
     )
     again = Step(
         name=f"{name}_again",
         program=kernel.forward,
         schedule=kernel.again,
-        places=Places(arrays=arrays, old={"state": "s0"}, new={"state": "s1"}, scratch="r"),
+        places=Places(arrays=arrays, old={"state": "s0"}, new={"state": "s1"}, scratch="r", narrow=kernel.narrow),
         states=("s0", "*s1"),
     )
     f = Function(

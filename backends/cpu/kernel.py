@@ -16,7 +16,7 @@ from rnnc.backends.cpu.schedule import Schedule, schedule
 from rnnc.backends.cpu.text import dim_c
 from rnnc.backends.kernels.axes import Axis, Label
 from rnnc.backends.kernels.program import Array, Program, backward, forward
-from rnnc.backends.kernels.region import Region
+from rnnc.backends.kernels.region import Product, Region
 
 BLOCK_BYTES = 16384  # of the states of one task: they stay in the first-level cache
 CHUNK_BYTES = 262144  # of the states of one chunk: they stay in the second
@@ -96,6 +96,32 @@ class Kernel:
     def shared(self) -> tuple[Label, ...]:
         """Labels that are shared out among tasks."""
         return tuple(x for x in (self.layout.vector, *self.layout.outer) if x is not None)
+
+    @cached_property
+    def narrow(self) -> frozenset[str]:
+        """Names of arrays that a build for half precision reads and writes in it: long ones along the vector label.
+
+        Not those that hold states from which the backward goes on, nor parts of sums.
+        """
+        if self.products:
+            return frozenset()
+        parts = {a.name: a.parts for a in (*self.forward_arrays, *self.backward_arrays)}
+
+        def fits(array: Array, *names: str) -> bool:
+            whole = not any(parts.get(n) for n in names)
+            return not array.static and array.dtype == "real" and self.layout.vector in array.axes and whole
+
+        found: set[str] = set()
+        for k, a in enumerate(self.forward.inputs):
+            found |= {f"x{k}", f"dx{k}"} if fits(a, f"dx{k}") else set()
+        for k, a in enumerate(self.forward.outputs):
+            found |= {f"y{k}", f"gy{k}"} if fits(a, f"y{k}") and k not in self.stored else set()
+        return frozenset(found) if self.layout.vector is not None else frozenset()
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """Learned matrices inside a step; see `coupled`."""
+        return ()
 
     # ------------------------------------------------------------ arrays
 

@@ -69,6 +69,7 @@ class Places:
     old: Mapping[str, str]
     new: Mapping[str, str]
     scratch: str = "w"
+    narrow: frozenset[str] = frozenset()  # names of arrays that may be of half precision
 
 
 @dataclass(slots=True, kw_only=True)
@@ -248,7 +249,12 @@ class StepText:
         address = self.array_address(load.source, load.index, load.axes)
         if self.is_complex(load.source, load.index):
             return f"load_part({address} + 2 * {LANE}, {load.part}, n)" if wide else f"*({address} + {load.part})"
+        if self.is_narrow(load.source, load.index):
+            return f"load_e({address} + {LANE}, n)" if wide else f"from_e(*({address}))"
         return f"load({address} + {LANE}, n)" if wide else f"*({address})"
+
+    def is_narrow(self, source: str, k: int) -> bool:
+        return f"{self.places.arrays[source]}{k}" in self.places.narrow
 
     def expression(self, v: Value, args: list[str]) -> str:
         if v.load is not None:
@@ -314,7 +320,7 @@ class StepText:
             address += f" + {r.part}" if r.part else ""
             return f"*({address}) {'+=' if adds else '='} {text};"
         at = f"{address} + 2 * {LANE}, {r.part}" if pairs else f"{address} + {LANE}"
-        suffix = "_part" if pairs else ""
+        suffix = "_part" if pairs else "_e" if self.is_narrow(r.target, r.index) else ""
         value = f"load{suffix}({at}, n) + {text}" if adds else text
         return f"store{suffix}({at}, {value}, n);"
 

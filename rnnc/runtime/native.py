@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rnnc.runtime._compat import traced
-from rnnc.runtime.compiled import load_library
+from rnnc.runtime.compiled import NativeError, load_library
 from rnnc.runtime.native_call import Call, layout
 from rnnc.runtime.native_coupled import CoupledCall
 from rnnc.runtime.native_frame import Operand
@@ -26,6 +26,7 @@ from rnnc.runtime.native_ops import KERNELS, Differentiable, run_traced
 
 __all__ = ["Native", "Operand", "Product"]
 
+HALF = {torch.bfloat16: 1, torch.float16: 2}
 MOST_CALLS = 1000  # layouts that a kernel remembers; lengths that never come again are forgotten with the others
 
 
@@ -74,6 +75,7 @@ class Native:
     summed: bool = field(init=False, compare=False)
     calls: dict[Any, _Fitted] = field(init=False, default_factory=dict, compare=False, repr=False)
     libraries: dict[torch.dtype, ctypes.CDLL] = field(init=False, default_factory=dict, compare=False, repr=False)
+    refused: set[torch.dtype] = field(init=False, default_factory=set, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         described = "\n".join([self.source, *(repr(getattr(self, name)) for name in FIELDS[1:])])
@@ -125,12 +127,16 @@ class Native:
 
     # ------------------------------------------------------------ calls
 
-    def call(self, tensors: Sequence[Tensor], dims: tuple[int, ...], steps: int | None) -> Call:
-        """The call for tensors like these, in the kernel's precision."""
+    def call(
+        self, tensors: Sequence[Tensor], dims: tuple[int, ...], steps: int | None, narrow: torch.dtype | None = None
+    ) -> Call:
+        """The call for tensors like these, in the kernel's precision; `narrow` is that of narrow arrays."""
         kind = CoupledCall if self.products else Call
+        dtype = _real(tensors[-1].dtype)
         return kind(
             kernel=self,
-            dtype=_real(tensors[-1].dtype),
+            dtype=dtype,
+            narrow=narrow or dtype,
             dims=dims,
             steps=1 if steps is None else steps,
             single=steps is None,
@@ -141,13 +147,16 @@ class Native:
     def _remember(self, key: Any, tensors: Sequence[Tensor], dims: tuple[int, ...], steps: int | None) -> _Fitted:
         dtype = _real_dtype(tensors)
         working = _working(dtype)
-        casts = [_needed(x, working, o.complex) for x, o in zip(tensors, self.given, strict=True)]
+        narrow = dtype if HALF.get(dtype) and self._takes_half(dtype) else working
+        inner = [narrow if o.narrow else working for o in (*self.given, *self.outputs[: self.count], *self.states)]
+        casts = [_needed(x, kind, o.complex) for x, o, kind in zip(tensors, self.given, inner)]
         whole = [x if cast is None else cast(x) for x, cast in zip(tensors, casts, strict=True)]
         kinds = [*(dtype for _ in range(self.count)), *(s.dtype for s in tensors[len(tensors) - len(self.states) :])]
         operands = (*self.outputs[: self.count], *self.states)
-        ends = [_back(working, kind, o.complex) for kind, o in zip(kinds, operands, strict=True)]
+        found_in = inner[len(tensors) :]
+        ends = [_back(have, kind, o.complex) for have, kind, o in zip(found_in, kinds, operands, strict=True)]
         found = _Fitted(
-            call=self.call(whole, dims, steps),
+            call=self.call(whole, dims, steps, narrow),
             casts=casts if any(c is not None for c in casts) else None,
             ends=ends if any(e is not None for e in ends) else None,
         )
@@ -172,10 +181,21 @@ class Native:
             outputs = [y.squeeze(1) for y in outputs]
         return tuple(outputs), tuple(e.to(s.dtype) for e, s in zip(found[self.count :], states))
 
-    def library(self, dtype: torch.dtype) -> ctypes.CDLL:
-        if dtype not in self.libraries:
-            self.libraries[dtype] = load_library(self.source, dtype == torch.float64)
-        return self.libraries[dtype]
+    def library(self, dtype: torch.dtype, narrow: torch.dtype) -> ctypes.CDLL:
+        if narrow not in self.libraries:
+            self.libraries[narrow] = load_library(self.source, dtype == torch.float64, HALF.get(narrow, 0))
+        return self.libraries[narrow]
+
+    def _takes_half(self, dtype: torch.dtype) -> bool:
+        """Whether some arrays may be of half precision, and the compiler knows such numbers: else they are cast."""
+        if not any(o.narrow for o in (*self.given, *self.outputs)):
+            return False
+        if dtype not in self.libraries and dtype not in self.refused:
+            try:
+                self.library(torch.float32, dtype)
+            except NativeError:
+                self.refused.add(dtype)
+        return dtype in self.libraries
 
     def __reduce__(self) -> Any:
         return _again, tuple(getattr(self, name) for name in FIELDS)

@@ -32,13 +32,15 @@ def layout(x: Tensor) -> Layout:
 
 @dataclass(kw_only=True, eq=False)
 class Call:
-    """A kernel with the sizes of one call; `layouts` are those of the tensors it gets, `dtype` is the real type.
+    """A kernel with the sizes of one call; `layouts` are those of the tensors it gets, `dtype` is the real type and
+    `narrow` that of narrow arrays.
 
     With `single` it is one step, whose sequences have no axis of time.
     """
 
     kernel: Native
     dtype: torch.dtype
+    narrow: torch.dtype
     dims: tuple[int, ...]
     steps: int
     single: bool
@@ -56,7 +58,7 @@ class Call:
         k = self.kernel
         self.batch = self.layouts[-1][0][0]
         self.dims_array = (ctypes.c_int64 * max(1, len(self.dims)))(*self.dims)
-        library = k.library(self.dtype)
+        library = k.library(self.dtype, self.narrow)
         labels = {a for o in (*k.inputs, *k.outputs, *k.states) for a in o.axes if a is not None}
         lengths = (ctypes.c_int64 * (max(labels, default=-1) + 2))()
         getattr(library, f"{k.name}_lengths")(self.dims_array, lengths)
@@ -147,7 +149,7 @@ class Call:
     # ------------------------------------------------------------ frames
 
     def _frame(self) -> Frame:
-        return Frame(dtype=self.dtype, vector=self.kernel.vector, single=self.single)
+        return Frame(dtype=self.dtype, narrow=self.narrow, vector=self.kernel.vector, single=self.single)
 
     def lead(self) -> tuple[int, ...]:
         """Batch and time of a sequence."""
@@ -203,7 +205,8 @@ class Call:
         wanted = len(k.outputs) if k.wanted is None else k.wanted
         for place, (o, g) in enumerate(zip((*k.outputs[:wanted], *k.states), given, strict=True)):
             if g is None:
-                dtype = torch.promote_types(self.dtype, torch.complex64) if o.complex else self.dtype
+                dtype = self.narrow if o.narrow else self.dtype
+                dtype = torch.promote_types(dtype, torch.complex64) if o.complex else dtype
                 zero = torch.zeros(self.shape(o), dtype=dtype)
                 g = zero.expand(*(self.lead() if place < wanted else (self.batch,)), *zero.shape)
             found.append(g.resolve_conj().resolve_neg())

@@ -90,15 +90,15 @@ class CoupledCall(Call):
         for o in k.states:
             frame.take((self.batch, *self.shape(o)), o, 1)
         self._keep(frame, training)
-        for p in panels:
-            frame.panels(p.stride())
+        for panel in panels:
+            frame.panels(panel.stride())
         for (shape, stride), p in zip(starts, (p for p in k.products if p.start), strict=True):
             frame.give(shape, stride, k.inputs[p.input], 2)
         return frame
 
     def _keep(self, frame: Frame, training: bool) -> None:
         """The states before every step; of one step only where no backward reads them."""
-        whole = Frame(dtype=frame.dtype, vector=frame.vector)
+        whole = Frame(dtype=frame.dtype, narrow=frame.narrow, vector=frame.vector)
         for o in self.kernel.states:
             whole.take((self.batch, self.steps if training else 1, *self.shape(o)), o, 2)
         for f in whole.fresh:

@@ -21,12 +21,14 @@ class Operand:
     """An array of a kernel: for each axis behind batch and time its label, None where its size is 1.
 
     `static`: without batch and time.  `parts`: labels along which the kernel gives parts that are added up here.
+    `narrow`: of half precision where a call is.
     """
 
     axes: tuple[int | None, ...]
     static: bool = False
     complex: bool = False
     parts: tuple[int, ...] = ()
+    narrow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,13 @@ def contiguous_strides(size: Sequence[int], last: int | None = None) -> tuple[in
 class Frame:
     """The arrays of one C function in the order in which it takes them, with all their strides.
 
-    `dtype` is the real type of the kernel, `vector` the label along vector lanes: that axis has to be contiguous.
-    An array is given by the caller, or fresh.  For a single step (`single`) sequences come without the axis of time.
+    `dtype` is the real type of the kernel, `narrow` that of narrow arrays, `vector` the label along vector lanes: that
+    axis has to be contiguous.  An array is given by the caller, or fresh.  For a single step (`single`) sequences come
+    without the axis of time.
     """
 
     dtype: torch.dtype
+    narrow: torch.dtype
     vector: int | None
     single: bool = False
     fresh: list[Fresh] = field(default_factory=list)
@@ -97,7 +101,8 @@ class Frame:
         size = (*parts, *shape)
         at = self._vector_axis(o, len(parts) + self._lead(lead))
         stride = contiguous_strides(size, at)
-        dtype = torch.promote_types(self.dtype, torch.complex64) if o.complex else self.dtype
+        dtype = self.narrow if o.narrow else self.dtype
+        dtype = torch.promote_types(dtype, torch.complex64) if o.complex else dtype
         self.add_fresh(Fresh(size, stride, dtype, zero))
         self._put(stride, o, lead, len(parts))
 

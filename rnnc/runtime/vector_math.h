@@ -76,6 +76,45 @@ INLINE void store(T *p, V x, int n) {
   if (n == LANES) *(Unaligned *)p = x;
   else memcpy(p, &x, (size_t)n * sizeof(T));
 }
+/* Numbers of arrays that may be of half precision, E: bfloat16 where RNNC_E is 1, float16 where it is 2, else T.
+ * Computed is in T; results are rounded to the nearest. */
+#if !defined(RNNC_E)
+typedef T E;
+#define load_e load
+#define store_e store
+#define from_e(x) (x)
+#else
+typedef float Wide_e __attribute__((vector_size(VECTOR_BYTES), may_alias));
+typedef uint32_t Bits_e __attribute__((vector_size(VECTOR_BYTES), may_alias));
+#if RNNC_E == 1
+typedef uint16_t E;
+#else
+typedef _Float16 E;
+#endif
+typedef E Narrow_e __attribute__((vector_size(VECTOR_BYTES / 2), aligned(2), may_alias));
+INLINE V load_e(const E *p, int n) {
+  Narrow_e x = {0};
+  if (n == LANES) x = *(const Narrow_e *)p;
+  else memcpy(&x, p, (size_t)n * sizeof(E));
+#if RNNC_E == 1
+  return (V)(__builtin_convertvector(x, Bits_e) << 16);
+#else
+  return (V)__builtin_convertvector(x, Wide_e);
+#endif
+}
+INLINE void store_e(E *p, V v, int n) {
+#if RNNC_E == 1
+  const Bits_e bits = (Bits_e)v;
+  const Bits_e rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const Narrow_e x = __builtin_convertvector((Bits_e)pick(v == v, (V)rounded, (V)(rounded * 0 + 0x7fc0)), Narrow_e);
+#else
+  const Narrow_e x = __builtin_convertvector((Wide_e)v, Narrow_e);
+#endif
+  if (n == LANES) *(Narrow_e *)p = x;
+  else memcpy(p, &x, (size_t)n * sizeof(E));
+}
+#define from_e(x) load_e(&(x), 1)[0]
+#endif
 /* One part of n complex numbers. */
 INLINE V load_part(const T *p, int part, int n) {
   V x = {0};
