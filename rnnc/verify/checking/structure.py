@@ -55,10 +55,10 @@ def established(c: Cell, claim: Any) -> None:
 
 def stays(c: Cell, group: Group) -> None:
     """Whether a group stays bounded, if what it reads does."""
-    updates, tropical = c.updates(group), c.tropical(group)
+    updates, over = c.updates(group), c.semirings(group)
     need(not c.wild(updates, SINGULAR), f"{names(group)}: {c.wild(updates, SINGULAR)} of varying values")
-    if tropical or not c.semirings(group):
-        need(c.bounded(group) or (not tropical and c.slope(group).hi < 1), f"{names(group)} may grow")
+    if "plus_times" not in over:
+        need(c.bounded(group) or (not over and c.slope(group).hi < 1), f"{names(group)} may grow")
         return
     t = c.transition(group)
     alone, e = not t.adds and t.norm.hi <= 1, t.eigenvalues

@@ -82,7 +82,7 @@ def fixed_angles(c: Cell, copies: int, letters: Mapping[str, Map], word: Any) ->
 def star_free(c: Cell, copies: int, letters: Mapping[str, Map], word: Any) -> None:
     """N1* under eta_finite: Metric Automata Theory, Theorem 6."""
     recurrent(c)
-    need(not any(map(c.tropical, c.groups)), "a layer is not linear over (+, x)")
+    need(all("plus_times" in c.semirings(g) for g in c.groups), "a layer is not linear over (+, x)")
     need(period(action(letters, word)) > 1 and exponent(c, copies, "word") == 0, f"{word} or the layers have no period")
     continuous(c, copies)
 

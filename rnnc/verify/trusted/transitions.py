@@ -104,6 +104,9 @@ class Transitions:
         between = self.between(states[0], updates[0]) if open_ and len(states) == 1 else None
         if between is not None:
             a, b = self.of(states, (between,)), self.of((between,), updates)
+            for one, other in ((a, b), (b, a)):
+                if one.eigenvalues == ONE and not one.nodes:  # the identity, beside what is added
+                    return replace(other, adds=one.adds or other.adds)
             size, nodes = mul(a.norm, b.norm), a.nodes | b.nodes
             x, y = a.eigenvalues, b.eigenvalues
             if x is None or y is None or not (a.symmetric and b.symmetric) or max(x.lo, y.lo) < 0:
@@ -141,15 +144,14 @@ class Transitions:
                     summed = any(set(x) - {*out, *at} for _, x in factors)
                     parts.append(Part(row, column, FULL if summed else closed(t.coef, t.coef), factors, at, out))
         nodes = frozenset(n if n >= 0 else -1 - n for p in parts for n, _ in p.factors)
-        s = self.matrix(parts, len(states), [*nodes, *states])
+        s = self.matrix(parts, len(states), all(self.nodes[i].type.dtype != "complex" for i in nodes))
         basis = s.diagonal or (s.symmetric and is_static(self.nodes, nodes))
         products = (POSITIVE if s.eigenvalues.lo >= 0 else FULL) if basis and s.eigenvalues else s.products
         low_rank = apart and (s.low_rank or (s.elementwise and rank == 2))
         return replace(s, nodes=nodes, diagonal=basis, products=products, low_rank=low_rank, adds=adds)
 
-    def matrix(self, parts: list[Part], size: int, of: list[int]) -> Transition:
+    def matrix(self, parts: list[Part], size: int, real: bool) -> Transition:
         moved = {k for p in parts for k, (a, b) in enumerate(zip(p.at, p.out)) if a != b}
-        real = all(self.nodes[i].type.dtype != "complex" for i in of)
         if any(None in p.out or len(p.at) != len(p.out) for p in parts):
             return Transition()
         if not moved:
@@ -192,7 +194,8 @@ class Transitions:
         terms = [[Counter((p.coef.lo, frozenset(p.factors.items())) for p in x) for x in row] for row in at]
         if all(terms[i][j] == terms[j][i] for i in range(size) for j in range(i)):
             disks = gershgorin(m)
-            return Transition(eigenvalues=disks, norm=least(norm, magnitude(disks)), symmetric=True)
+            products = real_pair(m)[1] if size == 2 else None
+            return Transition(eigenvalues=disks, norm=least(norm, magnitude(disks)), symmetric=True, products=products)
         if size == 2:
             minus = Counter((-c, f) for c, f in terms[1][0].elements())
             if terms[0][0] == terms[1][1] and terms[0][1] == minus:  # a complex number
