@@ -27,6 +27,7 @@ from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR, DimParam, Node, NodeId
 from rnnc.ir.linearise import Linearised
 
+NEIGHBOURS = ("delay", "conv", "attention", "call", "repeat")  # ops that look at other steps, or may
 RUNTIME_MODULES = ("math", "cmath", "F")
 
 
@@ -280,7 +281,32 @@ class Module:
         values = "Tensor" if n == 1 else f"tuple[{', '.join(['Tensor'] * n) or '()'}]"
         return f"tuple[{values}, State]"
 
-    def fresh_state(self) -> list[str]:
+    @property
+    def packs(self) -> bool:
+        """Whether packed sequences run as they are: by kernels, and nothing else looks at neighbouring steps."""
+        kernels = [c.kernel for c in self.choices]
+        return bool(kernels) and all(k is not None and k.packed for k in kernels) and not self.nodes_of(*NEIGHBOURS)
+
+    def packed(self, names: list[str]) -> list[str]:
+        """What `forward` does first with boundaries of packed sequences."""
+        self.imports.add("run_packed")
+        run = f"return run_packed(self, {_tuple(names)}, state, cu_seqlens, reverse=reverse)"
+        if not self.packs:
+            return ["if cu_seqlens is not None:", f"    {run}"]
+        self.imports.add("packed_bounds")
+        tests = ["reverse", f"{names[0]}.shape[1] == 0"]
+        for k in (c.kernel for c in self.choices):
+            if k is not None and k.fits is not None:
+                size = self.cell.nodes[self.cell.state(k.states[0]).node].type.shape[-1]
+                tests.append(f"not {k.name}.serves({self.writer.context(0).dim(size)}, {names[0]})")
+        return [
+            "if cu_seqlens is not None:",
+            f"    if {' or '.join(tests)}:",
+            f"        {run}",
+            f"    cu_seqlens = packed_bounds(cu_seqlens, {names[0]}, state)",
+        ]
+
+    def fresh_state(self, packed: bool = False) -> list[str]:
         """Without a state given, start from the initial one."""
         first = self.cell.inputs[0]
         x = identifier(first.name)
@@ -290,10 +316,14 @@ class Module:
             options = f", device={x}.device" + (
                 f", dtype={self.writer.context(0).use('state_dtype')}({real[0]})" if real else ""
             )
-        return ["if state is None:", f"    state = self.initial_state({x}.shape[0]{options})"]
+        batch = f"{x}.shape[0]"
+        if packed:
+            batch += " if cu_seqlens is None else cu_seqlens.shape[0] - 1"
+        return ["if state is None:", f"    state = self.initial_state({batch}{options})"]
 
     def forward(self) -> list[str]:
         names = [identifier(i.name) for i in self.cell.inputs]
+        self.writer.packs = self.packs
         written = Forward(w=self.writer, choices=self.choices).write()
         head = signature(
             "forward",
@@ -307,10 +337,8 @@ class Module:
             ],
             self.result_type(),
         )
-        self.imports.add("run_packed")
-        packed = f"run_packed(self, {_tuple(names)}, state, cu_seqlens, reverse=reverse)"
         self.imports.add("no_steps")
-        lines = ["if cu_seqlens is not None:", f"    return {packed}", *self.fresh_state()]
+        lines = [*self.packed(names), *self.fresh_state(self.packs)]
         lines += [f"if {names[0]}.shape[1] == 0:", f"    return no_steps(self, {_tuple(names)}, state)"]
         lines += ["if reverse:", f"    {', '.join(names)} = {', '.join(f'{n}.flip(1)' for n in names)}"]
         return [head, *indented([*lines, *written.lines, *written.ending(reverse=True)])]

@@ -29,6 +29,7 @@ class Writer:
     like: str | None  # a real parameter or buffer of the module, if there is one
     imports: set[str] = field(default_factory=set)
     native: bool = False  # see Context
+    packs: bool = False  # whether kernels take packed sequences as they are
 
     def context(self, lead: int) -> Context:
         names = [identifier(i.name) for i in self.cell.inputs]

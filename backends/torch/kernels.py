@@ -29,7 +29,8 @@ class Kernel:
     """`name` is the variable, `inputs` the nodes it reads, `outputs` those it gives for all steps.
 
     `single`: whether it also serves a single step, rather than the torch backend's expressions.  `fits`: the node whose
-    dtype, besides a state's size, decides whether it serves at all; None for one that always does.
+    dtype, besides a state's size, decides whether it serves at all; None for one that always does.  `packed`: whether
+    it takes boundaries of packed sequences as its last argument.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Kernel:
     outputs: tuple[NodeId, ...]
     single: bool = True
     fits: NodeId | None = None
+    packed: bool = False
 
 
 def argument(body: Body, node: NodeId) -> str:
@@ -50,8 +52,9 @@ def argument(body: Body, node: NodeId) -> str:
     return f"torch.full({sizes}, {e.text}, dtype={kind}, device={c.like}.device)"
 
 
-def call_kernel(body: Body, kernel: Kernel, steps: str) -> dict[str, str]:
-    """Write the call; the outputs get variables.  Returns the new states' variables by name.
+def call_kernel(body: Body, kernel: Kernel, *last: str) -> dict[str, str]:
+    """Write the call; the outputs get variables.  Returns the new states' variables by name.  `last` are the arguments
+    behind inputs, states and dims.
 
     Requires: the inputs are built.
     """
@@ -64,7 +67,7 @@ def call_kernel(body: Body, kernel: Kernel, steps: str) -> dict[str, str]:
     finals = {s: body.names.fresh(f"{s}_final") for s in kernel.states}
     for s in kernel.states:
         body.comment(body.source.line(cell.nodes[cell.state(s).update]))
-    arguments = [tuple_text(inputs) if inputs else "()", tuple_text(states), tuple_text(dims) if dims else "()", steps]
+    arguments = [tuple_text(inputs) if inputs else "()", tuple_text(states), tuple_text(dims) if dims else "()", *last]
     targets = f"{_targets(outputs)}, {_targets(finals.values())}"
     one = f"{targets} = {kernel.name}({', '.join(arguments)})"
     if len(one) <= 110:
@@ -151,12 +154,12 @@ def all_steps(f: Forward, choice: Choice) -> None:
     kernel, body = choice.kernel, f.body
     assert kernel is not None
     body.build(kernel.inputs, _read_twice(body, kernel))
-    steps = f"{f.first_input}.shape[1]"
+    last = (f"{f.first_input}.shape[1]", *(["cu_seqlens"] if f.w.packs else []))
     if kernel.fits is None:
-        f.finals |= call_kernel(body, kernel, steps)
+        f.finals |= call_kernel(body, kernel, *last)
         return
     branches = _Branches(body=body, kernel=kernel)
-    finals = call_kernel(body, kernel, steps)
+    finals = call_kernel(body, kernel, *last)
     outputs = branches.otherwise([*(f.cell.state(s).update for s in kernel.states), *kernel.outputs])
     sequential(f, replace(choice, kernel=None, form=None))
     body.build(kernel.outputs)

@@ -41,6 +41,7 @@ from rnnc.runtime.scan import (
 )
 from rnnc.runtime.varlen import (
     no_steps,
+    packed_bounds,
     run_packed,
 )
 
@@ -83,6 +84,7 @@ __all__ = [
     "min_plus_scan",
     "newton_scan",
     "no_steps",
+    "packed_bounds",
     "rmsnorm",
     "rotation_blocks",
     "run_packed",

@@ -15,19 +15,14 @@ from torch import Tensor
 
 from rnnc.runtime.layout import state_dtype
 
-__all__ = ["no_steps", "run_packed"]
+__all__ = ["no_steps", "packed_bounds", "run_packed"]
 
 Layer = Callable[..., tuple[Any, dict[str, Tensor]]]
 
 
 def sequence_lengths(cu_seqlens: Tensor, total: int | None = None) -> list[int]:
     """The N lengths.  Raises ValueError when `cu_seqlens` is no list of boundaries, or does not end at `total`."""
-    if cu_seqlens.ndim != 1 or cu_seqlens.numel() < 2:
-        raise ValueError(
-            f"cu_seqlens must be a vector of at least 2 boundaries, not of shape {tuple(cu_seqlens.shape)}"
-        )
-    if cu_seqlens.is_floating_point() or cu_seqlens.is_complex() or cu_seqlens.dtype == torch.bool:
-        raise ValueError(f"cu_seqlens must hold integers, not {cu_seqlens.dtype}")
+    _check_form(cu_seqlens)
     bounds: list[int] = cu_seqlens.tolist()
     if bounds[0] != 0:
         raise ValueError(f"cu_seqlens must start at 0, not at {bounds[0]}")
@@ -38,6 +33,37 @@ def sequence_lengths(cu_seqlens: Tensor, total: int | None = None) -> list[int]:
     if total is not None and bounds[-1] != total:
         raise ValueError(f"cu_seqlens ends at {bounds[-1]}, but the packed sequence has {total} steps")
     return lengths
+
+
+def _check_form(cu_seqlens: Tensor) -> None:
+    if cu_seqlens.ndim != 1 or cu_seqlens.numel() < 2:
+        raise ValueError(
+            f"cu_seqlens must be a vector of at least 2 boundaries, not of shape {tuple(cu_seqlens.shape)}"
+        )
+    if cu_seqlens.is_floating_point() or cu_seqlens.is_complex() or cu_seqlens.dtype == torch.bool:
+        raise ValueError(f"cu_seqlens must hold integers, not {cu_seqlens.dtype}")
+
+
+def packed_bounds(cu_seqlens: Tensor, x: Tensor, state: Mapping[str, Tensor] | None) -> Tensor:
+    """The boundaries as kernels read them, int64 on the device of the packed sequence `x` [1, L, ...].
+
+    Raises ValueError as `run_packed` does; but what lies on a GPU is compared there, so that nothing waits for it.
+    """
+    if x.shape[0] != 1:
+        raise ValueError(f"a packed sequence has batch size 1, not {x.shape[0]}")
+    _check_form(cu_seqlens)
+    if not cu_seqlens.is_cuda:
+        sequence_lengths(cu_seqlens, x.shape[1])
+    found = cu_seqlens.to(x.device, torch.int64)
+    if cu_seqlens.is_cuda:
+        right = (found[0] == 0) & (found[-1] == x.shape[1]) & (found[1:] >= found[:-1]).all()
+        torch._assert_async(right, "cu_seqlens must rise from 0 to the number of packed steps")
+    for name, value in (state or {}).items():
+        if value.shape[0] != found.shape[0] - 1:
+            raise ValueError(
+                f"state {name!r} has batch size {value.shape[0]}; cu_seqlens names {found.shape[0] - 1} sequences"
+            )
+    return found
 
 
 def _places(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -72,7 +72,10 @@ class CoupledRecurrence(Recurrence):
 
     def fits(self, state: Tensor, like: Tensor) -> bool:
         """Whether all matrices of a head fit on chip, for products in the dtype of `like`."""
-        size = state.shape[self.states[0].index(self.axes.inner)]
+        return self.serves(state.shape[self.states[0].index(self.axes.inner)], like)
+
+    def serves(self, size: int, like: Tensor) -> bool:
+        """`fits`, for states of `size` entries."""
         needed = on_chip(size, len(self.products), like.element_size())
         return needed <= fast_memory() and (interpreted() or like.dtype != torch.float64)
 
