@@ -21,8 +21,9 @@ from rnnc.verify.closure import Closure
 from rnnc.verify.engine import verify
 from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.machines import ExactLayer, Stack, thaw
-from rnnc.verify.regions import Boxes, Region, apart, close_regions
+from rnnc.verify.regions import Boxes, Region, apart, close_regions, inside
 from rnnc.verify.witness import Witness, find_witness
+from rnnc.verify.witness.spread import close_sets
 from rnnc.verify.witness.windows import determines, window_bits, windows_of
 
 SEEN = DFA(alphabet=("a", "b"), states=("no", "yes"), delta=((0, 1), (1, 1)), start=0, accept=frozenset({1}))
@@ -222,6 +223,54 @@ def _verdict(cell: str, claim: str) -> str:
     text = OWN.replace("output y: real[n] = h'\n}", f"output y: real[n] = h'\n  expect {{ {claim} }}\n}}")
     spec = specs.parse('language SeenB over {a, b} = regex "[ab]*b[ab]*"\n' + text)
     return verify(spec, cell).results[0].verdict
+
+
+OPEN = """
+cell Open(n: dim) {
+  input a: real[n]
+  input b: real[n]
+  state h: real[n] = 0
+  h <- a * h + b
+  output y: real[n] = h'
+}
+"""
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_words_stay_in_their_sets(seed: int) -> None:
+    """Random affine letters: whatever closes contains every word's state, and says of it what the automaton says."""
+    rng = random.Random(seed)
+    cell = specs.parse(OPEN).lower("Open")
+    dfa, goals = rng.choice([(SEEN, (None, 1)), (FLIP_FLOP, (None, 1, 0)), (ENDS_IN_AB, (0, 1)), (TWICE, (1, 0))])
+    letters = {}
+    for letter, goal in zip(dfa.alphabet, goals, strict=True):
+        rates = [Fraction(rng.choice([-1, 1, 1, 2, 2, 3]), 4) if goal is not None else Fraction(1) for _ in range(2)]
+        aims = [Fraction(rng.choice([goal or 0, goal or 0, 2]), 2) for _ in range(2)]
+        writes = [(1 - a) * c for a, c in zip(rates, aims, strict=True)]
+        letters[letter] = {"a": np.array(rates, dtype=object), "b": np.array(writes, dtype=object)}
+    closed = close_sets(cell, {"n": 2}, {}, letters, dfa, ["h"])
+    if not isinstance(closed, Closure):
+        assert closed.reason
+        return
+    for _ in range(60):
+        h, k = [Fraction(0), Fraction(0)], 0
+        word = [rng.choice(dfa.alphabet) for _ in range(rng.randint(1, 25))]
+        for x in word:
+            h = [a * v + b for a, v, b in zip(letters[x]["a"], h, letters[x]["b"], strict=True)]
+            k = closed.steps[k][dfa.alphabet.index(x)]
+        assert closed.g[k] == dfa.run(word)
+        assert inside((("h", (2,), tuple(h)),), closed.regions[k])
+
+
+def test_random_letters_close_now_and_then() -> None:
+    """The test above is not empty: some of its letters do close."""
+    cell = specs.parse(OPEN).lower("Open")
+    one, zero = np.array([Fraction(1)] * 2, dtype=object), np.array([Fraction(0)] * 2, dtype=object)
+    half = one / 2
+    letters = {"a": {"a": one, "b": zero}, "b": {"a": half, "b": half}}
+    assert isinstance(close_sets(cell, {"n": 2}, {}, letters, SEEN, ["h"]), Closure)
+    letters["a"] = {"a": half, "b": zero}
+    assert not isinstance(close_sets(cell, {"n": 2}, {}, letters, SEEN, ["h"]), Closure)
 
 
 # ---------------------------------------------------------------- windows
