@@ -12,17 +12,22 @@ def state_groups(cell: CellIR) -> tuple[tuple[str, ...], ...]:
     reading what that is computed from: `M <- f(M); S <- g(S, M')` are two groups, and so are `B <- h(A'); A <- g(B)`,
     where B feeds itself and A follows from it.
     """
-    if len(cell.states) < 2:
-        return tuple((s.name,) for s in cell.states)
-    import networkx as nx  # a third of a second, which most cells can do without
-
-    graph: nx.DiGraph[str] = nx.DiGraph()
-    rank = {s.name: i for i, s in enumerate(cell.states)}
-    graph.add_nodes_from(rank)
+    below = {}  # what a state depends on, directly and then through others
     for s in cell.states:
         seen = ancestors(cell, [s.update])
-        graph.add_edges_from((t.name, s.name) for t in cell.states if t.node in seen)
-    condensed = nx.condensation(graph)
-    members = {c: sorted(condensed.nodes[c]["members"], key=rank.__getitem__) for c in condensed}
-    order = nx.lexicographical_topological_sort(condensed, key=lambda c: rank[members[c][0]])
-    return tuple(tuple(members[c]) for c in order)
+        below[s.name] = {t.name for t in cell.states if t.node in seen}
+    for through in below:
+        for name, reads in below.items():
+            if through in reads:
+                below[name] = reads | below[through]
+    found: list[tuple[str, ...]] = []
+    left = list(below)
+    while left:
+        done = below.keys() - set(left)
+        for name in left:
+            group = tuple(t for t in left if t == name or (t in below[name] and name in below[t]))
+            if below[name] <= done | set(group):
+                break
+        found.append(group)
+        left = [t for t in left if t not in group]
+    return tuple(found)
