@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rnnc.backends.cpu.kernel import CArray, Kernel
-from rnnc.backends.cpu.schedule import Schedule
+from rnnc.backends.cpu.schedule import ABREAST, Schedule
 from rnnc.backends.cpu.text import Places, StepText, index, loops, number_c, offset
 from rnnc.backends.kernels.program import Program, ValueId
 
@@ -120,18 +120,18 @@ class Function:
 
     def step(self, step: Step) -> None:
         """One step of all vectors of a block; of the last vector perhaps with fewer lanes."""
-        abreast = step.schedule.abreast
+        widths = [n for n in (ABREAST, 2) if step.schedule.abreast > 1]
         self.body(step, f"{step.name}_at", 1)
-        if abreast > 1:
-            self.body(step, f"{step.name}_abreast", abreast)
+        for n in widths:
+            self.body(step, f"{step.name}_abreast_{n}", n)
         self.add(f"INLINE void {step.name}(const struct {self.name} *f, {step.arguments}) {{")
         if self.kernel.layout.vector is None:
             self.add(f"  {step.name}_at(f, {step.passed}, 0, 1);")
         else:
             self.add("  int64_t j = 0;")
-            if abreast > 1:
-                head = f"for (; j + {abreast} * LANES <= f->lanes; j += {abreast} * LANES)"
-                self.add(f"  {head} {step.name}_abreast(f, {step.passed}, j, LANES);")
+            for n in widths:
+                head = f"for (; j + {n} * LANES <= f->lanes; j += {n} * LANES)"
+                self.add(f"  {head} {step.name}_abreast_{n}(f, {step.passed}, j, LANES);")
             self.add(f"  for (; j + LANES <= f->lanes; j += LANES) {step.name}_at(f, {step.passed}, j, LANES);")
             self.add(f"  if (j < f->lanes) {step.name}_at(f, {step.passed}, j, (int)(f->lanes - j));")
         self.add(*self.write_sums(step.text()), "}")

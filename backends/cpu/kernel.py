@@ -19,7 +19,7 @@ from rnnc.backends.kernels.program import Array, Program, backward, forward
 from rnnc.backends.kernels.region import Product, Region
 
 BLOCK_BYTES = 16384  # of the states of one task: they stay in the first-level cache
-CHUNK_BYTES = 262144  # of the states of one chunk: they stay in the second
+CHUNK_BYTES = 524288  # of the states of one chunk: they stay in the second
 LEAST_CHUNK, MOST_CHUNK = 16, 64
 
 
@@ -208,7 +208,8 @@ void {self.name}_plan(const int64_t *dims, int64_t batch, int64_t threads, int64
   struct {self.name}_sizes z = {self.name}_sizes(dims, LANES);
   const int64_t length = {"1" if v is None else f"z.n{v}"}, many = batch{outer};
   const int64_t wanted = many > 0 && many < 2 * threads ? (2 * threads + many - 1) / many : 1;
-  const int64_t share = ((length + wanted - 1) / wanted + 4 * LANES - 1) / (4 * LANES) * (4 * LANES);
+  const int64_t unit = many * (length + 4 * LANES - 1) < threads * 4 * LANES ? 2 * LANES : 4 * LANES;
+  const int64_t share = ((length + wanted - 1) / wanted + unit - 1) / unit * unit;
   int64_t block = {BLOCK_BYTES} / (int64_t)sizeof(T) * LANES / z.total / LANES * LANES;
   if (block > share) block = share;
   if (block > length) block = length;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,26 @@ def test_threads_share_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
         for other in (found[k + len(PAIRS)], found[k + 2 * len(PAIRS)]):
             for a, b in zip(found[k], other, strict=True):
                 support.assert_close(a, b, 1e-12)
+
+
+def test_one_matrix_state_is_shared_out_among_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sequence with one head: threads take columns of the state."""
+    monkeypatch.setattr("rnnc.runtime.native_call.SMALL", 0)
+    spec = rnnc.stdlib("gated_deltanet")
+    layer = rnnc.compile(spec, "GatedDeltaOp", backend="cpu")(heads=1, dk=5, dv=32)
+    torch.manual_seed(0)
+    shapes = [(1, 20, 1, 5), (1, 20, 1, 5), (1, 20, 1, 32), (1, 20, 1), (1, 20, 1)]
+    inputs = [torch.rand(s, dtype=torch.float64).requires_grad_() for s in shapes]
+    found, before = [], torch.get_num_threads()
+    for n in (1, 2):
+        torch.set_num_threads(n)
+        y, _ = layer(*inputs)
+        found.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
+    torch.set_num_threads(before)
+    for a, b in zip(*found, strict=True):
+        support.assert_close(a, b.detach(), 1e-12)
+    kernel = sys.modules[type(layer).__module__].GatedDeltaOp_S_kernel
+    assert {call.call.plan[2] for call in kernel.calls.values()} == {1, 2}  # tasks
 
 
 def test_the_c_is_readable_and_compiles_alone(tmp_path: Path) -> None:
