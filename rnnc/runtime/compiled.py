@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import errno
 import hashlib
 import os
 import platform
@@ -31,6 +32,12 @@ __all__ = ["NativeError", "cache_folder", "compiler", "header", "load_library", 
 FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-shared", "-fno-math-errno", "-w")
 CHOICES = (("-march=native", "-fopenmp"), ("-fopenmp",), ("-march=native",), ())  # the first that the compiler takes
 SECONDS = 300  # of one compilation
+DISK = {  # what a compiler says where the disk is at fault, not the source
+    "No space left on device": errno.ENOSPC,
+    "Disk quota exceeded": errno.EDQUOT,
+    "File too large": errno.EFBIG,
+    "Read-only file system": errno.EROFS,
+}
 
 
 class NativeError(RuntimeError):
@@ -196,6 +203,7 @@ def _compile(command: tuple[str, ...], text: str, options: tuple[str, ...], work
         if done.returncode == 0 and built.exists():
             return built
         message = message or done.stderr
-        if "No space left" in done.stderr:
-            raise OSError(28, "No space left on device")
+        found = next((words for words in DISK if words in done.stderr), None)
+        if found is not None:
+            raise OSError(DISK[found], found)
     raise NativeError(f"`{command[0]}` could not compile a kernel:\n{message[:2000]}")

@@ -36,7 +36,8 @@ SINCE: dict[str, str] = {
         torch.einsum torch.empty torch.empty_like torch.empty_strided torch.erf torch.exp torch.expm1 torch.eye
         torch._C torch.fft.fft torch.fft.ifft torch.fft.irfft torch.fft.rfft torch.finfo torch.float32 torch.float64
         torch.from_numpy torch.linalg.vector_norm torch.nan_to_num
-        torch.full torch.get_default_dtype torch.get_num_threads torch.is_grad_enabled torch.isfinite torch.lerp
+        torch.float16 torch.full torch.get_default_dtype torch.get_num_threads torch.int64 torch.is_grad_enabled
+        torch.isfinite torch.lerp
         torch.linalg.matrix_exp torch.linalg.solve torch.linalg.solve_triangular torch.log torch.logaddexp
         torch.logit torch.long torch.manual_seed torch.matmul torch.maximum torch.minimum torch.movedim torch.mul
         torch.nn.Embedding torch.nn.Identity torch.nn.Linear torch.nn.Module torch.nn.ModuleList torch.nn.Parameter
@@ -51,16 +52,17 @@ SINCE: dict[str, str] = {
         torch.tanh torch.tensor torch.view_as_complex torch.view_as_real torch.where torch.zeros torch.zeros_like""",
 }
 # Methods and properties of tensors; all are older than 2.0, `mT` and `mH` of 1.11 the youngest.
-METHODS = """abs add_ addcmul_ all argmax backward ceil chunk clamp clone conj contiguous copy_ cos cpu cumprod cumsum
-    detach device diagonal dtype exp expand expand_as flatten flip float imag index_put index_select is_complex is_floating_point
-    is_meta isfinite item log long mH mT masked_fill max mean movedim mul_ narrow ndim neg neg_ new_empty new_full new_ones
-    new_tensor new_zeros norm numel permute prod real requires_grad requires_grad_ reshape resolve_conj resolve_neg
-    scatter_add shape sqrt square squeeze stride sum to tolist transpose tril triu type unbind unflatten unsqueeze
-    view view_as"""
+METHODS = """abs add_ addcmul_ all argmax backward ceil chunk clamp clone conj contiguous copy_ cos cpu cumprod
+    cumsum detach device diagonal dtype exp expand expand_as flatten flip float imag index_put index_select
+    is_complex is_floating_point is_meta isfinite item log long mH mT masked_fill max mean movedim mul_
+    narrow ndim neg neg_ new_empty new_full new_ones new_tensor new_zeros norm numel permute prod real
+    requires_grad requires_grad_ reshape resolve_conj resolve_neg scatter_add shape sqrt square squeeze
+    stride sum to tolist transpose tril triu type unbind unflatten unsqueeze view view_as"""
 # Attributes that tensors have too, of other things: modules, strings, tuples, data types.
 OTHERS = {"__init__", "index", "inner", "name", "names", "outer", "split", "values", "size"}
 NOT_TENSORS = (
     "native",
+    "products.py",
     "compiled.py",
     "training",
 )  # whose attributes are mostly those of arrays, paths and libraries
