@@ -1,80 +1,25 @@
-"""Fair timing on a machine that others use too: interleaved runs, paired ratios, medians with quartiles.
+"""Comparing functions before they are timed, and the records: what the benchmarks share.
 
-Every round runs every competitor once, in an order that rotates, so that a slow moment hits all of them alike; the
-ratio to report is the median over rounds of (baseline's time / competitor's time of the same round).
+The timing itself is that of `rnnc bench` (`rnnc.bench.timing`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rnnc.bench.timing import Runner, Timing, interleaved, machine
+
+__all__ = ["Runner", "Timing", "check_same", "interleaved", "machine", "measure", "parser", "relative_error", "report"]
+
 RESULTS = Path(__file__).parent / "results"
-SETTINGS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE")  # what changes the numbers
-Runner = Callable[[], object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """Milliseconds over the rounds, and the paired speed-up over the baseline (its median and quartiles).
-
-    `processor_ms` is the time that all threads of this process used: it exceeds the other where threads work (or spin)
-    side by side.
-    """
-
-    median_ms: float
-    quartiles_ms: tuple[float, float]
-    fastest_ms: float
-    processor_ms: float
-    speedup: float
-    speedup_quartiles: tuple[float, float]
-    rounds: int
-
-
-def interleaved(runners: Mapping[str, Runner], *, baseline: str, rounds: int) -> dict[str, Timing]:
-    """Time each runner once a round (after one round that does not count)."""
-    names = list(runners)
-    times: dict[str, list[float]] = {n: [] for n in names}
-    processor: dict[str, list[float]] = {n: [] for n in names}
-    for r in range(rounds + 1):
-        for i in range(len(names)):
-            name = names[(i + r) % len(names)]
-            start, used = time.perf_counter(), time.process_time()
-            runners[name]()
-            if r:
-                times[name].append(1e3 * (time.perf_counter() - start))
-                processor[name].append(1e3 * (time.process_time() - used))
-    return {n: _timing(times[n], times[baseline], processor[n]) for n in names}
-
-
-def _timing(own: Sequence[float], base: Sequence[float], processor: Sequence[float]) -> Timing:
-    ratios = [b / t for t, b in zip(own, base, strict=True)]
-    return Timing(
-        median_ms=round(statistics.median(own), 3),
-        quartiles_ms=_quartiles(own),
-        fastest_ms=round(min(own), 3),
-        processor_ms=round(statistics.median(processor), 3),
-        speedup=round(statistics.median(ratios), 3),
-        speedup_quartiles=_quartiles(ratios),
-        rounds=len(own),
-    )
-
-
-def _quartiles(xs: Sequence[float]) -> tuple[float, float]:
-    low, _, high = statistics.quantiles(xs, n=4) if len(xs) > 1 else (xs[0], xs[0], xs[0])
-    return round(low, 3), round(high, 3)
 
 
 def forward_backward(f: Callable[..., Tensor], arguments: Sequence[Tensor]) -> Runner:
@@ -118,28 +63,6 @@ def check_same(
 def relative_error(a: Tensor, b: Tensor) -> float:
     """||a - b|| / ||b||."""
     return float((a - b).norm() / b.norm())
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return {
-        "cpu": model,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "settings": {k: os.environ[k] for k in SETTINGS if k in os.environ},
-        "load_before": round(os.getloadavg()[0], 2),
-        "nice": os.getpriority(os.PRIO_PROCESS, 0),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
 
 
 def parser(description: str, name: str) -> argparse.ArgumentParser:

@@ -34,6 +34,7 @@ def compile(
     cell: str | None = None,
     backend: str = "auto",
     strategy: str | Mapping[str, str] | None = None,
+    expect: tuple[int, int] | None = None,
     **hyper: object,
 ) -> type[Any]:
     """Compile one cell or model to an `nn.Module` subclass.
@@ -41,14 +42,16 @@ def compile(
     `cell` may be left out where the spec has one.  `hyper` fixes hyperparameters: dims become the constructor's
     defaults; int, real and bool ones are compiled in, and a constructor call with other values of them compiles and
     returns the matching specialisation.  `strategy` overrides the planner's choice: a name for all groups, or a mapping
-    from state names.
+    from state names.  `expect` gives the batch and the length that the planner chooses for (the module takes any).
 
     The class has the attributes `source` (the emitted text), `recurrence` and `report`; it and its instances can be
     pickled and copied.  Where this machine cannot run what a backend emits (no GPU for "triton"), a RuntimeWarning says
     so and the torch backend is taken.  Raises SpecError where the spec is wrong (E01xx-E05xx) or the strategy is not
     legal (E06xx).
     """
-    request = Request(spec=spec, cell=cell, backend=backend, strategy=_frozen(strategy), hyper=dict(hyper)).here()
+    request = Request(
+        spec=spec, cell=cell, backend=backend, strategy=_frozen(strategy), hyper=dict(hyper), expect=expect
+    ).here()
     return _build(request, request.emit())
 
 
@@ -95,6 +98,7 @@ class Request:
     backend: str
     strategy: str | dict[str, str] | None
     hyper: dict[str, object] = field(default_factory=dict)
+    expect: tuple[int, int] | None = None
 
     def lower(self) -> CellIR:
         """The graph, with the given dims as defaults."""
@@ -125,6 +129,8 @@ class Request:
         backend = self.loaded_backend()
         cell = self.lower()
         dims = {d.name: int(str(self.hyper[d.name])) for d in cell.dims if d.name in self.hyper}
+        if self.expect is not None:
+            dims |= {name: int(n) for name, n in zip(("B", "T"), self.expect, strict=True) if name not in dims}
         return backend.emit(keep_digits(cell), dims=dims or None, strategy=self.strategy, sources=self.spec.sources)
 
 

@@ -280,12 +280,13 @@ def _group_json(g: GroupReport, dims: Mapping[str, int]) -> dict[str, Any]:
         "strategies": [_option_json(o) for o in g.plan.options],
         "chosen": g.plan.strategy,
         "why": g.plan.chosen.why,
+        "priced": g.plan.priced,
     }
 
 
 def _option_json(o: Option) -> dict[str, Any]:
     found = {"name": o.name, "legal": o.legal, "depth": o.depth, "flops": o.flops, "bytes": o.bytes, "why": o.why}
-    found |= {"memory": o.memory, "safety": o.safety, "remedy": o.remedy}
+    found |= {"memory": o.memory, "safety": o.safety, "remedy": o.remedy, "seconds": o.seconds}
     numbers = {"flops": o.flops_number, "bytes": o.bytes_number, "memory": o.memory_number}
     return found | {f"{name}_number": n for name, n in numbers.items() if n is not None}
 

@@ -119,6 +119,7 @@ def _group(g: GroupReport) -> Iterator[RenderableType]:
         for remedy in dict.fromkeys(o.remedy for o in g.plan.options if o.remedy):
             yield Text(f"  to change   {remedy}")
     yield Text.assemble("  chosen      ", (g.plan.strategy, "bold green"), f": {g.plan.chosen.why}")
+    yield Text(f"  expected    {_expected(g)}")
     if g.plan.chosen.safety:
         yield Text(f"  safe        {g.plan.chosen.safety}")
 
@@ -181,6 +182,16 @@ def _interval(x: Interval) -> str:
 def _end(value: object) -> str:
     text = str(value)
     return text if len(text) <= 9 else f"{float(value):.6g}"  # type: ignore[arg-type]
+
+
+def _expected(g: GroupReport) -> str:
+    """What the planner ranked by: the estimate of every strategy that may be chosen, the fastest first."""
+    known = [(o.seconds, o.name) for o in g.plan.options if o.legal and o.seconds is not None and o.name != "step"]
+    return ", ".join(f"{name} {_time(t)}" for t, name in sorted(known)) + f" {g.plan.priced}"
+
+
+def _time(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def _strategies(g: GroupReport) -> RenderableType:

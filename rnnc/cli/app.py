@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("verify", "Prove or refute a spec's claims."),
     "check-certificate": ("check_certificate", "Replay a certificate with the independent checker."),
     "realize": ("later", "An exact program as weights of a known layer (a later version)."),
-    "bench": ("later", "Speed beside peers (a later version)."),
+    "bench": ("bench", "Strategies, backends and peers side by side."),
 }
 
 

@@ -26,8 +26,3 @@ realize_command = _later(
     "Write an exact program as the weights of a known layer.  Comes in a later version.",
     "`rnnc compile` runs the program as it stands",
 )
-bench_command = _later(
-    "bench",
-    "Measure a cell beside a loop and beside its peers.  Comes in a later version.",
-    "the scripts of the repository's benchmarks folder measure the torch backend",
-)

@@ -34,10 +34,11 @@ class BlockScan(Strategy):
 
     def cost(self, problem: Problem, form: Form | None) -> Cost:
         n, size = self._block(problem, form)
+        moved = 4 if isinstance(form, Dense) else 10  # blocks that change are put together, and have gradients
         return Cost(
             depth=f"log {STEPS}",
             flops=per_step(size * n * n * 4),
-            bytes=per_step(size * n * (4 * NUMBER)),
+            bytes=per_step(size * n * (moved * NUMBER)),
             memory=per_step(size * (n + 1) * (2 * NUMBER)),  # transitions and states, and the level above
             launches=8 * root(problem.number(Dim.of(STEPS))),
         )

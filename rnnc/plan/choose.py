@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rnnc.analysis.forms import Form, Group, Recurrence
 from rnnc.diagnostics import Diagnostic, SpecError
 from rnnc.plan.block_scan import BlockScan
+from rnnc.plan.calibration import NOTHING, Calibration, calibration
 from rnnc.plan.chunkwise import Chunkwise
 from rnnc.plan.convolution import Convolution
-from rnnc.plan.cost import DEVICES, Problem, evaluated, per_token, seconds
+from rnnc.plan.cost import Device, Problem, evaluated, per_token, seconds, work_of
 from rnnc.plan.newton import Newton
 from rnnc.plan.remedy import Remedy, remedies
 from rnnc.plan.scan import Scan
@@ -43,6 +44,7 @@ class Option:
     flops_per_token: str = ""
     bytes_per_token: str = ""
     seconds: float | None = None
+    work: tuple[float, ...] = ()  # how often each price of the device is paid
     safety: str = ""
     remedy: str = ""
     form: Form | None = None
@@ -50,11 +52,15 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupPlan:
-    """The options of one group, in a fixed order, and the chosen one."""
+    """The options of one group, in a fixed order, and the chosen one.
+
+    `priced` says at which sizes and by which rates the seconds of the options were estimated.
+    """
 
     group: Group
     options: tuple[Option, ...]
     chosen: Option
+    priced: str = ""
 
     @property
     def strategy(self) -> str:
@@ -72,6 +78,7 @@ class Plan:
     recurrence: Recurrence
     groups: tuple[GroupPlan, ...]
     device: str
+    calibration: Calibration = NOTHING
 
 
 def plan(
@@ -79,21 +86,25 @@ def plan(
     dims: Mapping[str, int] | None = None,
     strategy: str | Mapping[str, str] | None = None,
     device: str = "cpu",
+    rates: Calibration | None = None,
 ) -> Plan:
     """Choose a strategy for every group.
 
     `dims` gives sizes (and `B`, `T`, where known); those missing are taken as usual ones for the ranking.  `strategy`
     overrides: one name runs every group that it is legal for (the others keep their best); a mapping from state names
-    is strict. `device` is "cpu" or "cuda".  Raises SpecError: E0602 for an override that is illegal, E0603 for an
-    unknown name.
+    is strict. `device` is "cpu" or "cuda"; `rates` are what this machine was measured to do, unless given.  Raises
+    SpecError: E0602 for an override that is illegal, E0603 for an unknown name.
     """
-    groups = tuple(_group_plan(recurrence, g, dims or {}, device) for g in recurrence.groups)
+    rates = calibration() if rates is None else rates
+    groups = tuple(_group_plan(recurrence, g, dims or {}, device, rates) for g in recurrence.groups)
     if strategy is not None:
         groups = _overridden(recurrence, groups, strategy)
-    return Plan(recurrence=recurrence, groups=groups, device=device)
+    return Plan(recurrence=recurrence, groups=groups, device=device, calibration=rates)
 
 
-def _group_plan(recurrence: Recurrence, group: Group, dims: Mapping[str, int], device: str) -> GroupPlan:
+def _group_plan(
+    recurrence: Recurrence, group: Group, dims: Mapping[str, int], device: str, rates: Calibration
+) -> GroupPlan:
     given = {p.name for p in recurrence.cell.dims} | {"B", "T"}
     problem = Problem(
         cell=recurrence.cell,
@@ -101,14 +112,24 @@ def _group_plan(recurrence: Recurrence, group: Group, dims: Mapping[str, int], d
         dims={k: v for k, v in recurrence.cell.dim_values(dims).items() if k in given},
     )
     cures = remedies(recurrence.cell, group)
-    options = tuple(_option(s, problem, device, cures) for s in STRATEGIES)
+    options = tuple(_option(s, problem, rates.of(device, s.name), cures) for s in STRATEGIES)
     ranked = sorted((o for o in options if o.legal), key=lambda o: o.seconds if o.seconds is not None else float("inf"))
     by_name = {s.name: s for s in STRATEGIES}
     chosen = next(o for o in ranked if by_name[o.name].may_choose(problem))
-    return GroupPlan(group=group, options=options, chosen=chosen)
+    return GroupPlan(group=group, options=options, chosen=chosen, priced=_priced(problem, rates))
 
 
-def _option(s: Strategy, problem: Problem, device: str, cures: tuple[Remedy, ...]) -> Option:
+def _priced(problem: Problem, rates: Calibration) -> str:
+    """The sizes that the estimates are for, and where the rates come from."""
+    names = sorted({"B", "T"} | {n for s in problem.group.states for n in problem.size_names(s)})
+    sizes = ", ".join(f"{n} = {problem.value(n)}" for n in names)
+    if rates.measured:
+        return f"at {sizes}, by what was measured on this machine"
+    note = f"; {rates.note}" if rates.note else ""
+    return f"at {sizes}, by default rates (`rnnc bench --calibrate` measures them{note})"
+
+
+def _option(s: Strategy, problem: Problem, device: Device, cures: tuple[Remedy, ...]) -> Option:
     form = s.form(problem)
     if isinstance(form, str):
         return Option(name=s.name, legal=False, why=form, remedy=_remedy(s, problem, cures))
@@ -124,7 +145,8 @@ def _option(s: Strategy, problem: Problem, device: str, cures: tuple[Remedy, ...
         bytes_number=evaluated(cost.bytes, problem),
         flops_per_token=per_token(cost.flops, problem),
         bytes_per_token=per_token(cost.bytes, problem),
-        seconds=seconds(cost, problem, DEVICES[device]),
+        seconds=seconds(cost, problem, device),
+        work=work_of(cost, problem),
         memory=str(cost.memory),
         memory_number=evaluated(cost.memory, problem),
         safety=s.safety(problem, form),
@@ -176,7 +198,7 @@ def _overridden(
 def _with(g: GroupPlan, name: str) -> GroupPlan | None:
     """The plan with another strategy, or None where that is illegal."""
     option = next(o for o in g.options if o.name == name)
-    return GroupPlan(group=g.group, options=g.options, chosen=option) if option.legal else None
+    return replace(g, chosen=option) if option.legal else None
 
 
 def _check_name(name: str) -> None:

@@ -1,9 +1,11 @@
 """The cost model: a strategy's work as symbolic counts, and the time a device would take for it.
 
-seconds = launches * overhead + flops / rate + bytes / bandwidth
+seconds = call + launches * overhead + flops * flop + bytes * byte + special * special + far bytes * far
+
+with the prices of a device, which are measured for each strategy (`calibration.py`) or the defaults below.
 
 The counts are of one forward pass over B sequences of T steps, 4 bytes a number (complex: two).  The model only has to
-rank strategies: it ignores caches, and that a backward pass costs two to three times as much for all of them.
+rank strategies: it ignores that a backward pass costs two to three times as much for all of them.
 """
 
 from __future__ import annotations
@@ -23,21 +25,28 @@ USUAL = {BATCH: 8, STEPS: 1024}
 USUAL_DIM = 64  # for dims without a value when strategies are ranked
 NUMBER = 4  # bytes
 NOTHING = Dim.of(0)
+CACHE = float(1 << 23)  # bytes moved in all from which they are not found in a cache again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """`overhead` seconds for one framework operation, `flops` and `bandwidth` a second that such operations reach."""
+    """What operations cost in seconds: `call` for the whole, `overhead` for one framework operation, and each unit of
+    work: `flop`, `byte` moved, `special` function, and what a byte costs more where all of them do not fit into a cache
+    (`far`).  Measured by `rnnc bench --calibrate`, for each strategy.
+    """
 
     name: str
     overhead: float
-    flops: float
-    bandwidth: float
+    flop: float
+    byte: float
+    special: float = 0.0
+    call: float = 0.0
+    far: float = 0.0
 
 
 DEVICES = {
-    "cpu": Device(name="cpu", overhead=1e-5, flops=4e10, bandwidth=1e10),  # two cores, PyTorch
-    "cuda": Device(name="cuda", overhead=8e-6, flops=2e13, bandwidth=3e12),
+    "cpu": Device(name="cpu", overhead=1e-5, flop=2.5e-11, byte=1e-10),  # two cores, PyTorch
+    "cuda": Device(name="cuda", overhead=8e-6, flop=5e-14, byte=3.3e-13),
 }
 
 
@@ -65,9 +74,7 @@ class Problem:
 
     def number(self, count: Dim) -> float:
         """The count at the given dims and the usual sizes of everything else."""
-        env = {name: USUAL.get(name, USUAL_DIM) for name in count.names} | {
-            name: value for name, value in self.dims.items() if name in count.names
-        }
+        env = {name: self.value(name) for name in count.names}
         total = 0.0
         for monomial, c in count.terms:
             term = float(c)
@@ -76,15 +83,24 @@ class Problem:
             total += term
         return total
 
+    def value(self, name: str) -> int:
+        """What a size is taken as: the one given, else a usual one."""
+        return self.dims.get(name, USUAL.get(name, USUAL_DIM))
+
+    def size_names(self, state: str) -> frozenset[str]:
+        """The dims that a state's shape is made of."""
+        return frozenset(self.size(self.cell.state(state).node).names)
+
     def size(self, node: NodeId) -> Dim:
         return size_of(self.cell.nodes[node].type)
 
     @property
+    def state_nodes(self) -> list[NodeId]:
+        return [self.cell.state(name).node for name in self.group.states]
+
+    @property
     def state_size(self) -> Dim:
-        total = Dim.of(0)
-        for name in self.group.states:
-            total = total + self.size(self.cell.state(name).node)
-        return total
+        return sum((self.size(node) for node in self.state_nodes), Dim.of(0))
 
     @property
     def dependent(self) -> list[Node]:
@@ -122,11 +138,16 @@ def per_sequence(*factors: Dim | int) -> Dim:
 
 
 def seconds(cost: Cost, problem: Problem, device: Device) -> float:
-    return (
-        cost.launches * device.overhead
-        + problem.number(cost.flops) / device.flops
-        + problem.number(cost.bytes) / device.bandwidth
-    )
+    """What a forward pass is expected to take."""
+    work = work_of(cost, problem)
+    prices = (device.call, device.overhead, device.flop, device.byte, device.special, device.far)
+    return sum(n * price for n, price in zip(work, prices, strict=True))
+
+
+def work_of(cost: Cost, problem: Problem) -> tuple[float, ...]:
+    """How often each price of a device is paid: calls, launches, flops, bytes, special functions, far bytes."""
+    flops, moved, special = (problem.number(c) for c in (cost.flops, cost.bytes, cost.special))
+    return (1.0, cost.launches, flops, moved, special, max(0.0, moved - CACHE))
 
 
 def evaluated(count: Dim, problem: Problem) -> int | None:

@@ -46,7 +46,6 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["compile", "gru", "-o", "/dev/null/gru.py"], "/dev/null"),
         (["analyze", "gru", "--html", "/"], "directory"),
         (["realize", "x", "--as", "lstm"], "comes in a later version"),
-        (["bench", "x"], "comes in a later version"),
     ],
 )
 def test_a_wrong_call_is_explained(

@@ -1,0 +1,96 @@
+"""What a calibration measures: cells whose groups have every structure that strategies differ on."""
+
+from __future__ import annotations
+
+CELLS = """
+cell Decay(n: dim) {
+  input a: real[n] in (0, 1)
+  input b: real[n]
+  state h: real[n] = 0
+  h <- a * h + b
+  output y: real[n] = h'
+}
+
+cell Pair(n: dim) {
+  input a: real[n] in (0, 1)
+  input b: real[n]
+  state u: real[n] = 0
+  state v: real[n] = 0
+  u <- a * (cos(b) * u - sin(b) * v) + b
+  v <- a * (sin(b) * u + cos(b) * v)
+  output y: real[n] = u' + v'
+}
+
+cell Dense(n: dim) {
+  input b: real[n]
+  param W: real[n, n] init normal(0.1)
+  state h: real[n] = 0
+  h <- W @ h + b
+  output y: real[n] = h'
+}
+
+cell Delta(n: dim) {
+  input a: real[n]
+  input b: real[n]
+  let k: unit[n] = l2norm(a)
+  state S: real[n, n] = 0
+  S <- S - outer(k, S.T @ k) + outer(k, b)
+  output y: real[n] = S'.T @ a
+}
+
+cell Written(n: dim) {
+  input a: real[n] in (0, 1)
+  input b: real[n]
+  state S: real[n, n] = 0
+  S <- diag(a) @ S + outer(a, b)
+  output y: real[n] = S'.T @ a
+}
+
+cell Entrywise(n: dim) {
+  input a: real[n] in (0, 1)
+  input b: real[n]
+  param u: real[n] init normal(0.3)
+  param v: real[n] init normal(0.3)
+  gate z: real[n] in (0, 1) = sigmoid(a + u * h)
+  state h: real[n] = 0
+  h <- (1 - z) * tanh(b + v * h) + z * h
+  output y: real[n] = h'
+}
+
+cell Mixed(n: dim) {
+  input b: real[n]
+  state h: real[n] = 0
+  h <- tanh(linear(h) + b)
+  output y: real[n] = h'
+}
+"""
+
+# cell, then batch, time and n: from where a loop is best to where it is far behind
+SHAPES: tuple[tuple[str, tuple[int, int, int]], ...] = (
+    ("Decay", (1, 16, 32)),
+    ("Decay", (2, 256, 64)),
+    ("Decay", (4, 64, 256)),
+    ("Decay", (2, 2048, 64)),
+    ("Decay", (4, 1024, 256)),
+    ("Decay", (4, 1024, 1024)),
+    ("Pair", (1, 16, 32)),
+    ("Pair", (2, 256, 32)),
+    ("Pair", (2, 1024, 64)),
+    ("Pair", (4, 512, 256)),
+    ("Dense", (2, 64, 8)),
+    ("Dense", (2, 512, 16)),
+    ("Dense", (4, 256, 64)),
+    ("Delta", (1, 32, 16)),
+    ("Delta", (2, 256, 32)),
+    ("Delta", (2, 512, 64)),
+    ("Delta", (8, 256, 64)),
+    ("Written", (1, 32, 16)),
+    ("Written", (2, 256, 32)),
+    ("Written", (2, 512, 64)),
+    ("Entrywise", (1, 32, 16)),
+    ("Entrywise", (1, 1024, 16)),
+    ("Entrywise", (4, 512, 64)),
+    ("Entrywise", (8, 256, 512)),
+    ("Mixed", (1, 512, 4)),
+    ("Mixed", (2, 256, 16)),
+)

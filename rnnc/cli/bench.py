@@ -1,0 +1,159 @@
+"""`rnnc bench`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rnnc.cli.options import Hyper, cell_option, choose_cell, load_spec, set_option
+
+if TYPE_CHECKING:
+    from rnnc.bench.calibrate import Measured
+
+MOST = {"batch": 1 << 16, "steps": 1 << 20, "size": 1 << 16}  # of one number of a shape
+
+
+class Shape(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
+    """`4,1024,64`: batch, time, and values for the cell's dims in their order."""
+
+    name = "B,T,D,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            sizes = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"'{value}' is not a list of sizes such as 4,1024,64", param, ctx)
+        if len(sizes) < 2:
+            self.fail(f"'{value}' has to give batch and time at least, such as 4,1024", param, ctx)
+        limits = [MOST["batch"], MOST["steps"], *(MOST["size"] for _ in sizes[2:])]
+        for size, most in zip(sizes, limits):
+            if not 1 <= size <= most:
+                self.fail(f"{size} is not between 1 and {most}", param, ctx)
+        return sizes
+
+
+@click.command("bench", epilog="Example: rnnc bench mingru --shape 2,512,32 --rounds 3")
+@click.argument("file", metavar="[FILE]", required=False)
+@cell_option
+@set_option
+@click.option("--shape", type=Shape(), default=(4, 1024), help="Default: 4,1024, and 64 for dims without a value.")
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), default=None, help="PyTorch's threads. Default: as many as it takes."
+)
+@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Interleaved rounds.")
+@click.option(
+    "--seconds", type=click.FloatRange(1, 86400), default=60.0, show_default=True, help="Time limit for all runs."
+)
+@click.option("--backend", "backends", multiple=True, metavar="NAME", help="May be repeated. Default: torch and cpu.")
+@click.option("--against", type=click.Choice(["peers"]), default=None, help="Also what others have that is the same.")
+@click.option("--json", "as_json", is_flag=True, help="The record on stdout instead of the table.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.svg|OUT.png")
+@click.option("--calibrate", is_flag=True, help="Measure what the planner ranks by, once for this machine.")
+def bench_command(file: str | None, calibrate: bool, **options: Any) -> int:
+    """Measure a cell: all legal strategies, backends and the loop over steps, side by side.
+
+    Every round runs each of them once; the table has medians with quartiles, the ratio to the loop and the part of what
+    the machine allows.  With --calibrate and no FILE the planner's rates are measured and kept.
+    """
+    if calibrate:
+        return _calibrate(options["rounds"], options["threads"], options["seconds"], file)
+    if file is None:
+        raise click.UsageError("a FILE is missing (or --calibrate)")
+    return _bench(file, **options)
+
+
+def _bench(
+    file: str,
+    *,
+    cell: str | None,
+    hyper: Hyper,
+    shape: tuple[int, ...],
+    as_json: bool,
+    plot: Path | None,
+    against: str | None,
+    backends: tuple[str, ...],
+    **settings: Any,
+) -> int:
+    if plot is not None and plot.suffix not in (".svg", ".png"):
+        raise click.BadParameter(f"'{plot}' ends neither in .svg nor in .png", param_hint="--plot")
+    spec = load_spec(file)
+    name = choose_cell(spec, cell)
+    batch, steps, *sizes = shape
+    dims = spec.lower(name, **hyper).dims
+    if len(sizes) > len(dims):
+        known = ", ".join(d.name for d in dims) or "none"
+        raise click.BadParameter(
+            f"{len(sizes)} sizes behind batch and time; the dims are: {known}", param_hint="--shape"
+        )
+    given: dict[str, Any] = {**{d.name: n for d, n in zip(dims, sizes)}, **hyper}
+    from rnnc.bench.run import Settings, bench
+    from rnnc.bench.show import plot as draw
+    from rnnc.bench.show import table
+
+    chosen = {**settings, **({"backends": backends} if backends else {}), "against_peers": against == "peers"}
+    with _progress(f"bench {name or file}") as on_run:
+        result = bench(spec, name, given, Settings(batch=batch, steps=steps, **chosen), on_run)
+    click.echo(json.dumps(result.to_json(), indent=1) if as_json else table(result))
+    if plot is not None:
+        draw(result, plot)
+        click.echo(f"wrote {plot}", err=True)
+    return 1 if any("differ from" in why for _, why in result.left_out) else 0
+
+
+def _calibrate(rounds: int, threads: int | None, seconds: float, file: str | None) -> int:
+    if file is not None:
+        raise click.UsageError("--calibrate measures cells of its own: leave out FILE")
+    import time
+
+    import torch
+
+    from rnnc.bench.calibrate import fitted, measured, regret
+    from rnnc.plan.calibration import path, write
+
+    if path() is None:
+        raise click.UsageError("RNNC_CALIBRATION is off: there is nowhere to keep what is measured")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    deadline = time.monotonic() + seconds
+    with _progress("calibrate") as on_run:
+        found = measured(rounds, on_case=lambda k, n, title: on_run(f"{k + 1} of {n}: {title}"), deadline=deadline)
+    rates = fitted(found)
+    for m, chosen, ratio in regret(found, rates):
+        click.echo(_line(m, chosen, ratio))
+    where = write(rates)
+    click.echo(f"wrote {where}", err=True)
+    return 0
+
+
+def _line(m: Measured, chosen: str, ratio: float) -> str:
+    times = "  ".join(f"{name} {1e3 * t:.3g} ms" for name, t in m.seconds.items())
+    return f"{m.cell:10s} {list(m.shape)!s:18s} {chosen:12s} x{ratio:.2f} of the best   ({times})"
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[str], None]]:
+    """What is running: one line that changes on a terminal, a line for each stage otherwise."""
+    import sys
+
+    if not sys.stderr.isatty():
+        said: set[str] = set()
+
+        def stage(name: str) -> None:
+            what = name.split(":")[0]
+            if what not in said and not what[:1].isdigit():
+                said.add(what)
+                click.echo(f"{label}: {what}", err=True)
+
+        yield stage
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(label) as status:
+        yield lambda name: status.update(f"{label}: {name}")

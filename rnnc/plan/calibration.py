@@ -1,0 +1,142 @@
+"""What this machine was measured to do: the rates of each strategy, kept in the user's cache folder.
+
+`rnnc bench --calibrate` writes the file, the planner reads it.  It is used only if it is this user's, nobody else may
+write it, and it is whole and of this version; otherwise it is left alone, with a note, and the defaults of `cost.py`
+hold.  `RNNC_CALIBRATION` names another file, or is `off`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from rnnc.plan.cost import DEVICES, Device
+
+VERSION = 1
+MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """`rates[device][strategy]`; `note` says why there is none ("" where all is well or nothing was measured)."""
+
+    rates: Mapping[str, Mapping[str, Device]] = field(default_factory=dict)
+    machine: str = ""
+    note: str = ""
+
+    def of(self, device: str, strategy: str) -> Device:
+        """The rates of a strategy: measured, or those of the device by default."""
+        return self.rates.get(device, {}).get(strategy, DEVICES[device])
+
+    @property
+    def measured(self) -> bool:
+        return bool(self.rates)
+
+
+def this_machine() -> str:
+    """What the numbers depend on: the processor and how many there are."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    except OSError:
+        pass
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def path() -> Path | None:
+    """Where the file is; None where it is switched off."""
+    named = os.environ.get("RNNC_CALIBRATION", "")
+    if named == "off":
+        return None
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(os.environ.get("RNNC_CACHE") or Path(base) / "rnnc") / "calibration.json"
+
+
+def calibration() -> Calibration:
+    """The measured rates, read again where the file has changed."""
+    where = path()
+    if where is None:
+        return NOTHING
+    try:
+        found = where.lstat()
+    except OSError:
+        return NOTHING
+    return _read(where, (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_mode))
+
+
+NOTHING = Calibration()
+
+
+@lru_cache(maxsize=8)
+def _read(where: Path, changed: tuple[int, ...]) -> Calibration:
+    """`changed` differs where the file does."""
+    found = where.lstat()
+    foreign = hasattr(os, "getuid") and found.st_uid != os.getuid()
+    if not stat.S_ISREG(found.st_mode) or foreign or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return Calibration(note=f"{where} is ignored: it is not a file of this user alone")
+    if found.st_size > MOST_BYTES:
+        return Calibration(note=f"{where} is ignored: it is too large")
+    try:
+        return parsed(json.loads(where.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
+        return Calibration(note=f"{where} is ignored: {type(problem).__name__} while it was read; calibrate again")
+
+
+def parsed(record: Mapping[str, object]) -> Calibration:
+    """From what a file says.  Raises ValueError, TypeError or KeyError where it is no calibration."""
+    if record["version"] != VERSION:
+        return Calibration(note=f"the calibration is of version {record['version']}: calibrate again")
+    machine = str(record["machine"])
+    if machine != this_machine():
+        return Calibration(note="the calibration is of another machine: calibrate again")
+    return Calibration(rates=rates_of(record["rates"]), machine=machine)
+
+
+def rates_of(record: object) -> dict[str, dict[str, Device]]:
+    """Nested mappings to rates: all positive numbers, or ValueError."""
+    if not isinstance(record, Mapping):
+        raise TypeError("rates are a mapping")
+    found: dict[str, dict[str, Device]] = {}
+    for device, strategies in record.items():
+        if device not in DEVICES:
+            raise ValueError(device)
+        found[device] = {}
+        for name, numbers in strategies.items():
+            rates = Device(name=str(name), **{k: float(v) for k, v in numbers.items() if k != "name"})
+            if not all(math.isfinite(v) and v >= 0 for k, v in asdict(rates).items() if k != "name"):
+                raise ValueError(name)
+            found[device][str(name)] = rates
+    return found
+
+
+def write(rates: Mapping[str, Mapping[str, Device]]) -> Path:
+    """Keep the rates for later runs; the file appears when it is whole.  Raises OSError where it cannot be written."""
+    where = path()
+    if where is None:
+        raise OSError(0, "RNNC_CALIBRATION is off", "calibration.json")
+    where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    record = {
+        "version": VERSION,
+        "machine": this_machine(),
+        "rates": {d: {s: asdict(r) for s, r in found.items()} for d, found in rates.items()},
+    }
+    handle, name = tempfile.mkstemp(dir=where.parent, prefix="calibration-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            json.dump(record, out, indent=1)
+        os.replace(name, where)
+    except BaseException:
+        os.unlink(name)
+        raise
+    return where

@@ -1,0 +1,144 @@
+"""`rnnc bench` from the outside: who takes part, what is the same, and what it says when the call is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+import rnnc
+from rnnc.bench.peers import gates, peers
+from rnnc.bench.run import EAGER, Settings, bench
+from rnnc.bench.show import table
+from rnnc.cli.app import main
+
+QUICK = ["--shape", "2,20,6", "--rounds", "2", "--backend", "torch"]
+
+# nn.GRU under other names, its gates in another order
+RENAMED = """
+cell Zed(d: dim, n: dim = d) {
+  input u: real[d]
+  state s: real[n] = 0
+  let t: real[n] = sigmoid(linear(u) + linear(s))
+  let a: real[n] = sigmoid(linear(u) + linear(s))
+  let w: real[n] = tanh(linear(u) + a * linear(s))
+  s <- (1 - t) * w + t * s
+  output y: real[n] = s'
+}
+"""
+NEARLY = RENAMED.replace("(1 - t) * w + t * s", "(1 - t) * w + 0.9 * t * s")
+
+
+def test_a_table_with_strategies_the_loop_and_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "mingru", *QUICK]) == 0
+    out = capsys.readouterr().out
+    for name in ("torch: scan", "torch: sequential", EAGER):
+        assert len(re.findall(rf"{name} .* ms \[.*% of the limit", out)) == 2, out
+    assert "* torch: scan" in out or "* torch: sequential" in out
+    assert "the planner's choice. h: " in out
+
+
+def test_json_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = tmp_path / "new" / "plot.svg"
+    assert main(["bench", "gru", *QUICK, "--json", "--plot", str(where)]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["sizes"] == {"B": 2, "T": 20, "d": 6, "n": 6}
+    names = {r["name"] for r in record["rows"]}
+    assert {"torch: sequential", "torch: newton", EAGER} <= names
+    for row in record["rows"]:
+        assert row["error"] < 1e-3
+        for direction, timing in row["timings"].items():
+            low, high = timing["quartiles_ms"]
+            assert 0 < timing["fastest_ms"] <= low <= timing["median_ms"] <= high
+            assert timing["rounds"] == 2
+            assert row["roofline"][direction] == pytest.approx(record["bound_ms"][direction] / timing["median_ms"])
+    root = ElementTree.parse(where).getroot()
+    assert root.tag.endswith("svg")
+    assert len([e for e in root.iter() if e.tag.endswith("rect")]) == 1 + 2 * len(names)
+
+
+def test_png(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    where = tmp_path / "plot.png"
+    assert main(["bench", "mingru", *QUICK, "--plot", str(where)]) == 0
+    assert where.read_bytes()[:4] == b"\x89PNG"
+
+
+def found_peers(text: str, *shape: int, cell: str | None = None) -> set[str]:
+    torch.manual_seed(0)
+    spec = rnnc.parse(text)
+    ir = spec.lower(cell)
+    layer = rnnc.compile(spec, cell, backend="torch")(**{d.name: 6 for d in ir.dims if d.default is None})
+    inputs = [torch.rand(2, 9, *(6 for _ in ir.nodes[i.node].type.shape)) for i in ir.inputs]
+    return {p.name for p in peers(ir, layer, inputs)}
+
+
+def test_peers_are_found_by_what_they_compute_and_not_by_names() -> None:
+    assert len(gates(rnnc.parse(RENAMED).lower())) == 3
+    assert found_peers(RENAMED) == {"nn.GRU"}
+    assert found_peers(NEARLY) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("lstm", {"nn.LSTM"}), ("gru", {"nn.GRU"}), ("rnn", {"nn.RNN"}), ("slstm", set())]
+)
+def test_layers_of_pytorch_are_peers(name: str, expected: set[str]) -> None:
+    if name == "slstm":
+        assert gates(rnnc.stdlib(name).lower()) == [] or expected == set()
+        return
+    assert found_peers(rnnc.stdlib(name).text) == expected
+
+
+def test_associative_scan_runs_what_scans() -> None:
+    result = bench(rnnc.stdlib("mingru"), None, {"d": 4}, Settings(batch=2, steps=12, rounds=1, against_peers=True))
+    assert "associative_scan" in {r.name for r in result.rows}
+    assert {r.kind for r in result.rows} == {"loop", "strategy", "peer"}
+    assert result.baseline == EAGER
+    assert "associative_scan" in table(result)
+
+
+def test_what_takes_too_long_is_left_out_with_the_reason() -> None:
+    settings = Settings(batch=1, steps=60000, rounds=1, seconds=1.0, backends=("torch",))
+    result = bench(rnnc.stdlib("mingru"), None, {"d": 2}, settings)
+    left = dict(result.left_out)
+    assert "a run would take about" in left[EAGER]
+    assert "torch: scan" in {r.name for r in result.rows}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gru", "--shape", "4"], "batch and time at least"),
+        (["gru", "--shape", "4,x"], "not a list of sizes"),
+        (["gru", "--shape", "4,0"], "between 1 and"),
+        (["gru", "--shape", "65536,100000,1024"], "E0606"),
+        (["gru", "--shape", "4,16,8,8,8"], "the dims are: d, n"),
+        (["gru", "--backend", "fast"], "E0601"),
+        (["gru", "--plot", "x.pdf"], "neither in .svg nor in .png"),
+        ([], "a FILE is missing"),
+        (["gru", "--calibrate"], "leave out FILE"),
+        (["--calibrate"], "RNNC_CALIBRATION is off"),
+        (["deltanet", "--shape", "2,8", "--set", "reach=two"], "a value is a number"),
+        (["no_such_spec"], "E0401"),
+    ],
+)
+def test_a_wrong_call_is_explained(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RNNC_CALIBRATION", "off")
+    assert main(["bench", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err + captured.out
+    assert "Traceback" not in captured.err
+    assert "internal error (" not in captured.err
+
+
+@pytest.mark.parametrize("name", ["deltanet", "mlstm", "lru"])
+def test_other_cells_of_the_library(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--set", "d=8", *(["--set", "heads=2"] if name != "lru" else [])]
+    assert main(["bench", name, "--shape", "1,10", "--rounds", "1", "--backend", "torch", *sizes]) == 0
+    assert EAGER in capsys.readouterr().out
