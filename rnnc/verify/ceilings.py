@@ -208,6 +208,7 @@ def _monotone_floats(layers: Layers, target: Target, precision: Precision) -> Ce
     conditions = [no_obstacle(layers)]
     for layer in layers.layers:
         conditions.append(_monotone(layers, layer))
+    conditions.append(_one_zero(layers))
     letter, p, condition = period_of_a_letter(target, 0)
     maps = "each number goes through a nondecreasing map of finitely many floats"
     return Ceiling(
@@ -218,6 +219,17 @@ def _monotone_floats(layers: Layers, target: Target, precision: Precision) -> Ce
         conditions=(*conditions, condition),
         data={"letter": letter, "period": p},
     )
+
+
+def _one_zero(layers: Layers) -> Condition:
+    """-0.0 and 0.0 are one number to all that a layer passes its state to: what divides by it tells them apart."""
+    cell = layers.recurrence.cell
+    for n in (cell.nodes[i] for i in sorted(ancestors(cell, [s.update for s in cell.states]))):
+        told = {"div": n.args[1:], "pow": n.args[:1], "solve": n.args, "cayley": n.args}.get(n.op, ())
+        if any(cell.nodes[i].op == "state" for i in ancestors(cell, told)):
+            by = f"`{n.name or n.op}` may divide by a state"
+            return Condition(text="-0.0 and 0.0 are one number to every layer", holds=False, by=by)
+    return Condition(text="-0.0 and 0.0 are one number to every layer", holds=True, by="no layer divides by a state")
 
 
 def _monotone(layers: Layers, layer: Layer) -> Condition:

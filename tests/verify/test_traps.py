@@ -7,6 +7,7 @@ matrices) have their tests beside the parts that they belong to.
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from rnnc.stdlib import entries
 from rnnc.verify.engine import Engine, standard_targets
 from rnnc.verify.results import ClaimResult
 from rnnc.verify.structural import Subject
+from rnnc.verify.trusted.matrices import characteristic, real_roots
 
 GATED = """
 cell Cell(d: dim, n: dim) {{
@@ -213,3 +215,31 @@ def test_every_trap_has_a_test() -> None:
     texts = [path.read_text(encoding="utf-8") for path in folder.rglob("test_*.py")]
     found = {int(n) for text in texts for n in re.findall(r"def test_trap_(\d+)", text)}
     assert found >= set(range(1, 13)), f"no test for the traps {sorted(set(range(1, 13)) - found)}"
+
+
+def test_products_of_rwkv7_transitions_are_not_bounded() -> None:
+    """Each has real eigenvalues of at most 1, and two of them a product with one above 1.2 (docs/ceilings.md)."""
+
+    def transition(w: Fraction, k: tuple[int, int], a: tuple[Fraction, Fraction]) -> list[list[Fraction]]:
+        n = k[0] ** 2 + k[1] ** 2
+        return [[w * (i == j) - Fraction(k[i] * k[j], n) * a[j] for j in range(2)] for i in range(2)]
+
+    for zero in (Fraction(0), Fraction(1, 100)):  # at the ends of the domains, and inside
+        one = 1 - zero
+        a, b = transition(one, (5, 12), (one, zero)), transition(one, (12, 5), (zero, one))
+        product = [[sum((a[i][k] * b[k][j] for k in range(2)), Fraction(0)) for j in range(2)] for i in range(2)]
+        found = real_roots(characteristic(product))
+        assert found is not None
+        assert found.hi > Fraction(6, 5)
+        assert all(r is not None and r.hi <= 1 for r in map(real_roots, map(characteristic, (a, b))))
+
+
+def test_a_negative_zero_is_no_other_number() -> None:
+    """A gate of -0.0 turns 0.0 round; a layer that divides by that state would see it, so N5 says nothing of it."""
+    states = "input x: real; state h: real = 0; h <- relu(x) * h; state g: real = 0"
+    claim = "expect { not recognizes parity under float32 }"
+    verdicts = []
+    for read in ("h", "1 / h"):
+        spec = rnnc.parse(f"cell C() {{ {states}; g <- relu(x) * g + {read}; output y: real = g'; {claim} }}")
+        verdicts.append(rnnc.verify(spec, "C", search=False).results[0].verdict)
+    assert verdicts == ["proved", "unknown"]

@@ -146,8 +146,9 @@ def threshold_circuits(c: Cell, copies: int, letters: Mapping[str, Map], word: A
 
 
 def rounding(c: Cell, copies: int, letters: Mapping[str, Map], word: Any) -> None:
-    """N5: each number goes through a nondecreasing map of finitely many floats."""
+    """N5: each number goes through a nondecreasing map of finitely many floats; -0.0 and 0.0 are one number."""
     recurrent(c)
+    need(not c.divides(), "a layer may divide by a state, and so tell -0.0 from 0.0")
     for group in c.groups:
         need(
             len(group) == 1 and (c.tropical(group) or c.transition(group).elementwise),

@@ -169,6 +169,13 @@ class Cell:
         seen = [self.cell.nodes[i] for i in ancestors(self.cell, nodes) if not is_static(self.cell.nodes, [i])]
         return {n.op for n in seen if n.op in ops and not (n.op in SINGULAR and self.regular(n)) and not n.attr("eps")}
 
+    def divides(self) -> bool:
+        """Whether an update divides by what is computed from a state, and so tells -0.0 from 0.0."""
+        own = {s.node for s in self.cell.states}
+        seen = [self.cell.nodes[i] for i in ancestors(self.cell, self.updates(self.states))]
+        told = {"div": slice(1, 2), "pow": slice(0, 1), "solve": slice(2), "cayley": slice(1)}
+        return any(own & ancestors(self.cell, n.args[told[n.op]]) for n in seen if n.op in told)
+
     def jumps(self) -> set[str]:
         """What is computed from states, on the way to updates, and need not be continuous."""
         own = {s.node for s in self.cell.states}
