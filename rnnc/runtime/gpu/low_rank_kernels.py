@@ -267,7 +267,7 @@ def low_rank_backward(
             through += tl.sum(S.to(ACC) * dS.to(ACC), 1)
     u = tile(place(u_ptr, b, hk, he, u_b, u_h, u_e, step, u_t), row, u_t, u_n, N, kk, u_k, keys)
     d_u *= tl.exp(end - after)[:, None]
-    d_end = tl.sum(through, 0) * tl.exp(end) + tl.sum(tl.sum(d_u * u.to(ACC), 1) * s, 0)
+    d_end = tl.sum(through, 0) * tl.exp(end) + tl.sum(d_u * u.to(ACC) * s[:, None])
     # the reads
     d_p *= between(to_read, after, sees(ii, ii, R, OLD), GATE, ACC)
     q_at = place(q_ptr, b, hk, he, q_b, q_h, q_e, step, q_t)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -10,10 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rnnc.runtime.gpu.compat import LAUNCH
 from rnnc.runtime.gpu.low_rank_inverse import low_rank_inverse
 from rnnc.runtime.gpu.low_rank_kernels import low_rank_backward, low_rank_outputs, low_rank_walk, low_rank_walk_back
 from rnnc.runtime.gpu.packed import chunk_table, rows_kept
 from rnnc.runtime.gpu.recurrence import empty
+from rnnc.runtime.gpu.tuning import machine
 
 __all__ = ["blocks_of", "constants_of", "fused", "low_rank_scan"]
 
@@ -41,31 +42,34 @@ def blocks_of(kernel: str, keys: int, values: int, machine: str) -> Blocks:
 
     `machine` is "amd", or "old" for NVIDIA's before sm_90, whose products hold their operands in registers, or "".
     """
-    whole = _block(keys, 256)
+    amd, old, whole = machine == "amd", machine == "old", _block(keys, 256)
+    warps, stages = 4 if amd else 8, 1 if amd else 2
     match kernel:
         case "low_rank_inverse":
-            return Blocks(min(whole, 64), 16, 2 if machine != "amd" else 1, 1)
+            return Blocks(min(whole, 64), 16, 1 if amd else 4 if old else 2, 1)
         case "low_rank_backward":
-            return Blocks(min(whole, 64), _block(values, 64), 8 if machine != "amd" else 4, 1)
+            return Blocks(16 if old else min(whole, 64), _block(values, 32 if old else 64), warps, stages)
+        case "low_rank_outputs":
+            return Blocks(whole, _block(values, 64 if whole <= 128 else 32), warps, stages)
+        case "low_rank_walk_back":
+            columns = (32 if whole <= 64 else 16) if old else 64 if whole <= 128 else 32
+            return Blocks(whole, _block(values, columns), warps, 1 if whole > (64 if old else 128) else stages)
         case _:
-            return Blocks(whole, _block(values, max(16, 4096 // whole)), 8 if keys > 64 and machine != "amd" else 4, 1)
+            columns = 32 if old else 64 if whole <= 64 else 32 if whole <= 128 else 16
+            return Blocks(whole, _block(values, columns), warps, stages)
 
 
-@cache
-def _machine() -> str:
-    if torch.version.hip:
-        return "amd"
-    return "old" if torch.cuda.is_available() and torch.cuda.get_device_capability() < (9, 0) else ""
-
-
-def fused(states: int, values: int, blocks: Blocks) -> bool:
+def fused(states: int, keys: int, values: int, machine: str) -> bool:
     """Whether outputs are written on the way from chunk to chunk: where heads and columns fill the GPU by themselves.
 
     That spares writing and reading the states and values of all chunks; otherwise the chunks' outputs are what can be
-    done at once.
+    done at once.  Before sm_90 keys above 64 leave no registers for both.
     """
+    if machine == "old" and keys > 64:
+        return False
     if not torch.cuda.is_available():
         return True
+    blocks = blocks_of("low_rank_walk", keys, values, machine)
     processors = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
     return states * triton.cdiv(values, blocks.values) >= int(processors)
 
@@ -153,7 +157,7 @@ class _Problem(NamedTuple):
         return self.s if self.bounds is None else chunk_table(self.row_bounds(), CHUNK, self.chunks)
 
     def constants(self, kernel: str) -> dict[str, Any]:
-        return constants_of(
+        return LAUNCH | constants_of(
             kernel,
             self.keys,
             self.values,
@@ -164,7 +168,7 @@ class _Problem(NamedTuple):
             tied=self.b is None,
             old=self.old,
             packed=self.bounds is not None,
-            machine=_machine(),
+            machine=machine(),
         )
 
     def given(self, *names: str) -> list[Any]:
@@ -279,7 +283,7 @@ def low_rank_scan(
     if not o.numel() or not last.numel():
         return o.zero_(), last.copy_(start), inverse
     inverse = _inverses(p)
-    if fused(p.batch * p.heads, p.values, blocks_of("low_rank_walk", p.keys, p.values, _machine())):
+    if fused(p.batch * p.heads, p.keys, p.values, machine()):
         last, _, _ = _walk(p, inverse, start, o, keep=False)
     else:
         last, kept, w = _walk(p, inverse, start, None, keep=True)
@@ -311,7 +315,7 @@ def _gradient_shapes(u: Tensor, b: Tensor | None, v: Tensor, g: Tensor | None, s
     """Of q, u, b, v, s, c, g and the initial state; scalars once for every block of keys."""
     batch, steps, rows, heads, groups, keys = u.shape
     acc = torch.float64 if u.dtype == torch.float64 else torch.float32
-    block = blocks_of("low_rank_backward", keys, v.shape[-1], _machine()).keys
+    block = blocks_of("low_rank_backward", keys, v.shape[-1], machine()).keys
     numbers = (-(-keys // block), batch, steps, rows, heads, groups)
     return (
         empty((batch, steps, heads, groups, keys), u, u.dtype),
