@@ -108,7 +108,7 @@ def fitted(rep: Representation, start: Vector | None, writes: bool) -> Iterator[
 
 def representations(dfa: DFA, size: int) -> Iterator[Representation]:
     """Those of at most `size` dimensions, over the reals."""
-    for moving, resets in _parts(dfa):
+    for moving, resets in movers_and_resets(dfa):
         for rep in _of_group(moving, size):
             yield _with_resets(dfa, moving, rep, resets)
     if len(dfa.states) <= size:
@@ -131,7 +131,7 @@ def _of_group(dfa: DFA, size: int) -> Iterator[Representation]:
             yield _linear(maps, found.start, ICOSAHEDRON)
 
 
-def _parts(dfa: DFA) -> Iterator[tuple[DFA, dict[int, int]]]:
+def movers_and_resets(dfa: DFA) -> Iterator[tuple[DFA, dict[int, int]]]:
     """The letters that permute the states as an automaton of their own, and where each other letter leads from every
     state; nothing where some letter does neither, or the former do not reach all states.
     """
@@ -145,16 +145,16 @@ def _parts(dfa: DFA) -> Iterator[tuple[DFA, dict[int, int]]]:
         alphabet=tuple(dfa.alphabet[a] for a in moving),
         delta=tuple(tuple(row[a] for a in moving) for row in dfa.delta),
     )
-    if not resets or len(_reached(part, range(len(moving)))) == len(dfa.states):
+    if not resets or len(words_to_states(part)) == len(dfa.states):
         yield part, resets
 
 
-def _reached(dfa: DFA, letters: range) -> dict[int, tuple[int, ...]]:
-    """A word of letters to each state."""
+def words_to_states(dfa: DFA) -> dict[int, tuple[int, ...]]:
+    """A word of letters to each state that some lead to."""
     words: dict[int, tuple[int, ...]] = {dfa.start: ()}
     work = [dfa.start]
     for q in work:  # grows while it is walked
-        for a in letters:
+        for a in range(len(dfa.alphabet)):
             if dfa.delta[q][a] not in words:
                 words[dfa.delta[q][a]] = (*words[q], a)
                 work.append(dfa.delta[q][a])
@@ -165,7 +165,7 @@ def _with_resets(dfa: DFA, moving: DFA, rep: Representation, resets: dict[int, i
     """A representation of the letters that move, with resets as the zero map and the point they lead to."""
     if not resets:
         return rep
-    words = _reached(moving, range(len(moving.alphabet)))
+    words = words_to_states(moving)
     zero = (ZERO,) * rep.size
     of = {a: k for k, a in enumerate(moving.alphabet)}
     maps, adds = [], []
@@ -224,7 +224,7 @@ def characters(dfa: DFA) -> Iterator[tuple[Representation, ...]]:
     """Few rotations of the complex plane whose angles tell the state, where the letters that permute it commute; all
     others are resets.
     """
-    for moving, resets in _parts(dfa):
+    for moving, resets in movers_and_resets(dfa):
         generators = letters_as_permutations(moving)
         group = None if generators is None else elements(generators)
         if generators is None or group is None or len(group) < 2:

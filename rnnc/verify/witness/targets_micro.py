@@ -10,6 +10,7 @@ from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.witness.actions import Isometries, Reflection, isometries
 from rnnc.verify.witness.bits import LETTERS, BitLetter, bit_automata
 from rnnc.verify.witness.numbers import HALF, ONE, ZERO, Number
+from rnnc.verify.witness.representations import movers_and_resets, words_to_states
 from rnnc.verify.witness.solver import Solver
 from rnnc.verify.witness.targets import Proposal, Start, Targets, Wanted, start_of, starting
 from rnnc.verify.witness.targets_linear import BITS, Values, bit_values
@@ -53,7 +54,11 @@ def _reflections(solver: Solver, form: MatrixState, dfa: DFA, start: Start) -> I
     column = _column(solver, form)
     steps = sum(1 for s in form.steps if s.low_rank)
     writes = any(s.writes for s in form.steps)
-    for found in isometries(dfa, steps, len(column)):
+    for (moving, resets), found in (
+        (part, i) for part in movers_and_resets(dfa) for i in isometries(part[0], steps, len(column))
+    ):
+        if resets and (not writes or len(found.start) > steps):
+            continue
         begin: Targets = {}
         shift = None if start.learned else start.vector(column[: len(found.start)])
         if start.learned:
@@ -63,23 +68,44 @@ def _reflections(solver: Solver, form: MatrixState, dfa: DFA, start: Start) -> I
             begin, shift = chosen, found.start
         if shift is None or not (writes or any(shift)):
             continue
-        for micros in _spread(form, found, shift, writes):
+        for micros in _spread(form, _letters(dfa, moving, resets, found, shift, writes)):
             for way in WAYS:
                 targets = micro_targets(solver, form, micros, way)
                 if targets is not None:
                     yield Proposal(construction=found.construction, source=found.source, targets=targets | begin)
 
 
-def _spread(
-    form: MatrixState, found: Isometries, shift: tuple[Number, ...], writes: bool
-) -> Iterator[tuple[tuple[Micro, ...], ...]]:
+def _letters(
+    dfa: DFA, moving: DFA, resets: dict[int, int], found: Isometries, shift: tuple[Number, ...], writes: bool
+) -> list[tuple[Micro, ...]]:
+    """What each letter does: reflections, or the coordinates of the point it resets to, one after the other."""
+    moves = dict(
+        zip(moving.alphabet, (tuple(_reflect(r, shift, writes) for r in x) for x in found.letters), strict=True)
+    )
+    words = words_to_states(moving)
+    letters = []
+    for a, letter in enumerate(dfa.alphabet):
+        if letter in moves:
+            letters.append(moves[letter])
+            continue
+        point = shift
+        for k in words[resets[a]]:
+            for m in moves[moving.alphabet[k]]:
+                off = m.beta * (sum((x * y for x, y in zip(m.key, point, strict=True)), ZERO) - m.offset)
+                point = tuple(x - off * y for x, y in zip(point, m.key, strict=True))
+        axes = [tuple(ONE if i == j else ZERO for j in range(len(point))) for i in range(len(point))]
+        letters.append(tuple(Micro(key=key, beta=ONE, offset=x) for key, x in zip(axes, point, strict=True)))
+    return letters
+
+
+def _spread(form: MatrixState, letters: list[tuple[Micro, ...]]) -> Iterator[tuple[tuple[Micro, ...], ...]]:
     """One micro a step: the given ones on the first steps that have a low-rank part, nothing on the others."""
     slots = [i for i, s in enumerate(form.steps) if s.low_rank]
     out = []
-    for reflections in found.letters:
+    for micros in letters:
         row = [Micro()] * len(form.steps)
-        for slot, r in zip(slots, reflections, strict=False):
-            row[slot] = _reflect(r, shift, writes)
+        for slot, m in zip(slots, micros, strict=False):
+            row[slot] = m
         out.append(tuple(row))
     yield tuple(out)
 

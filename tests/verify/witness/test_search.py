@@ -45,6 +45,21 @@ S3 = DFA(
     accept=frozenset({0}),
 )
 
+# Counts modulo 3 with a letter that starts again at 2; products in S3 with a letter that leads to a swap.
+TURN_RESET = DFA(
+    alphabet=("i", "r", "h"),
+    states=("0", "1", "2"),
+    delta=((1, 2, 0), (2, 2, 1), (0, 2, 2)),
+    start=0,
+    accept=frozenset({1}),
+)
+S3_RESET = explore(
+    ("s", "r", "x"),
+    (0, 1, 2),
+    lambda p, a: (1, 0, 2) if a == "x" else tuple((1, 0, 2)[i] if a == "s" else (i + 1) % 3 for i in p),
+    lambda p: p == (0, 1, 2),
+)
+
 # Products in S5 of a swap and a cycle, on the 120 elements.
 S5 = explore(
     ("s", "r"),
@@ -58,6 +73,8 @@ FOUND = [
     ("gated_deltanet", "GatedDeltaNet", {"reach": 2}, mod(2), "saturation"),
     ("deltaproduct", "DeltaProduct", {}, mod(3), "saturation"),
     ("deltaproduct", "DeltaProduct", {}, S3, "saturation"),
+    ("deltaproduct", "DeltaProduct", {}, TURN_RESET, "saturation"),
+    ("deltaproduct", "DeltaProduct", {}, S3_RESET, "saturation"),
     ("rnn", "RNN", {"rectified": True}, mod(3), "attained"),
     ("rnn", "RNN", {"rectified": True}, TWICE, "attained"),
     ("rnn", "RNN", {}, mod(2), "saturation"),
@@ -216,6 +233,7 @@ def test_cells_nobody_has_named(cell: str, dfa: DFA) -> None:
     [
         ("deltanet", "DeltaNet", {"reach": 2}, mod(2)),
         ("deltaproduct", "DeltaProduct", {}, mod(3)),
+        ("deltaproduct", "DeltaProduct", {}, S3_RESET),
         ("rnn", "RNN", {"rectified": True}, mod(3)),
         ("lstm", "LSTM", {}, mod(2)),
         ("mingru", "MinGRU", {}, FLIP_FLOP),
