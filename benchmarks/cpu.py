@@ -10,7 +10,6 @@ which otherwise are most of what moving memory takes, on both sides.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import time
@@ -68,31 +67,18 @@ def decay_case(batch: int, steps: int, width: int) -> Case:
     )
 
 
-def keep_memory() -> None:
-    """From here on memory that is freed stays mapped and is used again (glibc; elsewhere nothing changes)."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-
-
-def limit_case(batch: int, steps: int, width: int, *, mapped: bool = False) -> Case:
+def limit_case(batch: int, steps: int, width: int) -> Case:
     """The same recurrence and an `addcmul` that moves as many bytes; `decay_case` compares values.
 
-    `mapped`: into memory that is there, for the kernel by keeping what is freed, for `addcmul` by `out=` too.
+    With `--mapped` also into memory that was touched before, which the kernel's results then are.
     """
-    if mapped:
-        keep_memory()
     _, native = pair(rnnc.parse(DECAY), "Decay", n=width)
     third, there = torch.randn(batch, steps, width), torch.zeros(batch, steps, width)
     runners = {"addcmul": Runner(run=lambda a, b: torch.addcmul(third, a, b), part=True)}
-    if mapped:
-        runners = {
-            "addcmul, out=": Runner(run=lambda a, b: torch.addcmul(third, a, b, out=there), part=True),
-            **runners,
-        }
+    if is_mapped():
+        runners["addcmul, out="] = Runner(run=lambda a, b: torch.addcmul(third, a, b, out=there), part=True)
     return Case(
-        name=f"addcmul over the arrays of h <- a h + b {[batch, steps, width]}{', mapped memory' * mapped}",
+        name=f"addcmul over the arrays of h <- a h + b [{batch}, {steps}, {width}]{', memory mapped' * is_mapped()}",
         inputs=[torch.rand(batch, steps, width), torch.randn(batch, steps, width)],
         runners={**runners, "cpu backend": layer(native)},
         promise=("cpu backend", 1 / 1.3),
@@ -280,7 +266,6 @@ def cases() -> Iterator[Callable[[], Case]]:
     yield lambda: nonlinear_case("GRU", 16, 256, 256)
     yield lambda: peephole_case(16, 256, 256)
     yield lambda: mamba_case(2, 1024, 256)
-    yield lambda: limit_case(4, 2048, 1024, mapped=True)  # last: it changes how memory is handed out
 
 
 if __name__ == "__main__":
