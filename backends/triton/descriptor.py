@@ -9,6 +9,8 @@ from rnnc.backends.triton.kernel import Step
 from rnnc.backends.triton.layout import Layout
 from rnnc.backends.triton.text import Kernel
 
+LONG = 100  # operations of a step and its derivative beyond which the tiles of the usual size fill the registers
+
 
 def descriptor(layout: Layout, array: Array, lead: str) -> str:
     """An array's axes in memory order, as `rnnc.runtime.gpu.arrange` reads them."""
@@ -21,6 +23,7 @@ def recurrence_text(step: Step, kind: str, kernels: tuple[Kernel, ...], key: str
     outputs = [descriptor(layout, a, "bt") for a in forward.outputs]
     gradients = tuple(dict.fromkeys(r.index for r in gradient_results(step.backward)))
     more = [f'semiring="{step.semiring}",'] if step.semiring != "plus_times" and kind == "scan" else []
+    more += ["long=True,"] if len(step.backward.values) > LONG else []
     return _text("Recurrence", step, kind, kernels, key, (inputs, outputs, gradients), more)
 
 

@@ -22,7 +22,7 @@ from rnnc.runtime.gpu.arrange import Axes, arranged, is_complex, label_sizes, le
 from rnnc.runtime.gpu.compat import LAUNCH, interpreted
 from rnnc.runtime.gpu.packed import rows_kept
 from rnnc.runtime.gpu.splits import gradients_between, states_between
-from rnnc.runtime.gpu.tuning import Config, default_config, programs_wanted
+from rnnc.runtime.gpu.tuning import Config, default_config, machine, programs_wanted
 from rnnc.runtime.layout import common_dtype
 
 __all__ = ["Recurrence", "interpreted"]
@@ -36,8 +36,9 @@ class Recurrence:
 
     `inputs`, `outputs`, `states` are descriptors (see `arrange`); `gradients` are the inputs whose gradient `backward`
     writes; `..._dims` are the places, among the cell's dims, of those that a kernel takes.  `kind` is "scan" or
-    "sequential".  A scan may share out the steps, too: then `totals` says what each split of them does to a state (and
-    `backward_totals` to a gradient), and the states between the splits follow from that.
+    "sequential"; `long`: a step computes very much.  A scan may share out the steps, too: then `totals` says what each
+    split of them does to a state (and `backward_totals` to a gradient), and the states between the splits follow from
+    that.
     """
 
     key: str
@@ -52,6 +53,7 @@ class Recurrence:
     totals: Any = None
     backward_totals: Any = None
     semiring: str = "plus_times"
+    long: bool = False
     forward_dims: tuple[int, ...] = ()
     backward_dims: tuple[int, ...] = ()
     totals_dims: tuple[int, ...] = ()
@@ -113,6 +115,10 @@ class Recurrence:
         """Real numbers an entry of a state."""
         return 2 if any(is_complex(d) for d in self.states) else 1
 
+    def default_config(self, channels: int, inner: Sequence[int]) -> Config:
+        wide = self.semiring == "log_plus"
+        return default_config(self.kind, channels, inner, parts=self.parts, wide=wide, long=self.long)
+
     # ------------------------------------------------------------ buffers and launches
 
     def problem(self, batch: int, numbers: Sequence[int], steps: int, packed: bool) -> Problem:
@@ -154,8 +160,7 @@ class Problem:
 
     @property
     def config(self) -> Config:
-        found = self.chosen or self.of.configs.get(())
-        return found or default_config(self.of.kind, self.channels, self.inner, parts=self.of.parts)
+        return self.chosen or self.of.configs.get(()) or self.of.default_config(self.channels, self.inner)
 
     def tuned(
         self,
@@ -246,7 +251,8 @@ class Problem:
         constants |= {"BT": c.steps, "STAGES": c.stages}
         grid = (self.blocks(role) * self.heads * self.batch * self.splits,)
         chosen = [self.dims[k] for k in dims]
-        kernel[grid](*arguments, *chosen, *sizes, **constants, num_warps=c.warps, **LAUNCH)
+        options = {"num_warps": c.warps} if machine() == "amd" else c.launch
+        kernel[grid](*arguments, *chosen, *sizes, **constants, **options, **LAUNCH)
 
     @property
     def lead(self) -> tuple[int, ...]:

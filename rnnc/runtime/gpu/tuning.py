@@ -28,7 +28,8 @@ class Config:
     """`steps` are those of a tile (scan) or between two kept states (sequential).
 
     `backward_channels` are those of a backward, where they are fewer (0: as many).  `splits` are the parts into which a
-    scan divides the steps (0: as many as fill the GPU).
+    scan divides the steps (0: as many as fill the GPU).  `registers` are those a thread may use on NVIDIA's GPUs (0:
+    the assembler decides).
     """
 
     steps: int
@@ -37,6 +38,12 @@ class Config:
     warps: int = 4
     stages: int = 2
     splits: int = 0
+    registers: int = 0
+
+    @property
+    def launch(self) -> dict[str, int]:
+        """Options of a launch on NVIDIA's GPUs."""
+        return {"num_warps": self.warps} | ({"maxnreg": self.registers} if self.registers else {})
 
     def width(self, role: str) -> int:
         """The channels a program of the kernel `role` holds."""
@@ -48,21 +55,27 @@ def power_of_two(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def default_config(kind: str, channels: int, inner: Sequence[int], *, parts: int = 1) -> Config:
+def default_config(
+    kind: str, channels: int, inner: Sequence[int], *, parts: int = 1, wide: bool = False, long: bool = False
+) -> Config:
     """Chosen so that no kernel of the library spills; `parts` is 2 for complex states.
 
-    Three stages keep the loads of the next tiles under way while one is scanned.
+    Three stages keep the loads of the next tiles under way while one is scanned.  Tiles are half as large where one
+    composition of a scan is `wide` in itself (logaddexp), or where a step is `long`; then the assembler is told, too,
+    that it may use all registers: by itself it saves some for more programs at once, and spills.
     """
     entries = prod(power_of_two(n) for n in inner)
     if kind == "sequential":
         return Config(steps=32, channels=max(1, min(power_of_two(channels), 64, HELD // (entries * parts))))
     steps = 16 if entries * parts == 1 else 8
-    width = max(1, min(power_of_two(channels), ENTRIES // (steps * entries * parts)))
+    room = ENTRIES // 2 if wide or long else ENTRIES
+    width = max(1, min(power_of_two(channels), room // (steps * entries * parts)))
     plain = entries * parts == 1
     return Config(
         steps=steps,
         channels=width,
         backward_channels=width if plain else max(1, width // 2),
+        registers=255 if long else 0,
         stages=3 if plain else 2,
     )
 
