@@ -84,9 +84,9 @@ has its source or derivation), with what `rnnc verify` says under `finite_precis
 {seconds} seconds of processor time for each.
 
 **no**: ruled out by a theorem. **yes**: weights were found, and their states, or sets of these, close exactly (in the
-limit, where not *attained*). *yes*: possible, but no weights are found; the reason stands below. **?**: open, no theorem and no weights,
-here or in the sources. No verdict contradicts an entry. The columns are languages and groups; the letters of a group
-are all its elements, with g its generators.
+limit, where not *attained*). *yes*: possible, but no weights are found; the reason stands below. **?**: open, no
+theorem and no weights, here or in the sources. No verdict contradicts an entry. The columns are languages and groups;
+the letters of a group are all its elements, with g its generators.
 """
 COLUMNS = {
     "recognizes parity": "parity",
