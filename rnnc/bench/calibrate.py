@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -25,7 +25,14 @@ from rnnc.plan.choose import STRATEGIES, GroupPlan, plan
 from rnnc.plan.cost import DEVICES, Device
 
 PRICES = ("call", "overhead", "flop", "byte", "special", "far")
-SMALL = {"call": 1e-4, "overhead": 1e-5, "flop": 1e-11, "byte": 1e-10, "special": 1e-9, "far": 1e-10}  # what is drawn to zero, by
+SMALL = {
+    "call": 1e-4,
+    "overhead": 1e-5,
+    "flop": 1e-11,
+    "byte": 1e-10,
+    "special": 1e-9,
+    "far": 1e-10,
+}  # what is drawn to zero, by
 PULL = 0.02  # the weight of the defaults beside one measurement
 ROUNDS = 10  # of the fit
 SLOWEST = 3.0  # seconds by the defaults beyond which a strategy is not measured
@@ -122,8 +129,9 @@ def _fit(name: str, rows: Sequence[tuple[tuple[float, ...], float]]) -> Device:
         size = np.sqrt(
             seconds * np.maximum(work @ prices, 1e-2 * seconds)
         )  # ... then the same for too fast and too slow
-    prices = prices * scale
-    return Device(name=name, **{p: float(v) for p, v in zip(PRICES, prices, strict=True)})
+    rates = Device(name=name, **{p: float(v) for p, v in zip(PRICES, prices * scale, strict=True)})
+    late = [float(np.log(t / max(rates.seconds(w), 1e-9))) for w, t in rows]
+    return replace(rates, known=tuple((w, x) for (w, _), x in zip(rows, late, strict=True)))
 
 
 def nonnegative(a: Array, b: Array) -> Array:

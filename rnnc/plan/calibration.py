@@ -17,11 +17,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from rnnc.plan.cost import DEVICES, Device
 
 VERSION = 1
 MOST_BYTES = 1 << 20
+WORK = 6  # numbers of a work
+MOST_KNOWN, MOST_LATE = 1000, 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +116,19 @@ def rates_of(record: object) -> dict[str, dict[str, Device]]:
             raise ValueError(device)
         found[device] = {}
         for name, numbers in strategies.items():
-            rates = Device(name=str(name), **{k: float(v) for k, v in numbers.items() if k != "name"})
-            if not all(math.isfinite(v) and v >= 0 for k, v in asdict(rates).items() if k != "name"):
-                raise ValueError(name)
-            found[device][str(name)] = rates
+            found[device][str(name)] = _rates(str(name), numbers)
     return found
+
+
+def _rates(name: str, numbers: Mapping[str, object]) -> Device:
+    prices = {k: float(str(v)) for k, v in numbers.items() if k not in ("name", "known")}
+    pairs: Any = numbers.get("known", ())
+    known = tuple((tuple(float(n) for n in work), float(late)) for work, late in pairs)
+    rates = Device(name=name, **prices, known=known)
+    whole = all(len(work) == WORK and all(n >= 0 for n in work) and abs(late) < MOST_LATE for work, late in known)
+    if not whole or not all(math.isfinite(v) and v >= 0 for v in prices.values()) or len(known) > MOST_KNOWN:
+        raise ValueError(name)
+    return rates
 
 
 def write(rates: Mapping[str, Mapping[str, Device]]) -> Path:

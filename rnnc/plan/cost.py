@@ -10,9 +10,9 @@ rank strategies: it ignores that a backward pass costs two to three times as muc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isqrt
+from math import exp, isqrt, log
 
 from rnnc.analysis.forms import Group
 from rnnc.ir.dims import Dim, DimError
@@ -25,6 +25,8 @@ USUAL = {BATCH: 8, STEPS: 1024}
 USUAL_DIM = 64  # for dims without a value when strategies are ranked
 NUMBER = 4  # bytes
 NOTHING = Dim.of(0)
+NEAR = 0.4  # in logarithms: how far from a measured work its time is taken for that of another one
+ALOOF = 0.02  # the weight of the prices beside one measurement
 CACHE = float(1 << 23)  # bytes moved in all from which they are not found in a cache again
 
 
@@ -33,6 +35,9 @@ class Device:
     """What operations cost in seconds: `call` for the whole, `overhead` for one framework operation, and each unit of
     work: `flop`, `byte` moved, `special` function, and what a byte costs more where all of them do not fit into a cache
     (`far`).  Measured by `rnnc bench --calibrate`, for each strategy.
+
+    `known` are works that were measured, with the logarithm of how much longer they took than these prices say: near
+    them the estimate is what was measured.
     """
 
     name: str
@@ -42,6 +47,22 @@ class Device:
     special: float = 0.0
     call: float = 0.0
     far: float = 0.0
+    known: tuple[tuple[tuple[float, ...], float], ...] = ()
+
+    def seconds(self, work: Sequence[float]) -> float:
+        """What this much work is expected to take."""
+        prices = (self.call, self.overhead, self.flop, self.byte, self.special, self.far)
+        total = sum(n * price for n, price in zip(work, prices, strict=True))
+        if not self.known or total <= 0:
+            return total
+        near = [(_nearness(work, other), late) for other, late in self.known]
+        return total * exp(sum(w * late for w, late in near) / (ALOOF + sum(w for w, _ in near)))
+
+
+def _nearness(a: Sequence[float], b: Sequence[float]) -> float:
+    """1 for equal work, towards 0 as launches, flops or bytes differ by more than a factor of about 1.5."""
+    apart = sum(log((x + 1) / (y + 1)) ** 2 for x, y in zip(a[1:4], b[1:4], strict=True))
+    return exp(-apart / (2 * NEAR**2))
 
 
 DEVICES = {
@@ -139,9 +160,7 @@ def per_sequence(*factors: Dim | int) -> Dim:
 
 def seconds(cost: Cost, problem: Problem, device: Device) -> float:
     """What a forward pass is expected to take."""
-    work = work_of(cost, problem)
-    prices = (device.call, device.overhead, device.flop, device.byte, device.special, device.far)
-    return sum(n * price for n, price in zip(work, prices, strict=True))
+    return device.seconds(work_of(cost, problem))
 
 
 def work_of(cost: Cost, problem: Problem) -> tuple[float, ...]:
