@@ -7,13 +7,20 @@ ones only allocates what the kernel writes and collects the pointers.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
 
 __all__ = ["Frame", "Fresh", "Operand", "contiguous_strides"]
+
+
+HUGE = 4 << 20  # bytes from which on memory is taken in large pages
+PAGE = 4096
+MADV_HUGEPAGE = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +59,31 @@ class Fresh:
             whole, at = before[self.beside[0]], self.beside[1]
             return whole.as_strided(self.size, self.stride, whole.storage_offset() + at)
         x = torch.empty_strided(self.size, self.stride, dtype=self.dtype)
+        if x.nbytes >= HUGE:
+            large_pages(x)
         if self.used is not None:
             x = x[..., : self.used]
         return x.zero_() if self.zero else x
+
+
+@cache
+def _madvise() -> Callable[[int, int], object] | None:
+    """Asks for large pages for an address and a length; None where the system has no such thing."""
+    if sys.platform != "linux":
+        return None
+    function = getattr(ctypes.CDLL(None), "madvise", None)
+    if function is None:
+        return None
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return lambda address, length: function(address, length, MADV_HUGEPAGE)
+
+
+def large_pages(x: Tensor) -> None:
+    """Memory that is new costs a page fault for each page at its first use: ask for pages of 2 MiB (a hint only)."""
+    advise = _madvise()
+    if advise is not None:
+        start = -(-x.data_ptr() // PAGE) * PAGE
+        advise(start, (x.data_ptr() + x.nbytes - start) // PAGE * PAGE)
 
 
 def contiguous_strides(size: Sequence[int], last: int | None = None) -> tuple[int, ...]:

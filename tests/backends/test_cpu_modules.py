@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import resource
 import subprocess
+import sys
 import sys
 from functools import cache
 from pathlib import Path
@@ -206,6 +208,25 @@ def test_one_matrix_state_is_shared_out_among_threads(monkeypatch: pytest.Monkey
         support.assert_close(a, b.detach(), 1e-12)
     kernel = sys.modules[type(layer).__module__].GatedDeltaOp_S_kernel
     assert {call.call.plan[2] for call in kernel.calls.values()} == {1, 2}  # tasks
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts page faults")
+def test_large_results_take_large_pages() -> None:
+    """A result of some megabytes costs few page faults, where the system has large pages for those who ask."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not setting.exists() or "[never]" in setting.read_text():
+        pytest.skip("no large pages here")
+    spec = "cell Leak(n: dim) {\n  input x: real[n]\n  state h: real[n] = 0\n  h <- 0.5 * h + x\n  output y = h'\n}"
+    layer = rnnc.compile(rnnc.parse(spec), backend="cpu")(n=1024)
+    x = torch.ones(2, 1025, 1024)
+    found = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        y, _ = layer(x)
+        found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        assert float(y[0, -1, 0]) == 2.0
+        del y
+    assert min(found) < x.nbytes // 4096 // 2  # fewer than half of the small pages
 
 
 def test_the_c_is_readable_and_compiles_alone(tmp_path: Path) -> None:
