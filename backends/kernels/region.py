@@ -206,7 +206,7 @@ class _Finder:
         if len(vector) != 1 or sorted(matrix) != sorted(vector + out):
             return None
         weight, operand = node.args[places[0]], node.args[1 - places[0]]
-        return _Cut(weight=weight, vector=operand, turned=matrix == vector + out)
+        return _Cut(weight=weight, vector=operand, turned=matrix == vector + out, product=i)
 
     def _take(
         self, nodes: Sequence[NodeId], *, joined: Iterable[State] = (), within: frozenset[Label] | None = None
@@ -327,7 +327,7 @@ class _Finder:
                 continue
             other = next((a for a in self.node(add).args if a != i), i)
             if self._only_for(other, add) and None not in self.axes.labels(i):
-                self.cuts[add] = replace(self.cuts[i], product=i, start=other)
+                self.cuts[add] = replace(self.cuts[i], start=other)
                 self.summed.add(add)
                 self.body.discard(add)
                 self.inputs = self.inputs - {i, other} | {add}
@@ -359,7 +359,7 @@ class _Finder:
         place = {s.node: k for k, s in enumerate(self.states)}
         products = tuple(
             Product(
-                node=i if self.cuts[i].product is None else self.cuts[i].product,
+                node=self.cuts[i].product,
                 start=self.cuts[i].start,
                 weight=self.cuts[i].weight,
                 turned=self.cuts[i].turned,
@@ -377,8 +377,8 @@ class _Cut:
     weight: NodeId
     vector: NodeId
     turned: bool
-    product: NodeId | None = None  # where the cut is a sum: the product in it
-    start: NodeId | None = None  # and the other part
+    product: NodeId  # the cut itself or, where that is a sum, the product in it ...
+    start: NodeId | None = None  # ... and the other part
 
 
 def _contracts(node: Node) -> bool:

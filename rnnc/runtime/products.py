@@ -41,7 +41,8 @@ def linears(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] = ())
     """`linear` of one x [..., in] with several weights [out_i, in], by one product in each direction."""
     count = sum(w.shape[0] for w in weights)
     if any(w.ndim != 2 for w in weights) or x.numel() * count < LEAST or not _served(x, *weights, *biases):
-        return tuple(F.linear(x, w, b) for w, b in zip(weights, biases or [None] * len(weights), strict=True))
+        given: Sequence[Tensor | None] = biases or [None for _ in weights]
+        return tuple(F.linear(x, w, b) for w, b in zip(weights, given, strict=True))
     found: tuple[Tensor, ...] = _Joined.apply(x, len(weights), *weights, *biases)
     return found
 
