@@ -201,16 +201,16 @@ def close_regions(
     boxes = Boxes(layer, letters, regions)
     if not inside(layer.start(), regions[0]):
         return Conflict(kind="not_exact", reason="the start lies outside of its region")
-    for k, row in enumerate(steps):
-        for letter, to in zip(dfa.alphabet, row, strict=True):
-            if not boxes.leads(k, letter, to):
-                return Conflict(kind="not_exact", reason=f"`{letter}` leads region {k} out of region {to}")
     g = labels(dfa, steps)
     if g is None:
         return Conflict(kind="conflict", reason="words that the language tells apart lead to one region")
     for k, a in enumerate(regions):
         if not all(g[j] == g[k] or apart(a, regions[j]) for j in range(k)):
             return Conflict(kind="not_exact", reason=f"region {k} is not apart from all others")
+    for k, row in enumerate(steps):
+        for letter, to in zip(dfa.alphabet, row, strict=True):
+            if not boxes.leads(k, letter, to):
+                return Conflict(kind="not_exact", reason=f"`{letter}` leads region {k} out of region {to}")
     return Closure(
         letters=dfa.alphabet,
         states=tuple((r.point,) for r in regions),
