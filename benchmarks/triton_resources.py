@@ -6,6 +6,7 @@ python -m benchmarks.triton_resources
 from __future__ import annotations
 
 from rnnc.backends.triton import ahead
+from rnnc.backends.triton.ahead_gated import PASSES, compiled_gated
 from rnnc.backends.triton.backend import emit
 from rnnc.compile import load_source
 from rnnc.ir.rounding import keep_digits
@@ -16,11 +17,9 @@ CELLS = {  # file, cell: sizes of the labels of its kernel's axes
     ("mingru", "MinGRU"): {"A": 1024},
     ("lru", "LRU"): {"A": 1024},
     ("mamba", "Mamba"): {"A": 2048, "B": 16},
-    ("gla", "GLA"): dict.fromkeys("ABC", 64),
     ("deltanet", "DeltaNet"): dict.fromkeys("ABC", 64),
     ("gated_deltanet", "GatedDeltaNet"): dict.fromkeys("ABC", 64),
 }
-CHUNKWISE = ("decay_states", "decay_outputs", "decay_backward_states", "decay_backward")
 
 
 def kernel_of(file: str, cell: str) -> Recurrence:
@@ -39,8 +38,8 @@ def rows() -> list[tuple[str, list[ahead.Resources]]]:
         of = kernel_of(file, cell)
         for role in ("forward", "backward"):
             found.append((f"{cell}, {role}", [ahead.compiled(of, role, t, sizes) for t in ahead.TARGETS]))
-    for name in CHUNKWISE:
-        found.append((f"`{name}`", [ahead.compiled_chunkwise(name, t, 64, 64) for t in ahead.TARGETS]))
+    for which, title in PASSES.items():
+        found.append((title, [compiled_gated(which, t, 64, 64) for t in ahead.TARGETS]))
     return found
 
 

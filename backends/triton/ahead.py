@@ -20,12 +20,11 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from rnnc.runtime.gpu import decay_kernels, matrix
 from rnnc.runtime.gpu.arrange import lead_of
 from rnnc.runtime.gpu.compat import LAUNCH, assembler
 from rnnc.runtime.gpu.coupled import LOW, CoupledRecurrence
 from rnnc.runtime.gpu.recurrence import Recurrence
-from rnnc.runtime.gpu.tuning import Config, default_config
+from rnnc.runtime.gpu.tuning import Config
 
 TARGETS: dict[str, GPUTarget] = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -76,42 +75,16 @@ def compiled(
         constants |= {"BB": config.steps, "BN": config.channels, "STAGES": config.stages, "LOW": LOW[dtype]}
         constants |= {"KEEP": True} if which == "forward" else {}
     else:
-        config = config or default_config(of.kind, of.axes.size("d", sizes), inner, parts=of.parts)
+        config = config or of.default_config(of.axes.size("d", sizes), inner)
         constants |= {"BD": config.width(which), "BT": config.steps, "STAGES": config.stages}
     signature, attributes = _signature(of, kernel, constants, TYPES[dtype])
-    return _built(kernel, target, signature, attributes, constants, {"num_warps": config.warps})
+    options = config.launch if target.startswith("sm") else {"num_warps": config.warps}
+    return _built(kernel, target, signature, attributes, constants, options)
 
 
 def machine_of(target: str) -> str:
     """As `rnnc.runtime.gpu.tuning` names machines: "amd", or "old" for NVIDIA's before sm_90, or ""."""
     return "old" if target == "sm_80" else "" if target.startswith("sm") else "amd"
-
-
-PRECISE = ("g", "start", "last", "kept", "behind", "d_last", "d_q", "d_k", "d_start")  # float32 arrays of decay kernels
-
-
-def compiled_chunkwise(
-    which: str, target: str, keys: int, values: int, dtype: torch.dtype = torch.bfloat16
-) -> Resources:
-    """Compile one of the kernels of `rnnc.runtime.gpu.decay_kernels` as `rnnc.runtime.gpu.matrix` launches it."""
-    kernel = getattr(decay_kernels, which)
-    names: list[str] = list(kernel.arg_names)
-    constants = matrix.constants_of(which, keys, values, dtype, old=False)
-    constants |= {n: 1 for n in ("q_k", "k_k", "v_v") if n in names}
-    signature: dict[str, str] = {}
-    attributes: dict[tuple[int, ...], list[list[Any]]] = {}
-    for k, name in enumerate(names):
-        if name in constants:
-            signature[name] = "constexpr"
-        elif name.endswith("_ptr"):
-            signature[name] = f"*{'fp32' if name.removesuffix('_ptr') in PRECISE else TYPES[dtype]}"
-        else:
-            signature[name] = "i32"
-        if signature[name] != "constexpr" and name not in ("T", "H") and not name.startswith(("g_b", "g_t", "g_h")):
-            attributes[k,] = [["tt.divisibility", 16]]
-    machine = "old" if target == "sm_80" else "" if target.startswith("sm") else "amd"
-    warps = matrix.warps_of(which, keys, machine)
-    return _built(kernel, target, signature, attributes, constants, {"num_warps": warps, "num_stages": matrix.STAGES})
 
 
 def _built(

@@ -118,7 +118,7 @@ class _File:
         assert step is not None
         kind, kernels = schedule(step, g.strategy)
         self._write(kernels, lambda key: recurrence_text(step, kind, kernels, key), step.name)
-        call = Call(name=name, states=region.states, inputs=region.inputs, outputs=region.outputs)
+        call = Call(name=name, states=region.states, inputs=region.inputs, outputs=region.outputs, packed=True)
         return call, f"{' and '.join(g.group.states)}: kernel, {SENTENCES[kind]}"
 
     def _coupled(self, title: str, cell: CellIR, g: GroupPlan, later: list[str]) -> tuple[Call, str]:
@@ -142,6 +142,7 @@ class _File:
             inputs=(*given, *weights),
             outputs=coupled.region.outputs[: coupled.wanted],
             fits=(moving or weights)[0],
+            packed=True,
         )
         return call, f"{' and '.join(g.group.states)}: kernel, {SENTENCES['coupled']}"
 
@@ -215,17 +216,17 @@ def _chunkwise(cell: CellIR, g: GroupPlan) -> bool:
 
 
 def has_chunkwise_kernel(cell: CellIR, form: Form | None) -> bool:
-    """Whether the runtime's kernels run a form: one scalar decay with a logarithm (or none), one write, one read."""
-    if not isinstance(form, MatrixState) or len(form.steps) != 1 or form.reads is None or len(form.reads) != 1:
+    """Whether `rnnc.runtime.gpu.decays` runs a form: one micro-step, a decay with a logarithm (or none) and no low
+    rank.
+    """
+    if not isinstance(form, MatrixState) or len(form.steps) != 1 or not form.reads:
         return False
     (step,) = form.steps
-    if step.low_rank or len(step.writes) != 1 or step.writes[0][1] is None:
+    if step.low_rank or not step.writes or any(v is None for _, v in step.writes):
         return False
     if cell.nodes[cell.state(form.state).node].type.rank != 2:
         return False
-    if step.log_decay is None:
-        return step.decay is None
-    return cell.nodes[step.log_decay].type.rank == 0
+    return step.log_decay is not None or step.decay is None
 
 
 SENTENCES = {

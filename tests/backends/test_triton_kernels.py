@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import triton_decays as decays
 import triton_low_rank as low_rank
 
 import rnnc
@@ -30,17 +31,21 @@ GROUPS = {
         *("max_plus", "min_plus", "log_plus", "old_state", "nonlinear", "coupled", "ops"),
     ),
     "matrix states": (
-        *("GLA", "DeltaNet, sequential", "GatedDeltaNet, sequential", "DeltaProduct, sequential", "Mamba2, scan"),
-        *("mLSTM", "Mamba2", "RetNet", "SSDOp", "chunkwise operator"),
+        *("GLA, scan", "DeltaNet, sequential", "GatedDeltaNet, sequential", "DeltaProduct, sequential", "Mamba2, scan"),
+        *("mLSTM", "Mamba2", "RetNet", "SSDOp"),
     ),
+    "decays": (*decays.CASES, "transposed decay", "two reads", "bonus", "two writes", "GLA"),
     "recurrent matrices": ("LSTM", "GRU", "RNN", "sLSTM", "Pendulum", "reset first", "peephole", "rounds"),
-    "low rank": (*("DeltaNet", "GatedDeltaNet", "DeltaProduct", *low_rank.CASES, *low_rank.CELLS),),
+    "unlisted": ("Phasor", "SaturatingMemory", "Tide", "ColumnEraser"),
+    "low rank": (
+        *("DeltaNet", "GatedDeltaNet", "DeltaProduct", *low_rank.CASES, *low_rank.CELLS, *low_rank.STEP_BY_STEP),
+    ),
     "operators and splits": (
-        *("bfloat16", "float16", "strides", "operators", "same bits", "packed", "tuned"),
+        *("bfloat16", "float16", "strides", "operators", "same bits", "packed", "packed layers", "tuned"),
         *(f"{name}, split" for name in SPLITS),
     ),
 }
-SLOW = ("RGLRU, split", "min_plus, split", "S5", "Hawk", "HGRN", "HGRNComplex", "HGRN2", "MinLSTM")
+SLOW = ("RGLRU, split", "min_plus, split", "S5", "Hawk", "HGRN", "HGRNComplex", "HGRN2", "MinLSTM", "no decay")
 
 
 def interpreted(names: tuple[str, ...]) -> None:
@@ -82,7 +87,8 @@ def kernels(file: str) -> Any:
 
     spec = rnnc.spec.stdlib(file)
     ir = spec.lower(spec.cells[0])
-    module = load_source(emit(ir, dims=None, strategy=None, sources=spec.sources), ir.name)
+    strategy = {"gla": "scan", "deltanet": "sequential"}.get(file)
+    module = load_source(emit(ir, dims=None, strategy=strategy, sources=spec.sources), ir.name)
     (found,) = [v for v in vars(module).values() if isinstance(v, Recurrence)]
     return found
 
@@ -94,29 +100,37 @@ def test_compiled_ahead_of_time_without_spills(file: str, target: str) -> None:
     fits(kernels(file), ("forward", "backward"), target, SIZES[file])
 
 
-CHUNKWISE = ("decay_states", "decay_outputs", "decay_backward_states", "decay_backward")
+GATED = ("pairs", "outputs", "keys")
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_chunkwise_kernels_ahead_of_time(target: str) -> None:
-    from rnnc.backends.triton import ahead
-
-    for which in CHUNKWISE:
-        found = ahead.compiled_chunkwise(which, target, 64, 64)
-        assert found.spilled == 0, found
-        assert found.shared <= ahead.SHARED[target], found
+    for which in GATED:
+        gated_fits(which, target, 64, 64, torch.bfloat16, old=False, base=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("keys", [16, 128])
-def test_more_chunkwise_kernels_ahead_of_time(target: str, keys: int) -> None:
-    from rnnc.backends.triton import ahead
+@pytest.mark.parametrize(
+    ("keys", "values", "dtype"),
+    [(16, 128, "bfloat16"), (128, 128, "bfloat16"), (64, 64, "float32"), (64, 64, "float16")],
+)
+def test_more_chunkwise_kernels_ahead_of_time(target: str, keys: int, values: int, dtype: str) -> None:
+    from rnnc.backends.triton.ahead_gated import PASSES
 
-    for which in CHUNKWISE:
-        found = ahead.compiled_chunkwise(which, target, keys, 128)
-        assert found.spilled == 0, found
-        assert found.shared <= ahead.SHARED[target], found
+    for which in PASSES:
+        for old, base in ((False, 1), (True, 1), (False, 64)):
+            if base == 1 or which in ("pairs", "spread"):
+                gated_fits(which, target, keys, values, getattr(torch, dtype), old=old, base=base)
+
+
+def gated_fits(which: str, target: str, keys: int, values: int, dtype: torch.dtype, *, old: bool, base: int) -> None:
+    from rnnc.backends.triton import ahead
+    from rnnc.backends.triton.ahead_gated import compiled_gated
+
+    found = compiled_gated(which, target, keys, values, dtype, old=old, base=base)
+    assert found.spilled == 0, (which, old, base, found)
+    assert found.shared <= ahead.SHARED[target], (which, old, base, found)
 
 
 @pytest.mark.slow
@@ -185,8 +199,10 @@ def test_matrices_too_large_for_the_chip_are_run_by_the_loop() -> None:
 
 
 def test_a_strategy_without_a_kernel_is_run_by_torch() -> None:
-    """A strategy that is asked for by name is the one that runs."""
-    source = emit_source(rnnc.spec.stdlib("gla"), "GLA", backend="triton", strategy="chunkwise")
+    """A strategy asked for by name is the one that runs: chunks of a decay that may be negative have no kernel."""
+    body = "input k: real[n]; input v: real[n]; state S: real[n, n] = 0; S <- diag(tanh(k)) @ S + outer(k, v)"
+    spec = rnnc.spec.parse(f"cell C(n: dim) {{ {body}; output y: real[n] = S'.T @ k }}")
+    source = emit_source(spec, "C", backend="triton", strategy="chunkwise")
     assert "matrix_scan(" in source
     assert "No kernel: the strategy chunkwise was asked for" in " ".join(source.split())
     assert "import triton" not in source

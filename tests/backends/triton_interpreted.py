@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch_support as support
+import triton_decays as decay_cases
 import triton_low_rank as low_rank_cases
 
 import rnnc.spec
 from rnnc.compile import load_source
 from rnnc.ir.oracle import init_params
 from rnnc.ir.rounding import keep_digits
-from rnnc.runtime.chunk import MicroStep, Read
-from rnnc.runtime.chunk import matrix_scan as reference_scan
-from rnnc.runtime.gpu import coupled, low_rank_operator, matrix, tuner
+from rnnc.runtime.gpu import coupled, low_rank_operator, tuner
 from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.tuning import Config
+from rnnc.runtime.varlen import run_packed
 
 CELLS = {  # with products of learned matrices
     "reset first": """cell ResetFirst(d: dim, n: dim) {
@@ -119,7 +119,9 @@ def spec_of(file: str) -> Any:
         return rnnc.spec.parse(CELLS[file])
     if file in UNLISTED:
         return rnnc.load(UNLISTED[file])
-    if file in low_rank_cases.CELLS:
+    if file in decay_cases.CELLS:
+        return rnnc.spec.parse(decay_cases.cell(file))
+    if file in low_rank_cases.CELLS or file in low_rank_cases.STEP_BY_STEP:
         return rnnc.spec.parse(low_rank_cases.cell(file))
     return rnnc.spec.parse(own_cell(file)) if file in SPECS else rnnc.spec.stdlib(file)
 
@@ -217,32 +219,6 @@ def operators() -> None:
     launch.empty = poisoned
 
 
-def chunkwise_operator() -> None:
-    """Reads of the old and of the new state, strided inputs, decays of zero and of one; and PyTorch's own checks."""
-    torch.manual_seed(0)
-    batch, steps, heads, keys, values = 2, 70, 2, 5, 7
-    q, k = (torch.randn(batch, heads, steps, keys, dtype=torch.float64).mT.contiguous().mT.movedim(1, 2) for _ in "qk")
-    v = torch.randn(batch, steps, heads, values, dtype=torch.float64)
-    g = -torch.rand(batch, steps, heads, dtype=torch.float64)
-    g[:, 9], g[:, 20:24] = -torch.inf, 0.0
-    start = torch.randn(batch, heads, keys, values, dtype=torch.float64)
-    given = [x.requires_grad_() for x in (q, k, v, start)]
-    weight = torch.randn_like(v), torch.randn_like(start)
-    for when in ("old", "new"):
-        found = []
-        for scan in (reference_scan, matrix.matrix_scan):
-            step = MicroStep(log_decay=g, writes=((k, v),))
-            (o,), last = scan(start, [step], [Read(q, when)])
-            loss = (o * weight[0]).sum() + (last * weight[1]).sum()
-            found.append([o, last, *torch.autograd.grad(loss, given)])
-        assert all(support.error(a, b.detach()) < 1e-12 for a, b in zip(*found, strict=True))
-    plain = lambda shape, like, dtype: like.new_zeros(list(shape), dtype=dtype)  # noqa: E731
-    matrix.empty, kept = plain, matrix.empty
-    small = [x.detach()[:, :9].requires_grad_() for x in (q, k, v)]
-    torch.library.opcheck(matrix.decay_scan, (*small, g[:, :9].clamp(min=-5.0).requires_grad_(), start, False))
-    matrix.empty = kept
-
-
 def same_bits() -> None:
     """Two runs give the same gradients, bit by bit, where a gradient is summed over blocks, heads and steps."""
     ir, layer, _ = layer_of(spec_of("mamba"), "SelectiveScan", None, Config(steps=4, channels=4))
@@ -293,6 +269,38 @@ def packed() -> None:
         assert all(support.error(a, b) < 1e-12 for a, b in zip(*found, strict=True)), file
 
 
+def packed_layers() -> None:
+    """`cu_seqlens` of a whole layer in one launch is one call for each length: outputs, states, gradients; reversed,
+    too, and with wrong boundaries refused.
+    """
+    bounds = torch.tensor([0, 4, 4, 5, 11], dtype=torch.int32)
+    for file, dims in (("mingru", {"d": 3, "n": 5}), ("lstm", {"d": 3, "n": 5}), ("lru", {"d": 2, "n": 3})):
+        _, layer, _ = layer_of(spec_of(file), None, None, Config(steps=4, channels=4))
+        torch.manual_seed(0)
+        net = layer(**dims, dtype=torch.float64)
+        x = torch.randn(1, 11, dims["d"], dtype=torch.float64, requires_grad=True)
+        few = net(torch.randn(4, 2, dims["d"], dtype=torch.float64))[1]
+        start = {k: v.detach().requires_grad_() for k, v in few.items()}
+        for reverse in (False, True):
+            found = []
+            for given in (
+                net(x, start, cu_seqlens=bounds, reverse=reverse),
+                run_packed(net, (x,), start, bounds, reverse=reverse),
+            ):
+                y, final = given
+                loss = y.abs().square().sum() + sum((v.abs() ** 3).sum() for v in final.values())
+                found.append([y, *final.values(), *torch.autograd.grad(loss, [x, *start.values(), *net.parameters()])])
+            assert all(support.error(a, b.detach().resolve_conj()) < 1e-12 for a, b in zip(*found, strict=True)), file
+        plain = run_packed(net, (x,), None, bounds)[0].detach()
+        assert support.error(net(x, cu_seqlens=bounds)[0], plain) < 1e-12, file
+        for wrong in ([0, 4], [1, 11], [0, 6, 4, 11], [0.0, 11.0]):
+            try:
+                net(x, cu_seqlens=torch.tensor(wrong))
+            except ValueError:
+                continue
+            raise AssertionError(f"{wrong} was taken")
+
+
 def tuned() -> None:
     """With every configuration measured by a timer of the test's, results stay the oracle's."""
     measured: list[int] = []
@@ -323,7 +331,8 @@ CASES: dict[str, Callable[[], None]] = {
     "LRU": lambda: is_the_oracle("lru", kind="scan", dims={"d": 3, "n": 5}, step=True),
     "RGLRU": lambda: is_the_oracle("rglru", "RGLRU", kind="scan", dims={"heads": 2, "w": 3}, steps=9),
     "S4D": lambda: is_the_oracle("s4d", kind="scan", dims={"d": 3, "n": 2}, steps=7),
-    "GLA": lambda: is_the_oracle("gla", "GLA", kind="scan", steps=9),
+    "GLA": lambda: is_the_oracle("gla", "GLA", kind="chunkwise", steps=18, step=True),
+    "GLA, scan": lambda: is_the_oracle("gla", "GLA", kind="scan", strategy="scan", steps=9),
     "mLSTM": lambda: is_the_oracle("mlstm", "mLSTM", kind="chunkwise", steps=7),
     "Mamba2": lambda: is_the_oracle("mamba2", "Mamba2", kind="chunkwise", steps=67),
     "RetNet": lambda: is_the_oracle("retnet", kind="chunkwise", steps=65),
@@ -331,7 +340,6 @@ CASES: dict[str, Callable[[], None]] = {
         "mamba2", "SSDOp", kind="chunkwise", dims={"heads": 2, "n": 5, "p": 17}, steps=130, start=False
     ),
     "Mamba2, scan": lambda: is_the_oracle("mamba2", "Mamba2", kind="scan", strategy="scan", steps=9),
-    "chunkwise operator": chunkwise_operator,
     "DeltaNet": lambda: is_the_oracle("deltanet", "DeltaNet", kind="chunkwise", steps=9, step=True),
     "GatedDeltaNet": lambda: is_the_oracle("gated_deltanet", "GatedDeltaNet", kind="chunkwise", steps=6),
     "DeltaProduct": lambda: is_the_oracle("deltaproduct", "DeltaProduct", kind="chunkwise", steps=6),
@@ -350,12 +358,13 @@ CASES: dict[str, Callable[[], None]] = {
     "operators": operators,
     "same bits": same_bits,
     "packed": packed,
+    "packed layers": packed_layers,
     "tuned": tuned,
     "S5": lambda: is_the_oracle("s5", kind="scan", dims={"d": 3, "n": 5}),
     "Hawk": lambda: is_the_oracle("rglru", "Hawk", kind="scan", steps=9),
     "HGRN": lambda: is_the_oracle("hgrn", "HGRN", kind="scan"),
     "HGRNComplex": lambda: is_the_oracle("hgrn", "HGRNComplex", kind="scan", steps=9),
-    "HGRN2": lambda: is_the_oracle("hgrn2", kind="scan", steps=9),
+    "HGRN2": lambda: is_the_oracle("hgrn2", kind="chunkwise", steps=18),
     "MinLSTM": lambda: is_the_oracle("minlstm", kind="scan"),
 }
 COUPLED = {
@@ -372,6 +381,12 @@ CASES |= {
     name: lambda file=file, dims=dims: is_the_oracle(file, kind="coupled", dims=dims, steps=9, step=True)
     for name, (file, dims) in COUPLED.items()
 }
+CASES |= {
+    "Phasor": lambda: is_the_oracle("phasor", kind="scan", steps=7),
+    "SaturatingMemory": lambda: is_the_oracle("saturating_memory", kind="sequential", steps=5),
+    "Tide": lambda: is_the_oracle("tide", kind="sequential", steps=7),
+    "ColumnEraser": lambda: is_the_oracle("column_eraser", kind="chunkwise", steps=7),
+}
 SPLIT = Config(steps=4, channels=4, splits=3)  # thirteen steps in three splits
 CASES |= {
     "MinGRU, split": lambda: is_the_oracle("mingru", kind="scan", dims={"d": 3, "n": 5}, config=SPLIT),
@@ -380,7 +395,7 @@ CASES |= {
     ),
     "HGRNComplex, split": lambda: is_the_oracle("hgrn", "HGRNComplex", kind="scan", config=SPLIT),
     "RGLRU, split": lambda: is_the_oracle("rglru", "RGLRU", kind="scan", dims={"heads": 2, "w": 3}, config=SPLIT),
-    "GLA, split": lambda: is_the_oracle("gla", "GLA", kind="scan", config=SPLIT),
+    "GLA, split": lambda: is_the_oracle("gla", "GLA", kind="scan", strategy="scan", config=SPLIT),
     "old_state, split": lambda: is_the_oracle("old_state", kind="scan", dims={"n": 5}, config=SPLIT),
     "max_plus, split": lambda: is_the_oracle("max_plus", kind="scan", dims={"n": 5}, config=SPLIT),
     "min_plus, split": lambda: is_the_oracle("min_plus", kind="scan", dims={"n": 5}, config=SPLIT),
@@ -392,15 +407,23 @@ CASES |= {
     )
     for name in SPECS
 }
-CASES |= low_rank_cases.CASES
+CASES |= low_rank_cases.CASES | decay_cases.CASES
+CASES |= {
+    name: (lambda n=name: is_the_oracle(n, kind="chunkwise", dims={"n": 5, "m": 3}, steps=18))
+    for name in decay_cases.CELLS
+}
 CASES |= {
     name: (lambda n=name: is_the_oracle(n, kind="chunkwise", dims={"n": 3, "m": 5}, steps=7))
     for name in low_rank_cases.CELLS
 }
+CASES |= {
+    name: (lambda n=name: is_the_oracle(n, kind="sequential", dims={"n": 3, "m": 5}, steps=7))
+    for name in low_rank_cases.STEP_BY_STEP
+}
 
 
 def main(names: list[str]) -> None:
-    launch.empty = matrix.empty = coupled.empty = low_rank_operator.empty = poisoned
+    launch.empty = coupled.empty = low_rank_operator.empty = poisoned
     np.seterr(all="ignore")  # entries outside of the arrays divide by zero
     for name in names:
         begun = time.perf_counter()

@@ -5,7 +5,6 @@ Kernels and what they compute: `rnnc.runtime.gpu.intra`, `rnnc.runtime.gpu.walk`
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.gated_sizes import (
     KEPT,
+    alike_constants,
     chunk_of,
     gate_constants,
     pairs_constants,
@@ -23,7 +23,7 @@ from rnnc.runtime.gpu.gated_sizes import (
     walk_constants,
     warps_of,
 )
-from rnnc.runtime.gpu.intra import pairs, spread
+from rnnc.runtime.gpu.intra import alike, pairs, spread
 from rnnc.runtime.gpu.splits import gradients_between, states_between
 from rnnc.runtime.gpu.tuning import machine, programs_wanted
 from rnnc.runtime.gpu.walk import gate_gradient, walk
@@ -42,7 +42,9 @@ def strided(x: Tensor) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """One scan's sizes and gates: log decays [B, T, H, n] for the state's keys or values, or [B, T, H, 1] for all of it."""
+    """One scan's sizes and gates: log decays [B, T, H, n] for the state's keys or values, or [B, T, H, 1] for all
+    of it.
+    """
 
     g: Tensor
     keys: int
@@ -94,26 +96,31 @@ class Scan:
         scores = self.empty(self.steps, self.heads, self.chunk, dtype=self.dtype)
         scaled = [self.empty(self.steps, self.heads, inner, dtype=self.dtype) for _ in "xy"]
         totals = self.empty(self.heads, self.chunks, inner)
-        constants = pairs_constants(inner, self.dtype, old=self.old, strict=self.old, base=self.base)
-        pairs[self.batch * self.heads * self.chunks,](
+        kernel: Any = alike if self.axis == "none" else pairs
+        gates = strided(self.g)
+        if self.axis == "none":
+            constants, gates = alike_constants(inner, self.dtype, old=self.old), gates[:-1]
+        else:
+            constants = pairs_constants(inner, self.dtype, machine(), old=self.old, strict=self.old, base=self.base)
+        kernel[self.batch * self.heads * self.chunks,](
             *strided(x),
             *strided(y),
-            *strided(self.g),
+            *gates,
             scores,
             *scaled,
             totals,
             self.steps,
             self.heads,
             **constants,
-            num_warps=warps_of("pairs", constants, machine()),
+            num_warps=warps_of(kernel.__name__, constants, machine()),
         )
-        return scores, *scaled, totals
+        return scores, scaled[0], scaled[1], totals
 
     def spread(
         self, x: Tensor, y: Tensor, z: Tensor, *, reverse: bool = False, scaled: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What a chunk's own steps add to each other's outputs; and, `scaled`, z to the chunk's end and the chunks' sums
-        (without meaning where they are not asked for).
+        """What a chunk's own steps add to each other's outputs; and, `scaled`, z to the chunk's end and the chunks'
+        sums (without meaning where they are not asked for).
         """
         inner, outer = x.shape[-1], self.g.shape[-1]
         constants = spread_constants(
@@ -155,12 +162,12 @@ class Scan:
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Outputs [B, T, H, ...], the last state [B, H, K, V], and the states before every KEPT steps (`keep`).
 
-        The state is [K, V] or, `turned`, [V, K] for the kernel: its first axis is the one of x and y.  `inside` is what a
-        chunk's own steps do: scores where the decay is on that axis, else what they add.  A `start` of rank 5 has the
-        states before every KEPT steps, and all of those runs go at once.  `ends` are kept states and the sums to be
-        filled, see `rnnc.runtime.gpu.walk`.
+        The state is [K, V] or, `turned`, [V, K] for the kernel: its first axis is the one of x and y.  `inside` is
+        what a chunk's own steps do: scores where the decay is on that axis, else what they add.  A `start` of rank 5
+        has the states before every KEPT steps, and all of those runs go at once.  `ends` are kept states and the sums
+        to be filled, see `rnnc.runtime.gpu.walk`.
         """
-        inner, outer = y.shape[-1], z.shape[-1]
+        outer = z.shape[-1]
         outputs = self.empty(self.steps, self.heads, outer, dtype=out)
         kept = self.empty(self.heads, self.slots, self.keys, self.values) if keep else None
         run = _Walk(self, x, y, z, totals, inside, turned, reverse)
@@ -224,8 +231,10 @@ class _Walk:
     def constants(self, **flags: bool) -> dict[str, Any]:
         of = self.of
         inner, outer = self.y.shape[-1], self.z.shape[-1]
-        decay = "scalar" if of.axis == "none" else "outer" if (of.axis == "values") != self.turned else "inner"
-        return walk_constants(inner, outer, of.dtype, machine(), decay=decay, reverse=self.reverse, old=of.old, **flags)
+        across = of.axis != "none" and (of.axis == "values") != self.turned
+        return walk_constants(
+            inner, outer, of.dtype, machine(), across=across, reverse=self.reverse, old=of.old, **flags
+        )
 
     @property
     def programs(self) -> int:
@@ -233,23 +242,18 @@ class _Walk:
         return self.of.batch * self.of.heads * triton.cdiv(self.z.shape[-1], self.constants()["BM"])
 
     def starts(self, start: Tensor, span: int) -> Tensor:
-        """The states before (behind) every `span` chunks, [B, H, spans, K, V]: first every span by itself, from zero."""
+        """The states before (behind) every `span` chunks, [B, H, spans, K, V]: first every span by itself, from
+        zero.
+        """
         of = self.of
         spans = triton.cdiv(of.chunks, span)
         zero = start.new_zeros((of.batch, of.heads, spans, of.keys, of.values), dtype=of.accumulator)
         total = self(span, zero)
-        sums = torch.nn.functional.pad(self._sums(), (0, 0, 0, spans * span - of.chunks))
+        totals = self.totals[..., :1] if of.axis == "none" else self.totals
+        sums = torch.nn.functional.pad(totals, (0, 0, 0, spans * span - of.chunks))
         factor = sums.unflatten(2, (spans, span)).sum(3).exp2().unsqueeze(-2 if of.axis == "values" else -1)
         between = gradients_between if self.reverse else _states_between
         return between(False, start, total.transpose(1, 2), factor.transpose(1, 2)).transpose(1, 2)
-
-    def _sums(self) -> Tensor:
-        """The sum of the log decays (base 2) of every chunk, [B, H, chunks, n]."""
-        of = self.of
-        if of.axis != "none":
-            return self.totals
-        g = torch.nn.functional.pad(of.g.to(of.accumulator), (0, 0, 0, 0, 0, of.chunks * of.chunk - of.steps))
-        return g.unflatten(1, (of.chunks, of.chunk)).sum(2).transpose(1, 2) * math.log2(math.e)
 
     def __call__(
         self,

@@ -2,8 +2,8 @@
 
     S_t = exp(g_t) S_{t-1} + k_t v_t^T,    o_t = S_t^T q_t  (or S_{t-1}^T q_t)
 
-with one log decay g a step, or one for each row (keys) or column (values) of S.  `torch.compile` and `torch.export` keep
-`rnnc::gated_scan` as one node.
+with one log decay g a step, or one for each row (keys) or column (values) of S.  `torch.compile` and `torch.export`
+keep `rnnc::gated_scan` as one node.
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ def gated_scan(
     """q, k [B, T, H, K], v [B, T, H, V], log decays g [B, T, H, n], start [B, H, K, V].
 
     `axis` "keys": n = K, "values": n = V, "none": n = 1.  `old`: the state before a step is read.  `base`: see
-    `rnnc.runtime.gpu.gated_sizes.base_of`.  Outputs o [B, T, H, V], the last state, and the states before every KEPT steps.
+    `rnnc.runtime.gpu.gated_sizes.base_of`.  Outputs o [B, T, H, V], the last state, and the states before every
+    KEPT steps.
     """
     of = _scan(q, v, g, old, axis, base)
     match of.axis:
-        case "keys":
+        case "keys" | "none":
             inside, x, y, totals = of.pairs(q, k)
             o, last, kept = of.walk(x, y, v, totals, start, inside=inside, out=q.dtype, keep=True)
         case "values":
             inside, z, totals = of.spread(q, k, v, scaled=True)
             o, last, kept = of.walk(q, k, z, totals, start, inside=inside, out=q.dtype, keep=True)
-        case "none":
-            o, last, kept = of.walk(q, k, v, g, start, inside=g, out=q.dtype, keep=True)
     assert kept is not None
     return o, last.to(start.dtype, copy=True), kept
 
@@ -82,15 +81,18 @@ def gated_scan_backward(
         d_v, d_start, _ = of.walk(k, q, x, totals, d_last, inside=inside, out=wide, reverse=True, ends=(kept, ends))
         read, written = (o, d_o), (v, d_v)
     else:
-        if of.axis == "keys":
-            scores, x, y, totals = of.pairs(q, k)
-            ahead, back = of.spread(d_o, v, k)[0], of.spread(v, d_o, q, reverse=True)[0]
-        else:
-            x, y, scores, totals, ahead, back = q, k, g, g, g, g
-        turned = {"out": wide, "turned": True}
-        d_q, _, _ = of.walk(d_o, v, y, totals, kept, inside=ahead, **turned)
-        d_k, _, _ = of.walk(v, d_o, x, totals, d_last, inside=back, reverse=True, ends=(kept, ends), **turned)
+        scores, x, y, totals = of.pairs(q, k)
         d_v, d_start, _ = of.walk(y, x, d_o, totals, d_last, inside=scores, out=low, reverse=True)
+        if of.axis == "keys":
+            ahead, back = of.spread(d_o, v, k)[0], of.spread(v, d_o, q, reverse=True)[0]
+            passes = (d_o, v, y), (v, d_o, x)
+        else:
+            ahead, a, b, totals = of.pairs(d_o, v)
+            back, passes = ahead, ((a, b, k), (b, a, q))
+        d_q, _, _ = of.walk(*passes[0], totals, kept, inside=ahead, out=wide, turned=True)
+        d_k, _, _ = of.walk(
+            *passes[1], totals, d_last, inside=back, out=wide, turned=True, reverse=True, ends=(kept, ends)
+        )
         read, written = (q, d_q), (k, d_k)
     end = (d_last.to(wide) * last.to(wide)).sum(-2 if of.axis == "values" else -1)
     if of.axis == "none":

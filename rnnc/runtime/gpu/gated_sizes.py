@@ -13,6 +13,7 @@ from rnnc.runtime.gpu.tuning import power_of_two
 __all__ = [
     "KEPT",
     "LARGEST",
+    "alike_constants",
     "base_of",
     "chunk_of",
     "gate_constants",
@@ -29,7 +30,8 @@ ALIKE = 124.0  # exponents up to which products of float32 numbers of moderate s
 
 
 def base_of(least: float | None, dtype: torch.dtype) -> int:
-    """Rows of the blocks that one product serves, given a lower bound of every log decay: |least| (n/2 + 1) log2(e) <= 124.
+    """Rows of the blocks that one product serves, given a lower bound of every log decay: |least| (n/2 + 1)
+    log2(e) <= 124.
 
     One where no bound is known, and for float16, whose range is too small.
     """
@@ -45,7 +47,9 @@ def block(size: int, most: int) -> int:
     return max(16, min(most, power_of_two(size)))
 
 
-def pairs_constants(inner: int, dtype: torch.dtype, *, old: bool, strict: bool, base: int) -> dict[str, Any]:
+def pairs_constants(
+    inner: int, dtype: torch.dtype, target: str, *, old: bool, strict: bool, base: int
+) -> dict[str, Any]:
     return {
         **_common(dtype),
         "N": inner,
@@ -53,9 +57,13 @@ def pairs_constants(inner: int, dtype: torch.dtype, *, old: bool, strict: bool, 
         "STRICT": strict,
         "BASE": base,
         "LOOK": dtype != torch.float16,
-        "BN": block(inner, 32),
+        "BN": block(inner, 16 if target == "old" else 32),
         "LEVELS": chunk_of(dtype).bit_length() - 1,
     }
+
+
+def alike_constants(inner: int, dtype: torch.dtype, *, old: bool) -> dict[str, Any]:
+    return {**_common(dtype), "N": inner, "OLD": old, "BN": block(inner, 32)}
 
 
 def spread_constants(
@@ -81,7 +89,7 @@ def walk_constants(
     dtype: torch.dtype,
     target: str,
     *,
-    decay: str,
+    across: bool,
     reverse: bool,
     old: bool,
     out: bool = True,
@@ -89,11 +97,12 @@ def walk_constants(
     ends: bool = False,
 ) -> dict[str, Any]:
     wide = block(inner, LARGEST)
-    most = max(16, min(32, 2048 // wide) if target == "old" else min(64, 4096 // wide))
+    few = target == "old" or chunk_of(dtype) < 64  # where operands, or all of a product, are in registers
+    most = max(16, min(32, 2048 // wide) if few else min(64, 4096 // wide))
     return {
         **_common(dtype),
         "N": inner,
-        "DECAY": decay,
+        "OUTER": across,
         "REVERSE": reverse,
         "OLD": old,
         "OUT": out,

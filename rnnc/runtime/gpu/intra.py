@@ -1,20 +1,21 @@
 """What the steps of one chunk do to each other under a decay per channel, for all chunks at once.
 
 A write at step s reaches a read at step t > s with the weight 2^(sum of g over s < i <= t) (over s < i < t where reads
-come before the step), channel by channel, so the weight cannot be put into one matrix.  The chunk is halved instead: for
-blocks of M = 1, 2, 4, ..., C/2 rows every pair of neighbouring blocks is one masked product, reads of the second block
-decayed from the border between the two, writes of the first one decayed up to it (secondary chunks, Yang et al.,
-arXiv:2312.06635, section 4.3, taken to the end).
+come before the step), channel by channel, so the weight cannot be put into one matrix.  The chunk is halved instead:
+for blocks of M = 1, 2, 4, ..., C/2 rows every pair of neighbouring blocks is one masked product, reads of the second
+block decayed from the border between the two, writes of the first one decayed up to it (secondary chunks, Yang et
+al., arXiv:2312.06635, section 4.3, taken to the end).
 
 No sum of logarithms is ever subtracted: sums over blocks of 2M rows come from those of M rows by adding the neighbour's
 whole sum.  So a gate of zero (g = -inf) and gates near one in the same chunk keep all their digits, and where g <= 0 no
 exponent is positive.
 
-Where all sums of a chunk are small (the usual case), it is one product, measured from its middle: exponents there may be
-positive, but not large.  A tile of channels looks at its own sums and takes one way or the other; a gate with a proven
-lower bound needs no look: blocks of BASE rows are one product then.
+Where all sums of a chunk are small (the usual case), it is one product, measured from its middle: exponents there may
+be positive, but not large.  A tile of channels looks at its own sums and takes one way or the other; a gate with a
+proven lower bound needs no look: blocks of BASE rows are one product then.
 
-Two kernels: with the decay on the contracted axis (`pairs`) and on the axis that stays (`spread`).
+Two kernels: with the decay on the contracted axis (`pairs`) and on the axis that stays (`spread`).  One decay a step
+needs no halves (`alike`): its weights are one matrix, of sums, too.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
@@ -24,7 +25,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["beside", "farthest", "from_middle", "grown", "pairs", "spread", "sums"]
+__all__ = ["alike", "beside", "farthest", "from_middle", "grown", "pairs", "spread", "sums"]
 
 LOG2E = tl.constexpr(1.4426950408889634)
 NEAR = tl.constexpr(60.0)  # binary orders from the middle of a chunk: two of them and the numbers' own stay in float32
@@ -203,8 +204,8 @@ def spread(
 ):  # fmt: skip
     """out[t, m] = sum over s of (x_t . y_s) 2^(g[m] between them) z[s, m], BM channels of one chunk of one head.
 
-    Over s <= t (s < t where OLD); REVERSE over s >= t, x at the writes and y, z at the reads.  SCALED also gives z decayed
-    to the chunk's end and the chunk's sum of g (base 2).
+    Over s <= t (s < t where OLD); REVERSE over s >= t, x at the writes and y, z at the reads.  SCALED also gives z
+    decayed to the chunk's end and the chunk's sum of g (base 2).
     """
     i = tl.program_id(0).to(tl.int64)
     blocks, chunks = tl.cdiv(V, BM), tl.cdiv(T, C)
@@ -242,3 +243,48 @@ def spread(
         tl.store(z_scaled_ptr + place, z * tl.exp2(write), mask=mask)
         end = tl.sum(tl.where((c == 0)[:, None], total, 0.0), 0)
         tl.store(total_ptr + (head * chunks + chunk) * V + m, end, mask=m < V)
+
+
+@triton.jit(do_not_specialize=["T"])
+def alike(
+    x_ptr, x_b, x_t, x_h, x_n,
+    y_ptr, y_b, y_t, y_h, y_n,
+    g_ptr, g_b, g_t, g_h,
+    scores_ptr,
+    x_scaled_ptr, y_scaled_ptr,
+    total_ptr,
+    T, H,
+    N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, C: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """What `pairs` gives, for one log decay g a step (STRICT where OLD)."""
+    i = tl.program_id(0).to(tl.int64)
+    chunks = tl.cdiv(T, C)
+    chunk, head = i % chunks, i // chunks
+    b, h = head // H, head % H
+    at = chunk * C
+    c = tl.arange(0, C)
+    in_t = at + c < T
+    shift: tl.constexpr = 1 if OLD else 0  # reads before the step do not see its decay
+    g_at = g_ptr + b * g_b + h * g_h + at * g_t
+    g = tl.load(g_at + c * g_t, mask=in_t, other=0.0).to(ACC) * LOG2E
+    following = tl.load(g_at + (c + 1) * g_t, mask=(c + 1 < C) & (at + c + 1 < T), other=0.0).to(ACC) * LOG2E
+    read = tl.load(g_at + (c - shift) * g_t, mask=(c >= shift) & in_t, other=0.0).to(ACC) * LOG2E
+    to_read, to_end = tl.exp2(tl.cumsum(read, 0)), tl.exp2(tl.cumsum(following, 0, reverse=True))
+    total = tl.sum(g, 0)
+    x_at, y_at = x_ptr + b * x_b + h * x_h + at * x_t, y_ptr + b * y_b + h * y_h + at * y_t
+    row = ((b * T + at) * H + h) * N
+    product = tl.full([C, C], 0.0, ACC)
+    for column in range(0, N, BN):
+        n = column + tl.arange(0, BN)
+        mask = in_t[:, None] & (n < N)[None, :]
+        x = tl.load(x_at + (c[:, None] * x_t + n[None, :] * x_n), mask=mask, other=0.0)
+        y = tl.load(y_at + (c[:, None] * y_t + n[None, :] * y_n), mask=mask, other=0.0)
+        product += tl.dot(x, tl.trans(y), input_precision=PRECISION).to(ACC)
+        place = c[:, None] * (H * N) + n[None, :]
+        tl.store(x_scaled_ptr + row + place, x * to_read[:, None], mask=mask)
+        tl.store(y_scaled_ptr + row + place, y * to_end[:, None], mask=mask)
+        tl.store(total_ptr + i * N + n, tl.zeros([BN], ACC) + total, mask=n < N)
+    seen = (c - shift)[:, None] >= c[None, :]
+    between = tl.cumsum(tl.where((c - shift)[:, None] > c[None, :], read[:, None], 0.0), 0)
+    scores = tl.where(seen, product * tl.exp2(between), 0.0)
+    tl.store(scores_ptr + ((b * T + at) * H + h) * C + (c[:, None] * (H * C) + c[None, :]), scores, mask=in_t[:, None])

@@ -1,19 +1,20 @@
 """The state of a chunkwise scan, from chunk to chunk, without leaving the chip.
 
-`walk` holds BM columns of one head's state [N, M] and goes over the chunks forward or backward: it reads the outputs off
-the state and updates it by two products,
+`walk` holds BM columns of one head's state [N, M] and goes over the chunks forward or backward: it reads the outputs
+off the state and updates it by two products,
 
     out = x S (+ what the chunk's own steps add),    S <- 2^total S + y^T z
 
-Which of the four passes of a scan this is, only its arguments say.  For outputs o = q S, with the decay on the rows of S
-(the keys), the gradients are scans of the same kind: with P = dO v^T,
+Which of the four passes of a scan this is, only its arguments say.  For outputs o = q S, with the decay on the rows
+of S (the keys), the gradients are scans of the same kind: with P = dO v^T,
 
     o  [T, V]: x = q, y = k, z = v,  forward            dv [T, V]: x = k, y = q, z = dO, backward
     dq [T, K]: x = dO, y = v, z = k, forward            dk [T, K]: x = v, y = dO, z = q, backward
 
 where o and dv decay on the contracted axis of the state and dq and dk on the one that stays; with the decay on the
-columns it is the other way round, and one decay for all of the state is on neither.  So no gradient needs a chunk's state in memory: dq starts from states kept every
-EVERY chunks, dk and dv from the gradient of the last state.
+columns it is the other way round, and one decay for all of the state may be taken to be on either.  So no gradient
+needs a chunk's state in memory: dq starts from states kept every EVERY chunks, dk and dv from the gradient of the
+last state.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
@@ -28,28 +29,6 @@ from rnnc.runtime.gpu.intra import LOG2E
 __all__ = ["gate_gradient", "walk"]
 
 
-@triton.jit
-def _scalar(g_at, g_t, c, left, ACC: tl.constexpr, REVERSE: tl.constexpr, OLD: tl.constexpr, C: tl.constexpr):
-    """One decay for all of the state: weights from the state to each output, from each update to the state, of the whole
-    chunk, and [outputs, updates], of a chunk with `left` steps.  Sums only, as in `rnnc.runtime.gpu.intra`.
-    """
-    g = tl.load(g_at + c * g_t, mask=c < left, other=0.0).to(ACC) * LOG2E
-    following = tl.load(g_at + (c + 1) * g_t, mask=(c + 1 < left) & (c + 1 < C), other=0.0).to(ACC) * LOG2E
-    shift: tl.constexpr = 1 if OLD else 0  # reads before the step do not see its decay
-    read = tl.load(g_at + (c - shift) * g_t, mask=(c >= shift) & (c - shift < left), other=0.0).to(ACC) * LOG2E
-    to_read, to_end = tl.exp2(tl.cumsum(read, 0)), tl.exp2(tl.cumsum(following, 0, reverse=True))
-    if REVERSE:
-        write_at, read_at = c[:, None], c[None, :]
-        between = tl.cumsum(tl.where(read_at - shift > write_at, read[None, :], 0.0), 1)
-    else:
-        write_at, read_at = c[None, :], c[:, None]
-        between = tl.cumsum(tl.where(read_at - shift > write_at, read[:, None], 0.0), 0)
-    weights = tl.where(read_at - shift >= write_at, tl.exp2(between), 0.0)
-    if REVERSE:
-        return to_end, to_read, tl.sum(g, 0), weights
-    return to_read, to_end, tl.sum(g, 0), weights
-
-
 @triton.jit(do_not_specialize=["T", "SPAN"])
 def walk(
     x_ptr, x_b, x_t, x_h, x_n,
@@ -62,15 +41,15 @@ def walk(
     kept_ptr, ends_ptr,
     out_ptr,
     T, H, V, SPAN, S_N, S_M,
-    N: tl.constexpr, ACC: tl.constexpr, DECAY: tl.constexpr, REVERSE: tl.constexpr, OLD: tl.constexpr,
+    N: tl.constexpr, ACC: tl.constexpr, OUTER: tl.constexpr, REVERSE: tl.constexpr, OLD: tl.constexpr,
     OUT: tl.constexpr, KEEP: tl.constexpr, ENDS: tl.constexpr, EVERY: tl.constexpr,
     C: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr, STAGES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BM of V columns of one head's state over SPAN chunks of C steps, from the state before them.
 
-    DECAY "inner": it is on the contracted axis (x and y are scaled already, `scores` [C, C] are what the steps of a chunk
-    see of each other).  "outer": on the other (z is scaled, the outputs are scaled here by g, `intra` is what the chunk's
-    own steps add).  "scalar": one number g a step, and all is done here.
+    The decay is on the contracted axis (x and y are scaled already, `scores` [C, C] are what the steps of a chunk see
+    of each other), or, OUTER, on the other (z is scaled, the outputs are scaled here by g, `intra` is what the
+    chunk's own steps add).
 
     Without OUT only the state is carried.  KEEP stores it every EVERY chunks; ENDS writes the sums over n of the states
     kept by another walk times this one's, at the same places.
@@ -98,39 +77,31 @@ def walk(
         y_at, z_at = y_ptr + b * y_b + h * y_h + at * y_t, z_ptr + b * z_b + h * z_h + at * z_t
         y = tl.load(y_at + (c[:, None] * y_t + n[None, :] * y_n), mask=inner, other=0.0)
         z = tl.load(z_at + (c[:, None] * z_t + m[None, :] * z_m), mask=outer, other=0.0)
-        row = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
-        g_at = g_ptr + b * g_b + h * g_h + at * g_t
         if OUT:
             x_at = x_ptr + b * x_b + h * x_h + at * x_t
             x = tl.load(x_at + (c[:, None] * x_t + n[None, :] * x_n), mask=inner, other=0.0)
             out = tl.dot(x, S.to(x.dtype), input_precision=PRECISION).to(ACC)
-        if DECAY == "inner":
-            total = tl.load(total_ptr + (head * chunks + chunk) * N + n, mask=in_n, other=0.0)[:, None]
-            if OUT:
+            row = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
+            if OUTER:
+                # from the chunk's start to the read; backward from after the write to the chunk's end
+                other = c + (1 if REVERSE else -1 if OLD else 0)
+                inside = ((other >= 0) & (other < C) & (at + other < T))[:, None] & in_m[None, :]
+                g_at = g_ptr + b * g_b + h * g_h + at * g_t
+                g = tl.load(g_at + (other[:, None] * g_t + m[None, :] * g_m), mask=inside, other=0.0)
+                out *= tl.exp2(tl.cumsum(g.to(ACC) * LOG2E, 0, reverse=REVERSE))
+                out += tl.load(intra_ptr + row, mask=outer, other=0.0)
+            else:
                 table = ((b * T + at) * H + h) * C + (c[:, None] * (H * C) + c[None, :])
                 scores = tl.load(scores_ptr + table, mask=in_t[:, None], other=0.0)
                 scores = tl.trans(scores) if REVERSE else scores
                 out += tl.dot(scores, z, input_precision=PRECISION).to(ACC)
-        elif DECAY == "outer":
-            total = tl.load(total_ptr + (head * chunks + chunk) * V + m, mask=in_m, other=0.0)[None, :]
-            if OUT:
-                # from the chunk's start to the read; backward from after the write to the chunk's end
-                other = c + (1 if REVERSE else -1 if OLD else 0)
-                inside = ((other >= 0) & (other < C) & (at + other < T))[:, None] & in_m[None, :]
-                g = tl.load(g_at + (other[:, None] * g_t + m[None, :] * g_m), mask=inside, other=0.0)
-                out *= tl.exp2(tl.cumsum(g.to(ACC) * LOG2E, 0, reverse=REVERSE))
-                out += tl.load(intra_ptr + row, mask=outer, other=0.0)
-        else:
-            to_out, to_state, total, weights = _scalar(g_at, g_t, c, T - at, ACC, REVERSE, OLD, C)
-            if OUT:
-                scores = tl.dot(x, tl.trans(y), input_precision=PRECISION).to(ACC) * weights
-                out *= to_out[:, None]
-                out += tl.dot(scores.to(z.dtype), z, input_precision=PRECISION).to(ACC)
-            z = (z * to_state[:, None]).to(z.dtype)
-        if OUT:
             tl.store(out_ptr + row, out, mask=outer)
+        if OUTER:
+            total = tl.load(total_ptr + (head * chunks + chunk) * V + m, mask=in_m, other=0.0)[None, :]
+        else:
+            total = tl.load(total_ptr + (head * chunks + chunk) * N + n, mask=in_n, other=0.0)[:, None]
         S = S * tl.exp2(total) + tl.dot(tl.trans(y), z, input_precision=PRECISION).to(ACC)
-        if ENDS:
+        if ENDS:  # noqa: SIM102  (decided when compiled)
             if chunk % EVERY == 0:
                 kept = kept_ptr + (head * slots + chunk // EVERY) * (N * V) + place
                 ended = tl.sum(tl.load(kept, mask=in_state, other=0.0) * S, 0)
@@ -155,8 +126,8 @@ def gate_gradient(
 
         E_t = dL/dg_t + w_t dw_t,    E_{t-1} = dL/dg_t + r_{t-1} dr_{t-1},    E_T = <dL/dS_T, S_T> + r_T dr_T
 
-    so it is a sum from behind.  `ends` has E before every EVERY chunks, `end` [B, H, V] the one of the last state: the sum
-    starts anew at each, lest the rounding of all later steps piles up where the gradient is small.
+    so it is a sum from behind.  `ends` has E before every EVERY chunks, `end` [B, H, V] the one of the last state:
+    the sum starts anew at each, lest the rounding of all later steps piles up where the gradient is small.
     """
     i = tl.program_id(0).to(tl.int64)
     blocks, chunks = tl.cdiv(V, BM), tl.cdiv(T, C)

@@ -1,0 +1,114 @@
+"""`matrix_scan` of one micro-step without low rank: a decay by its logarithm, any writes, any reads.
+
+The state is linear in its writes and its rows do not mix, so several writes are several scans whose outputs add up, and
+keys or values beyond what a program holds are scans of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from rnnc.runtime.chunk import MicroStep, Read
+from rnnc.runtime.gpu.gated import Axis
+from rnnc.runtime.gpu.gated_operator import gated_scan
+from rnnc.runtime.gpu.gated_sizes import LARGEST, base_of
+from rnnc.runtime.gpu.recurrence import interpreted
+from rnnc.runtime.layout import common_dtype, sequence_length, spread
+
+__all__ = ["scan", "served"]
+
+
+def served(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vector: bool) -> bool:
+    """Whether `scan` runs it: a matrix state on a GPU, one micro-step of plain writes, a decay as a logarithm (or
+    none).
+    """
+    if vector or len(steps) != 1 or not reads or state.ndim < 3 or state.is_complex():
+        return False
+    (step,) = steps
+    plain = step.decay is None and not step.low_rank and not step.updates
+    if not plain or not step.writes or any(v is None for _, v in step.writes):
+        return False
+    return state.is_cuda or interpreted()
+
+
+def scan(
+    state: Tensor,
+    steps: Sequence[MicroStep],
+    reads: Sequence[Read],
+    *,
+    length: int | None = None,
+    least: float | None = None,
+    across: bool = False,
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """See `rnnc.runtime.matrix_scan`.  `least` is a proven lower bound of every log decay.
+
+    `across`: the reads are S key, [B, T, *P, K] for a key [V]: along the other axis of the state than the decay's.
+    """
+    (step,) = steps
+    batch, *per, keys, values = state.shape
+    rank = len(per)
+    vectors = [x for pair in step.writes for x in pair if x is not None] + [r.key for r in reads]
+    g = state.new_zeros(()) if step.log_decay is None else step.log_decay
+    single = g.ndim in (0, rank, rank + 2) or g.shape[-1] == 1
+    g = g.unsqueeze(-1) if g.ndim in (0, rank, rank + 2) else g
+    length = sequence_length(rank + 1, [*vectors, g], length)
+    dtype = common_dtype(state, *vectors, step.log_decay)
+    heads = math.prod(per)
+
+    def sequence(x: Tensor, core: int, kind: torch.dtype) -> Tensor:
+        """[B, T, heads, core] in one dtype."""
+        return spread(x.to(kind), batch, length, (*per, core)).reshape(batch, length, heads, core)
+
+    gate = sequence(g, 1 if single else keys, torch.promote_types(g.dtype, dtype))
+    writes = [(sequence(u, keys, dtype), sequence(v, values, dtype)) for u, v in step.writes if v is not None]
+    if across:
+        writes = [(v, u) for u, v in writes]
+    axis: Axis = "none" if single else "values" if across else "keys"
+    start = state.reshape(batch, heads, keys, values)
+    start = start.mT if across else start
+    base = 1 if single else base_of(least, dtype)
+    outputs: list[Tensor] = []
+    final = start
+    for j, read in enumerate(reads):
+        q = sequence(read.key, values if across else keys, dtype)
+        found = [
+            _blocks(q, k, v, gate, start if i == 0 else torch.zeros_like(start), read.when == "old", axis, base)
+            for i, (k, v) in enumerate(writes)
+        ]
+        outputs.append(_added([o for o, _ in found]).reshape(batch, length, *per, keys if across else values))
+        final = _added([last for _, last in found]) if j == 0 else final
+    final = final.mT if across else final
+    return tuple(outputs), final.reshape(state.shape).to(dtype)
+
+
+def _added(xs: Sequence[Tensor]) -> Tensor:
+    total = xs[0]
+    for x in xs[1:]:
+        total = total + x
+    return total
+
+
+def _blocks(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, start: Tensor, old: bool, axis: Axis, base: int
+) -> tuple[Tensor, Tensor]:
+    """Blocks of keys and of values one after another: outputs of blocks of keys add up."""
+    rows = []
+    outputs = []
+    for a in _ranges(k.shape[-1]):
+        columns = []
+        for b in _ranges(v.shape[-1]):
+            gate = g[..., a] if axis == "keys" else g[..., b] if axis == "values" else g
+            o, last, _ = gated_scan(q[..., a], k[..., a], v[..., b], gate, start[:, :, a, b], old, axis, base)
+            columns.append((o, last))
+        outputs.append(columns[0][0] if len(columns) == 1 else torch.cat([o for o, _ in columns], -1))
+        rows.append(columns[0][1] if len(columns) == 1 else torch.cat([last for _, last in columns], -1))
+    return _added(outputs), rows[0] if len(rows) == 1 else torch.cat(rows, -2)
+
+
+def _ranges(size: int) -> Iterator[slice]:
+    for first in range(0, size, LARGEST):
+        yield slice(first, min(first + LARGEST, size))

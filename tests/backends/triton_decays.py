@@ -1,0 +1,195 @@
+"""Cases of triton_interpreted.py for matrix states that decay: the operator alone, and cells written in odd ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch_support as support
+from torch import Tensor
+
+from rnnc.runtime.chunk import MicroStep, Read, matrix_scan
+from rnnc.runtime.gpu import decays, gated, gated_sizes, matrix
+from rnnc.runtime.gpu import recurrence as launch
+from rnnc.runtime.gpu.gated_operator import gated_scan
+
+HEAD = "input q: real[n]\n  input k: real[n]\n  input v: real[m]\n  "
+CELLS = {  # a body each, of a cell with dims n and m
+    "transposed decay": HEAD + "input g: real[n] <= 0\n  state S: real[m, n] = 0\n"
+    "  S <- S @ diag(exp(g)) + outer(v, k)\n  output y: real[m] = S' @ q",
+    "two reads": HEAD + "input g: real[n]\n  state S: real[n, m] = 0\n"
+    "  S <- outer(sigmoid(g), 1 + 0 * v) * S + outer((1 - sigmoid(g)) * k, v)\n"
+    "  output y: real[m] = tanh(S'.T @ q) + S.T @ k",
+    "bonus": HEAD + "input g: real[n]\n  param u: real[n] init ones\n  state S: real[n, m] = 0\n"
+    "  S <- diag(exp(-exp(g))) @ S + outer(k, v)\n  output y: real[m] = (S + outer(u * k, v)).T @ q",
+    "two writes": HEAD + "input g: real[n]\n  state S: real[n, m] = 0\n"
+    "  S <- diag(0.5 + 0.5 * sigmoid(g)) @ S + outer(k, v) - outer(q, tanh(v))\n  output y: real[m] = S'.T @ q",
+    "no decay": HEAD + "state S: real[n, m] = 0\n  S <- S + outer(k, v)\n  output y: real[m] = S'.T @ q",
+}
+
+
+def cell(name: str) -> str:
+    return f"cell Own(n: dim, m: dim) {{\n  {CELLS[name]}\n}}\n"
+
+
+def problem(axis: str, *, steps: int = 37, mild: bool = False, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """q, k, v, log decays (some zero, some without end) and a state, with keys 5, values 7."""
+    torch.manual_seed(steps)
+    q, k, v = (torch.randn(1, steps, 1, n, dtype=dtype) for n in (5, 5, 7))
+    g = -torch.rand(1, steps, 1, {"keys": 5, "values": 7, "none": 1}[axis], dtype=dtype)
+    if mild:
+        g *= 0.3
+    else:  # with decays of 1e-30 within a chunk, and of 1e-30 and 0 a step
+        g *= torch.randn(1, steps, 1, 1, dtype=dtype).mul(3).exp()
+        g[:, 3::17], g[:, 5::29], g[:, 9::31] = 0.0, -70.0, -torch.inf
+    return [x.requires_grad_() for x in (q, k, v, g, torch.randn(1, 1, 5, 7, dtype=dtype))]
+
+
+def one_by_one(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, old: bool, axis: str
+) -> tuple[Tensor, Tensor]:
+    """The recurrence as it is written."""
+    outputs = []
+    for t in range(q.shape[1]):
+        before = state
+        decay = g[:, t].exp()
+        decay = decay.unsqueeze(-2) if axis == "values" else decay.unsqueeze(-1)
+        state = state * decay + k[:, t].unsqueeze(-1) * v[:, t].unsqueeze(-2)
+        outputs.append(((before if old else state) * q[:, t].unsqueeze(-1)).sum(-2))
+    return torch.stack(outputs, 1), state
+
+
+def agrees(given: list[Tensor], ways: list[Callable[..., tuple[Tensor, Tensor]]], tolerance: float = 1e-12) -> None:
+    """Outputs, the last state and all gradients of both ways; the gradient of a decay without end is none of theirs."""
+    torch.manual_seed(0)
+    found: list[list[Tensor]] = []
+    weights: list[Tensor] = []
+    for way in ways:
+        values = way(*given)
+        weights = weights or [torch.randn_like(x) for x in values]
+        loss = sum(((x * w).sum() for x, w in zip(values, weights, strict=True)), torch.zeros(()))
+        found.append([*values, *torch.autograd.grad(loss, given)])
+    for want, got in zip(*found, strict=True):
+        assert support.error(got, want.detach()) < tolerance, [support.error(b, a.detach()) for a, b in zip(*found)]
+
+
+def of_axis(
+    axis: str, *, mild: bool = False, base: int = 1, steps: int = 37, reads: tuple[bool, ...] = (False, True)
+) -> None:
+    for old in reads:
+        agrees(
+            problem(axis, mild=mild, steps=steps),
+            [lambda *x, o=old: one_by_one(*x, o, axis), lambda *x, o=old: gated_scan(*x, o, axis, base)[:2]],
+        )
+
+
+@contextmanager
+def changed(*settings: tuple[Any, str, Any]) -> Iterator[None]:
+    """Attributes of modules for a while."""
+    kept = [(of, name, getattr(of, name)) for of, name, _ in settings]
+    try:
+        for of, name, value in settings:
+            setattr(of, name, value)
+        yield
+    finally:
+        for of, name, value in kept:
+            setattr(of, name, value)
+
+
+def long_chunks() -> None:
+    """Chunks of 64 steps, as tensor cores have; gates that need halves and gates that need none."""
+    with changed((gated_sizes, "CHUNKS", {})):
+        of_axis("keys", steps=67, reads=(True,))
+        of_axis("values", steps=67, reads=(False,))
+        of_axis("keys", steps=67, mild=True, reads=(False,))
+
+
+def proven() -> None:
+    """Blocks of rows that a lower bound of the gate allows, smaller than the chunk and of its size."""
+    assert gated_sizes.base_of(-0.3, torch.float64) == 16
+    assert gated_sizes.base_of(-28.0, torch.float32) == 4
+    assert gated_sizes.base_of(None, torch.bfloat16) == gated_sizes.base_of(-0.3, torch.float16) == 1
+    of_axis("keys", mild=True, base=4, steps=15)
+    of_axis("values", mild=True, base=16, steps=15)
+
+
+def spans() -> None:
+    """Few programs: the steps are divided, and the states between the parts follow."""
+    kept = ((of, "KEPT", 32) for of in (gated, gated_sizes))
+    with changed(*kept, (gated, "programs_wanted", lambda: 3)):
+        of_axis("keys", steps=70, reads=(True,))
+        of_axis("none", steps=70, reads=(False,))
+
+
+def front() -> None:
+    """Static decays, several writes and reads, keys of several blocks; no decay; reads along the other axis."""
+    q, k, v, g, state = problem("keys", mild=True, steps=5)
+
+    def both(decay: Tensor | None, reads: list[str], twice: bool) -> None:
+        def run(scan: Any, q: Tensor, k: Tensor, v: Tensor, s: Tensor) -> tuple[Tensor, ...]:
+            writes = ((k, v), (v[..., :5], v)) if twice else ((k, v),)
+            outputs, last = scan(
+                s, [MicroStep(log_decay=decay, writes=writes)], [Read(q + i, w) for i, w in enumerate(reads)]
+            )
+            return (*outputs, last)
+
+        agrees([q, k, v, state], [lambda *x: run(matrix_scan, *x), lambda *x: run(matrix.matrix_scan, *x)])
+
+    both(g, ["old", "new"], True)
+    both(g[0, 0].detach(), ["new"], False)
+    both(g[..., 0].detach(), ["new"], False)
+    both(None, ["old"], False)
+    with changed((decays, "LARGEST", 4)):
+        both(g, ["new"], False)
+
+    def across(q: Tensor, k: Tensor, v: Tensor, g: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        step = MicroStep(log_decay=g, writes=((k, v),))
+        (o,), last = decays.scan(s, [step], [Read(v + q[..., :1])], across=True, least=-0.3)
+        return o, last
+
+    agrees([q, k, v, g, state], [lambda q, k, v, g, s: turned(v + q[..., :1], v, k, g, s), across])
+
+
+def turned(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    o, last = one_by_one(q, k, v, g, state.mT, False, "values")
+    return o, last.mT
+
+
+def low_precision() -> None:
+    """bfloat16, float16 and float32 in and out: as exact as the inputs."""
+    for dtype, mild in ((torch.bfloat16, False), (torch.bfloat16, True), (torch.float16, True), (torch.float32, False)):
+        for axis in ("keys", "none"):
+            if axis == "keys" or mild:
+                low = [x.detach().to(dtype) for x in problem(axis, mild=mild)]
+                low[3], low[4] = low[3].float(), low[4].float()
+                want = one_by_one(*(x.double() for x in low), False, axis)
+                got = gated_scan(*low, False, axis, 1)
+                assert got[0].dtype == dtype
+                assert got[1].dtype == torch.float32
+                for a, b in zip(want, got, strict=False):
+                    assert support.error(b.double(), a) < 4 * torch.finfo(dtype).eps, (dtype, axis, mild)
+
+
+def checks() -> None:
+    """PyTorch's own checks of the operator."""
+    plain = lambda shape, like, dtype: like.new_zeros(list(shape), dtype=dtype)  # noqa: E731
+    with changed((launch, "empty", plain)):
+        for axis in ("keys",):
+            given = [x.detach().requires_grad_() for x in problem(axis, mild=True, steps=3)]
+            torch.library.opcheck(gated_scan, (*given, False, axis, 1))
+
+
+CASES: dict[str, Callable[[], None]] = {
+    "a decay per key": lambda: of_axis("keys"),
+    "a decay per value": lambda: of_axis("values"),
+    "one decay": lambda: of_axis("none"),
+    "one step, decays": lambda: of_axis("keys", steps=1),
+    "long chunks": long_chunks,
+    "proven bounds": proven,
+    "spans": spans,
+    "front of decays": front,
+    "low precision, decays": low_precision,
+    "checks of decays": checks,
+}
