@@ -13,9 +13,9 @@ from rnnc.verify.trusted.products import NoForm
 from rnnc.verify.trusted.ranges import INF, ONE, POSITIVE, VIEWS, Ranges, closed
 from rnnc.verify.trusted.transitions import Transition, Transitions
 
-JOINT = frozenset({*VIEWS, "neg", "add", "sub", "concat", "sum", "mean", "layout", "complex"})
+JOINT = frozenset({*VIEWS, "neg", "add", "sub", "concat", "sum", "mean", "layout", "complex"}) - {"take"}
 # semiring -> ops that are linear in all arguments together, in one if the others are free of states, in the first
-OVER: dict[str, Any] = {"plus_times": (JOINT, {"mul", "einsum"}, {"div"})} | {
+OVER: dict[str, Any] = {"plus_times": (JOINT, {"mul", "einsum"}, {"div", "take"})} | {
     f"{n}_plus": ({op}, {"add"}, {"sub"}) for n, op in (("max", "max"), ("min", "min"), ("log", "logaddexp"))
 }
 COMPARISONS = {"step", "sign", "lt", "le", "eq", "ne", "select"}

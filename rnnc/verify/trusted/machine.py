@@ -17,6 +17,7 @@ from rnnc.verify.trusted.cells import need
 from rnnc.verify.trusted.operations import Interpreter, each, inside
 
 np: Any = numpy  # object arrays, which its stubs do not describe
+MOST_SIZE = 2000  # of a dim: a certificate is not to fill the memory
 
 
 class Machine(Interpreter):
@@ -29,7 +30,8 @@ class Machine(Interpreter):
         super().__init__(unfold_time(cell)[0], sizes, kind)
         free = {p.name: sizes[p.name] for p in cell.dims if p.default is None}
         wanted = cell.dim_values(free | {p.name: given[p.name] for p in cell.dims if p.name in given})
-        need(sizes == wanted and min(sizes.values(), default=1) >= 1, f"{sizes} are not sizes of the cell")
+        fit = sizes == wanted and all(1 <= n <= MOST_SIZE for n in sizes.values())
+        need(fit, f"{sizes} are not sizes of the cell")
         self.states = [s for s in self.cell.states if s.name not in left_out]
         self.given = {p.node: self.read(p.node, params[p.name], f"`{p.name}`") for p in self.cell.params}
         fixed: set[int] = set()
