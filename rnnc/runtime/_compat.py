@@ -31,7 +31,7 @@ def operator(name: str, schema: str, kernel: Callable[..., Any]) -> CustomOpDef:
 _TRANSFORMS: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
 _MODES: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
 _TRACING: Callable[[], object] = getattr(torch._C, "_get_tracing_state", lambda: None)
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
 
 
 def traced(tensors: Sequence[torch.Tensor]) -> bool:
@@ -40,4 +40,4 @@ def traced(tensors: Sequence[torch.Tensor]) -> bool:
     """
     if torch.compiler.is_compiling() or _TRANSFORMS() or _MODES() or _TRACING() is not None:
         return True
-    return not all(type(x) in _PLAIN for x in tensors)
+    return not _PLAIN.issuperset(map(type, tensors))

@@ -93,7 +93,7 @@ class NativeStep:
         """
         if traced(varying):
             return None
-        tensors = [*varying, *self._parameters(module, params)]
+        tensors = [*varying, *self._parameters(module, params)] if params else list(varying)
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             return None
         key = (dims, *[(x.dtype, x.shape, x.is_contiguous(), x.is_cpu, x.is_neg()) for x in tensors])

@@ -7,7 +7,6 @@ import pickle
 import resource
 import subprocess
 import sys
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
