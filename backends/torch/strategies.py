@@ -35,13 +35,14 @@ SCANS = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """How one group runs: by a strategy, in one of its normal forms (None where the strategy needs none), or by a
-    native kernel.
+    native kernel.  `least` is a proven lower bound of the log decays, for functions that take one.
     """
 
     group: Group
     strategy: str
     form: Form | Gated | Linearised | None = None
     kernel: Kernel | None = None
+    least: float | None = None
 
     @property
     def in_loop(self) -> bool:
@@ -300,6 +301,7 @@ def chunkwise(f: Forward, choice: Choice) -> None:
     start = f'state["{form.state}"]{".mT" if right else ""}'
     length = length_argument(f, [n for n in coefficients(f.cell, form) if n in body.env])
     tail = (["vector=True"] if vector else []) + length
+    tail += [] if choice.least is None else [f"least={choice.least!r}"]
     body.comment(body.source.line(f.cell.nodes[s.update]))
     wanted = [r for r in form.reads or () if r.node in f.outside]
     if form.reads is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
 from rnnc.analysis.forms import Form, MatrixState
+from rnnc.analysis.ranges import Ranges
 from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.backends.kernels.region import find_coupled, find_region
 from rnnc.backends.torch.backend import Strategies, explanation, for_cell, plan_all, require_inputs
@@ -96,6 +98,7 @@ class _File:
             call: Call | None = None
             if _chunkwise(cell, g):
                 self.chunkwise = True
+                choice = replace(choice, least=least_log_decay(cell, g.form))
                 kernels = LOW_RANK if has_low_rank_kernel(cell, g.form) else CHUNKWISE
                 sentence = f"{' and '.join(g.group.states)}: {kernels}; {g.chosen.safety}"
             elif g.group.index in without:
@@ -227,6 +230,17 @@ def has_chunkwise_kernel(cell: CellIR, form: Form | None) -> bool:
     if cell.nodes[cell.state(form.state).node].type.rank != 2:
         return False
     return step.log_decay is not None or step.decay is None
+
+
+def least_log_decay(cell: CellIR, form: Form | None) -> float | None:
+    """A lower bound of the log decays that holds for any inputs, whatever was declared of them, or None."""
+    if not has_chunkwise_kernel(cell, form) or not isinstance(form, MatrixState):
+        return None
+    (step,) = form.steps
+    if step.log_decay is None:
+        return None
+    least = Ranges(cell.nodes, {}).real(step.log_decay).lo
+    return None if least is None else math.nextafter(float(least), -math.inf)
 
 
 SENTENCES = {

@@ -206,3 +206,9 @@ def test_a_strategy_without_a_kernel_is_run_by_torch() -> None:
     assert "matrix_scan(" in source
     assert "No kernel: the strategy chunkwise was asked for" in " ".join(source.split())
     assert "import triton" not in source
+
+
+def test_a_proven_bound_of_the_gate_reaches_the_kernels() -> None:
+    """HGRN2's gates stay above 1/2: a chunk is one product.  What is only declared of an input proves nothing."""
+    assert "least=-0.6931471805" in emit_source(rnnc.spec.stdlib("hgrn2"), backend="triton")
+    assert "least=" not in emit_source(rnnc.spec.stdlib("gla"), "GLAOp", backend="triton")

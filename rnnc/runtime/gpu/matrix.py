@@ -23,10 +23,11 @@ def matrix_scan(
     *,
     vector: bool = False,
     length: int | None = None,
+    least: float | None = None,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """See `rnnc.runtime.matrix_scan`."""
+    """See `rnnc.runtime.matrix_scan`.  `least` is a proven lower bound of every log decay."""
     if low_rank.served(state, steps, reads, vector):
         return low_rank.scan(state, steps, reads, length=length)
     if decays.served(state, steps, reads, vector):
-        return decays.scan(state, steps, reads, length=length)
+        return decays.scan(state, steps, reads, length=length, least=least)
     return reference.matrix_scan(state, steps, reads, vector=vector, length=length)
