@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from rnnc.backends.triton import ahead
 from rnnc.backends.triton.ahead_gated import PASSES, compiled_gated
+from rnnc.backends.triton.ahead_low_rank import KERNELS, compiled_low_rank
 from rnnc.backends.triton.backend import emit
 from rnnc.compile import load_source
 from rnnc.ir.rounding import keep_digits
@@ -26,7 +27,8 @@ def kernel_of(file: str, cell: str) -> Recurrence:
     """The (only) kernel of a cell of the standard library, ready to be compiled."""
     spec = stdlib(file)
     ir = keep_digits(spec.lower(cell))
-    module = load_source(emit(ir, dims=None, strategy=None, sources=spec.sources), ir.name)
+    strategy = "sequential" if "delta" in file else None  # else chunkwise, by kernels that are not in the file
+    module = load_source(emit(ir, dims=None, strategy=strategy, sources=spec.sources), ir.name)
     (found,) = [v for v in vars(module).values() if isinstance(v, Recurrence)]
     return found
 
@@ -37,9 +39,14 @@ def rows() -> list[tuple[str, list[ahead.Resources]]]:
     for (file, cell), sizes in CELLS.items():
         of = kernel_of(file, cell)
         for role in ("forward", "backward"):
-            found.append((f"{cell}, {role}", [ahead.compiled(of, role, t, sizes) for t in ahead.TARGETS]))
+            title = f"{cell}{', step by step' * ('delta' in file)}, {role}"
+            found.append((title, [ahead.compiled(of, role, t, sizes) for t in ahead.TARGETS]))
     for which, title in PASSES.items():
         found.append((title, [compiled_gated(which, t, 64, 64) for t in ahead.TARGETS]))
+    for which in KERNELS:
+        for keep in (False, True) if which == "low_rank_walk" else (False,):
+            title = f"`{which}`{', keeping states' * keep}"
+            found.append((title, [compiled_low_rank(which, t, 64, 64, keep=keep) for t in ahead.TARGETS]))
     return found
 
 

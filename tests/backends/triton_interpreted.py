@@ -233,6 +233,30 @@ def same_bits() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+def coupled_operators() -> None:
+    """Layers with matrices on chip under `torch.compile` with fullgraph and `torch.export`, and PyTorch's own checks."""
+    _, layer, (k,) = layer_of(spec_of("gru"), None, None, Config(steps=4, channels=4))
+    torch.manual_seed(0)
+    net = layer(d=3, n=5, dtype=torch.float64)
+    x = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    y, _ = net(x)
+    want = torch.autograd.grad(y.square().sum(), [x, *net.parameters()])
+    z, _ = torch.compile(net, fullgraph=True, backend="aot_eager")(x)
+    got = torch.autograd.grad(z.square().sum(), [x, *net.parameters()])
+    assert torch.equal(y, z)
+    assert all(torch.allclose(a, b) for a, b in zip(got, want, strict=True))
+    exported = torch.export.export(net, (x.detach(),)).module()
+    assert torch.equal(exported(x.detach())[0], y)
+    inputs = [torch.randn(2, 4, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    inputs.append(torch.randn(5, dtype=torch.float64, requires_grad=True))
+    inputs += [torch.randn(5, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    start = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    coupled.empty = lambda shape, like, dtype: like.new_zeros(list(shape), dtype=dtype)  # opcheck compares buffers
+    launch.empty = coupled.empty
+    torch.library.opcheck(coupled.coupled, (k.key, inputs, [start], [3, 5, 5], 4, None, True))
+    launch.empty = coupled.empty = poisoned
+
+
 def packed() -> None:
     """Sequences of different lengths behind each other, empty ones too, in one launch: as if each ran alone.
 
@@ -357,6 +381,7 @@ CASES: dict[str, Callable[[], None]] = {
     "strides": strides,
     "operators": operators,
     "same bits": same_bits,
+    "coupled operators": coupled_operators,
     "packed": packed,
     "packed layers": packed_layers,
     "tuned": tuned,

@@ -28,10 +28,16 @@ CELLS = {  # a body each, of a cell with dims n and m
     "momentum": HEAD + "  state S: real[n, m] = 0\n  S <- S - beta * outer(k, 0.5 * (S.T @ k) - v)\n"
     "  output y: real[m] = S'.T @ q",
 }
+STEP_BY_STEP = {  # low rank that the chunkwise kernels do not serve: a decay for each key, and one that may be negative
+    "vector decay": HEAD + "  input w: real[n] in (0, 1)\n  state S: real[n, m] = 0\n"
+    "  S <- diag(w) @ S - beta * outer(k, S.T @ k) + beta * outer(k, v)\n  output y: real[m] = S'.T @ q",
+    "signed decay": HEAD + "  input a: real\n  state S: real[n, m] = 0\n"
+    "  S <- 0.5 * a * (S - beta * outer(k, S.T @ k)) + beta * outer(k, v)\n  output y: real[m] = S'.T @ q",
+}
 
 
 def cell(name: str) -> str:
-    return f"cell Own(n: dim, m: dim) {{\n  {CELLS[name]}\n}}\n"
+    return f"cell Own(n: dim, m: dim) {{\n  {(CELLS | STEP_BY_STEP)[name]}\n}}\n"
 
 
 def unit(*shape: int) -> Tensor:
@@ -174,6 +180,26 @@ def registered() -> None:
     low_rank_operator.empty = kept
 
 
+def traced() -> None:
+    """`torch.compile` with fullgraph and `torch.export` keep the scan as one node."""
+    p = Problem(1, 5)
+    step = p.delta(gate=False)
+
+    class Layer(torch.nn.Module):
+        def forward(self, state: Tensor, q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Any:
+            (o,), last = low_rank.scan(state, [MicroStep(updates=(Update(k, v, k, -1, s=beta),))], [Read(q)])
+            return o, last
+
+    (update,) = step.updates
+    given = tuple(x.detach() for x in (p.state, p.q, update.u, update.v, update.s))  # type: ignore[union-attr]
+    want = Layer()(*given)
+    found = torch.compile(Layer(), fullgraph=True, backend="eager")(*given)
+    exported = torch.export.export(Layer(), given)
+    assert sum("low_rank_scan" in str(n.target) for n in exported.graph.nodes) == 1
+    for got in (found, exported.module()(*given)):
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
 def half_precision() -> None:
     """bfloat16 and float16 in and out, with a state, sums and the inverse in float32; the same bits twice."""
     for dtype in (torch.bfloat16, torch.float16):
@@ -204,5 +230,6 @@ CASES: dict[str, Callable[[], None]] = {
     "grouped values": grouped,
     "packed delta rules": packed,
     "low-rank operator": registered,
+    "traced delta rule": traced,
     "delta rule, half precision": half_precision,
 }

@@ -1,7 +1,7 @@
 """Delta rules and their kin on GPUs: how the steps of `matrix_scan` become rows of `rnnc::low_rank_scan`.
 
 Served: steps that read the state they update (rank-one terms, with or without a write), scalar log decays, one read, a
-state [K, V] with K at most 256 (128 before sm_90).  `rnnc.runtime.gpu.low_rank_inverse` says what is computed, and how.
+state [K, V] with K at most 256.  `rnnc.runtime.gpu.low_rank_inverse` says what is computed, and how.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 from rnnc.runtime.chunk import MicroStep, Read, Update, updates_of
 from rnnc.runtime.gpu.compat import interpreted
 from rnnc.runtime.gpu.low_rank_operator import low_rank_scan
-from rnnc.runtime.gpu.tuning import machine
 from rnnc.runtime.layout import common_dtype, sequence_length, spread
 
 __all__ = ["scan", "served"]
 
-LARGEST_KEY = {"old": 128}  # before sm_90; 256 elsewhere
+INTERPRETED = interpreted()  # decided when Triton is imported; traced code cannot ask
+LARGEST_KEY = 256
 LARGEST_RANK = 16  # rows that read the same state: blocks of 16 rows must not part them
 LEAST_DECAY = -100.0  # exp(-100) is zero in float32; a running sum of it stays finite, of -inf it would not
 
@@ -31,9 +31,7 @@ LEAST_DECAY = -100.0  # exp(-100) is zero in float32; a running sum of it stays 
 
 def served(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vector: bool) -> bool:
     """Whether the kernels here run these steps."""
-    if vector or len(reads) != 1 or state.ndim < 3 or state.is_complex():
-        return False
-    if state.shape[-2] > LARGEST_KEY.get(machine(), 256):
+    if vector or len(reads) != 1 or state.ndim < 3 or state.is_complex() or state.shape[-2] > LARGEST_KEY:
         return False
     if not any(x.b is not None for step in steps for x in updates_of(step)):
         return False
@@ -43,7 +41,7 @@ def served(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vec
     for step in steps:
         if step.decay is not None or not (step.log_decay is None or is_scalar(step.log_decay, rank)):
             return False
-    return state.is_cuda or interpreted()
+    return state.is_cuda or INTERPRETED
 
 
 def is_scalar(x: Tensor, rank: int) -> bool:
@@ -154,7 +152,7 @@ def _frame(
     rank = len(per)
     vectors = [read.key, *(x for row in rows for x in (row.u, row.b, row.v) if x is not None)]
     scalars = [x for row in rows for x in (row.s, row.c) if isinstance(x, Tensor)]
-    gates = [x for step in steps if (x := step.log_decay) is not None]
+    gates = [step.log_decay for step in steps if step.log_decay is not None]
     flat = [x if x.ndim in (0, rank, rank + 2) else x.squeeze(-1) for x in gates]
     sequences = [x for x in vectors if x.ndim == rank + 3]
     length = sequence_length(rank + 1, sequences, length) if sequences else length
