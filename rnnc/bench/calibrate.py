@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,7 +130,8 @@ def _fit(name: str, rows: Sequence[tuple[tuple[float, ...], float]]) -> Device:
         size = np.sqrt(
             seconds * np.maximum(work @ prices, 1e-2 * seconds)
         )  # ... then the same for too fast and too slow
-    rates = Device(name=name, **{p: float(v) for p, v in zip(PRICES, prices * scale, strict=True)})
+    numbers: dict[str, Any] = {p: float(v) for p, v in zip(PRICES, prices * scale, strict=True)}
+    rates = Device(name=name, **numbers)
     late = [float(np.log(t / max(rates.seconds(w), 1e-9))) for w, t in rows]
     return replace(rates, known=tuple((w, x) for (w, _), x in zip(rows, late, strict=True)))
 
