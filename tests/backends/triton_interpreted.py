@@ -119,7 +119,7 @@ def spec_of(file: str) -> Any:
         return rnnc.spec.parse(CELLS[file])
     if file in UNLISTED:
         return rnnc.load(UNLISTED[file])
-    if file in decay_cases.CELLS:
+    if file in decay_cases.CELLS or file in decay_cases.BY_ENTRY:
         return rnnc.spec.parse(decay_cases.cell(file))
     if file in low_rank_cases.CELLS or file in low_rank_cases.STEP_BY_STEP:
         return rnnc.spec.parse(low_rank_cases.cell(file))
@@ -234,7 +234,7 @@ def same_bits() -> None:
 
 
 def coupled_operators() -> None:
-    """Layers with matrices on chip under `torch.compile` with fullgraph and `torch.export`, and PyTorch's own checks."""
+    """Layers with matrices on chip under `torch.compile` (fullgraph) and `torch.export`, and PyTorch's own checks."""
     _, layer, (k,) = layer_of(spec_of("gru"), None, None, Config(steps=4, channels=4))
     torch.manual_seed(0)
     net = layer(d=3, n=5, dtype=torch.float64)
@@ -436,6 +436,9 @@ CASES |= low_rank_cases.CASES | decay_cases.CASES
 CASES |= {
     name: (lambda n=name: is_the_oracle(n, kind="chunkwise", dims={"n": 5, "m": 3}, steps=18))
     for name in decay_cases.CELLS
+} | {
+    name: (lambda n=name: is_the_oracle(n, kind="scan", dims={"n": 5, "m": 3}, steps=7))
+    for name in decay_cases.BY_ENTRY
 }
 CASES |= {
     name: (lambda n=name: is_the_oracle(n, kind="chunkwise", dims={"n": 3, "m": 5}, steps=7))
