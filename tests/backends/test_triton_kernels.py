@@ -34,8 +34,18 @@ GROUPS = {
         *("GLA, scan", "DeltaNet, sequential", "GatedDeltaNet, sequential", "DeltaProduct, sequential", "Mamba2, scan"),
         *("mLSTM", "Mamba2", "RetNet", "SSDOp"),
     ),
-    "decays": (*decays.CASES, "transposed decay", "two reads", "bonus", "two writes", "GLA"),
-    "recurrent matrices": ("LSTM", "GRU", "RNN", "sLSTM", "Pendulum", "reset first", "peephole", "rounds"),
+    "decays": (*decays.CASES, "transposed decay", "two reads", "bonus", "two writes", "decay of values", "GLA"),
+    "recurrent matrices": (
+        "LSTM",
+        "GRU",
+        "RNN",
+        "sLSTM",
+        "Pendulum",
+        "reset first",
+        "peephole",
+        "rounds",
+        "coupled operators",
+    ),
     "unlisted": ("Phasor", "SaturatingMemory", "Tide", "ColumnEraser"),
     "low rank": (
         *("DeltaNet", "GatedDeltaNet", "DeltaProduct", *low_rank.CASES, *low_rank.CELLS, *low_rank.STEP_BY_STEP),
@@ -45,7 +55,19 @@ GROUPS = {
         *(f"{name}, split" for name in SPLITS),
     ),
 }
-SLOW = ("RGLRU, split", "min_plus, split", "S5", "Hawk", "HGRN", "HGRNComplex", "HGRN2", "MinLSTM", "no decay")
+SLOW = (
+    "RGLRU, split",
+    "min_plus, split",
+    "S5",
+    "Hawk",
+    "HGRN",
+    "HGRNComplex",
+    "HGRN2",
+    "MinLSTM",
+    "no decay",
+    "decay of both",
+    "decay of any sign",
+)
 
 
 def interpreted(names: tuple[str, ...]) -> None:

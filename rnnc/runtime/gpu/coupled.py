@@ -41,6 +41,12 @@ LOW = {
 }
 
 
+@torch.compiler.assume_constant_result
+def device() -> tuple[int, bool]:
+    """Bytes for matrices on this device, and whether it multiplies matrices of float64; a constant when traced."""
+    return fast_memory(), interpreted()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
     """A matrix times a vector of the step.
@@ -76,8 +82,10 @@ class CoupledRecurrence(Recurrence):
 
     def serves(self, size: int, like: Tensor) -> bool:
         """`fits`, for states of `size` entries."""
-        needed = on_chip(size, len(self.products), like.element_size())
-        return needed <= fast_memory() and (interpreted() or like.dtype != torch.float64)
+        room, doubles = device()
+        return on_chip(size, len(self.products), like.element_size()) <= room and (
+            doubles or like.dtype != torch.float64
+        )
 
     def config(self, role: str, size: int, itemsize: int, machine: str) -> Config:
         """Sizes of blocks for one of the kernels, states of `size` entries, and products of `itemsize` bytes."""
