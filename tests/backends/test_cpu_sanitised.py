@@ -104,4 +104,4 @@ def test_all_cells(folder: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_odd_sizes(tmp_path: Path) -> None:
-    run(ODD_SIZES, tmp_path)
+    run(ODD_SIZES, tmp_path, threads=1)
