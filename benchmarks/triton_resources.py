@@ -22,6 +22,8 @@ CELLS = {  # file, cell: sizes of the labels of its kernel's axes
     ("gated_deltanet", "GatedDeltaNet"): dict.fromkeys("ABC", 64),
 }
 
+STEP_BY_STEP = {"deltanet", "gated_deltanet"}  # beside their chunkwise kernels
+
 
 def kernel_of(file: str, cell: str) -> Recurrence:
     """The (only) kernel of a cell of the standard library, ready to be compiled."""

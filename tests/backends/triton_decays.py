@@ -29,9 +29,18 @@ CELLS = {  # a body each, of a cell with dims n and m
     "no decay": HEAD + "state S: real[n, m] = 0\n  S <- S + outer(k, v)\n  output y: real[m] = S'.T @ q",
 }
 
+BY_ENTRY = {  # no chunks: the decay is on the axis that reads leave, or on both
+    "decay of values": HEAD + "input g: real[m] <= 0\n  state S: real[n, m] = 0\n"
+    "  S <- S @ diag(exp(g)) + outer(k, v)\n  output y: real[m] = S'.T @ q",
+    "decay of both": HEAD + "input g: real[n]\n  input f: real[m]\n  state S: real[n, m] = 0\n"
+    "  S <- outer(sigmoid(g), sigmoid(f)) * S + outer(k, v)\n  output y: real[m] = S'.T @ q",
+    "decay of any sign": HEAD + "input g: real[n]\n  state S: real[n, m] = 0\n"
+    "  S <- diag(tanh(g)) @ S + outer(k, v)\n  output y: real[m] = S'.T @ q",
+}
+
 
 def cell(name: str) -> str:
-    return f"cell Own(n: dim, m: dim) {{\n  {CELLS[name]}\n}}\n"
+    return f"cell Own(n: dim, m: dim) {{\n  {(CELLS | BY_ENTRY)[name]}\n}}\n"
 
 
 def problem(axis: str, *, steps: int = 37, mild: bool = False, dtype: torch.dtype = torch.float64) -> list[Tensor]:
