@@ -20,15 +20,22 @@ import rnnc
 from rnnc.analysis.recurrence import analyse_recurrence
 from rnnc.exact import NotExact, root
 from rnnc.exact.asymptotic import NUMBERS
+from rnnc.frontend import ast
+from rnnc.frontend.patterns import read_pattern
 from rnnc.ir.graph import CellIR
 from rnnc.ir.ops import OPS
 from rnnc.ir.types import Interval
 from rnnc.ir.unfold import inline_calls
 from rnnc.stdlib import FOLDER
+from rnnc.verify.languages.regex import regex_dfa
 from rnnc.verify.probing import Prober, dims_for
 from rnnc.verify.spectra import Samples, sample_spectrum
+from rnnc.verify.target import target_of
+from rnnc.verify.trusted.automata import minimal, of_expression, same_language
 from rnnc.verify.trusted.cells import Cell, Reject
-from rnnc.verify.trusted.maps import composed, lasting, period
+from rnnc.verify.trusted.languages import task_of
+from rnnc.verify.trusted.maps import composed, derived_length, lasting, period
+from rnnc.verify.trusted.matrices import characteristic, real_roots
 from rnnc.verify.trusted.operations import Interpreter, inside
 from rnnc.verify.trusted.ranges import Range, Ranges
 from rnnc.verify.trusted.transitions import Transition, Transitions
@@ -321,3 +328,89 @@ def test_periods_and_lasting_actions_by_brute_force() -> None:
             some = any(all(f in by_length[m * s - 1] for m in range(1, 8 // s + 1)) for s in range(1, 5))
             assert not lasting(list(letters.values()), f) or some or len(by_length[-1]) > 8
             assert lasting(list(letters.values()), f) or not all(f in actions for actions in by_length)
+
+
+# ---------------------------------------------------------------- languages
+
+DECLARED = """
+automaton Dial over {next, reset} {
+  start zero
+  zero: next -> one, reset -> zero
+  one: next -> two, reset -> zero
+  two: next -> zero, reset -> zero
+  accept zero
+}
+language Even over {a, b} = regex "([ab][ab])*"
+language Words over {push, pop} = regex "push (push | pop+)?* pop"
+language G over {x, y} = group(S(4))
+language Other over {y, x} = G
+language Joined over {u, v} = parity and not mod(3)
+language Either over {p, q} = Joined or Even
+language Open over {o, c} = dyck(1)
+"""
+NAMED = (
+    "recognizes parity; recognizes mod(6); recognizes unary_mod(4); recognizes flip_flop; recognizes alternating",
+    "recognizes dyck(2, 3); recognizes dyck(5, 2); recognizes arithmetic(5); recognizes left_arithmetic(4)",
+    "recognizes Dial; recognizes Even; recognizes Words; recognizes G; recognizes Other; recognizes Joined",
+    "recognizes Either; recognizes Open; recognizes dyck(3); tracks group S(4); tracks group D(5); tracks group A(4)",
+    "tracks group S(5, letters = swaps); tracks group S(3) * Z(2); tracks group A(4, letters = generators)",
+    "tracks group generated([[0, 1, 2]], [[0, 1], [2, 3]]); tracks group generated([[0, 1]], [[1, 3]], letters = all)",
+)
+
+
+def test_languages_are_those_that_the_verifier_finds() -> None:
+    """Worked out twice, by code that shares nothing: the same letters, the same words, as many states."""
+    body = "input x: real; state h: real = 0; h <- x; output y: real = h'"
+    spec = rnnc.parse(f"{DECLARED}cell C() {{ {body}; expect {{ {'; '.join(NAMED)} }} }}")
+    assert spec.check().items == [], [d.message for d in spec.check().items]
+    assert spec._module is not None
+    claims = [c for c in spec.lower("C").expect if isinstance(c, ast.Claim)]
+    for claim in claims:
+        task, target = task_of(claim, spec._module.scope), target_of(spec, claim)
+        own, dfa = task.automaton(), target.dfa
+        if dfa is None:
+            assert own is None, target.what
+            assert not task.actions
+            continue
+        assert own.letters == dfa.alphabet
+        assert same_language(own, dfa.delta, dfa.start, dfa.accept), target.what
+        assert len(own.delta) == len(dfa.states)
+        wrong = frozenset(range(len(dfa.states))) - dfa.accept
+        assert not same_language(own, dfa.delta, dfa.start, wrong)
+        assert {a: period(f) for a, f in task.actions.items()} == dict(target.letter_periods)
+        if target.group is not None:
+            assert derived_length(task.actions.values()) == target.group.derived_length
+
+
+def test_expressions_by_derivatives() -> None:
+    rng = Random(3)
+
+    def pattern(depth: int) -> str:
+        if depth == 0:
+            return rng.choice(["a", "b", "[ab]", "()"])
+        parts = [pattern(depth - 1) for _ in range(rng.randint(1, 3))]
+        return rng.choice(["(" + "|".join(parts) + ")", "".join(parts), f"({parts[0]}){rng.choice('*+?')}"])
+
+    for _ in range(60):
+        text = pattern(rng.randint(1, 3))
+        own = minimal(of_expression(read_pattern(text, "ab"), "ab"))
+        dfa = regex_dfa(text, "ab")
+        assert same_language(own, dfa.delta, dfa.start, dfa.accept), text
+        assert len(own.delta) == len(dfa.states), text
+
+
+def test_eigenvalues_of_rational_matrices() -> None:
+    rng, real = Random(1), 0
+    for _ in range(300):
+        n = rng.randint(1, 4)
+        a = [[Fraction(rng.randint(-3, 3), rng.choice([1, 2, 3])) for _ in range(n)] for _ in range(n)]
+        a = [[a[min(i, j)][max(i, j)] for j in range(n)] for i in range(n)] if rng.random() < 0.5 else a
+        found, values = real_roots(characteristic(a)), np.linalg.eigvals(np.array(a, dtype=float))
+        if found is None:
+            assert np.abs(values.imag).max() > 1e-9 or np.diff(np.sort(values.real)).min() < 1e-3
+            continue
+        real += 1
+        assert np.abs(values.imag).max() < 1e-4
+        assert abs(float(found.lo) - values.real.min()) < 1e-4
+        assert abs(float(found.hi) - values.real.max()) < 1e-4
+    assert real > 100
