@@ -157,8 +157,14 @@ INLINE T total(V x) {
 }
 /* Sums of neighbours: those of a, then those of b. */
 INLINE V fold(V a, V b) {
+#ifdef __clang__ /* which has no shuffle by a vector of places */
+  V y;
+  for (int i = 0; i < LANES; i++) y[i] = i < LANES / 2 ? a[2 * i] + a[2 * i + 1] : b[2 * i - LANES] + b[2 * i + 1 - LANES];
+  return y;
+#else
   const M left = 2 * (M)NUMBERED, right = left + 1;
   return __builtin_shuffle(a, b, left) + __builtin_shuffle(a, b, right);
+#endif
 }
 #define SUMS_1(i) load(x + (i) * LANES, LANES)
 #define SUMS_2(i) fold(SUMS_1(i), SUMS_1(i + 1))
