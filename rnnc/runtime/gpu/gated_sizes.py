@@ -146,6 +146,7 @@ def warps_of(kernel: str, constants: dict[str, Any], target: str) -> int:
         case "pairs" | "spread":
             return 8
         case "walk":
-            return 8 if target == "old" or constants["BN"] * constants["BM"] > 2048 else 4
+            few = target == "old" or constants["C"] < 64
+            return 8 if few or constants["BN"] * constants["BM"] > 2048 else 4
         case _:
             return 4
