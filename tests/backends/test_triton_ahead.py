@@ -32,8 +32,8 @@ def kernels(name: str) -> Any:
     from rnnc.runtime.gpu import Recurrence
 
     if name in STEPS:
-        text = f"cell Own(n: dim) {{ input a: real[n] input c: real[n] state h: real[n] = 0\nh <- {STEPS[name]}\n"
-        spec = rnnc.parse(text + "output y: real[n] = h' }")
+        text = f"cell Own(n: dim) {{\ninput a: real[n]\ninput c: real[n]\nstate h: real[n] = 0\nh <- {STEPS[name]}\n"
+        spec = rnnc.parse(text + "output y: real[n] = h'\n}")
     else:
         path = UNLISTED / f"{name}.rnn"
         spec = rnnc.load(path) if path.exists() else rnnc.spec.stdlib(name)

@@ -197,8 +197,8 @@ def test_kernels_on_cpu_tensors_say_what_to_do() -> None:
 def test_a_group_without_a_kernel_says_so() -> None:
     """A matrix that depends on the input: PyTorch runs it, and the docstring says why."""
     spec = rnnc.spec.parse(
-        "cell Turned(n: dim) { input x: real[n] input A: real[n, n] state h: real[n] = 0\n"
-        "h <- tanh(A @ h + x) output y: real[n] = h' }"
+        "cell Turned(n: dim) {\ninput x: real[n]\ninput A: real[n, n]\nstate h: real[n] = 0\n"
+        "h <- tanh(A @ h + x)\noutput y: real[n] = h'\n}"
     )
     source = emit_source(spec, "Turned", backend="triton")
     assert "import triton" not in source
