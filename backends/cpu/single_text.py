@@ -31,8 +31,8 @@ INLINE T most(V x) {
   return x[0];
 }
 /* y = W x for each of a batch, W [rows, n]: four rows at once, each read once for all of the batch. */
-static void rows_times_vector(const T *w, const T *x, int64_t x_batch, T *y, int64_t y_batch, int64_t batch,
-    int64_t rows, int64_t n, int64_t threads) {
+static __attribute__((unused)) void rows_times_vector(const T *w, const T *x, int64_t x_batch, T *y, int64_t y_batch,
+    int64_t batch, int64_t rows, int64_t n, int64_t threads) {
   const int64_t blocks = (rows + 3) / 4;
   (void)threads;
 #pragma omp parallel for num_threads((int)threads) if (threads > 1 && rows * n >= PARALLEL) schedule(static)
