@@ -25,9 +25,29 @@ def table(result: Result) -> str:
         width = max(len(r.name) for r in result.rows) + 2
         for r in sorted(result.rows, key=lambda r: r.timings[direction].median_ms):
             lines.append(f"  {'*' if r.chosen else ' '} {r.name:{width}s} {_figures(r, direction)}")
-    lines += ["", *(f"* the planner's choice. {w}" for w in result.why)]
+    lines += ["", *(f'* what backend="auto" runs: {w}' for w in result.why), *_faster(result)]
     lines += [f"left out: {name}: {why}" for name, why in result.left_out]
     return "\n".join(lines)
+
+
+WORTH = 1.2  # from how much faster another backend is named
+
+
+def _faster(result: Result) -> list[str]:
+    """Which backend to compile for, where another one is faster forward and backward."""
+    both = DIRECTIONS[1]
+    own = [r for r in result.rows if r.chosen]
+    fastest = min(
+        (r for r in result.rows if r.kind == "strategy"), key=lambda r: r.timings[both].median_ms, default=None
+    )
+    if not own or fastest is None:
+        return []
+    ratio = own[0].timings[both].median_ms / fastest.timings[both].median_ms
+    backend, _, strategy = fastest.name.partition(": ")
+    if ratio < WORTH:
+        return []
+    how = f'backend="{backend}"' + ("" if strategy == "auto" else f', strategy="{strategy}"')
+    return [f"faster here: {fastest.name}, {ratio:.3g} times forward + backward: compile with {how}"]
 
 
 def _figures(r: Row, direction: str) -> str:

@@ -110,6 +110,7 @@ def _group_plan(
         cell=recurrence.cell,
         group=group,
         dims={k: v for k, v in recurrence.cell.dim_values(dims).items() if k in given},
+        given=frozenset(dims),
     )
     cures = remedies(recurrence.cell, group)
     options = tuple(_option(s, problem, rates.of(device, s.name), cures) for s in STRATEGIES)

@@ -87,11 +87,14 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What a strategy is asked about: one group of a cell, with values for the dims that have one."""
+    """What a strategy is asked about: one group of a cell, with values for the dims that have one (those in `given` are
+    no defaults).
+    """
 
     cell: CellIR
     group: Group
     dims: Mapping[str, int]
+    given: frozenset[str] = frozenset()
 
     def number(self, count: Dim) -> float:
         """The count at the given dims and the usual sizes of everything else."""

@@ -38,7 +38,12 @@ class Newton(Strategy):
         return too_large(entries) if found.pattern == "dense" and entries is not None else None
 
     def may_choose(self, problem: Problem) -> bool:
-        return contraction(problem).holds
+        """Dense blocks only where their size is a number or was given: a layer may be made with other dims than the
+        defaults.
+        """
+        structure = self._structure(problem)
+        fixed = structure.pattern != "dense" or structure.entries.names <= problem.given
+        return fixed and contraction(problem).holds
 
     def _structure(self, problem: Problem) -> Structure:
         found = structure_of(problem.cell, problem.group.states)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -39,7 +40,19 @@ def test_a_table_with_strategies_the_loop_and_the_limit(capsys: pytest.CaptureFi
     for name in ("torch: scan", "torch: sequential", EAGER):
         assert len(re.findall(rf"{name} .* ms \[.*% of the limit", out)) == 2, out
     assert "* torch: scan" in out or "* torch: sequential" in out
-    assert "the planner's choice. h: " in out
+    assert 'what backend="auto" runs: h: ' in out
+
+
+def test_a_faster_backend_is_named() -> None:
+    result = bench(rnnc.stdlib("mingru"), None, {"d": 4}, Settings(batch=2, steps=64, rounds=1, backends=("torch",)))
+    slow = next(r for r in result.rows if r.name == "torch: sequential")
+    fast = next(r for r in result.rows if r.name == "torch: scan")
+    timing = {d: replace(t, median_ms=t.median_ms / 1000) for d, t in fast.timings.items()}
+    made = replace(
+        result, rows=(replace(slow, chosen=True), replace(fast, name="cpu: auto", chosen=False, timings=timing))
+    )
+    assert 'compile with backend="cpu"' in table(made)
+    assert "compile with" not in table(replace(made, rows=(replace(made.rows[1], chosen=True),)))
 
 
 def test_json_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

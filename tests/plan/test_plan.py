@@ -107,6 +107,18 @@ def test_an_illegal_override_says_why(what, strategy, code, says):
     assert says in str(caught.value)
 
 
+def test_newton_is_chosen_where_it_contracts_and_its_blocks_have_one_size():
+    def chosen(body, **dims):
+        (group,) = plan(recurrence(body), {"B": 1, "T": 8192, **dims}).groups
+        return group.strategy
+
+    assert chosen("param u: real[n] init normal(0.3); state h: real[n] = 0; h <- tanh(u * h + x)") == "newton"
+    assert chosen("param u: real[n] init normal(9); state h: real[n] = 0; h <- 5 * sin(u * h + x)") == "sequential"
+    assert chosen("state h: real[n] = 0; h <- tanh(linear(h) + x)") == "sequential"  # a layer may have a large n
+    assert chosen("state h: real[n] = 0; h <- tanh(linear(h) + x)", n=4) == "newton"
+    assert chosen("state h: real[2] = 0; h <- tanh(linear(h) + linear(x))") == "newton"
+
+
 def test_names_of_strategies():
     known = ["step", "sequential", "scan", "chunkwise", "block_scan", "convolution", "newton"]
     assert [s.name for s in STRATEGIES] == known
