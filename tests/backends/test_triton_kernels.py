@@ -46,12 +46,15 @@ GROUPS = {
         "rounds",
         "coupled operators",
     ),
+    "packed and tuned": ("packed", "packed layers", "tuned", "coupled operators"),
     "unlisted": ("Phasor", "SaturatingMemory", "Tide", "ColumnEraser"),
-    "low rank": (
-        *("DeltaNet", "GatedDeltaNet", "DeltaProduct", *low_rank.CASES, *low_rank.CELLS, *low_rank.STEP_BY_STEP),
+    "low rank": tuple(
+        name
+        for name in (*low_rank.MODULES, *low_rank.CASES, *low_rank.CELLS, *low_rank.STEP_BY_STEP)
+        if name not in low_rank.SLOW
     ),
     "operators and splits": (
-        *("bfloat16", "float16", "strides", "operators", "same bits", "packed", "packed layers", "tuned"),
+        *("bfloat16", "float16", "strides", "operators", "same bits"),
         *(f"{name}, split" for name in SPLITS),
     ),
 }

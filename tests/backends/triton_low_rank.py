@@ -233,3 +233,5 @@ CASES: dict[str, Callable[[], None]] = {
     "traced delta rule": traced,
     "delta rule, half precision": half_precision,
 }
+MODULES = ("DeltaNet", "GatedDeltaNet", "DeltaProduct")
+SLOW = ("products, old reads", "delta rule, two keys", "other write", "momentum", "signed decay")

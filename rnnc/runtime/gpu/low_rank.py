@@ -1,7 +1,8 @@
 """Delta rules and their kin on GPUs: how the steps of `matrix_scan` become rows of `rnnc::low_rank_scan`.
 
 Served: steps that read the state they update (rank-one terms, with or without a write), scalar log decays, one read, a
-state [K, V] with K at most 256.  `rnnc.runtime.gpu.low_rank_inverse` says what is computed, and how.
+state [K, V] with K at most 256, in 16-bit types: float32 products have no tensor cores, and blocks of 64 rows no
+registers.  `rnnc.runtime.gpu.low_rank_inverse` says what is computed, and how.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def served(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vec
     for step in steps:
         if step.decay is not None or not (step.log_decay is None or is_scalar(step.log_decay, rank)):
             return False
-    return state.is_cuda or INTERPRETED
+    low = common_dtype(state, reads[0].key, *(x.u for step in steps for x in updates_of(step))).itemsize == 2
+    return INTERPRETED or (state.is_cuda and low)
 
 
 def is_scalar(x: Tensor, rank: int) -> bool:
