@@ -146,7 +146,7 @@ def warps_of(kernel: str, constants: dict[str, Any], target: str) -> int:
         case "pairs" | "spread":
             return 8
         case "walk":
-            few = target == "old" or constants["C"] < 64
+            few = target == "old" or constants["C"] < 64 or constants["BN"] >= 128
             return 8 if few or constants["BN"] * constants["BM"] > 2048 else 4
         case _:
             return 4
