@@ -41,7 +41,7 @@ LOW = {
 }
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def device() -> tuple[int, bool]:
     """Bytes for matrices on this device, and whether it multiplies matrices of float64; a constant when traced."""
     return fast_memory(), interpreted()
