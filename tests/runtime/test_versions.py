@@ -29,7 +29,8 @@ SINCE: dict[str, str] = {
         torch.nn.functional.rms_norm""",
     "2.1": "torch.compiler.is_compiling torch.compiler.disable",
     "2.0": "torch.nn.functional.scaled_dot_product_attention",
-    "1": """torch.Tensor torch.__version__ torch.abs torch.add torch.addcmul torch.addmm torch.arange torch.atanh
+    "1": """torch.Tensor torch.__version__ torch._assert_async
+        torch.abs torch.add torch.addcmul torch.addmm torch.arange torch.atanh
         torch.autocast torch.autograd.Function torch.baddbmm torch.bfloat16 torch.bmm torch.bool
         torch.broadcast_tensors torch.cat torch.complex torch.complex128 torch.complex64 torch.contiguous_format
         torch.cos torch.cuda.get_device_name torch.cuda.is_available torch.device torch.diag_embed torch.dtype
@@ -54,8 +55,8 @@ SINCE: dict[str, str] = {
 # Methods and properties of tensors; all are older than 2.0, `mT` and `mH` of 1.11 the youngest.
 METHODS = """abs add_ addcmul_ all argmax backward ceil chunk clamp clone conj contiguous copy_ cos cpu cumprod
     cumsum detach device diagonal dtype exp expand expand_as flatten flip float imag index_put index_select
-    is_complex is_floating_point is_meta isfinite item log long mH mT masked_fill max mean movedim mul_
-    narrow ndim neg neg_ new_empty new_full new_ones new_tensor new_zeros norm numel permute prod real
+    is_complex is_cuda is_floating_point is_meta isfinite item log long mH mT masked_fill max mean movedim
+    mul_ narrow ndim neg neg_ new_empty new_full new_ones new_tensor new_zeros norm numel permute prod real
     requires_grad requires_grad_ reshape resolve_conj resolve_neg scatter_add shape sqrt square squeeze
     stride sum to tolist transpose tril triu type unbind unflatten unsqueeze view view_as"""
 # Attributes that tensors have too, of other things: modules, strings, tuples, data types.
