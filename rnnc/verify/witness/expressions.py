@@ -120,23 +120,40 @@ def contracted(spec: str, a: Array, b: Array) -> Array:
     b = np.broadcast_to(b, (*lead, *b.shape[b.ndim - len(right) :]))
     sizes = dict(zip(left + right, (*a.shape[len(lead) :], *b.shape[len(lead) :]), strict=True))
     out = np.full((*lead, *(sizes[x] for x in output)), NOTHING, dtype=object)
-    shared = [x for x in left if x in right]
+    if not any(a.strides[: len(lead)]):  # the same in all contexts: a parameter
+        a, b, left, right = b, a, right, left
+    of_a, of_b = _nonzeros(a, lead), _nonzeros(b, lead)
+    shared = [(left.index(x), right.index(x)) for x in left if x in right]
+    places = [(0, left.index(x)) if x in left else (1, right.index(x)) for x in output]
+    groups: dict[tuple[int, ...], list[tuple[tuple[int, ...], Expression]]] = {}
+    grouped: object = None
     for at in np.ndindex(*lead):
-        groups: dict[tuple[int, ...], list[tuple[tuple[int, ...], Expression]]] = {}
-        for index in _nonzero(b[at]):
-            key = tuple(index[right.index(x)] for x in shared)
-            groups.setdefault(key, []).append((index, b[at][index]))
-        for index in _nonzero(a[at]):
-            x = a[at][index]
-            for other, y in groups.get(tuple(index[left.index(s)] for s in shared), ()):
-                where = dict(zip(left, index, strict=True)) | dict(zip(right, other, strict=True))
-                place = (*at, *(where[s] for s in output))
+        rows = of_b(at)
+        if rows is not grouped:
+            groups, grouped = {}, rows
+            for index, y in rows:
+                groups.setdefault(tuple(index[j] for _, j in shared), []).append((index, y))
+        for index, x in of_a(at):
+            for other, y in groups.get(tuple(index[i] for i, _ in shared), ()):
+                place = (*at, *((index, other)[k][i] for k, i in places))
                 out[place] = out[place] + x * y
     return out
 
 
-def _nonzero(array: Array) -> list[tuple[int, ...]]:
-    return [i for i in np.ndindex(*array.shape) if (e := array[i]).constant is None or e.constant or e.terms or e.zeros]
+Nonzero: TypeAlias = "list[tuple[tuple[int, ...], Expression]]"
+
+
+def _nonzeros(array: Array, lead: tuple[int, ...]) -> Callable[[tuple[int, ...]], Nonzero]:
+    """Index and value of the nonzero entries of array[at], found once where all of `lead` shares them."""
+    if any(array.strides[: len(lead)]) or 0 in lead:
+        return lambda at: _nonzero(array[at])
+    same = _nonzero(array[(0,) * len(lead)])
+    return lambda at: same
+
+
+def _nonzero(array: Array) -> Nonzero:
+    flat = zip(np.ndindex(*array.shape), array.reshape(-1).tolist(), strict=True)
+    return [(i, e) for i, e in flat if e.constant is None or e.constant or e.terms or e.zeros]
 
 
 def _without(y: Expression) -> Expression:
