@@ -6,8 +6,9 @@
     python -m benchmarks.gpu --dry-run              # everything on small sizes in Triton's interpreter: no GPU
 
 Every round runs every competitor once, in turning order, between two events of the device, after a write that empties
-its cache.  `of limit` is the least time the device could take (the bytes at the speed of a copy, products, special
-functions, or the chain of steps) over the time it took.
+its cache.  On a GPU each cell has a process of its own: one that fails leaves the others their numbers.  `of limit` is
+the least time the device could take (the bytes at the speed of a copy, products, special functions, or the chain of
+steps) over the time it took.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from triton.errors import TritonError
 
 from benchmarks.gpu_cases import CELLS, SHAPES, Cell, Shape, fitting, prepare
 from benchmarks.gpu_peers import Peer, peer
@@ -36,6 +38,7 @@ from benchmarks.gpu_peers import Peer, peer
 TOLERANCES = {torch.float32: 2e-4, torch.bfloat16: 4e-2}  # of outputs and gradients, in norm
 SPECIAL = 28e9  # special functions a second and multiprocessor: 16 a cycle at 1.75 GHz
 SLOW = 1.0  # seconds beyond which a competitor runs once
+LONGEST = 900.0  # seconds of a cell's process
 
 
 # ---------------------------------------------------------------- modules
@@ -189,19 +192,20 @@ def measure(folder: Path, shape: Shape, clock: Clock, rates: Rates, rounds: int,
         b: Peer(run=lambda layer=layer: layer(**x)[0], leaves=(*x.values(), *layer.parameters()))  # type: ignore[misc]
         for b, layer in layers.items()
     }
-    competitors |= {n: p for n in cell.peers if (p := peer(n, x, layers["triton"])) is not None}
     differences, weights, failed = {}, {}, {}
-    for name in [n for n in competitors if n != "triton"]:
-        p = competitors[name]
+    for name in ("torch", *cell.peers):
         try:
-            with torch.no_grad():
-                other = p.run()
-        except (RuntimeError, AssertionError, ValueError, TypeError) as problem:  # a peer that does not serve the shape
-            failed[name] = f"{type(problem).__name__}: {problem}"[:500]
-            del competitors[name]
-            continue
-        weights[name] = torch.randn_like(other)
-        differences[name] = float((p.output(other).float() - y.float()).norm() / y.float().norm())
+            p = competitors.get(name) or peer(name, x, layers["triton"])
+            if p is not None:
+                weights[name], differences[name] = tried(p, y)
+                competitors[name] = p
+        except Exception as problem:  # noqa: BLE001  (packages of others raise anything; ours is measured still)
+            failed[name] = said(problem)
+            competitors.pop(name, None)
+        for t in (*x.values(), *layers["torch"].parameters()):
+            t.grad = None
+        if device != "cpu":
+            torch.cuda.empty_cache()
     bytes_ = sum(t.numel() * t.element_size() for t in (*x.values(), y))
     copied = torch.empty(max(1, bytes_ // 2), dtype=torch.int8, device=device)
     into = torch.empty_like(copied)
@@ -226,6 +230,21 @@ def measure(folder: Path, shape: Shape, clock: Clock, rates: Rates, rounds: int,
         "differences": differences,
         "peers_failed": failed,
     }
+
+
+def tried(p: Peer, y: Tensor) -> tuple[Tensor, float]:
+    """A competitor run once, backward too: a weight for its outputs, and how far these are from ours, in norm."""
+    other = p.run()
+    weight = torch.randn_like(other)
+    difference = float((p.output(other.detach()).float() - y.float()).norm() / y.float().norm())
+    other.backward(weight)
+    if y.is_cuda:
+        torch.cuda.synchronize()
+    return weight, difference
+
+
+def said(problem: BaseException) -> str:
+    return f"{type(problem).__name__}: {problem}"[:500]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,7 +322,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = options.folder or Path(temporary)
         if options.folder is None:
             prepare(folder, chosen)
-        return everything(options, folder, chosen)
+        if options.dry_run or len(chosen) == 1:
+            return everything(options, folder, chosen)
+        return apart(options, folder, chosen)
+
+
+def apart(options: argparse.Namespace, folder: Path, chosen: Sequence[str]) -> int:
+    """Every cell in a process of its own: an address outside of the arrays ends all work on the GPU in a process."""
+    report: dict[str, Any] = {"machine": machine("cuda"), "errors": {}, "shapes": []}
+    wrong = False
+    for name in chosen:
+        part = folder / f"{name}.json"
+        part.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "benchmarks.gpu", "--folder", str(folder), "--only", name]
+        command += ["--rounds", str(options.rounds), "--json", str(part)]
+        try:
+            code = subprocess.run(command, check=False, timeout=LONGEST).returncode
+        except subprocess.TimeoutExpired:
+            code = 1
+        wrong |= code != 0
+        if part.exists():
+            found = json.loads(part.read_text())
+        else:
+            found = {"errors": {name: f"its process ended with {code}"}, "shapes": []}
+        report["errors"] |= found["errors"]
+        report["shapes"] += found["shapes"]
+        options.json.write_text(json.dumps(report, indent=1))
+    return int(wrong)
 
 
 def everything(options: argparse.Namespace, folder: Path, chosen: Sequence[str]) -> int:
@@ -323,8 +368,8 @@ def everything(options: argparse.Namespace, folder: Path, chosen: Sequence[str])
         dtype = torch.float32 if options.dry_run else torch.bfloat16
         try:
             found = measure(folder, shape, clock, speed, 1 if options.dry_run else options.rounds, dtype)
-        except (RuntimeError, AssertionError) as problem:  # one that fails leaves the others their numbers
-            found = {"shape": shape.title, "failed": f"{type(problem).__name__}: {problem}"[:2000]}
+        except (RuntimeError, AssertionError, TritonError) as problem:  # one that fails leaves the others their numbers
+            found = {"shape": shape.title, "failed": said(problem)}
             wrong = True
         report["shapes"].append(found)
         print(line(found), flush=True)
@@ -337,11 +382,16 @@ def check_all(found: dict[str, Any], folder: Path, cells: Sequence[str], device:
     wrong = False
     for cell in (c for c in CELLS.values() if c.name in cells):
         for dtype in (torch.float32,) if steps else tuple(TOLERANCES):
-            errors = verify(folder, cell, device, dtype, steps)
-            worst = max(errors.values())
-            bad = not worst < TOLERANCES[dtype]
+            title = f"{cell.name} {str(dtype).removeprefix('torch.')}"
+            try:
+                found[title] = verify(folder, cell, device, dtype, steps)
+            except (RuntimeError, AssertionError, TritonError) as problem:
+                found[title], wrong = said(problem), True
+                print(f"FAILED {title}: {found[title]}", flush=True)
+                continue
+            worst = max(found[title].values())
+            bad = any(not e < TOLERANCES[dtype] for e in found[title].values())
             wrong |= bad
-            found[f"{cell.name} {str(dtype).removeprefix('torch.')}"] = errors
             print(f"{'WRONG' if bad else 'right'}  {cell.name:16} {str(dtype)[6:]:9} {worst:.1e}", flush=True)
     return wrong
 
@@ -354,7 +404,8 @@ def line(found: Mapping[str, Any]) -> str:
         f"{n} {r:.2f} / {found['ratio_to_forward_backward'][n]:.2f}" for n, r in found["ratio_to"].items()
     )
     times = f"{1e6 * forward:9.0f} µs, with backward {1e6 * together:9.0f} µs, of limit {found['of_limit']:.2f}"
-    return f"{found['shape']:44} {times}; ratio to {ratios}"
+    without = "".join(f"; {n} failed" for n in found["peers_failed"])
+    return f"{found['shape']:44} {times}; ratio to {ratios}{without}"
 
 
 if __name__ == "__main__":

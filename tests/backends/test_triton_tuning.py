@@ -10,8 +10,11 @@ import pytest
 
 pytest.importorskip("triton")
 
+import torch
+
+from rnnc.runtime.gpu.arrange import near
 from rnnc.runtime.gpu.tuner import FEW, Tuner, candidates
-from rnnc.runtime.gpu.tuning import ENTRIES, Config, default_config
+from rnnc.runtime.gpu.tuning import ENTRIES, FAST, Config, coupled_config, default_config, on_chip
 
 DEFAULT = Config(steps=16, channels=64)
 OPTIONS = [DEFAULT, Config(steps=16, channels=32), Config(steps=16, channels=32, warps=2)]
@@ -114,3 +117,24 @@ def test_candidates_are_few_start_with_the_default_and_keep_buffers(
     assert {c.steps for c in found} == {default.steps}, "buffers have a row for every tile"
     for c in found[1:]:
         assert (c.steps if kind == "scan" else 1) * c.channels * entries <= 2 * ENTRIES
+
+
+def test_loads_ahead_fit_a_small_gpu() -> None:
+    """What is read ahead has to fit beside the matrices on the device at hand, not on the largest of its kind."""
+    matrices, stage = on_chip(64, 4, 2), 40 * 1024
+    for fast in (99 * 1024, FAST["old"], FAST[""]):
+        found = coupled_config("forward", 64, matrices, stage, 2, "", fast)
+        assert matrices + (found.stages - 1) * stage <= fast
+    assert coupled_config("forward", 64, matrices, stage, 2, "").stages == found.stages
+    assert coupled_config("forward", 64, matrices, stage, 2, "", 99 * 1024).stages < found.stages
+
+
+def test_offsets_in_a_chunk_fit_32_bits() -> None:
+    """A copy only where they would not: a part of a wider array, with a long axis of time, is read where it is."""
+    x = torch.empty(2, 1 << 20, 96, 3 * 128, device="meta")[..., :128]
+    assert near(x, 64) is x
+    far = torch.empty(128, 1 << 24, 1, 2, device="meta").permute(2, 1, 3, 0)  # 128 entries, 2^25 from each other
+    assert near(far, 64) is not far
+    assert near(far, 64).is_contiguous()
+    rows = torch.empty(1, 8, 1 << 16, 4, 1, 16, device="meta").transpose(1, 2)  # u [B, T, N, H, E, K] of 8 rows a step
+    assert near(rows, 64, rows=True) is rows

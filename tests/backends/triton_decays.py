@@ -190,7 +190,25 @@ def checks() -> None:
             torch.library.opcheck(gated_scan, (*given, False, axis, 1))
 
 
+def no_steps() -> None:
+    """Without a step, or without a sequence: the state and its gradient pass through, and no kernel divides by zero."""
+    for batch, steps in ((2, 0), (0, 3)):
+        for axis, gates in (("keys", 5), ("values", 7), ("none", 1)):
+            shapes = [(batch, steps, 3, n) for n in (5, 5, 7, gates)] + [(batch, 3, 5, 7)]
+            q, k, v, g, state = (torch.randn(s, requires_grad=True) for s in shapes)
+            o, last, _ = gated_scan(q, k, v, g, state, False, axis, 1)
+            weight = torch.randn_like(last)
+            (o.sum() + (last * weight).sum()).backward()
+            assert o.shape == v.shape
+            assert last.equal(state)
+            assert last.data_ptr() != state.data_ptr() or not last.numel()
+            assert state.grad is not None
+            assert state.grad.equal(weight)
+            assert all(x.grad is not None and x.grad.shape == x.shape for x in (q, k, v, g))
+
+
 CASES: dict[str, Callable[[], None]] = {
+    "no steps, decays": no_steps,
     "a decay per key": lambda: of_axis("keys"),
     "a decay per value": lambda: of_axis("values"),
     "one decay": lambda: of_axis("none"),

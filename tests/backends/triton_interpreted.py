@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -450,7 +451,29 @@ CASES |= {
 }
 
 
+def guard_launches() -> None:
+    """From now on every launch has to be where the device of the tensors is made the current one."""
+    from triton.runtime.interpreter import GridExecutor
+
+    inside: list[torch.Tensor] = []
+    device_of, run = torch.cuda.device_of, GridExecutor.__call__
+
+    @contextmanager
+    def recorded(x: torch.Tensor) -> Iterator[None]:
+        with device_of(x):
+            inside.append(x)
+            yield
+            inside.pop()
+
+    def guarded(self: Any, *arguments: Any, **options: Any) -> None:
+        assert inside, "a kernel is launched on whatever device is the current one"
+        run(self, *arguments, **options)
+
+    torch.cuda.device_of, GridExecutor.__call__ = recorded, guarded
+
+
 def main(names: list[str]) -> None:
+    guard_launches()
     launch.empty = coupled.empty = low_rank_operator.empty = poisoned
     np.seterr(all="ignore")  # entries outside of the arrays divide by zero
     for name in names:

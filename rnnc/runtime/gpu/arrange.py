@@ -14,7 +14,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-__all__ = ["Axes", "arranged", "label_sizes", "restored"]
+__all__ = ["Axes", "arranged", "label_sizes", "near", "restored"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,17 @@ def arranged(x: Tensor, descriptor: str, axes: Axes, sizes: Mapping[str, int]) -
     if is_complex(descriptor):
         x = torch.view_as_real((x if x.is_complex() else torch.complex(x, torch.zeros_like(x))).resolve_conj())
     return x
+
+
+def near(x: Tensor, steps: int, *, rows: bool = False) -> Tensor:
+    """A copy where 32 bits do not do for offsets along time (axis 1, so many steps), the last axis and, `rows`, axis 2.
+
+    Kernels of chunks count in 64 bits to the first entry of a chunk and a head, and in 32 from there on.
+    """
+    reach = steps * abs(x.stride(1)) + x.shape[-1] * abs(x.stride(-1))
+    if rows:
+        reach += x.shape[2] * abs(x.stride(2))
+    return x.contiguous() if reach >= 1 << 31 else x
 
 
 def restored(x: Tensor, descriptor: str, axes: Axes, sizes: Mapping[str, int]) -> Tensor:

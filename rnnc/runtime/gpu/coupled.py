@@ -87,8 +87,11 @@ class CoupledRecurrence(Recurrence):
             doubles or like.dtype != torch.float64
         )
 
-    def config(self, role: str, size: int, itemsize: int, machine: str) -> Config:
-        """Sizes of blocks for one of the kernels, states of `size` entries, and products of `itemsize` bytes."""
+    def config(self, role: str, size: int, itemsize: int, machine: str, fast: int | None = None) -> Config:
+        """Sizes of blocks for one of the kernels, states of `size` entries, and products of `itemsize` bytes.
+
+        `fast`: the bytes on chip that a program may use, by default those of a large GPU.
+        """
         streams = sum(bool(lead_of(d)) for d in self.inputs)
         kept = 0
         if role == "backward":
@@ -96,7 +99,7 @@ class CoupledRecurrence(Recurrence):
             kept = len(self.kept) + sum(p.kept for p in self.products)
         stage = ROWS * max(16, 1 << (size - 1).bit_length()) * (streams * itemsize + kept * max(4, itemsize))
         matrices = on_chip(size, len(self.products), itemsize)
-        return coupled_config(role, size, matrices, max(stage, 1), itemsize, machine)
+        return coupled_config(role, size, matrices, max(stage, 1), itemsize, machine, fast)
 
     def run(
         self, inputs: list[Tensor], states: list[Tensor], numbers: list[int], steps: int, bounds: Tensor | None
@@ -130,7 +133,7 @@ class CoupledRecurrence(Recurrence):
 
 def _config(p: Problem, role: str, low: torch.dtype) -> Config:
     assert isinstance(p.of, CoupledRecurrence)
-    return p.chosen or p.of.configs.get(()) or p.of.config(role, p.inner[0], low.itemsize, machine())
+    return p.chosen or p.of.configs.get(()) or p.of.config(role, p.inner[0], low.itemsize, machine(), fast_memory())
 
 
 def _options(p: Problem, role: str, low: torch.dtype) -> list[Config]:
@@ -195,7 +198,8 @@ def coupled(
         return _forward(q, inputs, states, bounds, keep)
 
     low = inputs[-1].dtype
-    return run(p.tuned(f"forward {keep}", (low,), lambda: _options(p, "forward", low), run))
+    with torch.cuda.device_of(states[0]):
+        return run(p.tuned(f"forward {keep}", (low,), lambda: _options(p, "forward", low), run))
 
 
 def _forward(p: Problem, inputs: list[Tensor], states: list[Tensor], bounds: Tensor | None, keep: bool) -> list[Tensor]:
@@ -251,7 +255,8 @@ def coupled_backward(
         return _backward(q, inputs, kept, d_outputs, d_last, bounds)
 
     low = inputs[-1].dtype
-    return run(p.tuned("backward", (low,), lambda: _options(p, "backward", low), run))
+    with torch.cuda.device_of(d_last[0]):
+        return run(p.tuned("backward", (low,), lambda: _options(p, "backward", low), run))
 
 
 def _backward(

@@ -13,8 +13,10 @@ import triton
 from torch import Tensor
 
 from rnnc.runtime.gpu import recurrence as launch
+from rnnc.runtime.gpu.arrange import near
 from rnnc.runtime.gpu.gated_sizes import (
     KEPT,
+    LONGEST,
     alike_constants,
     chunk_of,
     gate_constants,
@@ -34,9 +36,8 @@ Axis = Literal["keys", "values", "none"]  # of the state, along which decays dif
 
 
 def strided(x: Tensor) -> tuple[Any, ...]:
-    """A tensor and its strides; offsets inside a chunk are 32-bit numbers."""
-    if max(x.stride(), default=0) > (1 << 31) // 128:
-        x = x.contiguous()
+    """A tensor [B, T, H, ...] and its strides."""
+    x = near(x, LONGEST)
     return (x, *x.stride())
 
 

@@ -29,13 +29,17 @@ def gated_scan(
     KEPT steps.
     """
     of = _scan(q, v, g, old, axis, base)
-    match of.axis:
-        case "keys" | "none":
-            inside, x, y, totals = of.pairs(q, k)
-            o, last, kept = of.walk(x, y, v, totals, start, inside=inside, out=q.dtype, keep=True)
-        case "values":
-            inside, z, totals = of.spread(q, k, v, scaled=True)
-            o, last, kept = of.walk(q, k, z, totals, start, inside=inside, out=q.dtype, keep=True)
+    if not of.steps:
+        nothing = of.empty(0, of.heads, of.values, dtype=q.dtype), of.empty(of.heads, 0, of.keys, of.values)
+        return nothing[0], start.clone(memory_format=torch.contiguous_format), nothing[1]
+    with torch.cuda.device_of(q):
+        match of.axis:
+            case "keys" | "none":
+                inside, x, y, totals = of.pairs(q, k)
+                o, last, kept = of.walk(x, y, v, totals, start, inside=inside, out=q.dtype, keep=True)
+            case "values":
+                inside, z, totals = of.spread(q, k, v, scaled=True)
+                o, last, kept = of.walk(q, k, z, totals, start, inside=inside, out=q.dtype, keep=True)
     assert kept is not None
     return o, last.to(start.dtype, copy=True), kept
 
@@ -70,6 +74,17 @@ def gated_scan_backward(
 ) -> list[Tensor]:
     """Gradients of q, k, v, g and the initial state."""
     of = _scan(q, v, g, old, axis, base)
+    if not of.steps:
+        d_start = d_last.to(of.accumulator, copy=True, memory_format=torch.contiguous_format)
+        return [*(x.new_empty(x.shape) for x in (q, k, v, g)), d_start]
+    with torch.cuda.device_of(q):
+        return _backward(of, q, k, v, o, last, kept, d_o, d_last)
+
+
+def _backward(
+    of: Scan, q: Tensor, k: Tensor, v: Tensor, o: Tensor, last: Tensor, kept: Tensor, d_o: Tensor, d_last: Tensor
+) -> list[Tensor]:
+    """`gated_scan_backward`, on the device of its tensors."""
     low, wide = q.dtype, of.accumulator
     ends = of.empty(of.heads, of.slots, v.shape[-1] if of.axis == "values" else k.shape[-1])
     d_o = d_o.contiguous()
@@ -98,7 +113,7 @@ def gated_scan_backward(
     if of.axis == "none":
         ends, end = ends.sum(-1, keepdim=True), end.sum(-1, keepdim=True)
     d_g = of.gate_gradient(read, written, ends, end)
-    return [d_q.to(low), d_k.to(low), d_v.to(low), d_g.to(g.dtype), d_start.to(wide, copy=True)]
+    return [d_q.to(low), d_k.to(low), d_v.to(low), d_g.to(of.g.dtype), d_start.to(wide, copy=True)]
 
 
 @gated_scan_backward.register_fake

@@ -13,6 +13,7 @@ from rnnc.runtime.gpu.tuning import power_of_two
 __all__ = [
     "KEPT",
     "LARGEST",
+    "LONGEST",
     "alike_constants",
     "base_of",
     "chunk_of",
@@ -23,6 +24,7 @@ __all__ = [
     "warps_of",
 ]
 
+LONGEST = 64  # steps of a chunk, at most
 CHUNKS = {torch.float32: 16, torch.float64: 16}  # steps; fewest where products have no tensor cores, else 64
 KEPT = 256  # steps between two kept states: a quarter of the bytes of the inputs where K = V = 128, in bfloat16
 LARGEST = 256  # entries of a state along its contracted axis

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rnnc.runtime.gpu.arrange import near
 from rnnc.runtime.gpu.compat import LAUNCH
 from rnnc.runtime.gpu.low_rank_inverse import low_rank_inverse
 from rnnc.runtime.gpu.low_rank_kernels import low_rank_backward, low_rank_outputs, low_rank_walk, low_rank_walk_back
@@ -183,12 +184,6 @@ class _Problem(NamedTuple):
         return found
 
 
-def _near(x: Tensor) -> Tensor:
-    """A copy where 32 bits do not do for the offsets within a chunk."""
-    far = max((abs(n) for n in x.stride()), default=0) * max(CHUNK, x.shape[-1])
-    return x.contiguous() if far >= 1 << 31 else x
-
-
 def _problem(
     q: Tensor,
     u: Tensor,
@@ -201,8 +196,11 @@ def _problem(
     shared: int,
     old: bool,
 ) -> _Problem:
-    given = _near(q), _near(u), None if b is None else _near(b), _near(v), _near(s), _near(c)
-    return _Problem(*given, None if g is None else _near(g), bounds, shared, old)
+    def rows(x: Tensor) -> Tensor:
+        return near(x, CHUNK, rows=True)
+
+    given = near(q, CHUNK), rows(u), None if b is None else rows(b), rows(v), rows(s), rows(c)
+    return _Problem(*given, None if g is None else rows(g), bounds, shared, old)
 
 
 def _inverses(p: _Problem) -> Tensor:
@@ -282,12 +280,13 @@ def low_rank_scan(
     o, last, inverse = _shapes(u, v, start, bounds)
     if not o.numel() or not last.numel():
         return o.zero_(), last.copy_(start), inverse
-    inverse = _inverses(p)
-    if fused(p.batch * p.heads, p.keys, p.values, machine()):
-        last, _, _ = _walk(p, inverse, start, o, keep=False)
-    else:
-        last, kept, w = _walk(p, inverse, start, None, keep=True)
-        _outputs(p, kept, w, o)
+    with torch.cuda.device_of(u):
+        inverse = _inverses(p)
+        if fused(p.batch * p.heads, p.keys, p.values, machine()):
+            last, _, _ = _walk(p, inverse, start, o, keep=False)
+        else:
+            last, kept, w = _walk(p, inverse, start, None, keep=True)
+            _outputs(p, kept, w, o)
     return o, last, inverse
 
 
@@ -350,8 +349,13 @@ def low_rank_scan_backward(
 
     The states before all chunks and the values are found once more.
     """
-    p = _problem(q, u, b, v, s, c, g, bounds, shared, old)
-    found = _gradient_shapes(u, b, v, g, start)
+    with torch.cuda.device_of(u):
+        return _backward(_problem(q, u, b, v, s, c, g, bounds, shared, old), start, inverse, d_o, d_last)
+
+
+def _backward(p: _Problem, start: Tensor, inverse: Tensor, d_o: Tensor, d_last: Tensor) -> Gradients:
+    """`low_rank_scan_backward`, on the device of its tensors."""
+    found = _gradient_shapes(p.u, p.b, p.v, p.g, start)
     d_q, d_u, d_b, d_v, d_s, d_c, d_g, d_start = found
     if not d_o.numel() or not d_last.numel():
         d_start.copy_(d_last)
@@ -360,7 +364,7 @@ def low_rank_scan_backward(
         return found
     _, kept, w = _walk(p, inverse, start, None, keep=True)
     behind = empty(kept.shape, kept, kept.dtype)
-    d_o = d_o.to(u.dtype).contiguous()
+    d_o = d_o.to(p.u.dtype).contiguous()
     constants = p.constants("low_rank_walk_back")
     low_rank_walk_back[p.batch * p.heads * triton.cdiv(p.values, constants["BV"]),](
         *p.given("q", "u", "b", "s", "c", "g"),

@@ -304,8 +304,9 @@ def recurrence(
     """Outputs, last states, and the states kept for the backward, of the `Recurrence` with this key."""
     of = REGISTRY[key]
     p = of.problem(states[0].shape[0], numbers, steps, bounds is not None)
-    p = p.tuned("forward", _dtypes(inputs), p.neighbours, lambda q: _forward(q, inputs, states, bounds))
-    return _forward(p, inputs, states, bounds)
+    with torch.cuda.device_of(states[0]):  # Triton launches on the current device, wherever its arguments are
+        p = p.tuned("forward", _dtypes(inputs), p.neighbours, lambda q: _forward(q, inputs, states, bounds))
+        return _forward(p, inputs, states, bounds)
 
 
 def _dtypes(xs: Sequence[Tensor]) -> list[torch.dtype]:
@@ -392,7 +393,8 @@ def recurrence_backward(
     def run(q: Problem) -> list[Tensor]:
         return _backward(q, inputs, kept, d_outputs, d_last, bounds)
 
-    return run(p.tuned("backward", _dtypes(inputs), p.neighbours, run))
+    with torch.cuda.device_of(d_last[0]):
+        return run(p.tuned("backward", _dtypes(inputs), p.neighbours, run))
 
 
 def _backward(

@@ -27,7 +27,7 @@ import torch
 
 from rnnc.runtime.compiled import cache_folder, own_path
 from rnnc.runtime.gpu.compat import interpreted, version
-from rnnc.runtime.gpu.tuning import ENTRIES, HELD, Config, power_of_two, programs_wanted
+from rnnc.runtime.gpu.tuning import ENTRIES, HELD, Config, current, power_of_two, programs_wanted
 
 __all__ = ["TUNER", "Tuner", "bucket", "candidates", "device_name"]
 
@@ -142,12 +142,15 @@ class Tuner:
 TUNER = Tuner()
 
 
-@cache
 def device_name() -> str:
-    """The device and Triton's version."""
-    if not torch.cuda.is_available():
+    """The current device and Triton's version."""
+    return _name_of(current())
+
+
+@cache
+def _name_of(index: int | None) -> str:
+    if index is None:
         return f"none, triton {version()}"
-    index = torch.cuda.current_device()
     return f"{torch.cuda.get_device_name(index)} {torch.cuda.get_device_capability(index)}, triton {version()}"
 
 

@@ -12,6 +12,7 @@ import torch
 __all__ = [
     "Config",
     "coupled_config",
+    "current",
     "default_config",
     "fast_memory",
     "machine",
@@ -80,33 +81,47 @@ def default_config(
     )
 
 
-@cache
+def current() -> int | None:
+    """The current device: GPUs of one machine may differ, so what is remembered of one is under its number."""
+    return torch.cuda.current_device() if torch.cuda.is_available() else None
+
+
 def programs_wanted() -> int:
     """Programs that keep the GPU busy: four a multiprocessor.  One where there is no GPU."""
-    if not torch.cuda.is_available():
-        return 1
-    return 4 * int(torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count)
+    return _programs_of(current())
 
 
 @cache
+def _programs_of(device: int | None) -> int:
+    return 1 if device is None else 4 * int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
 def machine() -> str:
     """What products are done with: "amd", or "old" for NVIDIA's GPUs before sm_90, or ""."""
+    return _machine_of(current())
+
+
+@cache
+def _machine_of(device: int | None) -> str:
     if torch.version.hip:
         return "amd"
-    return "old" if torch.cuda.is_available() and torch.cuda.get_device_capability() < (9, 0) else ""
+    return "old" if device is not None and torch.cuda.get_device_capability(device) < (9, 0) else ""
 
 
 ROWS = 16  # sequences a program of a coupled step holds: what one product of matrices takes at least
 FAST = {"": 227 * 1024, "old": 163 * 1024, "amd": 128 * 1024}  # bytes for matrices: shared memory, AMD's registers
 
 
-@cache
 def fast_memory() -> int:
     """Bytes that one program may use on this device."""
-    if not torch.cuda.is_available() or torch.version.hip:
-        return FAST[machine()]
-    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-    return int(getattr(properties, "shared_memory_per_block_optin", 99 * 1024))
+    return _fast_memory_of(current())
+
+
+@cache
+def _fast_memory_of(device: int | None) -> int:
+    if device is None or torch.version.hip:
+        return FAST[_machine_of(device)]
+    return int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 99 * 1024))
 
 
 def on_chip(size: int, products: int, itemsize: int) -> int:
@@ -118,16 +133,18 @@ def on_chip(size: int, products: int, itemsize: int) -> int:
     return (products * wide + 2 * ROWS) * wide * itemsize * (2 if itemsize > 2 else 1)
 
 
-def coupled_config(role: str, size: int, matrices: int, stage: int, itemsize: int, machine: str) -> Config:
+def coupled_config(
+    role: str, size: int, matrices: int, stage: int, itemsize: int, machine: str, fast: int | None = None
+) -> Config:
     """`steps` are sequences a program holds, `channels` the entries of a state.
 
     `matrices`: bytes of all matrices and what products take; `stage`: bytes that a program reads in a step, of which as
-    many steps as fit are read ahead, up to three.
+    many steps as fit are read ahead, up to three.  `fast`: the bytes a program may use, by default a large GPU's.
     """
     wide = max(16, power_of_two(size))
     if machine == "amd":  # matrices are in registers there, and threads have twice as many
         return Config(steps=ROWS, channels=wide, warps=8 if wide >= 128 else 4, stages=1)
     if itemsize > 2:  # without tensor cores the operands of products fill the registers
         return Config(steps=ROWS, channels=wide, warps=8 if role == "backward" else 4, stages=1)
-    room = (FAST[machine] - matrices) // stage
+    room = ((FAST[machine] if fast is None else fast) - matrices) // stage
     return Config(steps=ROWS, channels=wide, warps=8 if wide >= 64 else 4, stages=max(1, min(3, 1 + room)))
