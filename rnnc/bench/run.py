@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +18,17 @@ from rnnc.bench.limits import Limits, bound
 from rnnc.bench.peers import peers, relative_error
 from rnnc.bench.timing import Timing, interleaved, machine
 from rnnc.compile import compile, error
-from rnnc.ir.graph import CellIR
+from rnnc.ir.domains.cost import elements
+from rnnc.ir.graph import VARYING, CellIR, ancestors
+from rnnc.ir.unfold import inline_calls
 from rnnc.spec import Spec
 from rnnc.verify.probing import Prober
 
 EAGER = "eager loop"
 USUAL_SIZE = 64  # of dims that nobody gave
 AGREE = 1e-3  # relative error of outputs in float32
-MOST_NUMBERS = 1 << 28  # of inputs and outputs together
+MOST_NUMBERS = 1 << 30  # that all operations of a run make together, which a gradient keeps: 4 GiB, ...
+SHARE = 1 / 4  # ... or this part of the machine's memory, where that is less
 PROBED = 64  # steps from which the time of a loop is predicted
 DIRECTIONS = ("forward", "forward + backward")
 
@@ -144,17 +148,33 @@ def _dims(ir: CellIR, hyper: Mapping[str, Any]) -> dict[str, int]:
     return dims
 
 
+def _numbers(ir: CellIR, dims: Mapping[str, int], tokens: int) -> int:
+    """How many numbers a run makes: parameters and constants once, everything else for each token."""
+    cell = inline_calls(ir)
+    needed = ancestors(cell, [*(o.node for o in cell.outputs), *(s.update for s in cell.states)])
+    roots = [*needed, *(i.node for i in cell.inputs), *(p.node for p in cell.params), *(s.node for s in cell.states)]
+    static: dict[int, bool] = {}
+    for i in sorted(set(roots)):  # arguments stand before what reads them
+        node = cell.nodes[i]
+        static[i] = node.op not in VARYING and all(static.get(a, False) for a in node.args)
+    sizes = ((elements(cell.nodes[i].type).evaluate(dims), fixed) for i, fixed in static.items())
+    return sum(n if fixed else n * tokens for n, fixed in sizes)
+
+
+def _most_numbers() -> float:
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # a system that does not say
+        return MOST_NUMBERS
+    return min(MOST_NUMBERS, SHARE * memory / 4)
+
+
 def _inputs(ir: CellIR, dims: Mapping[str, int], settings: Settings) -> list[Tensor]:
     """Random inputs inside their domains, those that have gradients as leaves."""
-    numbers = 0
-    for node in (*(i.node for i in ir.inputs), *(o.node for o in ir.outputs), *(s.node for s in ir.states)):
-        size = settings.batch * settings.steps
-        for d in (*ir.nodes[node].type.per, *ir.nodes[node].type.shape):
-            size *= d.evaluate(dims)
-        numbers += size
-    if numbers > MOST_NUMBERS:
+    numbers = _numbers(ir, dims, settings.batch * settings.steps)
+    if numbers > _most_numbers():
         help_ = "give a smaller --shape, or smaller dims by --set"
-        raise error("E0606", f"{numbers:.2g} numbers of inputs, states and outputs are too many to measure", help_)
+        raise error("E0606", f"{numbers:.2g} numbers of parameters and values are too many to measure", help_)
     point = next(Prober(ir, dims).points(1, batch=settings.batch, steps=settings.steps))
     found = []
     for i in ir.inputs:
@@ -186,7 +206,7 @@ def _candidates(
     left_out: list[tuple[str, str]] = []
     state: dict[str, Tensor] | None = None
     sources: dict[str, str] = {}
-    for backend in settings.backends:
+    for backend in dict.fromkeys(settings.backends):
         if backend not in BACKENDS:
             known = ", ".join(BACKENDS)
             raise error("E0601", f"there is no backend `{backend}`", f"known backends: {known}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +41,16 @@ class Shape(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         return sizes
 
 
+class Seconds(click.FloatRange):
+    """A time limit: NaN, which no comparison finds outside a range, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if found != found:
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return found
+
+
 @click.command("bench", epilog="Example: rnnc bench mingru --shape 2,512,32 --rounds 3")
 @click.argument("file", metavar="[FILE]", required=False)
 @cell_option
@@ -48,9 +60,7 @@ class Shape(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
     "--threads", type=click.IntRange(1, 1024), default=None, help="PyTorch's threads. Default: as many as it takes."
 )
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Interleaved rounds.")
-@click.option(
-    "--seconds", type=click.FloatRange(1, 86400), default=60.0, show_default=True, help="Time limit for all runs."
-)
+@click.option("--seconds", type=Seconds(1, 86400), default=60.0, show_default=True, help="Time limit for all runs.")
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="May be repeated. Default: torch and cpu.")
 @click.option("--against", type=click.Choice(["peers"]), default=None, help="Also what others have that is the same.")
 @click.option("--json", "as_json", is_flag=True, help="The record on stdout instead of the table.")
@@ -83,6 +93,8 @@ def _bench(
 ) -> int:
     if plot is not None and plot.suffix not in (".svg", ".png"):
         raise click.BadParameter(f"'{plot}' ends neither in .svg nor in .png", param_hint="--plot")
+    if plot is not None:
+        _writable(plot.parent)
     spec = load_spec(file)
     name = choose_cell(spec, cell)
     batch, steps, *sizes = shape
@@ -117,8 +129,10 @@ def _calibrate(rounds: int, threads: int | None, seconds: float, file: str | Non
     from rnnc.bench.calibrate import fitted, measured, regret
     from rnnc.plan.calibration import path, write
 
-    if path() is None:
+    where = path()
+    if where is None:
         raise click.UsageError("RNNC_CALIBRATION is off: there is nowhere to keep what is measured")
+    _writable(where.parent)
     if threads is not None:
         torch.set_num_threads(threads)
     deadline = time.monotonic() + seconds
@@ -130,6 +144,13 @@ def _calibrate(rounds: int, threads: int | None, seconds: float, file: str | Non
     where = write(rates)
     click.echo(f"wrote {where}", err=True)
     return 0
+
+
+def _writable(folder: Path) -> None:
+    """OSError where nothing can be written there: to be said before anything is measured."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _line(m: Measured, chosen: str, ratio: float) -> str:

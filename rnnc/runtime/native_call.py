@@ -16,7 +16,7 @@ from torch import Tensor
 from rnnc.runtime.native_frame import Arranged, Frame, Operand
 
 if TYPE_CHECKING:
-    from rnnc.runtime.native import Native
+    from rnnc.runtime.native import Native, Product
 
 __all__ = ["Call", "Layout", "layout", "summed"]
 
@@ -70,15 +70,28 @@ class Call:
     def _check(self) -> None:
         k = self.kernel
         operands = (*k.given[: len(self.layouts) - len(k.states)], *k.states)
-        matrices = len(self.layouts) - len(k.states)  # they have no labels
-        learned = range(matrices - len(k.products), matrices)
+        matrices = len(self.layouts) - len(k.states) - len(k.products)  # where they begin: they have no labels
         for place, (o, (shape, _)) in enumerate(zip(operands, self.layouts, strict=True)):
-            state = place >= len(operands) - len(k.states)
-            front = () if o.static else (self.batch,) if state else self.lead()
-            wanted = (*front, *self.shape(o))
-            if tuple(shape) != wanted and not (k.products and place in learned):
-                what = "a state" if state else "an input"
+            if matrices <= place < matrices + len(k.products):
+                what, wanted = "a matrix", self._matrix(k.products[place - matrices])
+            elif place >= len(operands) - len(k.states):
+                what, wanted = "a state", (self.batch, *self.shape(o))
+            else:
+                what, wanted = "an input", (*(() if o.static else self.lead()), *self.shape(o))
+            if tuple(shape) != wanted:
                 raise ValueError(f"kernel `{k.name}` needs {what} of shape {wanted}, not {tuple(shape)}")
+
+    def _matrix(self, p: Product) -> tuple[int, ...]:
+        """The shape of a learned matrix: [..., out, in], or turned."""
+        k = self.kernel
+        *outer, out = self.shape(k.inputs[p.input])
+        if p.state is not None:
+            vector = k.states[p.state]
+        else:
+            assert p.output is not None
+            vector = k.outputs[p.output]
+        n = self.shape(vector)[-1]
+        return (*outer, n, out) if p.turned else (*outer, out, n)
 
     def _plan(self, function: Any) -> Any:
         """Block, blocks, tasks, numbers of state a task, chunk, threads; as a C array."""

@@ -91,7 +91,7 @@ class NativeStep:
 
         `varying` are inputs and states [B, ...], `params` says where the module has its parameters.
         """
-        if traced(varying):
+        if traced(varying) or torch.is_autocast_enabled("cpu"):  # which lowers the precision of products only
             return None
         tensors = [*varying, *self._parameters(module, params)] if params else list(varying)
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):

@@ -265,6 +265,9 @@ class _Problem:
         report, start = self.report, self.start
         report.calls += 1
         report.steps += self.length
+        if not start.numel():  # a batch of no sequences: nothing to solve, and no largest residual
+            h = start.unsqueeze(1).expand(start.shape[0], self.length, *start.shape[1:])
+            return h, self.kept(self.evaluate(start, h, 0, self.length)[1])
         if self.blocks.pattern == "dense" and start.shape[-1] > MOST_ENTRIES:
             report.give_up(self.length, f"blocks of {start.shape[-1]} entries are too large for it")
             return self.one_by_one(start, 0, self.length)

@@ -31,7 +31,7 @@ TYPES = (torch.float32, torch.float64)
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b as `torch.nn.functional.linear`, for x [..., in], weight [out, in], bias [out]."""
-    if weight.ndim != 2 or x.numel() * weight.shape[0] < LEAST or not _served(x, weight, bias):
+    if not _fits(x, weight, bias) or x.numel() * weight.shape[0] < LEAST or not _served(x, weight, bias):
         return F.linear(x, weight, bias)
     y: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight.T, bias)
     return y.view(*x.shape[:-1], weight.shape[0])
@@ -39,12 +39,19 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def linears(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
     """`linear` of one x [..., in] with several weights [out_i, in], by one product in each direction."""
-    count = sum(w.shape[0] for w in weights)
-    if any(w.ndim != 2 for w in weights) or x.numel() * count < LEAST or not _served(x, *weights, *biases):
-        given: Sequence[Tensor | None] = biases or [None for _ in weights]
+    given: Sequence[Tensor | None] = biases or [None for _ in weights]
+    fit = all(_fits(x, w, b) for w, b in zip(weights, given, strict=True))
+    if not fit or x.numel() * sum(w.shape[0] for w in weights) < LEAST or not _served(x, *weights, *biases):
         return tuple(F.linear(x, w, b) for w, b in zip(weights, given, strict=True))
     found: tuple[Tensor, ...] = _Joined.apply(x, len(weights), *weights, *biases)
     return found
+
+
+def _fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the shapes are those of a product: where not, PyTorch's own says so."""
+    if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
+        return False
+    return bias is None or bias.shape == weight.shape[:1]
 
 
 class _Joined(torch.autograd.Function):
@@ -57,7 +64,7 @@ class _Joined(torch.autograd.Function):
         ctx.save_for_backward(x, *weights)
         ctx.sizes, ctx.biased = [w.shape[0] for w in weights], bool(biases)
         y = run(x.reshape(-1, x.shape[-1]), whole.T, torch.cat(biases) if biases else None)
-        return y.view(*x.shape[:-1], whole.shape[0]).split(ctx.sizes, -1)
+        return _apart(y.view(*x.shape[:-1], whole.shape[0]), ctx.sizes)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -71,6 +78,14 @@ class _Joined(torch.autograd.Function):
         if any(ctx.needs_input_grad[2 + len(weights) :]):
             into_biases = g.sum(0).split(ctx.sizes)
         return (into_x, None, *into_weights, *into_biases)
+
+
+def _apart(y: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """`y.split(sizes, -1)` as tensors of their own on the same memory: autograd lets nobody change one of several
+    views in place, and they have no number in common."""
+    memory = y.untyped_storage()
+    parts = y.split(list(sizes), -1)
+    return tuple(y.new_empty(0).set_(memory, p.storage_offset(), p.shape, p.stride()) for p in parts)
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
@@ -92,7 +107,7 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a [m, k] times b [k, n] of any strides, differentiable any times."""
-    if a.numel() * b.shape[1] < LEAST or not _served(a, b):
+    if not _fits(a, b.T, None) or a.numel() * b.shape[1] < LEAST or not _served(a, b):
         return a @ b
     found: Tensor = _Product.apply(a, b, None)
     return found

@@ -103,6 +103,16 @@ def test_in_a_cell(file: str, cell: str) -> None:
     cells.case(path, cell, 19).check(cells.compiled(path, cell), step=False)
 
 
+@pytest.mark.parametrize("shape", [(4, 4), (6, 6), (5, 1), (5, 5, 1), (1, 5, 5)])
+def test_matrices_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    """Those inside the steps: C would read behind the memory."""
+    layer = cells.compiled(cells.LIBRARY / "lstm.rnn", "LSTM")(d=3, n=5)
+    name = next(k for k, p in layer.named_parameters() if p.shape == (5, 5))
+    setattr(layer, name, torch.nn.Parameter(torch.zeros(shape)))
+    with pytest.raises((ValueError, RuntimeError), match=r"a matrix of shape|must match|number of dimensions"):
+        layer(torch.zeros(2, 4, 3))
+
+
 def test_stays_out_of_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mixed and half types, transforms, autocast and the choice of PyTorch's product."""
     monkeypatch.setattr(products, "run", lambda *_: pytest.fail("by the kernel"))
@@ -128,3 +138,31 @@ def test_without_a_compiler_products_are_pytorchs(monkeypatch: pytest.MonkeyPatc
         monkeypatch.undo()
         for cached in (compiled.compiler, products._preferred, products._function, compiled.load_library):
             cached.cache_clear()
+
+
+def test_wrong_shapes_are_pytorchs_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has no shapes to compare: it would read behind the memory."""
+    monkeypatch.setattr(products, "run", lambda *_: pytest.fail("by the kernel"))
+    x, w, bias = torch.randn(4, 3), torch.randn(2, 3), torch.randn(2)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        products.linear(torch.randn(4, 5), w)
+    with pytest.raises(RuntimeError):
+        products.linear(x, w, torch.randn(5))
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        products.linears(torch.randn(4, 5), [w, w])
+    with pytest.raises(RuntimeError):
+        products.linears(x, [w, w], [bias, torch.randn(3)])
+    with pytest.raises(RuntimeError):
+        products.product(x, w)
+
+
+def test_results_side_by_side_may_change_in_place() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
+    weights = [torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (2, 4)]
+    a, b = products.linears(x, weights)
+    a2, b2 = (F.linear(x, w) for w in weights)
+    squares = [b.square(), b2.square()]  # which keep b, and a is not b
+    found = [(p.relu_() * q).sum() for p, q in ((a, squares[0].sum()), (a2, squares[1].sum()))]
+    for got, want in zip(*(torch.autograd.grad(y, [x, *weights]) for y in found), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)

@@ -186,3 +186,15 @@ def test_steps_that_are_refused_say_why() -> None:
         native.step(torch.randn(2, native.d + 1, dtype=torch.float64))
     with pytest.raises(KeyError):
         native.step(torch.randn(2, native.d, dtype=torch.float64), state={})
+
+
+@torch.no_grad()
+def test_a_step_under_autocast_has_the_types_of_the_torch_backend() -> None:
+    native, by_torch = (copy.deepcopy(m).float() for m in layers("gru", "GRU"))
+    x = torch.randn(2, native.d)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not served(native, x)
+        (y, state), (y2, state2) = native.step(x), by_torch.step(x)
+    assert (y.dtype, state["h"].dtype) == (y2.dtype, state2["h"].dtype)
+    torch.testing.assert_close(y, y2, rtol=2e-2, atol=2e-2)
+    assert served(native, x)

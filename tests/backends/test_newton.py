@@ -256,3 +256,16 @@ def test_layers_pickle_and_copy():
         torch.testing.assert_close(other(x)[0], y)
         assert other.newton.calls == 2
     assert layer.newton.calls == 1
+
+
+@pytest.mark.parametrize("what", ["diagonal", "coupled", "dense"])
+def test_a_batch_of_no_sequences(what):
+    cls, _ = compiled(CELLS[what])
+    layer = cls(d=3).double()
+    x = torch.zeros(0, 5, 3, dtype=torch.float64, requires_grad=True)
+    y, state = layer(x)
+    assert y.shape[:2] == (0, 5)
+    assert all(s.shape[0] == 0 for s in state.values())
+    found = torch.autograd.grad(y.sum(), [x, *layer.parameters()], allow_unused=True)
+    assert all(g is None or not g.any() for g in found)
+    assert layer.newton.sequential == 0

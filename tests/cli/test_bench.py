@@ -129,6 +129,9 @@ def test_what_takes_too_long_is_left_out_with_the_reason() -> None:
         (["gru", "--shape", "4,x"], "not a list of sizes"),
         (["gru", "--shape", "4,0"], "between 1 and"),
         (["gru", "--shape", "65536,100000,1024"], "E0606"),
+        (["gru", "--shape", "1,1,65536"], "E0606"),
+        (["lstm", "--shape", "1024,1024,64"], "E0606"),
+        (["gru", "--seconds", "nan"], "no number of seconds"),
         (["gru", "--shape", "4,16,8,8,8"], "the dims are: d, n"),
         (["gru", "--backend", "fast"], "E0601"),
         (["gru", "--plot", "x.pdf"], "neither in .svg nor in .png"),
@@ -148,6 +151,22 @@ def test_a_wrong_call_is_explained(
     assert message in captured.err + captured.out
     assert "Traceback" not in captured.err
     assert "internal error (" not in captured.err
+
+
+@pytest.mark.parametrize("arguments", [["gru", "--plot"], ["--calibrate"]])
+def test_where_nothing_can_be_written_nothing_is_measured(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_: object, **__: object) -> None:
+        pytest.fail("measured")
+
+    monkeypatch.setattr("rnnc.bench.run.bench", measure)
+    monkeypatch.setattr("rnnc.bench.calibrate.measured", measure)
+    (tmp_path / "file").write_text("")
+    where = tmp_path / "file" / "new" / "x.svg"
+    monkeypatch.setenv("RNNC_CALIBRATION", str(where))
+    assert main(["bench", *arguments, *([str(where)] if "--plot" in arguments else [])]) == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["deltanet", "mlstm", "lru"])
