@@ -21,11 +21,13 @@ def check_certificate_command(certificate: Path, spec: Path | None) -> int:
     Exit 0: every claim in it is established; 1: a step fails (the first is printed), or it claims nothing; 2: no such
     file.
     """
+    from rnnc.spec import load
     from rnnc.verify.checking import Reject, check
+    from rnnc.verify.format import encode_spec
 
     try:
-        text = None if spec is None else spec.read_text(encoding="utf-8")
-        lines = check(certificate.read_text(encoding="utf-8"), text)
+        files = None if spec is None else encode_spec(load(spec))
+        lines = check(certificate.read_text(encoding="utf-8"), files)
     except (Reject, UnicodeDecodeError) as error:
         click.echo(f"rejected: {error}", err=True)
         return 1

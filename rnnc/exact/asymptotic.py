@@ -16,6 +16,8 @@ from rnnc.exact import algebraic as alg
 from rnnc.exact.algebraic import Algebraic, Exact, NotExact
 
 EXPONENTIAL = -(10**6)
+UNKNOWN_ORDER = 10**6
+MOST_POWER = 10**4  # of omega: so that powers keep away from both of these orders
 Number: TypeAlias = "Fraction | Algebraic | Asymptotic"
 
 
@@ -89,6 +91,8 @@ class Asymptotic:
         out: dict[Key, Exact] = {}
         for (p, a), c in self.terms.items():
             for (q, b), d in y.terms.items():
+                if abs(p + q) > MOST_POWER:
+                    raise NotExact("a power of omega that is too large")
                 key = (p + q, _powers(a, b))
                 out[key] = out[key] + c * d if key in out else c * d
         error = None
@@ -157,8 +161,12 @@ def join(a: int | None, b: int | None) -> int | None:
 
 
 def _raised(error: int, by: int) -> int:
-    total = error + by
-    return EXPONENTIAL if total < EXPONENTIAL // 2 else total
+    """The error times something of the order of omega^by; the unknown stays so, and what vanishes exponentially."""
+    if max(error, by) >= UNKNOWN_ORDER // 2:
+        return UNKNOWN_ORDER
+    if min(error, by) <= EXPONENTIAL // 2:
+        return EXPONENTIAL
+    return max(error + by, -MOST_POWER)  # a larger bound: a power is not to pass for an exponential
 
 
 def _powers(a: Powers, b: Powers) -> Powers:
@@ -323,9 +331,6 @@ def _omega_power(tau: float | None, power: int) -> float:
     if tau is None:
         raise NotExact("omega has no value here")
     return float(tau**power)
-
-
-UNKNOWN_ORDER = 10**6
 
 
 def unknown() -> Number:

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from rnnc.exact import Algebraic, Number, root, unity
-from rnnc.exact.asymptotic import Asymptotic, Atom, make, wide
+from rnnc.exact.asymptotic import EXPONENTIAL, UNKNOWN_ORDER, Asymptotic, Atom, make, omega, sign, wide
+from rnnc.exact.cyclotomic import prime_factors
+from rnnc.exact.functions import RANGES, conj
 from rnnc.frontend.modules import stdlib_folder
 from rnnc.ir.types import Interval
 from rnnc.spec import Spec, load
 
 FORMAT = "rnnc certificate 3"
+MOST_POWER = 1000  # of omega and of atoms
 
 # ---------------------------------------------------------------- numbers and arrays
 
@@ -51,11 +54,40 @@ def decode(value: Any) -> Any:
     if isinstance(value, str):
         return Fraction(value)
     error = value["error"]
+    if error is not None and not (type(error) is int and error in (EXPONENTIAL, UNKNOWN_ORDER)):
+        _whole(error)
     total: Number = Asymptotic({}, error) if error is not None else Fraction(0)
     for c, turns, radicand, power, atoms in value["terms"]:
-        key = (power, tuple(sorted(((Atom(kind, decode(v)), p) for kind, v, p in atoms), key=str)))
+        named = ((_atom(kind, decode(v)), _whole(p)) for kind, v, p in atoms)
+        key = (_whole(power), tuple(sorted(named, key=str)))
         total = total + make({key: unity(Fraction(turns)) * Fraction(c) * root(radicand)}, None)
     return total
+
+
+def _whole(power: Any) -> int:
+    if type(power) is not int or abs(power) > MOST_POWER:
+        raise ValueError(f"{power} is no power, or too large")
+    return power
+
+
+def _atom(kind: str, value: Any) -> Atom:
+    """An atom that stands for a number: a preimage lies strictly inside the function's range."""
+    match kind:
+        case "pi":
+            fit = value == 0
+        case "log":
+            whole = isinstance(value, Fraction) and value > 1 and value.denominator == 1
+            prime = whole and prime_factors(int(value)) == ((int(value), 1),)
+            irrational = isinstance(value, Algebraic) and value.is_real and sign(value) > 0
+            fit = prime or irrational or value == omega
+        case "silu" | "gelu" | "erf" | "softplus" | "sigmoid" | "tanh":
+            low, high = RANGES[kind]
+            fit = value == conj(value) and (low is None or value > low) and (high is None or value < high)
+        case _:
+            fit = False
+    if not fit:
+        raise ValueError(f"{kind}({value}) stands for no number")
+    return Atom(kind, value)
 
 
 def encode_array(value: Any) -> dict[str, Any]:
@@ -92,6 +124,12 @@ def encode_spec(spec: Spec) -> dict[str, str]:
     library = str(stdlib_folder())
     own = {f: t for f, t in spec.sources.items() if f == spec.file or not os.path.abspath(f).startswith(library)}
     return {os.path.basename(spec.file): spec.text} if len(own) == 1 else {spec.file: own.pop(spec.file)} | own
+
+
+def beside(files: Mapping[str, str]) -> dict[str, str]:
+    """The files of a spec by their place beside the main one, which is the first."""
+    folder = os.path.dirname(os.path.abspath(next(iter(files))))
+    return {os.path.relpath(os.path.abspath(f), folder): text for f, text in files.items()}
 
 
 def decode_spec(files: Mapping[str, str]) -> Spec:

@@ -17,7 +17,7 @@ from rnnc.exact.asymptotic import EXPONENTIAL, Asymptotic, Number, make, standar
 from rnnc.ir.domains.concrete import Concrete
 from rnnc.ir.domains.exact import ExactCell, exact_array
 from rnnc.ir.evaluate import evaluate
-from rnnc.ir.graph import CellIR, Node, NodeId
+from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
 from rnnc.ir.unfold import inline_calls, unfold_time
 
 Arrays: TypeAlias = Mapping[str, Any]
@@ -188,6 +188,16 @@ def float_array(value: Any, tau: float) -> Any:
     )
 
 
+def divides_by_state(cell: CellIR) -> bool:
+    """Whether an update divides by what is computed from a state."""
+    own = {s.node for s in cell.states}
+    for n in (cell.nodes[i] for i in ancestors(cell, [s.update for s in cell.states])):
+        told = {"div": n.args[1:], "pow": n.args[:1], "solve": n.args, "cayley": n.args}.get(n.op, ())
+        if own & ancestors(cell, told):
+            return True
+    return False
+
+
 class FloatLayer:
     """A cell evaluated one step at a time in float32 or float64; omega is tau."""
 
@@ -204,6 +214,7 @@ class FloatLayer:
             if n.op not in ("input", "state") and all(a in static for a in n.args):
                 static.add(n.id)
         self.static = evaluate(self.cell, self.domain, static)
+        self.signed = divides_by_state(self.cell)
 
     def _fit(self, node: NodeId, value: Any) -> Any:
         t = self.cell.nodes[node].type
@@ -216,11 +227,17 @@ class FloatLayer:
         return np.broadcast_to(array, shape)
 
     def _freeze(self, rows: Mapping[str, tuple[NodeId, Any]]) -> Values:
-        """(name -> the node whose type it has, its value) as bytes; -0.0 becomes 0.0."""
+        """(name -> the node whose type it has, its value) as bytes; -0.0 becomes 0.0.
+
+        NotExact for NaN, and for -0.0 where an update divides by a state, and so tells the two apart.
+        """
         found = []
         for name, (node, value) in sorted(rows.items()):
             array = np.array(self._fit(node, value))  # a copy, of rank 0 where the value has it
             if array.dtype.kind in "fc":
+                parts = (array.real, array.imag)
+                if self.signed and any(bool(((x == 0) & np.signbit(x)).any()) for x in parts):
+                    raise NotExact(f"`{name}` is -0.0, and an update divides by a state")
                 array = array + array.dtype.type(0)
                 if np.isnan(array).any():
                     raise NotExact(f"`{name}` is not a number in floating point")

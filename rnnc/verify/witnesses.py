@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from rnnc.ir.unfold import inline_calls
 from rnnc.verify.effort import worked
 from rnnc.verify.results import Precision
 from rnnc.verify.structural import Subject
 from rnnc.verify.target import Target
+from rnnc.verify.witness.silent import unbounded
 
 if TYPE_CHECKING:
     from rnnc.verify.closure import Closure
@@ -75,6 +77,12 @@ def _judged(witness: Witness, precision: Precision) -> Found | str:
         precision == "log_precision" or (precision == "eta_finite" and not witness.closure.bounded)
     ):
         return f"the weights that were found lead to infinitely many states: nothing is shown under {precision}"
+    if (
+        precision == "eta_finite"
+        and witness.silent
+        and unbounded(inline_calls(witness.cell), frozenset(witness.silent))
+    ):
+        return f"the weights that were found leave {', '.join(witness.silent)} out, which may have no bound"
     closure = _in_float32(witness) if precision == "float32" else witness.closure
     if closure is None:
         return "the weights that were found were not shown to do it in float32"

@@ -24,6 +24,7 @@ from rnnc.verify.certificate import certificate
 from rnnc.verify.checking import Reject, check
 from rnnc.verify.closure import close_machine
 from rnnc.verify.engine import verify
+from rnnc.verify.format import encode_spec
 from rnnc.verify.target import target_of
 
 VERIFY = Path(str(checking.__file__)).parent.parent
@@ -297,8 +298,8 @@ def test_the_graph_is_that_of_the_spec() -> None:
     rejected(changed(data, ("spec", name), other), "the graph is not that of the spec")
     rejected(changed(data, ("spec", name), SPECS.replace("recognizes parity;", "recognizes mod(3);")), "no such claim")
     with pytest.raises(Reject, match="the spec is not that"):
-        check(json.dumps(data), SPECS + "\n")
-    assert check(json.dumps(data), SPECS)
+        check(json.dumps(data), {"other.rnn": SPECS + "\n"})
+    assert check(json.dumps(data), {"other.rnn": SPECS})
 
 
 def test_specs_of_several_files(tmp_path: Path) -> None:
@@ -312,6 +313,10 @@ def test_specs_of_several_files(tmp_path: Path) -> None:
     spec = rnnc.load(main_file)
     assert not spec.check().has_errors, [d.message for d in spec.check().items]
     data = certificate(verify(spec), spec)
+    files = encode_spec(spec)
+    assert check(json.dumps(data), files)
+    with pytest.raises(Reject, match="the spec is not that"):  # an imported file counts, too
+        check(json.dumps(data), {f: t.replace("sigmoid(x)", "sigmoid(-x)") for f, t in files.items()})
     main_file.unlink()
     (tmp_path / "gates.rnn").unlink()
     assert len(lines(data)) == 2

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
-import numpy as np
-
-from rnnc.exact import Asymptotic, is_limit, to_float
+from rnnc.exact import Asymptotic, is_limit
 from rnnc.exact.asymptotic import finite, sign
 from rnnc.verify.format import decode_array
 from rnnc.verify.trusted.automata import Automaton, same_language
 from rnnc.verify.trusted.boxes import (
-    EXACT,
     Spans,
     apart,
     contains,
@@ -20,21 +16,25 @@ from rnnc.verify.trusted.boxes import (
     corners,
     entries,
     half,
+    minus_zero,
     moved,
     places,
     read_spans,
+    separate,
 )
-from rnnc.verify.trusted.cells import Cell, need
+from rnnc.verify.trusted.cells import NORMS, SINGULAR, Cell, need
 from rnnc.verify.trusted.machine import Machine
 
 
-def rays(m: Machine, state: Any, spans: Spans, inputs: Any, to: tuple[Any, Spans], where: str) -> None:
-    """Where a box has no end it leads, under an affine update, along rays of the next one."""
+def rays(m: Machine, state: Any, spans: Spans, inputs: Any, to: tuple[Any, Spans], where: str) -> bool:
+    """Where a box has no end it leads, under an affine update, along rays of the next one; whether one is a limit."""
+    limits = False
     first = corners(state, spans)[0]
     old = m.step(inputs, moved(state, first))[0]
     for place, ends in spans.items():
         for way in (w for w, end in ((-1, ends[0]), (1, ends[1])) if end is None):
             new = m.step(inputs, moved(state, first | {place: first[place] + way}))[0]
+            limits |= any(isinstance(x, Asymptotic) and is_limit(x) for x in entries([new]))
             for name in to[0]:
                 for (at, x), (_, y) in zip(places(name, old[name]), places(name, new[name]), strict=True):
                     lo, hi = to[1].get(at, (0, 0))
@@ -43,21 +43,10 @@ def rays(m: Machine, state: Any, spans: Spans, inputs: Any, to: tuple[Any, Spans
                         not (d > 0 and hi is not None) and not (d < 0 and lo is not None),
                         f"{where}: {name} leaves its box",
                     )
+    return limits
 
 
 # ---------------------------------------------------------------- the whole
-
-
-def separate(cores: Any, g: Any) -> None:
-    """States with different g differ: by a margin that floating point is sure of, or as rational numbers."""
-    near = np.array([[to_float(x, 1e3) if isinstance(x, EXACT) else x for x in c] for c in cores], dtype=complex)
-    plain = [all(isinstance(x, (int, float, Fraction)) for x in c) for c in cores]
-    for k, row in enumerate(near):
-        close = np.abs(near - row).max(axis=1, initial=0) <= 1e-6 * (1 + np.abs(row).max(initial=0))
-        same = [
-            j for j in range(k) if g[j] != g[k] and close[j] and not (plain[j] and plain[k] and cores[j] != cores[k])
-        ]
-        need(not same, f"states {same} and {k} are equal in the limit and belong to different states of the automaton")
 
 
 def check_closure(c: Cell, data: Any, own: Automaton) -> set[str]:
@@ -69,6 +58,7 @@ def check_closure(c: Cell, data: Any, own: Automaton) -> set[str]:
     delta, boxed = dfa["delta"], "regions" in data
     need(dfa["alphabet"] == list(own.letters), f"the letters are {own.letters}")
     need(same_language(own, delta, dfa["start"], dfa["accept"]), "the automaton is not that of the claim")
+    need(kind in ("exact", "float32"), f"`{kind}` is no arithmetic of closures")
     need(kind == "exact" or not (boxed or hidden), "boxes and states that are left out are exact")
     layers = [Machine(c.source, c.given, x["sizes"], x["params"], kind, hidden) for x in data["layers"]]
     letters = {a: layers[0].inputs(data["letters"][a], f"letter `{a}`") for a in own.letters}
@@ -78,8 +68,10 @@ def check_closure(c: Cell, data: Any, own: Automaton) -> set[str]:
     spans = [read_spans(x, states[k][0]) for k, x in enumerate(data.get("regions", [[]] * len(states)))]
     free = {name for s in spans for name, _, _ in s}
     need(not boxed or (len(layers) == 1 and len(spans) == len(states)), "boxes are of one layer")
-    m = layers[0]
-    need(not free or affine(m, free), f"an update is not affine in {sorted(free)} together")
+    m, unfolded = layers[0], Cell(layers[0].cell, {})
+    unread = [i for s in m.cell.states if s.name in hidden for i in (s.init, s.update)]
+    need(not unfolded.wild(unread, SINGULAR | NORMS), f"{hidden}, which are left out, may have no value")
+    need(not free or affine(unfolded, free), f"an update is not affine in {sorted(free)} together")
     tables: list[dict[Any, Any]] = [{} for _ in layers[1:]]
     for table, above, rows in zip(tables, layers[1:], data["tables"], strict=True):
         for row in rows:
@@ -87,8 +79,11 @@ def check_closure(c: Cell, data: Any, own: Automaton) -> set[str]:
             need(key not in table, "the map between layers is no function")
             table[key] = above.inputs(row["inputs"], "a table's input")
 
+    signed = kind != "exact" and c.divides()  # then -0.0, which counts as 0.0 elsewhere, is another number
+
     def same(found: Any, to: int, n: int, where: str) -> None:
         for name, array in found.items():
+            need(not (signed and minus_zero(array)), f"{where}: `{name}` is -0.0, and an update divides by a state")
             pairs = zip(places(name, array), places(name, states[to][n][name]), strict=True)
             fit = all(contains(spans[to], place, x, y) for (place, x), (_, y) in pairs)
             need(fit, f"{where}: `{name}` is {array.tolist()}, not what is stated")
@@ -111,7 +106,7 @@ def check_closure(c: Cell, data: Any, own: Automaton) -> set[str]:
                         key = letter, core([output if n == 0 else shown])
                         need(key in tables[n], f"{where}: layer {n + 1} gives an output that the map has not")
                         read = tables[n][key]
-            rays(m, state[0], spans[k], letters[letter], (states[to][0], spans[to]), where)
+            limits |= rays(m, state[0], spans[k], letters[letter], (states[to][0], spans[to]), where)
             wanted = {delta[q][j] for q in {g[k]} | ({dfa["start"]} if k == 0 else set())}
             need(wanted == {g[to]}, f"{where}: g of state {to} is {g[to]}, the automaton goes to {wanted}")
     if boxed:
@@ -119,16 +114,16 @@ def check_closure(c: Cell, data: Any, own: Automaton) -> set[str]:
         near = [(j, k) for k in range(len(g)) for j in range(k) if g[j] != g[k] and not apart(boxes[j], boxes[k])]
         need(not near, f"boxes {near} may have a state in common and belong to different states of the automaton")
     else:
-        separate([core(s) for s in states], g)
+        separate(states, g)
     attained = not limits and not any(isinstance(x, Asymptotic) and is_limit(x) for s in states for x in entries(s))
     bounded = all(None not in ends for s in spans for ends in s.values())
+    bounded &= all(unfolded.bounded((name,)) for name in hidden)
     models = (
         {"finite_precision"} | ({"exact"} if attained else set()) | ({"eta_finite"} if attained and bounded else set())
     )
     return models | ({"log_precision"} if attained and not boxed else set()) if kind == "exact" else {"float32"}
 
 
-def affine(m: Machine, free: set[str]) -> bool:
+def affine(c: Cell, free: set[str]) -> bool:
     """Whether every update is affine in these states together."""
-    unfolded = Cell(m.cell, {})
-    return unfolded.coefficients(free, [s.update for s in m.states]) is not None
+    return c.coefficients(free, c.updates(c.states)) is not None

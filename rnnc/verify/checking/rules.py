@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from rnnc.frontend import ast
@@ -11,7 +12,7 @@ from rnnc.verify.checking.replay import check_closure
 from rnnc.verify.checking.structure import contradicted, established
 from rnnc.verify.checking.theorems import excluded
 from rnnc.verify.claims import precision_of, text_of
-from rnnc.verify.format import FORMAT, decode_hyper, decode_interval, decode_spec
+from rnnc.verify.format import FORMAT, beside, decode_hyper, decode_interval, decode_spec
 from rnnc.verify.trusted.cells import Cell, Reject, need
 from rnnc.verify.trusted.languages import task_of
 
@@ -53,7 +54,9 @@ def accept(spec: Any, c: Cell, entry: Any) -> str:
     proved = "proved_conditional" if assuming else "proved"
     verdict = proved if (by in ("analysis", "closure")) != claim.negated else "refuted"
     need(entry["verdict"] == verdict, f"the claim is {verdict}, not {entry['verdict']}")
-    return f"{c.cell.name}: {entry['claim']}: {verdict}" + (f", if {assuming}" if assuming else "")
+    given = ", ".join(f"{name} = {value}" for name, value in c.given.items())
+    cell = f"{c.cell.name} ({given})" if given else c.cell.name
+    return f"{cell}: {entry['claim']}: {verdict}" + (f", if {assuming}" if assuming else "")
 
 
 def accepted(spec: Any, c: Cell, entry: Any) -> str:
@@ -66,19 +69,24 @@ def accepted(spec: Any, c: Cell, entry: Any) -> str:
         raise Reject(f"malformed: {type(error).__name__}: {error}") from None
 
 
-def check(text: str, spec_text: str | None = None) -> list[str]:
-    """A line for each claim; Reject at the first that is not established.  `spec_text`: the spec as it has to be."""
+def check(text: str, files: Mapping[str, str] | None = None) -> list[str]:
+    """A line for each claim; Reject at the first that is not established.
+
+    `files`: the spec as it has to be, with all files that it imports, the main one first; its own name may be another.
+    """
     where, lines, cells = "no certificate", [], []
     try:
         data = json.loads(text)
         need(data["format"] == FORMAT, f"the format is not {FORMAT}")
         spec = decode_spec(data["spec"])
-        need(spec_text in (None, spec.text), "the spec is not that of the certificate")
+        if files is not None:
+            (own, *others), (given, *further) = beside(data["spec"]).items(), beside(files).items()
+            need(own[1] == given[1] and dict(others) == dict(further), "the spec is not that of the certificate")
         for made in data["cells"]:
-            where, given = f"cell `{made['cell']}`", decode_hyper(made["given"])
-            cell = spec.lower(made["cell"], **given)
+            where, hyper = f"cell `{made['cell']}`", decode_hyper(made["given"])
+            cell = spec.lower(made["cell"], **hyper)
             need(print_cell(cell) == made["graph"], "the graph is not that of the spec")
-            cells.append(Cell(cell, given))
+            cells.append(Cell(cell, hyper))
             check_facts(cells[-1], made["facts"])
         need(not spec.check().has_errors, "the spec has errors")
         for n, entry in enumerate(data["claims"], 1):

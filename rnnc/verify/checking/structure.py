@@ -132,7 +132,7 @@ def moves_wrong(c: Cell, m: Machine, claim: Any, inputs: Any, name: str, a: Any,
             )
         case "contractive":
             before, after = (np.linalg.norm(np.ravel(x)) for x in (a[name] - b[name], low - high))
-            need(len(group) == 1 and after > before * (1 + 1e-3), "the states do not move apart")
+            need(len(group) == 1 and after > before * (1 + 1e-3) + margin, "the states do not move apart")
         case "linear" | "affine" | "parallel":
             need(np.abs(off).max() > margin, f"the updates of `{name}` are in line")
             falls = np.iscomplexobj(a[name]) or (most < np.maximum(low, high) - margin).any()

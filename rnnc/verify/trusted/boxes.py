@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy
 
-from rnnc.exact import Algebraic, Asymptotic, I, is_limit
+from rnnc.exact import Algebraic, Asymptotic, I, is_limit, to_float
 from rnnc.exact import functions as fn
 from rnnc.exact.asymptotic import finite, is_unknown, sign, standard, wide, without_error
 from rnnc.verify.format import decode
@@ -31,6 +31,34 @@ def core(state: Any) -> tuple[Any, ...]:
     return tuple(without_error(x) if isinstance(x, Asymptotic) else x for x in entries(state))
 
 
+def minus_zero(array: Any) -> bool:
+    parts = (array.real, array.imag) if array.dtype.kind in "fc" else ()
+    return any(bool(((x == 0) & np.signbit(x)).any()) for x in parts)
+
+
+def separate(states: Any, g: Any) -> None:
+    """States with different g differ: by a margin that floating point is sure of, or as rational numbers.
+
+    Only by numbers that both know: what no step reads may be anything.
+    """
+    cores, known = (
+        [core(s) for s in states],
+        np.array([[not is_unknown(x) for x in entries(s)] for s in states], dtype=bool),
+    )
+    near = np.array([[to_float(x, 1e3) if isinstance(x, EXACT) else x for x in c] for c in cores], dtype=complex)
+    plain = [all(isinstance(x, (int, float, Fraction)) for x in c) for c in cores]
+    for k, row in enumerate(near):
+        both = known & known[k]
+        close = np.abs((near - row) * both).max(axis=1, initial=0) <= 1e-6 * (1 + np.abs(row).max(initial=0))
+        equal = [j for j in range(k) if g[j] != g[k] and close[j]]
+        same = [
+            j
+            for j in equal
+            if not (plain[j] and plain[k] and any(x != y for x, y, z in zip(cores[j], cores[k], both[j]) if z))
+        ]
+        need(not same, f"states {same} and {k} are equal in the limit and belong to different states of the automaton")
+
+
 def half(x: Any, part: str) -> Any:
     return fn.re(x) if part == "re" else fn.im(x)
 
@@ -48,7 +76,9 @@ def _end(value: Any) -> Any:
 def read_spans(data: Any, state: Any) -> Spans:
     found: Spans = {(x["state"], x["index"], x["part"]): (_end(x["in"][0]), _end(x["in"][1])) for x in data}
     for (name, k, part), (lo, hi) in found.items():
-        x = half(np.asarray(state[name]).reshape(-1)[k], part)
+        whole = np.asarray(state[name]).reshape(-1)[k]
+        need(isinstance(whole, EXACT), "a span of no number")
+        x = half(whole, part)
         ends = [e for e in (lo, hi) if e is not None]
         need(k >= 0 and part in ("re", "im") and len(data) == len(found), "a span of no entry")
         need(

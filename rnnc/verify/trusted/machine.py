@@ -9,7 +9,7 @@ import numpy
 from rnnc.exact import functions as fn
 from rnnc.exact import is_limit
 from rnnc.exact.asymptotic import standard, unknown, wide
-from rnnc.ir.graph import CellIR
+from rnnc.ir.graph import CellIR, Node
 from rnnc.ir.types import Domain, UnitNorm
 from rnnc.ir.unfold import unfold_time
 from rnnc.verify.format import decode, decode_array, encode
@@ -17,6 +17,7 @@ from rnnc.verify.trusted.cells import need
 from rnnc.verify.trusted.operations import Interpreter, each, inside
 
 np: Any = numpy  # object arrays, which its stubs do not describe
+NOISE, STEADY = 2.0**-44, 1e-7  # relative; the second well below the margins of `checking/structure.py`
 MOST_SIZE = 2000  # of a dim: a certificate is not to fill the memory
 
 
@@ -34,11 +35,12 @@ class Machine(Interpreter):
         need(fit, f"{sizes} are not sizes of the cell")
         self.states = [s for s in self.cell.states if s.name not in left_out]
         self.given = {p.node: self.read(p.node, params[p.name], f"`{p.name}`") for p in self.cell.params}
+        self.noise: Any = None
         fixed: set[int] = set()
         for n in self.cell.nodes:
             if n.op not in ("input", "state") and fixed.issuperset(n.args):
                 fixed.add(n.id)
-        self.given = self.evaluate(fixed)
+        self.weights, self.given = self.given, self.evaluate(fixed)
         for s in self.cell.states:
             if s not in self.states:
                 self.given[s.node] = np.empty(self.fitted(np.zeros(()), s.node).shape, dtype=object)
@@ -51,6 +53,7 @@ class Machine(Interpreter):
         numbers = t.dtype in ("real", "complex")
         need(x.shape == self.sized((*t.per, *t.shape)) and (x.dtype == object) == numbers, f"{what} is no {t}")
         if not numbers:
+            need(t.dtype == "token" or x.dtype == bool, f"{what} is no {t}")
             need(t.dtype != "token" or all(0 <= v < self.sized(t.vocab) for v in flat), f"{what} is no letter")
             return x
         real = t.dtype == "complex" or all(v == fn.conj(v) for v in flat)
@@ -73,7 +76,28 @@ class Machine(Interpreter):
     def start(self) -> dict[str, Any]:
         return {s.name: self.fitted(self.given[s.init], s.node) for s in self.states}
 
+    def value(self, node: Node, args: Any) -> Any:
+        found = super().value(node, args)
+        if self.noise is None or found.dtype.kind not in "fc":
+            return found
+        return found * (1 + NOISE * self.noise.standard_normal(found.shape))
+
     def step(self, inputs: Any, state: Any, outputs: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The states after a step and the outputs.  In float64 it is done again, with each operation a little off:
+        numbers that rounding decides show nothing.
+        """
+        found = self._step(inputs, state, outputs)
+        if self.kind == "float64":
+            given, self.given, self.noise = self.given, self.weights, np.random.default_rng(0)
+            for _ in range(2):
+                again = self._step(inputs, state)[0]
+                for name, x in found[0].items():
+                    off = np.abs(x * 1.0 - again[name]).max(initial=0)
+                    need(off <= STEADY * (1 + np.abs(x * 1.0).max(initial=0)), f"rounding decides about `{name}`")
+            self.given, self.noise = given, None
+        return found
+
+    def _step(self, inputs: Any, state: Any, outputs: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
         """The states after a step and the outputs; what vanishes with omega becomes the error of an output."""
         shown = self.cell.outputs if outputs else ()
         fixed = dict(self.given)

@@ -24,7 +24,7 @@ from rnnc.verify.witness.bits import LETTERS, BitLetter
 from rnnc.verify.witness.instance import letter_inputs, parameters
 from rnnc.verify.witness.nonlinear import automata
 from rnnc.verify.witness.outputs import with_outputs
-from rnnc.verify.witness.silent import silenced, unknown_states
+from rnnc.verify.witness.silent import partial, silenced, unknown_states
 from rnnc.verify.witness.sizes import candidate_dims
 from rnnc.verify.witness.solver import Branch, Clock, Contexts, OutOfBudget, Solver, Stuck
 from rnnc.verify.witness.spread import close_sets
@@ -255,7 +255,7 @@ def _witness(cell: CellIR, dfa: DFA, dims: dict[str, int], attempt: Attempt, bud
         most = _most(cell, dfa, budget)
         closed = close(cell, dims, params, letters, dfa, most, seconds=clock.left)
         silent = frozenset(s.name for s in cell.states) - attempt.carriers
-        if not isinstance(closed, Closure) and closed.kind != "conflict" and silent:
+        if not isinstance(closed, Closure) and closed.kind != "conflict" and silent and not partial(cell, silent):
             hidden = unknown_states(cell, dims, silent)
             told = {a: {**given, **hidden} for a, given in letters.items()}
             closed = close(silenced(cell, silent), dims, params, told, dfa, most, seconds=clock.left)
