@@ -82,7 +82,8 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 def state_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of the states of an operator without parameters: its inputs', under autocast at least float32."""
+    """The dtype of the states of an operator without parameters: its inputs', under autocast at least float32; of
+    whole numbers and truth values, in which most states cannot be written, the default one."""
     if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
         return torch.promote_types(x.dtype, torch.float32)
-    return x.dtype
+    return x.dtype if x.is_floating_point() or x.is_complex() else torch.get_default_dtype()

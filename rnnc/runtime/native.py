@@ -100,7 +100,8 @@ class Native:
         """Outputs, and the states after the last step.
 
         `inputs` are [B, T, ...] (static ones without B and T), `states` [B, ...]; with `steps` None it is a single
-        step, and inputs and outputs are [B, ...].  Outputs have the promoted dtype, each state keeps its own.
+        step, and inputs and outputs are [B, ...].  Outputs have the promoted dtype, each state keeps its own (one of
+        whole numbers gets the outputs').
         """
         tensors = [*inputs, *states]
         if traced(tensors):
@@ -151,7 +152,8 @@ class Native:
         inner = [narrow if o.narrow else working for o in (*self.given, *self.outputs[: self.count], *self.states)]
         casts = [_needed(x, kind, o.complex) for x, o, kind in zip(tensors, self.given, inner)]
         whole = [x if cast is None else cast(x) for x, cast in zip(tensors, casts, strict=True)]
-        kinds = [*(dtype for _ in range(self.count)), *(s.dtype for s in tensors[len(tensors) - len(self.states) :])]
+        states = tensors[len(tensors) - len(self.states) :]
+        kinds = [*(dtype for _ in range(self.count)), *(_kept(s, dtype) for s in states)]
         operands = (*self.outputs[: self.count], *self.states)
         found_in = inner[len(tensors) :]
         ends = [_back(have, kind, o.complex) for have, kind, o in zip(found_in, kinds, operands, strict=True)]
@@ -179,7 +181,7 @@ class Native:
         outputs = [_cast(y, dtype, o.complex) for y, o in zip(found[: self.count], self.outputs)]
         if steps is None:
             outputs = [y.squeeze(1) for y in outputs]
-        return tuple(outputs), tuple(e.to(s.dtype) for e, s in zip(found[self.count :], states))
+        return tuple(outputs), tuple(e.to(_kept(s, e.dtype)) for e, s in zip(found[self.count :], states))
 
     def library(self, dtype: torch.dtype, narrow: torch.dtype) -> ctypes.CDLL:
         if narrow not in self.libraries:
@@ -246,6 +248,11 @@ def _working(dtype: torch.dtype) -> torch.dtype:
 
 def _whole(real: torch.dtype, complex_: bool) -> torch.dtype:
     return torch.promote_types(real, torch.complex64) if complex_ else real
+
+
+def _kept(state: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """The dtype that a state has after a call whose results have `dtype`."""
+    return state.dtype if state.is_floating_point() or state.is_complex() else dtype
 
 
 def _cast(x: Tensor, real: torch.dtype, complex_: bool) -> Tensor:

@@ -251,3 +251,32 @@ def test_the_c_is_readable_and_compiles_alone(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as none:
         emit_c(rnnc.parse("cell Still(d: dim) {\n  input x: real[d]\n  output y = tanh(x)\n}"))
     assert none.value.diagnostics[0].code == "E0605"
+
+
+HALVES = """
+cell Halves() {
+  input x: real
+  state h: real = 0.5
+  h <- 0.5 * h + x
+  output y: real = h'
+}
+"""
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_whole_numbers_make_states_that_are_none(backend: str, dtype: torch.dtype) -> None:
+    """No parameter says the dtype, and the inputs' would cut the states off."""
+    layer = rnnc.compile(rnnc.parse(HALVES), backend=backend)()
+    x = torch.ones(1, 2, dtype=dtype)
+    y, state = layer(x)
+    assert torch.equal(y, torch.tensor([[1.25, 1.625]]))
+    assert torch.equal(state["h"], torch.tensor([1.625]))
+    y, state = layer.step(x[:, 0], state=state)
+    assert torch.equal(state["h"], torch.tensor([1.8125]))
+    assert torch.equal(layer(x, state=state)[0], torch.tensor([[1.90625, 1.953125]]))
+    if backend == "torch":  # which says that it needs real numbers
+        return
+    y, state = layer(x, state={"h": torch.tensor([3])})
+    assert torch.equal(y, torch.tensor([[2.5, 2.25]]))
+    assert torch.equal(state["h"], torch.tensor([2.25]))
