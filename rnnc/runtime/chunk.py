@@ -202,7 +202,8 @@ def _rows(frame: _Frame, xs: Sequence[Tensor | None], size: int, chunk: int, fil
 
     The last chunk is padded with `fill`: with steps that change nothing.
     """
-    full = [_chunked(frame, x if x is not None else torch.zeros(()), size, chunk, fill) for x in xs]
+    device = next((x.device for x in xs if x is not None), None)
+    full = [_chunked(frame, torch.zeros((), device=device) if x is None else x, size, chunk, fill) for x in xs]
     rows = full[0].unsqueeze(-2) if len(full) == 1 else torch.stack(full, -2)
     return rows.flatten(1, -4) if frame.per else rows
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,6 +56,56 @@ def test_limits_are_those_of_the_hardware_notes() -> None:
 def test_every_shape_gives_its_cell_its_sizes() -> None:
     for shape in gpu_cases.SHAPES:
         assert set(shape.sizes) == set(gpu_cases.CELLS[shape.cell].small), shape
+
+
+def test_a_cell_that_ends_its_process_leaves_the_others_their_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process dies, one hangs, one is done."""
+
+    def process(command: list[str], timeout: float, check: bool) -> subprocess.CompletedProcess[str]:
+        name = command[command.index("--only") + 1]
+        if name == "LSTM":
+            raise subprocess.TimeoutExpired(command, timeout)
+        if name == "GRU":
+            found = {"errors": {"GRU float32": {"output": 0.0}}, "shapes": [{"shape": "GRU"}]}
+            Path(command[command.index("--json") + 1]).write_text(json.dumps(found))
+        return subprocess.CompletedProcess(command, 0 if name == "GRU" else -6)
+
+    monkeypatch.setattr(gpu, "machine", lambda device: {"device": device})
+    monkeypatch.setattr(gpu.subprocess, "run", process)
+    written = tmp_path / "gpu.json"
+    options = argparse.Namespace(rounds=2, json=written)
+    assert gpu.apart(options, tmp_path, ["LSTM", "GLAOp", "GRU"]) == 1
+    report = json.loads(written.read_text())
+    assert [*report["errors"]] == ["LSTM", "GLAOp", "GRU float32"]
+    assert report["shapes"] == [{"shape": "GRU"}]
+
+
+def test_a_competitor_that_fails_is_named_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose backward fails, in the interpreter's place: both layers are PyTorch's."""
+
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
+            raise KeyError("no backward")
+
+    def broken(name: str, x: dict[str, torch.Tensor], module: Any) -> gpu.Peer:
+        return gpu.Peer(run=lambda: Broken.apply(x["a"]), leaves=(x["a"],))
+
+    gpu_cases.prepare(tmp_path, ["Gated"])
+    (tmp_path / "Gated_triton.py").write_text((tmp_path / "Gated_torch.py").read_text())
+    monkeypatch.setattr(gpu, "peer", broken)
+    shape = gpu.small(gpu_cases.SHAPES[0])
+    clock = gpu.Clock("cpu")
+    found = gpu.measure(tmp_path, shape, clock, gpu.rates(clock), 1, torch.float32)
+    assert found["peers_failed"] == {"accelerated_scan": "KeyError: 'no backward'"}
+    assert [*found["ratio_to"]] == ["torch"]
+    assert "accelerated_scan failed" in gpu.line(found)
 
 
 @pytest.mark.gpu

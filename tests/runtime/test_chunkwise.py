@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from runtime_reference import matrix_loop, relative
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rnnc.runtime import MicroStep, Read, Update, matrix_scan, matrix_states
 
@@ -335,3 +336,21 @@ def test_nothing_to_do(decay: str, batch: int, length: int) -> None:
         assert torch.equal(final, state)
     assert final.shape == state.shape
     assert matrix_states(state, steps).shape == (batch, length, H, K, V)
+
+
+@pytest.mark.parametrize("kernels", [False, True], ids=["products", "kernels"])
+def test_what_is_absent_is_on_the_device_of_the_rest(kernels: bool) -> None:
+    """Terms without a write beside some with one, of different ranks, on a GPU that is only thought of: nothing is on
+    the host, and nothing makes 16-bit numbers wide.
+    """
+    if kernels:
+        low_rank = pytest.importorskip("rnnc.runtime.gpu.low_rank")
+    with FakeTensorMode():
+        k, a, b, u, v = (torch.empty(2, 9, 8, device="cuda", dtype=torch.bfloat16) for _ in range(5))
+        state = torch.empty(2, 8, 8, device="cuda", dtype=torch.bfloat16)
+        both = MicroStep(low_rank=((a, b),), writes=((u, v),), updates=(Update(k, v, u, -0.5),))
+        for steps in ([both], [MicroStep(low_rank=((a, b),)), MicroStep(updates=(Update(k, v, k, -1),))]):
+            scan = low_rank.scan if kernels else matrix_scan
+            (o,), last = scan(state, steps, [Read(k, "new")])
+            assert o.device == last.device == state.device
+            assert o.dtype == last.dtype == torch.bfloat16

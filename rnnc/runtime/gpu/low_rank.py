@@ -92,7 +92,7 @@ def _rows(steps: Sequence[MicroStep]) -> tuple[list[Update], int]:
     reading = max(sum(row.b is not None for row in x) for x in every)
     shared = 1 if reading <= 1 else 1 << (most - 1).bit_length()
     width = most if shared == 1 else shared
-    nothing = Update(u=torch.zeros(()))
+    nothing = Update(u=every[0][0].u.new_zeros(()))  # on the device: a copy from the host has no place in a CUDA graph
     return [row for x in every for row in (*x, *[nothing] * (width - len(x)))], shared
 
 
