@@ -48,10 +48,13 @@ def _not_a_number(s: Spectrum, what: str) -> Spectrum:
 
 
 def _undefined(cell: CellIR, group: Group, ranges: Ranges) -> str:
-    """A root, logarithm or power in the updates of a number that may be negative; "" where there is none."""
+    """A root, logarithm or power in the updates of a number that may be negative, or a quotient by one that may be zero
+    (`sin(1 / h)`); "" where there is none.
+    """
     for i in sorted(ancestors(cell, [cell.state(n).update for n in group.states])):
         n = cell.nodes[i]
-        if n.type.dtype != "real" or n.op not in ("sqrt", "log", "pow"):
+        fixed = n.op == "div" and is_static(cell.nodes, [i])
+        if n.type.dtype != "real" or n.op not in ("sqrt", "log", "pow", "div") or fixed:
             continue
         inner = ranges.real(n.args[0])
         if not (iv.within(inner, NONNEGATIVE) if n.op == "sqrt" else _regular(ranges, i)):

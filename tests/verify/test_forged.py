@@ -240,3 +240,10 @@ def test_given_values_are_named() -> None:
     spec = parse(f"cell C(k: int = 2) {{ {body} }}")
     (line,) = check(json.dumps(certificate(verify(spec, k=3), spec)))
     assert line == "C (k = 3): linear in h: proved"
+
+
+@pytest.mark.parametrize(("update", "verdict"), [("sin(1 / (h - x))", "unknown"), ("sin(x / (1 + h * h))", "proved")])
+def test_stable_states_are_numbers(update: str, verdict: str) -> None:
+    body = f"  input x: real[1]\n  state h: real[1] = 0\n  h <- {update}\n  output y: real[1] = h'"
+    spec = parse(f"cell C() {{\n{body}\n  expect {{ stable }}\n}}\n")
+    assert [r.verdict for r in verify(spec).results] == [verdict]
