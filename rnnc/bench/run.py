@@ -27,8 +27,8 @@ from rnnc.verify.probing import Prober
 EAGER = "eager loop"
 USUAL_SIZE = 64  # of dims that nobody gave
 AGREE = 1e-3  # relative error of outputs in float32
-MOST_NUMBERS = 1 << 30  # that all operations of a run make together, which a gradient keeps: 4 GiB, ...
-SHARE = 1 / 4  # ... or this part of the machine's memory, where that is less
+MOST_NUMBERS = 1 << 31  # that all operations of a run make together, which a gradient keeps: 8 GiB, ...
+SHARE = 1 / 3  # ... or this part of the machine's memory, where that is less
 PROBED = 64  # steps from which the time of a loop is predicted
 DIRECTIONS = ("forward", "forward + backward")
 

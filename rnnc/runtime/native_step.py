@@ -46,6 +46,9 @@ class _Held:
     entries: list[tuple[dict[str, Any], str, Any]]
 
 
+UNKNOWN: Any = object()  # no call was tried for a layout; None: it does not serve
+
+
 def _hold(module: torch.nn.Module, names: tuple[str, ...]) -> _Held:
     """Raises AttributeError where the module has no such parameter."""
     tensors: list[Tensor] = []
@@ -97,7 +100,9 @@ class NativeStep:
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             return None
         key = (dims, *[(x.dtype, x.shape, x.is_contiguous(), x.is_cpu, x.is_neg()) for x in tensors])
-        fitted = self.calls[key] if key in self.calls else self._remember(key, tensors, dims)
+        fitted = self.calls.get(key, UNKNOWN)  # one look: another thread may clear them between two
+        if fitted is UNKNOWN:
+            fitted = self._remember(key, tensors, dims)
         if fitted is None:
             return None
         if fitted.copied:

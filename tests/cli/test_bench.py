@@ -130,7 +130,7 @@ def test_what_takes_too_long_is_left_out_with_the_reason() -> None:
         (["gru", "--shape", "4,0"], "between 1 and"),
         (["gru", "--shape", "65536,100000,1024"], "E0606"),
         (["gru", "--shape", "1,1,65536"], "E0606"),
-        (["lstm", "--shape", "1024,1024,64"], "E0606"),
+        (["lstm", "--shape", "4096,4096,64"], "E0606"),
         (["gru", "--seconds", "nan"], "no number of seconds"),
         (["gru", "--shape", "4,16,8,8,8"], "the dims are: d, n"),
         (["gru", "--backend", "fast"], "E0601"),
