@@ -197,6 +197,8 @@ def test_one_matrix_state_is_shared_out_among_threads(monkeypatch: pytest.Monkey
     torch.manual_seed(0)
     shapes = [(1, 20, 1, 5), (1, 20, 1, 5), (1, 20, 1, 32), (1, 20, 1), (1, 20, 1)]
     inputs = [torch.rand(s, dtype=torch.float64).requires_grad_() for s in shapes]
+    kernel = sys.modules[type(layer).__module__].GatedDeltaOp_S_kernel
+    kernel.calls.clear()  # other tests run this cell, too
     found, before = [], torch.get_num_threads()
     for n in (1, 2):
         torch.set_num_threads(n)
@@ -205,7 +207,6 @@ def test_one_matrix_state_is_shared_out_among_threads(monkeypatch: pytest.Monkey
     torch.set_num_threads(before)
     for a, b in zip(*found, strict=True):
         support.assert_close(a, b.detach(), 1e-12)
-    kernel = sys.modules[type(layer).__module__].GatedDeltaOp_S_kernel
     assert {call.call.plan[2] for call in kernel.calls.values()} == {1, 2}  # tasks
 
 

@@ -51,6 +51,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::rnnc.runtime.NewtonWarning")  # it may end in single steps, with the same numbers
 @pytest.mark.parametrize(("path", "cell"), CELLS, ids=lambda value: value if isinstance(value, str) else "")
 def test_every_strategy_agrees_with_the_oracle(path: Path, cell: str) -> None:
     specs.check(rnnc.load(path), cell, SIZES, time=19)
@@ -67,8 +68,9 @@ def test_the_analysis(cell: str) -> None:
         assert group.group.kind == kind
         legal = {o.name for o in group.options if o.legal}
         assert strategy in legal
-        if strategy == "sequential":
-            assert legal == {"step", "sequential"}
+        if strategy == "sequential":  # and Newton's method where the pattern of its slopes is proven
+            assert legal - {"newton"} == {"step", "sequential"}
+            assert kind == "nonlinear" or "newton" not in legal
 
 
 @pytest.mark.parametrize(("gated", "order", "hard"), [(False, 1, True), (False, 3, False), (True, 1, False)])
@@ -84,6 +86,7 @@ def test_numbers_of_micro_steps(steps: int) -> None:
     assert "chunkwise" in specs.check(spec, "Substeps", SIZES, time=33, steps=steps)
 
 
+@pytest.mark.filterwarnings("ignore::rnnc.runtime.NewtonWarning")  # it may end in single steps, with the same numbers
 @pytest.mark.parametrize(("path", "cell"), CELLS, ids=lambda value: value if isinstance(value, str) else "")
 def test_autocast_to_bfloat16(path: Path, cell: str) -> None:
     """Products are rounded; what has no half precision (complex numbers, matrix functions) still works."""

@@ -16,8 +16,8 @@ HERE = Path(__file__).parent
 
 # file: cell, kind, structure, field, normal forms, strategies that must be legal beside `step` and `sequential`
 TABLE = {
-    "pendulum": ("Pendulum", "nonlinear", "dense", "real", (), set()),
-    "saturating_memory": ("SaturatingMemory", "nonlinear", "dense", "real", (), set()),
+    "pendulum": ("Pendulum", "nonlinear", "dense", "real", (), {"newton"}),
+    "saturating_memory": ("SaturatingMemory", "nonlinear", "dense", "real", (), {"newton"}),
     "column_eraser": ("ColumnEraser", "affine", "householder_product", "real", ("MatrixState",), {"chunkwise"}),
     "tide": ("Tide", "affine", "block_diagonal", "real", ("Coupled",), {"block_scan"}),
     "phasor": ("Phasor", "affine", "diagonal", "complex", ("Elementwise",), {"scan"}),
@@ -45,6 +45,7 @@ def test_the_right_acting_form_says_so() -> None:
     assert form.steps[0].decay is not None
 
 
+@pytest.mark.filterwarnings("ignore::rnnc.runtime.NewtonWarning")  # it may end in single steps, with the same numbers
 @pytest.mark.parametrize("time", [1, 2, 63, 75])
 @pytest.mark.parametrize("name", TABLE)
 def test_every_strategy_agrees_with_the_oracle(name: str, time: int) -> None:

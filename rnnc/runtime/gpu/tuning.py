@@ -62,8 +62,9 @@ def default_config(
     """Chosen so that no kernel of the library spills; `parts` is 2 for complex states.
 
     Three stages keep the loads of the next tiles under way while one is scanned.  Tiles are half as large where one
-    composition of a scan is `wide` in itself (logaddexp), or where a step is `long`; then the assembler is told, too,
-    that it may use all registers: by itself it saves some for more programs at once, and spills.
+    composition of a scan is `wide` in itself (logaddexp), or where a step is `long`.  There, and where a state has inner
+    axes, the assembler is told that it may use all registers: by itself it saves some for more programs at once, and
+    spills.
     """
     entries = prod(power_of_two(n) for n in inner)
     if kind == "sequential":
@@ -76,7 +77,7 @@ def default_config(
         steps=steps,
         channels=width,
         backward_channels=width if plain else max(1, width // 2),
-        registers=255 if long else 0,
+        registers=0 if plain and not long else 255,
         stages=3 if plain else 2,
     )
 
