@@ -62,7 +62,7 @@ def default_config(
     """Chosen so that no kernel of the library spills; `parts` is 2 for complex states.
 
     Three stages keep the loads of the next tiles under way while one is scanned.  Tiles are half as large where one
-    composition of a scan is `wide` in itself (logaddexp), or where a step is `long`.  There, and where a state has inner
+    composition of a scan is `wide` in itself (logaddexp), or where a step is `long`.  Where it is, or a state has inner
     axes, the assembler is told that it may use all registers: by itself it saves some for more programs at once, and
     spills.
     """
