@@ -247,3 +247,9 @@ def test_stable_states_are_numbers(update: str, verdict: str) -> None:
     body = f"  input x: real[1]\n  state h: real[1] = 0\n  h <- {update}\n  output y: real[1] = h'"
     spec = parse(f"cell C() {{\n{body}\n  expect {{ stable }}\n}}\n")
     assert [r.verdict for r in verify(spec).results] == [verdict]
+
+
+def test_letters_do_not_grow_in_logarithms() -> None:
+    letters = [{"x": "0/1"}, {"x": atom("log", {"terms": [["1", "0", 1, 1, []]], "error": None})}]
+    made = closing(SEEN, letters, [{"h": "1/1"}], [[0, 0]], [0])
+    rejected(forged(ONE, "recognizes Seen", "closure", made), "letter `b` is not finite")

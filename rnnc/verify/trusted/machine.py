@@ -21,6 +21,12 @@ NOISE, STEADY = 2.0**-44, 1e-7  # relative; the second well below the margins of
 MOST_SIZE = 2000  # of a dim: a certificate is not to fill the memory
 
 
+def bare(x: Any) -> bool:
+    """Whether a number is finite and the same for every omega."""
+    y = wide(x)
+    return y.degree <= 0 and not is_limit(x) and all(bare(a.value) for _, atoms in y.terms for a, _ in atoms)
+
+
 class Machine(Interpreter):
     """A cell with sizes and parameters from a certificate, one step at a time.
 
@@ -58,7 +64,7 @@ class Machine(Interpreter):
             return x
         real = t.dtype == "complex" or all(v == fn.conj(v) for v in flat)
         need(real and not any(isinstance(v, int) for v in flat), f"{what} is no {t}")
-        need(not finite_ or all(wide(v).degree <= 0 and not is_limit(v) for v in flat), f"{what} is not finite")
+        need(not finite_ or all(map(bare, flat)), f"{what} is not finite")
         unit = self.kind == "float64" and isinstance(domain, UnitNorm)  # made one here, as far as rounding allows
         need(unit or inside(domain, x), f"{what} lies outside of {domain}")
         if self.kind != "exact":
