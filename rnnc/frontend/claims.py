@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from fractions import Fraction
+from typing import assert_never
 
 from rnnc.diagnostics import Diagnostics
 from rnnc.frontend import ast
+from rnnc.frontend.calls import FUNCTIONS
 from rnnc.frontend.expressions import CONSTANTS, evaluate
 from rnnc.frontend.languages import check_automaton, check_group, check_language, check_language_decl
 from rnnc.frontend.lowering import Lowering
@@ -71,12 +74,52 @@ def _check_claim(
                 if name.id not in values | states:
                     hint = suggestion(name.id, transitions | values) or f"name it: `transition {name.id} = ...`"
                     found.error("E0501", f"`{name.id}` is unknown", name.span, help=hint)
+            _check_domain(claim.domain, values | states, scope, found)
         case "recognizes":
             for arg in claim.args:
                 check_language(arg, scope, found, broken)
         case "tracks":
             for arg in claim.args:
                 check_group(arg, found)
+
+
+def _check_domain(domain: ast.Domain | None, names: set[str], scope: Scope, found: Diagnostics) -> None:
+    """The names in the set that a claim speaks of, and whether there is anything in it."""
+    match domain:
+        case None:
+            return
+        case ast.IntervalDomain():
+            ends = [domain.lo, domain.hi]
+        case ast.DiskDomain():
+            ends = [domain.radius]
+        case ast.HalfPlaneDomain():
+            ends = [domain.bound]
+        case _:
+            assert_never(domain)
+    for name in (name for end in ends for name in _names(end)):
+        if name.id not in names | {"inf"} and name.id not in FUNCTIONS and scope.lookup(name.id) is None:
+            found.error("E0501", f"`{name.id}` is unknown", name.span, help=suggestion(name.id, names))
+    if isinstance(domain, ast.IntervalDomain) and _is_empty(domain):
+        found.error("E0204", "no number lies in this domain", domain.span)
+
+
+def _is_empty(domain: ast.IntervalDomain) -> bool:
+    """Whether the ends are written out, in the wrong order."""
+    lo, hi = _literal(domain.lo), _literal(domain.hi)
+    if lo is None or hi is None:
+        return False
+    return lo > hi or (lo == hi and (domain.lo_open or domain.hi_open))
+
+
+def _literal(expr: ast.Expr | None) -> Fraction | None:
+    """A number that is written out; None where it takes more to know it."""
+    match expr:
+        case ast.Number():
+            return expr.value
+        case ast.Unary(op="-" | "+", operand=ast.Number(value=value)):
+            return -value if expr.op == "-" else value
+        case _:
+            return None
 
 
 def lower_subjects(c: Lowering, context: Context) -> None:

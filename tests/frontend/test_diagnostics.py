@@ -200,6 +200,21 @@ def test_a_parameter_made_on_the_spot_is_told_where_to_stand() -> None:
     assert found.help == "declare it in a line of its own, `param NAME: real[n]`, and write its name here"
 
 
+def test_sets_in_claims_are_read() -> None:
+    cell = "cell C(d: dim, r: real = 2) {\n  input x: real[d]\n  let a = sigmoid(x)\n  output y = a\n"
+    fine = (
+        "eigenvalues(a) in [-r / 2, r]; norm(a) <= sqrt(2) * d; eigenvalues(a) in [-inf, 1]; eigenvalues(a) in disk(pi)"
+    )
+    assert errors(f"{cell}  expect {{ {fine}; eigenvalues(a) in [1, 1] }}\n}}") == []
+    wrong = "eigenvalues(a) in [0, q]\n norm(a) <= rr\n eigenvalues(a) in [1, -1]\n eigenvalues(a) in (1, 1]"
+    assert errors(f"{cell}  expect {{\n {wrong}\n  }}\n}}") == [
+        ("E0501", 6, 24),
+        ("E0501", 7, 13),
+        ("E0204", 8, 17),
+        ("E0204", 9, 17),
+    ]
+
+
 def test_names_of_refused_or_broken_statements_are_silent() -> None:
     assert [e[0] for e in errors("cell C() {\n  input x: real\n  let a = (x\n  output y = a + a\n}")] == ["E0103"]
     text = "cell C() {\n  input x: real\n  state s: real = 0\n  s <- s +\n  output y = s'\n}"
