@@ -77,7 +77,7 @@ def default_config(
         steps=steps,
         channels=width,
         backward_channels=width if plain else max(1, width // 2),
-        registers=0 if plain and not long else 255,
+        registers=255 if long or entries > 1 else 0,
         stages=3 if plain else 2,
     )
 
