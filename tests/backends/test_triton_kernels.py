@@ -101,6 +101,7 @@ MORE = {
     "lru": {"A": 1024},
     "s4d": {"A": 512, "B": 32},
     "gla": dict.fromkeys("ABC", 64),
+    "gated_deltanet": dict.fromkeys("ABC", 64),
 }
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 
@@ -112,7 +113,7 @@ def kernels(file: str) -> Any:
 
     spec = rnnc.spec.stdlib(file)
     ir = spec.lower(spec.cells[0])
-    strategy = {"gla": "scan", "deltanet": "sequential"}.get(file)
+    strategy = {"gla": "scan", "deltanet": "sequential", "gated_deltanet": "sequential"}.get(file)
     module = load_source(emit(ir, dims=None, strategy=strategy, sources=spec.sources), ir.name)
     (found,) = [v for v in vars(module).values() if isinstance(v, Recurrence)]
     return found

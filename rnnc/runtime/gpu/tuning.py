@@ -67,8 +67,10 @@ def default_config(
     spills.
     """
     entries = prod(power_of_two(n) for n in inner)
+    registers = 255 if long or entries > 1 else 0
     if kind == "sequential":
-        return Config(steps=32, channels=max(1, min(power_of_two(channels), 64, HELD // (entries * parts))))
+        width = max(1, min(power_of_two(channels), 64, HELD // (entries * parts)))
+        return Config(steps=32, channels=width, registers=registers)
     steps = 16 if entries * parts == 1 else 8
     room = ENTRIES // 2 if wide or long else ENTRIES
     width = max(1, min(power_of_two(channels), room // (steps * entries * parts)))
@@ -77,7 +79,7 @@ def default_config(
         steps=steps,
         channels=width,
         backward_channels=width if plain else max(1, width // 2),
-        registers=255 if long or entries > 1 else 0,
+        registers=registers,
         stages=3 if plain else 2,
     )
 
