@@ -111,6 +111,7 @@ def _machine_of(device: int | None) -> str:
     return "old" if device is not None and torch.cuda.get_device_capability(device) < (9, 0) else ""
 
 
+SMALL_CELL = 108 * 1024  # bytes of matrices on chip: three of 128 by 128 in 16 bits
 ROWS = 16  # sequences a program of a coupled step holds: what one product of matrices takes at least
 FAST = {"": 227 * 1024, "old": 163 * 1024, "amd": 128 * 1024}  # bytes for matrices: shared memory, AMD's registers
 
@@ -148,6 +149,10 @@ def coupled_config(
     if machine == "amd":  # matrices are in registers there, and threads have twice as many
         return Config(steps=ROWS, channels=wide, warps=8 if wide >= 128 else 4, stages=1)
     if itemsize > 2:  # without tensor cores the operands of products fill the registers
-        return Config(steps=ROWS, channels=wide, warps=8 if role == "backward" else 4, stages=1)
+        warps = 8 if role == "backward" or machine == "old" else 4
+        return Config(steps=ROWS, channels=wide, warps=warps, stages=1, registers=255)
     room = ((FAST[machine] if fast is None else fast) - matrices) // stage
-    return Config(steps=ROWS, channels=wide, warps=8 if wide >= 64 else 4, stages=max(1, min(3, 1 + room)))
+    # The assembler spills a little of small cells unless it is told to use all registers, and of large ones if it is.
+    registers = 255 if matrices <= SMALL_CELL else 0
+    stages = max(1, min(3, 1 + room))
+    return Config(steps=ROWS, channels=wide, warps=8 if wide >= 64 else 4, stages=stages, registers=registers)
