@@ -227,6 +227,9 @@ class _Finder:
                         inputs |= set() if is_number(self.node(a)) else {a}
                 axes.extend(self.cell, node, again=i in axes.of)
             for s in joined:
+                if s.update not in axes.of:  # a product as it is, or another state
+                    axes.leaf(self.node(s.update))
+                    inputs |= {s.update} & self.cuts.keys()
                 axes.join_nodes(s.node, s.update)
         except Unlabelled:
             return False
@@ -276,7 +279,7 @@ class _Finder:
         for i in sorted(self.body, reverse=True):
             if self.node(i).op in VIEWS and i not in updates and not self.users[i] & self.body:
                 self.body.discard(i)
-        self.inputs &= {a for i in self.body for a in self.node(i).args}
+        self.inputs &= {a for i in self.body for a in self.node(i).args} | updates
 
     # ------------------------------------------------------------ the result
 
@@ -322,8 +325,10 @@ class _Finder:
         """Make cuts of sums: before: x + W h, both read      -->  after: one input, which is their sum."""
         for i in sorted(self.inputs & self.cuts.keys()):
             readers = self.users[i]
+            if len(readers) != 1 or i in self.ends or any(s.update == i for s in self.states):
+                continue
             add = next(iter(readers))
-            if len(readers) > 1 or i in self.ends or not self._inner_sum(add):
+            if not self._inner_sum(add):
                 continue
             other = next((a for a in self.node(add).args if a != i), i)
             if self._only_for(other, add) and None not in self.axes.labels(i):
