@@ -26,7 +26,8 @@ PASSES = {  # of a scan with keys K and values V: which kernel, and what the tab
     "gate": "`gate_gradient`",
 }
 PRECISE = {"g", "total", "start", "last", "kept", "ends", "end", "intra", "d_g", "d_r", "d_w"}  # float32 arrays
-ODD = {"T", "H", "SPAN"}  # sizes that need not be divisible by 16
+TABLES = {"table", "runs", "owner"}  # of packed sequences
+ODD = {"T", "H", "SPAN", "S", "RUNS"}  # sizes that need not be divisible by 16
 
 
 def compiled_gated(
@@ -38,9 +39,11 @@ def compiled_gated(
     *,
     old: bool = False,
     base: int = 1,
+    packed: bool = False,
 ) -> Resources:
     """Compile one of PASSES."""
     kernel, constants = _pass(which, keys, values, dtype, machine_of(target), old, base)
+    constants["PACKED"] = packed
     precise = PRECISE | ({"out"} if which.startswith(("spread", "queries", "keys")) else set())
     names: list[str] = list(kernel.arg_names)
     constants |= {n: 1 for n in names if n.endswith(("_n", "_m"))}
@@ -51,7 +54,8 @@ def compiled_gated(
         if name in constants:
             signature[name] = "constexpr"
             continue
-        signature[name] = "i32" if plain == name else f"*{'fp32' if plain in precise else TYPES[dtype]}"
+        kind = "i64" if plain in TABLES else "fp32" if plain in precise else TYPES[dtype]
+        signature[name] = "i32" if plain == name else f"*{kind}"
         if name not in ODD and not (kernel is alike and name.startswith("g_") and plain == name):
             attributes[k,] = [["tt.divisibility", 16]]
     warps = sizes.warps_of(kernel.__name__, constants, machine_of(target))

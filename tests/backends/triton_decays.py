@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +13,7 @@ import torch_support as support
 from torch import Tensor
 
 from rnnc.runtime.chunk import MicroStep, Read, matrix_scan
-from rnnc.runtime.gpu import decays, gated, gated_sizes, matrix
+from rnnc.runtime.gpu import decays, gated, gated_operator, gated_sizes, matrix
 from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.gated_operator import gated_scan
 
@@ -92,6 +94,30 @@ def of_axis(
             problem(axis, mild=mild, steps=steps),
             [lambda *x, o=old: one_by_one(*x, o, axis), lambda *x, o=old: gated_scan(*x, o, axis, base)[:2]],
         )
+
+
+def packed() -> None:
+    """Sequences of different lengths, empty ones among them, in one row: what each gives by itself."""
+    lengths = [19, 0, 1, 16, 0, 45]
+    bounds = torch.tensor([0, *lengths]).cumsum(0)
+
+    def whole(*x: Tensor, old: bool, axis: str) -> tuple[Tensor, Tensor]:
+        return gated_scan(*x, old, axis, 1, bounds)[:2]
+
+    def apart(*x: Tensor, old: bool, axis: str) -> tuple[Tensor, Tensor]:
+        found = []
+        for i, (first, last) in enumerate(itertools.pairwise(bounds.tolist())):
+            own = (y[:, first:last] for y in x[:4])
+            found.append(
+                one_by_one(*own, x[4][i : i + 1], old, axis) if last > first else (x[2][:, :0], x[4][i : i + 1])
+            )
+        return torch.cat([o for o, _ in found], 1), torch.cat([h for _, h in found])
+
+    with changed((gated, "KEPT", 32), (gated_sizes, "KEPT", 32), (gated_operator, "KEPT", 32)):
+        for axis, old in (("keys", True), ("values", False), ("none", False)):
+            *given, _ = problem(axis, steps=sum(lengths))
+            start = torch.randn(len(lengths), 1, 5, 7, dtype=torch.float64, requires_grad=True)
+            agrees([*given, start], [functools.partial(f, old=old, axis=axis) for f in (apart, whole)])
 
 
 @contextmanager
@@ -216,6 +242,7 @@ CASES: dict[str, Callable[[], None]] = {
     "long chunks": long_chunks,
     "proven bounds": proven,
     "spans": spans,
+    "packed decays": packed,
     "front of decays": front,
     "low precision, decays": low_precision,
     "checks of decays": checks,

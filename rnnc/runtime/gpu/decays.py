@@ -43,13 +43,16 @@ def scan(
     length: int | None = None,
     least: float | None = None,
     across: bool = False,
+    bounds: Tensor | None = None,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """See `rnnc.runtime.matrix_scan`.  `least` is a proven lower bound of every log decay.
 
     `across`: the reads are S key, [B, T, *P, K] for a key [V]: along the other axis of the state than the decay's.
+    With `bounds` (int64 [S + 1]) S sequences are packed: coefficients are `[1, L, ...]`, `state` has S entries.
     """
     (step,) = steps
-    batch, *per, keys, values = state.shape
+    entries, *per, keys, values = state.shape
+    batch = entries if bounds is None else 1
     rank = len(per)
     vectors = [x for pair in step.writes for x in pair if x is not None] + [r.key for r in reads]
     g = state.new_zeros(()) if step.log_decay is None else step.log_decay
@@ -68,7 +71,7 @@ def scan(
     if across:
         writes = [(v, u) for u, v in writes]
     axis: Axis = "none" if single else "values" if across else "keys"
-    start = state.reshape(batch, heads, keys, values)
+    start = state.reshape(entries, heads, keys, values)
     start = start.mT if across else start
     base = 1 if single else base_of(least, dtype)
     outputs: list[Tensor] = []
@@ -76,7 +79,7 @@ def scan(
     for j, read in enumerate(reads):
         q = sequence(read.key, values if across else keys, dtype)
         found = [
-            _blocks(q, k, v, gate, start if i == 0 else torch.zeros_like(start), read.when == "old", axis, base)
+            _blocks(q, k, v, gate, start if i == 0 else torch.zeros_like(start), read.when == "old", axis, base, bounds)
             for i, (k, v) in enumerate(writes)
         ]
         outputs.append(_added([o for o, _ in found]).reshape(batch, length, *per, keys if across else values))
@@ -93,7 +96,15 @@ def _added(xs: Sequence[Tensor]) -> Tensor:
 
 
 def _blocks(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, start: Tensor, old: bool, axis: Axis, base: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    start: Tensor,
+    old: bool,
+    axis: Axis,
+    base: int,
+    bounds: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Blocks of keys and of values one after another: outputs of blocks of keys add up."""
     rows = []
@@ -102,7 +113,7 @@ def _blocks(
         columns = []
         for b in _ranges(v.shape[-1]):
             gate = g[..., a] if axis == "keys" else g[..., b] if axis == "values" else g
-            o, last, _ = gated_scan(q[..., a], k[..., a], v[..., b], gate, start[:, :, a, b], old, axis, base)
+            o, last, _ = gated_scan(q[..., a], k[..., a], v[..., b], gate, start[:, :, a, b], old, axis, base, bounds)
             columns.append((o, last))
         outputs.append(columns[0][0] if len(columns) == 1 else torch.cat([o for o, _ in columns], -1))
         rows.append(columns[0][1] if len(columns) == 1 else torch.cat([last for _, last in columns], -1))

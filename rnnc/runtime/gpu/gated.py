@@ -26,6 +26,7 @@ from rnnc.runtime.gpu.gated_sizes import (
     warps_of,
 )
 from rnnc.runtime.gpu.intra import alike, pairs, spread
+from rnnc.runtime.gpu.packed import Table, rows_kept
 from rnnc.runtime.gpu.splits import gradients_between, states_between
 from rnnc.runtime.gpu.tuning import machine, programs_wanted
 from rnnc.runtime.gpu.walk import gate_gradient, walk
@@ -45,6 +46,9 @@ def strided(x: Tensor) -> tuple[Any, ...]:
 class Scan:
     """One scan's sizes and gates: log decays [B, T, H, n] for the state's keys or values, or [B, T, H, 1] for all
     of it.
+
+    Packed sequences are one entry of the batch, with `table` of `sequences` of them; initial and last states, outside
+    of here [S, H, K, V], are then [1, H, S, K, V].
     """
 
     g: Tensor
@@ -54,6 +58,8 @@ class Scan:
     old: bool
     axis: Axis
     base: int
+    sequences: int = 0
+    table: Table | None = None
 
     @property
     def batch(self) -> int:
@@ -73,7 +79,13 @@ class Scan:
 
     @property
     def chunks(self) -> int:
-        return triton.cdiv(self.steps, self.chunk)
+        return self._rows(self.chunk)
+
+    def _rows(self, every: int) -> int:
+        """Stretches of so many steps, of all packed sequences."""
+        if self.sequences:
+            return rows_kept(self.sequences, self.steps, every, True)
+        return triton.cdiv(self.steps, every)
 
     @property
     def every(self) -> int:
@@ -82,7 +94,7 @@ class Scan:
 
     @property
     def slots(self) -> int:
-        return triton.cdiv(self.steps, KEPT)
+        return self._rows(KEPT)
 
     @property
     def accumulator(self) -> torch.dtype:
@@ -90,6 +102,11 @@ class Scan:
 
     def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         return launch.empty((self.batch, *shape), self.g, dtype or self.accumulator)
+
+    @property
+    def chunk_table(self) -> Tensor:
+        """Any tensor where nothing is packed."""
+        return self.g if self.table is None else self.table.chunks
 
     def pairs(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Scores [B, T, H, C], x from the chunk's start and y to its end, and the chunks' sums [B, H, chunks, N]."""
@@ -110,9 +127,12 @@ class Scan:
             scores,
             *scaled,
             totals,
+            self.chunk_table,
             self.steps,
             self.heads,
+            self.sequences,
             **constants,
+            PACKED=self.table is not None,
             num_warps=warps_of(kernel.__name__, constants, machine()),
         )
         return scores, scaled[0], scaled[1], totals
@@ -138,10 +158,13 @@ class Scan:
             out,
             z_scaled,
             totals,
+            self.chunk_table,
             self.steps,
             self.heads,
             outer,
+            self.sequences,
             **constants,
+            PACKED=self.table is not None,
             num_warps=warps_of("spread", constants, machine()),
         )
         return out, z_scaled, totals
@@ -174,11 +197,13 @@ class Scan:
         run = _Walk(self, x, y, z, totals, inside, turned, reverse)
         if start.ndim == 5:
             span, starts = self.every, start
+        elif self.table is not None:
+            span, starts = 0, start.transpose(0, 1).unsqueeze(0)
         else:
             span = self._span(run.programs)
             starts = run.starts(start, span) if span < self.chunks else start.unsqueeze(2)
         last = run(span, starts.contiguous(), outputs=outputs, kept=kept, ends=ends)
-        return outputs, last[:, :, 0 if reverse else -1], kept
+        return outputs, last[0].transpose(0, 1) if self.table is not None else last[:, :, 0 if reverse else -1], kept
 
     def gate_gradient(
         self, read: tuple[Tensor, Tensor], written: tuple[Tensor, Tensor], ends: Tensor, end: Tensor
@@ -201,10 +226,13 @@ class Scan:
             ends,
             end.contiguous(),
             found,
+            *((ends, ends) if self.table is None else (self.table.parts, self.table.ends)),
             self.steps,
             self.heads,
             outer,
+            self.sequences,
             **constants,
+            PACKED=self.table is not None,
             num_warps=warps_of("gate_gradient", constants, machine()),
         )
         return found
@@ -265,9 +293,11 @@ class _Walk:
         kept: Tensor | None = None,
         ends: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """The state after every span, [B, H, spans, K, V]."""
+        """The state after every span, [B, H, spans, K, V]; the spans of packed sequences are as many as `starts` has."""
         of = self.of
-        spans = triton.cdiv(of.chunks, span)
+        runs, spans = self.totals, starts.shape[2]
+        if of.table is not None:
+            runs = of.table.parts if span else of.table.whole
         last = of.empty(of.heads, spans, of.keys, of.values)
         constants = self.constants(out=outputs is not None, keep=kept is not None, ends=ends is not None)
         blocks = triton.cdiv(self.z.shape[-1], constants["BM"])
@@ -285,12 +315,16 @@ class _Walk:
             last if kept_states is None else kept_states,
             last if sums is None else sums,
             last if outputs is None else outputs,
+            runs,
             of.steps,
             of.heads,
             self.z.shape[-1],
             span,
+            of.sequences,
+            spans,
             *((1, of.values) if self.turned else (of.values, 1)),
             **constants,
+            PACKED=of.table is not None,
             num_warps=warps_of("walk", constants, machine()),
         )
         return last

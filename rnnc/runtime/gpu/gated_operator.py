@@ -14,21 +14,31 @@ import torch
 from torch import Tensor
 
 from rnnc.runtime.gpu.gated import Axis, Scan
+from rnnc.runtime.gpu.gated_sizes import KEPT, chunk_of
+from rnnc.runtime.gpu.packed import Table
 
 __all__ = ["gated_scan"]
 
 
 @torch.library.custom_op("rnnc::gated_scan", mutates_args=())
 def gated_scan(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, start: Tensor, old: bool, axis: str, base: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    start: Tensor,
+    old: bool,
+    axis: str,
+    base: int,
+    bounds: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """q, k [B, T, H, K], v [B, T, H, V], log decays g [B, T, H, n], start [B, H, K, V].
 
     `axis` "keys": n = K, "values": n = V, "none": n = 1.  `old`: the state before a step is read.  `base`: see
     `rnnc.runtime.gpu.gated_sizes.base_of`.  Outputs o [B, T, H, V], the last state, and the states before every
-    KEPT steps.
+    KEPT steps.  With `bounds` [S + 1] sequences are packed: B is 1, `start` and the last states have S entries.
     """
-    of = _scan(q, v, g, old, axis, base)
+    of = _scan(q, v, g, old, axis, base, bounds)
     if not of.steps:
         nothing = of.empty(0, of.heads, of.values, dtype=q.dtype), of.empty(of.heads, 0, of.keys, of.values)
         return nothing[0], start.clone(memory_format=torch.contiguous_format), nothing[1]
@@ -44,15 +54,36 @@ def gated_scan(
     return o, last.to(start.dtype, copy=True), kept
 
 
-def _scan(q: Tensor, v: Tensor, g: Tensor, old: bool, axis: str, base: int) -> Scan:
-    return Scan(g=g, keys=q.shape[-1], values=v.shape[-1], dtype=q.dtype, old=old, axis=cast(Axis, axis), base=base)
+def _scan(
+    q: Tensor, v: Tensor, g: Tensor, old: bool, axis: str, base: int, bounds: Tensor | None, *, fake: bool = False
+) -> Scan:
+    packed = None if bounds is None or fake else Table.of(bounds, q.shape[1], chunk_of(q.dtype), KEPT)
+    return Scan(
+        g=g,
+        keys=q.shape[-1],
+        values=v.shape[-1],
+        dtype=q.dtype,
+        old=old,
+        axis=cast(Axis, axis),
+        base=base,
+        sequences=0 if bounds is None else bounds.shape[0] - 1,
+        table=packed,
+    )
 
 
 @gated_scan.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, start: Tensor, old: bool, axis: str, base: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    start: Tensor,
+    old: bool,
+    axis: str,
+    base: int,
+    bounds: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    of = _scan(q, v, g, old, axis, base)
+    of = _scan(q, v, g, old, axis, base, bounds, fake=True)
     o, last = of.empty(of.steps, of.heads, of.values, dtype=q.dtype), start.new_empty(start.shape)
     return o, last, of.empty(of.heads, of.slots, of.keys, of.values)
 
@@ -71,9 +102,10 @@ def gated_scan_backward(
     old: bool,
     axis: str,
     base: int,
+    bounds: Tensor | None = None,
 ) -> list[Tensor]:
     """Gradients of q, k, v, g and the initial state."""
-    of = _scan(q, v, g, old, axis, base)
+    of = _scan(q, v, g, old, axis, base, bounds)
     if not of.steps:
         d_start = d_last.to(of.accumulator, copy=True, memory_format=torch.contiguous_format)
         return [*(x.new_empty(x.shape) for x in (q, k, v, g)), d_start]
@@ -130,23 +162,24 @@ def _(
     old: bool,
     axis: str,
     base: int,
+    bounds: Tensor | None = None,
 ) -> list[Tensor]:
     found = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v, g)]
     return [*found, kept.new_empty(last.shape)]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    q, k, v, g, start, *ctx.flags = inputs
+    q, k, v, g, start, *ctx.flags, bounds = inputs
     ctx.start_dtype = start.dtype
-    ctx.save_for_backward(q, k, v, g, *output)
+    ctx.save_for_backward(q, k, v, g, *output, bounds)
 
 
 def _derivative(ctx: Any, d_o: Tensor | None, d_last: Tensor | None, d_kept: Tensor | None) -> tuple[Any, ...]:
-    q, k, v, g, o, last, kept = ctx.saved_tensors
+    q, k, v, g, o, last, kept, bounds = ctx.saved_tensors
     d_o = torch.zeros_like(o) if d_o is None else d_o.to(o.dtype)
     d_last = torch.zeros_like(last) if d_last is None else d_last
-    *found, d_start = gated_scan_backward(q, k, v, g, o, last, kept, d_o, d_last, *ctx.flags)
-    return *found, d_start.to(ctx.start_dtype), None, None, None
+    *found, d_start = gated_scan_backward(q, k, v, g, o, last, kept, d_o, d_last, *ctx.flags, bounds)
+    return *found, d_start.to(ctx.start_dtype), None, None, None, None
 
 
 gated_scan.register_autograd(_derivative, setup_context=_setup)

@@ -25,6 +25,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from rnnc.runtime.gpu.packed import chunk_rows, chunk_steps
+
 __all__ = ["alike", "beside", "farthest", "from_middle", "grown", "pairs", "spread", "sums"]
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -116,7 +118,7 @@ def _halved(x, y, g, c, OLD: tl.constexpr, STRICT: tl.constexpr, BASE: tl.conste
     return scores
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=["T", "S"])
 def pairs(
     x_ptr, x_b, x_t, x_h, x_n,
     y_ptr, y_b, y_t, y_h, y_n,
@@ -124,21 +126,23 @@ def pairs(
     scores_ptr,
     x_scaled_ptr, y_scaled_ptr,
     total_ptr,
-    T, H,
+    table_ptr,
+    T, H, S,
     N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, STRICT: tl.constexpr, BASE: tl.constexpr,
-    LOOK: tl.constexpr, C: tl.constexpr, BN: tl.constexpr, LEVELS: tl.constexpr, PRECISION: tl.constexpr,
+    LOOK: tl.constexpr, PACKED: tl.constexpr, C: tl.constexpr, BN: tl.constexpr, LEVELS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """scores[t, s] = sum_n x_t y_s 2^(g between them) of one chunk of one head, s <= t (s < t where STRICT).
 
     Also x decayed from the chunk's start, y decayed to its end, and the chunk's sum of g (base 2).
     """
     i = tl.program_id(0).to(tl.int64)
-    chunks = tl.cdiv(T, C)
+    chunks = chunk_rows(T, S, C, PACKED)
     chunk, head = i % chunks, i // chunks
     b, h = head // H, head % H
-    at = chunk * C
+    at, stop = chunk_steps(table_ptr, chunk, T, C, PACKED)
     c = tl.arange(0, C)
-    in_t = at + c < T
+    in_t = at + c < stop
     x_at, y_at = x_ptr + b * x_b + h * x_h + at * x_t, y_ptr + b * y_b + h * y_h + at * y_t
     g_at, row = g_ptr + b * g_b + h * g_h + at * g_t, ((b * T + at) * H + h) * N
     scores = tl.full([C, C], 0.0, ACC)
@@ -189,7 +193,7 @@ def _halved_spread(product, z, g, c, OLD: tl.constexpr, REVERSE: tl.constexpr, B
     return out
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=["T", "S"])
 def spread(
     x_ptr, x_b, x_t, x_h, x_n,
     y_ptr, y_b, y_t, y_h, y_n,
@@ -197,10 +201,11 @@ def spread(
     g_ptr, g_b, g_t, g_h, g_m,
     out_ptr, z_scaled_ptr,
     total_ptr,
-    T, H, V,
+    table_ptr,
+    T, H, V, S,
     N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, REVERSE: tl.constexpr, SCALED: tl.constexpr,
-    BASE: tl.constexpr, LOOK: tl.constexpr, C: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr,
-    LEVELS: tl.constexpr, PRECISION: tl.constexpr,
+    BASE: tl.constexpr, LOOK: tl.constexpr, PACKED: tl.constexpr, C: tl.constexpr, BN: tl.constexpr,
+    BM: tl.constexpr, LEVELS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """out[t, m] = sum over s of (x_t . y_s) 2^(g[m] between them) z[s, m], BM channels of one chunk of one head.
 
@@ -208,13 +213,13 @@ def spread(
     decayed to the chunk's end and the chunk's sum of g (base 2).
     """
     i = tl.program_id(0).to(tl.int64)
-    blocks, chunks = tl.cdiv(V, BM), tl.cdiv(T, C)
+    blocks, chunks = tl.cdiv(V, BM), chunk_rows(T, S, C, PACKED)
     m = i % blocks * BM + tl.arange(0, BM)
     chunk, head = i // blocks % chunks, i // blocks // chunks
     b, h = head // H, head % H
-    at = chunk * C
+    at, stop = chunk_steps(table_ptr, chunk, T, C, PACKED)
     c = tl.arange(0, C)
-    in_t = at + c < T
+    in_t = at + c < stop
     mask = in_t[:, None] & (m < V)[None, :]
     x_at, y_at = x_ptr + b * x_b + h * x_h + at * x_t, y_ptr + b * y_b + h * y_h + at * y_t
     product = tl.full([C, C], 0.0, ACC)
@@ -245,7 +250,7 @@ def spread(
         tl.store(total_ptr + (head * chunks + chunk) * V + m, end, mask=m < V)
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=["T", "S"])
 def alike(
     x_ptr, x_b, x_t, x_h, x_n,
     y_ptr, y_b, y_t, y_h, y_n,
@@ -253,21 +258,23 @@ def alike(
     scores_ptr,
     x_scaled_ptr, y_scaled_ptr,
     total_ptr,
-    T, H,
-    N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, C: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr,
+    table_ptr,
+    T, H, S,
+    N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, PACKED: tl.constexpr, C: tl.constexpr, BN: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """What `pairs` gives, for one log decay g a step (STRICT where OLD)."""
     i = tl.program_id(0).to(tl.int64)
-    chunks = tl.cdiv(T, C)
+    chunks = chunk_rows(T, S, C, PACKED)
     chunk, head = i % chunks, i // chunks
     b, h = head // H, head % H
-    at = chunk * C
+    at, stop = chunk_steps(table_ptr, chunk, T, C, PACKED)
     c = tl.arange(0, C)
-    in_t = at + c < T
+    in_t = at + c < stop
     shift: tl.constexpr = 1 if OLD else 0  # reads before the step do not see its decay
     g_at = g_ptr + b * g_b + h * g_h + at * g_t
     g = tl.load(g_at + c * g_t, mask=in_t, other=0.0).to(ACC) * LOG2E
-    following = tl.load(g_at + (c + 1) * g_t, mask=(c + 1 < C) & (at + c + 1 < T), other=0.0).to(ACC) * LOG2E
+    following = tl.load(g_at + (c + 1) * g_t, mask=(c + 1 < C) & (at + c + 1 < stop), other=0.0).to(ACC) * LOG2E
     read = tl.load(g_at + (c - shift) * g_t, mask=(c >= shift) & in_t, other=0.0).to(ACC) * LOG2E
     to_read, to_end = tl.exp2(tl.cumsum(read, 0)), tl.exp2(tl.cumsum(following, 0, reverse=True))
     total = tl.sum(g, 0)

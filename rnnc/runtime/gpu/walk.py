@@ -25,11 +25,12 @@ import triton
 import triton.language as tl
 
 from rnnc.runtime.gpu.intra import LOG2E
+from rnnc.runtime.gpu.packed import chunk_rows, run_steps
 
 __all__ = ["gate_gradient", "walk"]
 
 
-@triton.jit(do_not_specialize=["T", "SPAN"])
+@triton.jit(do_not_specialize=["T", "SPAN", "S", "RUNS"])
 def walk(
     x_ptr, x_b, x_t, x_h, x_n,
     y_ptr, y_b, y_t, y_h, y_n,
@@ -40,9 +41,10 @@ def walk(
     start_ptr, last_ptr,
     kept_ptr, ends_ptr,
     out_ptr,
-    T, H, V, SPAN, S_N, S_M,
+    runs_ptr,
+    T, H, V, SPAN, S, RUNS, S_N, S_M,
     N: tl.constexpr, ACC: tl.constexpr, OUTER: tl.constexpr, REVERSE: tl.constexpr, OLD: tl.constexpr,
-    OUT: tl.constexpr, KEEP: tl.constexpr, ENDS: tl.constexpr, EVERY: tl.constexpr,
+    OUT: tl.constexpr, KEEP: tl.constexpr, ENDS: tl.constexpr, EVERY: tl.constexpr, PACKED: tl.constexpr,
     C: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr, STAGES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BM of V columns of one head's state over SPAN chunks of C steps, from the state before them.
@@ -52,40 +54,40 @@ def walk(
     chunk's own steps add).
 
     Without OUT only the state is carried.  KEEP stores it every EVERY chunks; ENDS writes the sums over n of the states
-    kept by another walk times this one's, at the same places.
+    kept by another walk times this one's, at the same places.  PACKED: b is 0, a span is one of RUNS runs of S sequences.
     """
     i = tl.program_id(0).to(tl.int64)
-    blocks, chunks = tl.cdiv(V, BM), tl.cdiv(T, C)
-    spans, slots = tl.cdiv(chunks, SPAN), tl.cdiv(chunks, EVERY)
+    blocks, chunks = tl.cdiv(V, BM), chunk_rows(T, S, C, PACKED)
+    spans, slots = RUNS if PACKED else tl.cdiv(chunks, SPAN), chunk_rows(T, S, C * EVERY, PACKED)
     span, head = i // blocks % spans, i // blocks // spans
     b, h = head // H, head % H
     c, n, m = tl.arange(0, C), tl.arange(0, BN), i % blocks * BM + tl.arange(0, BM)
     in_n, in_m = n < N, m < V
     in_state = in_n[:, None] & in_m[None, :]
     place = n[:, None] * S_N + m[None, :] * S_M
-    S = tl.load(start_ptr + (head * spans + span) * (N * V) + place, mask=in_state, other=0.0).to(ACC)
-    first = (span * SPAN).to(tl.int32)
-    count = tl.minimum(SPAN, chunks - first)
+    state = tl.load(start_ptr + (head * spans + span) * (N * V) + place, mask=in_state, other=0.0).to(ACC)
+    origin, stop, count, first, slot = run_steps(runs_ptr, span, T, SPAN, C, EVERY, PACKED)
     for step in tl.range(0, count, num_stages=STAGES):
-        chunk = (first + count - 1 - step if REVERSE else first + step).to(tl.int64)
-        at = chunk * C
-        in_t = at + c < T
+        chunk = first + count - 1 - step if REVERSE else first + step
+        k = chunk - first
+        at = origin + k * C
+        in_t = at + c < stop
         inner, outer = in_t[:, None] & in_n[None, :], in_t[:, None] & in_m[None, :]
         if KEEP:
-            kept = kept_ptr + (head * slots + chunk // EVERY) * (N * V) + place
-            tl.store(kept, S, mask=in_state & (chunk % EVERY == 0))
+            kept = kept_ptr + (head * slots + slot + k // EVERY) * (N * V) + place
+            tl.store(kept, state, mask=in_state & (k % EVERY == 0))
         y_at, z_at = y_ptr + b * y_b + h * y_h + at * y_t, z_ptr + b * z_b + h * z_h + at * z_t
         y = tl.load(y_at + (c[:, None] * y_t + n[None, :] * y_n), mask=inner, other=0.0)
         z = tl.load(z_at + (c[:, None] * z_t + m[None, :] * z_m), mask=outer, other=0.0)
         if OUT:
             x_at = x_ptr + b * x_b + h * x_h + at * x_t
             x = tl.load(x_at + (c[:, None] * x_t + n[None, :] * x_n), mask=inner, other=0.0)
-            out = tl.dot(x, S.to(x.dtype), input_precision=PRECISION).to(ACC)
+            out = tl.dot(x, state.to(x.dtype), input_precision=PRECISION).to(ACC)
             row = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
             if OUTER:
                 # from the chunk's start to the read; backward from after the write to the chunk's end
                 other = c + (1 if REVERSE else -1 if OLD else 0)
-                inside = ((other >= 0) & (other < C) & (at + other < T))[:, None] & in_m[None, :]
+                inside = ((other >= 0) & (other < C) & (at + other < stop))[:, None] & in_m[None, :]
                 g_at = g_ptr + b * g_b + h * g_h + at * g_t
                 g = tl.load(g_at + (other[:, None] * g_t + m[None, :] * g_m), mask=inside, other=0.0)
                 out *= tl.exp2(tl.cumsum(g.to(ACC) * LOG2E, 0, reverse=REVERSE))
@@ -100,16 +102,16 @@ def walk(
             total = tl.load(total_ptr + (head * chunks + chunk) * V + m, mask=in_m, other=0.0)[None, :]
         else:
             total = tl.load(total_ptr + (head * chunks + chunk) * N + n, mask=in_n, other=0.0)[:, None]
-        S = S * tl.exp2(total) + tl.dot(tl.trans(y), z, input_precision=PRECISION).to(ACC)
+        state = state * tl.exp2(total) + tl.dot(tl.trans(y), z, input_precision=PRECISION).to(ACC)
         if ENDS:  # noqa: SIM102  (decided when compiled)
-            if chunk % EVERY == 0:
-                kept = kept_ptr + (head * slots + chunk // EVERY) * (N * V) + place
-                ended = tl.sum(tl.load(kept, mask=in_state, other=0.0) * S, 0)
-                tl.store(ends_ptr + (head * slots + chunk // EVERY) * V + m, ended, mask=in_m)
-    tl.store(last_ptr + (head * spans + span) * (N * V) + place, S, mask=in_state)
+            if k % EVERY == 0:
+                same = head * slots + slot + k // EVERY
+                ended = tl.sum(tl.load(kept_ptr + same * (N * V) + place, mask=in_state, other=0.0) * state, 0)
+                tl.store(ends_ptr + same * V + m, ended, mask=in_m)
+    tl.store(last_ptr + (head * spans + span) * (N * V) + place, state, mask=in_state)
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=["T", "S"])
 def gate_gradient(
     r_ptr, r_b, r_t, r_h, r_m,
     w_ptr, w_b, w_t, w_h, w_m,
@@ -117,8 +119,9 @@ def gate_gradient(
     d_w_ptr, d_w_b, d_w_t, d_w_h, d_w_m,
     ends_ptr, end_ptr,
     d_g_ptr,
-    T, H, V,
-    ACC: tl.constexpr, OLD: tl.constexpr, EVERY: tl.constexpr, C: tl.constexpr, BM: tl.constexpr,
+    runs_ptr, owner_ptr,
+    T, H, V, S,
+    ACC: tl.constexpr, OLD: tl.constexpr, PACKED: tl.constexpr, EVERY: tl.constexpr, C: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
     """The gradient of BM channels' log decays, from the reads and writes that carry the decay and their gradients.
 
@@ -130,18 +133,22 @@ def gate_gradient(
     the sum starts anew at each, lest the rounding of all later steps piles up where the gradient is small.
     """
     i = tl.program_id(0).to(tl.int64)
-    blocks, chunks = tl.cdiv(V, BM), tl.cdiv(T, C)
-    slots = tl.cdiv(chunks, EVERY)
+    blocks, slots = tl.cdiv(V, BM), chunk_rows(T, S, C * EVERY, PACKED)
     m = i % blocks * BM + tl.arange(0, BM)
     slot, head = i // blocks % slots, i // blocks // slots
     b, h = head // H, head % H
     c, in_m = tl.arange(0, C), m < V
-    after = tl.where(slot + 1 < slots, ends_ptr + (head * slots + slot + 1) * V, end_ptr + head * V)
+    origin, stop, count, _, _ = run_steps(runs_ptr, slot, T, EVERY, C, EVERY, PACKED)
+    if PACKED:
+        owner = tl.load(owner_ptr + slot)
+        follows, end = owner < 0, end_ptr + (owner * H + h) * V
+    else:
+        follows, end = slot + 1 < slots, end_ptr + head * V
+    after = tl.where(follows, ends_ptr + (head * slots + slot + 1) * V, end)
     behind = tl.load(after + m, mask=in_m, other=0.0).to(ACC)
-    count = tl.minimum(EVERY, chunks - slot * EVERY)
     for step in range(count):
-        at = (slot * EVERY + count - 1 - step) * C
-        mask = (at + c < T)[:, None] & in_m[None, :]
+        at = origin + (count - 1 - step) * C
+        mask = (at + c < stop)[:, None] & in_m[None, :]
         r_at, w_at = r_ptr + b * r_b + h * r_h + at * r_t, w_ptr + b * w_b + h * w_h + at * w_t
         dr_at, dw_at = d_r_ptr + b * d_r_b + h * d_r_h + at * d_r_t, d_w_ptr + b * d_w_b + h * d_w_h + at * d_w_t
         r = tl.load(r_at + (c[:, None] * r_t + m[None, :] * r_m), mask=mask, other=0.0).to(ACC)
