@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rnnc.analysis.forms import MatrixState
@@ -29,7 +29,7 @@ class Writer:
     like: str | None  # a real parameter or buffer of the module, if there is one
     imports: set[str] = field(default_factory=set)
     native: bool = False  # see Context
-    packs: bool = False  # whether kernels take packed sequences as they are
+    packs: bool = False  # whether packed sequences run as they are
 
     def context(self, lead: int) -> Context:
         names = [identifier(i.name) for i in self.cell.inputs]
@@ -64,7 +64,7 @@ class Writer:
             results=frozenset(self.titles()),
             owners=owners(self.cell, self.titles(), parts or {}),
             source=self.source,
-            time=Time(step=lead == 1),
+            time=Time(step=lead == 1, packs=lead == 2 and self.packs),
         )
         for i in self.cell.inputs:
             body.variable(i.node, identifier(i.name), low=True)
@@ -76,6 +76,14 @@ class Writer:
         found |= {s.update: f"{s.name}_new" for s in self.cell.states}
         moving = {n.id for n in self.cell.nodes if n.op in ("input", "state", "param")}
         return {k: v for k, v in found.items() if k not in moving}
+
+
+def flip(w: Writer) -> Callable[[str], str]:
+    """How a sequence is turned in time."""
+    if not w.packs:
+        return lambda name: f"{name}.flip(1)"
+    w.imports.add("flipped")
+    return lambda name: f"flipped({name}, cu_seqlens)"
 
 
 def output_texts(body: Body, cell: CellIR) -> list[str]:
@@ -94,21 +102,21 @@ class Written:
     outputs: list[str]
     finals: dict[str, str]
 
-    def ending(self, reverse: bool = False) -> list[str]:
-        """The return; with `reverse`, outputs are turned back in time first where the caller asked for it."""
+    def ending(self, turn: Callable[[str], str] | None = None) -> list[str]:
+        """The return; with `turn`, outputs are turned back in time first where the caller asked for it."""
         one = "{" + ", ".join(f'"{k}": {v}' for k, v in self.finals.items()) + "}"
         dictionary = [f"state = {one}"]
         if len(one) > 96:
             dictionary = ["state = {", *(f'    "{k}": {v},' for k, v in self.finals.items()), "}"]
         lines, outputs, final = [], list(self.outputs), one
-        if reverse:
+        if turn is not None:
             names = self._output_names()
             lines += [f"{n} = {o}" for n, o in zip(names, outputs) if n != o]
             if words(names) & words(self.finals.values()):  # the state is read before the outputs are turned
                 lines, final = [*lines, *dictionary], "state"
             turned = list(dict.fromkeys(names))
             if turned:
-                lines += ["if reverse:", f"    {', '.join(turned)} = {', '.join(f'{n}.flip(1)' for n in turned)}"]
+                lines += ["if reverse:", f"    {', '.join(turned)} = {', '.join(map(turn, turned))}"]
             outputs = names
         values = outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})"
         if final == one and len(one) + len(values) > 96:
@@ -206,9 +214,23 @@ class Forward:
         """A state's values after each step are in the variable `name`; those before it are these, moved by one step."""
         self.body.variable(s.update, name)
         if s.node in self.outside:
-            before = self.body.names.fresh(f"{s.name}_before")
-            self.body.statement(f'{before} = torch.cat([state["{s.name}"].unsqueeze(1), {name}[:, :-1]], 1)')
+            before, start = self.body.names.fresh(f"{s.name}_before"), f'state["{s.name}"]'
+            text = f"torch.cat([{start}.unsqueeze(1), {name}[:, :-1]], 1)"
+            if self.w.packs:
+                text = f"{self.body.c.use('states_before')}({name}, {start}, cu_seqlens)"
+            self.body.statement(f"{before} = {text}")
             self.body.variable(s.node, before)
+
+    def last(self, state: str, name: str) -> str:
+        """A state after the last step; its values after each are in the variable `name`."""
+        if self.w.packs:
+            return f'{self.body.c.use("last_state")}({name}, state["{state}"], cu_seqlens)'
+        return f"{name}[:, -1]"
+
+    @property
+    def bounds(self) -> list[str]:
+        """The last argument of functions that take packed sequences."""
+        return ["bounds=cu_seqlens"] if self.w.packs else []
 
     def write(self) -> Written:
         cell = self.cell

@@ -14,7 +14,7 @@ from rnnc.backends.torch.body import Names, Source, indented
 from rnnc.backends.torch.cheap import cheap_step
 from rnnc.backends.torch.context import dim_name, identifier
 from rnnc.backends.torch.expr import dim_text
-from rnnc.backends.torch.functions import Forward, Writer, write_step
+from rnnc.backends.torch.functions import Forward, Writer, flip, write_step
 from rnnc.backends.torch.needs import closure
 from rnnc.backends.torch.newton import REPORT
 from rnnc.backends.torch.parameters import DTYPES, Buffer, Initialiser, initial_value, shape_text
@@ -27,7 +27,7 @@ from rnnc.ir.dims import Dim
 from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.linearise import Linearised
 
-NEIGHBOURS = ("delay", "conv", "attention", "call", "repeat")  # ops that look at other steps, or may
+PACKED = frozenset({"scan", "convolution", "block_scan", "chunkwise"})  # strategies that take packed sequences
 
 
 @dataclass(slots=True, kw_only=True)
@@ -282,9 +282,9 @@ class Module:
 
     @property
     def packs(self) -> bool:
-        """Whether packed sequences run as they are: by kernels, and nothing else looks at neighbouring steps."""
-        kernels = [c.kernel for c in self.choices]
-        return bool(kernels) and all(k is not None and k.packed for k in kernels) and not self.nodes_of(*NEIGHBOURS)
+        """Whether packed sequences run as they are, all at once: no group runs in a loop, and nothing attends."""
+        served = (c.strategy in PACKED if c.kernel is None else c.kernel.packed for c in self.choices)
+        return all(served) and not self.nodes_of("attention")
 
     def packed(self, names: list[str]) -> list[str]:
         """What `forward` does first with boundaries of packed sequences."""
@@ -293,7 +293,7 @@ class Module:
         if not self.packs:
             return ["if cu_seqlens is not None:", f"    {run}"]
         self.imports.add("packed_bounds")
-        tests = ["reverse", f"{names[0]}.shape[1] == 0"]
+        tests = [f"{names[0]}.shape[1] == 0"]
         for k in (c.kernel for c in self.choices):
             if k is not None and k.fits is not None:
                 size = self.cell.nodes[self.cell.state(k.states[0]).node].type.shape[-1]
@@ -339,8 +339,9 @@ class Module:
         self.imports.add("no_steps")
         lines = [*self.packed(names), *self.fresh_state(self.packs)]
         lines += [f"if {names[0]}.shape[1] == 0:", f"    return no_steps(self, {tuple_text(names)}, state)"]
-        lines += ["if reverse:", f"    {', '.join(names)} = {', '.join(f'{n}.flip(1)' for n in names)}"]
-        return [head, *indented([*lines, *written.lines, *written.ending(reverse=True)])]
+        turn = flip(self.writer)
+        lines += ["if reverse:", f"    {', '.join(names)} = {', '.join(map(turn, names))}"]
+        return [head, *indented([*lines, *written.lines, *written.ending(turn)])]
 
     def step_writer(self) -> Writer:
         """The writer of `step`, whose graph may be a cheaper one than that of the whole sequence."""

@@ -170,7 +170,7 @@ def whole_state(f: Forward, name: str, text: str) -> str:
     f.body.comment(f.body.source.line(f.cell.nodes[s.update]))
     f.body.statement(f"{variable} = {text}")
     f.provide_all(s, variable)
-    f.finals[name] = f"{variable}[:, -1]"
+    f.finals[name] = f.last(name, variable)
     return variable
 
 
@@ -188,7 +188,8 @@ def scan(f: Forward, choice: Choice) -> None:
     if choice.strategy == "convolution":
         function = f.body.c.use("convolution_scan")
     a, b = (tensor(f, n, form.state) for n in (form.a, form.b))
-    whole_state(f, form.state, call(function, a, b, f'state["{form.state}"]', *length_argument(f, (form.a, form.b))))
+    last = [*length_argument(f, (form.a, form.b)), *f.bounds]
+    whole_state(f, form.state, call(function, a, b, f'state["{form.state}"]', *last))
 
 
 def gated_scan(f: Forward, choice: Choice) -> None:
@@ -197,7 +198,7 @@ def gated_scan(f: Forward, choice: Choice) -> None:
     assert isinstance(form, Gated)
     nodes = (form.share, form.new)
     arguments = [*(tensor(f, n, form.state) for n in nodes), f'state["{form.state}"]', *length_argument(f, nodes)]
-    whole_state(f, form.state, call(f.body.c.use("lerp_scan"), *arguments))
+    whole_state(f, form.state, call(f.body.c.use("lerp_scan"), *arguments, *f.bounds))
 
 
 def replaced(f: Forward, form: Elementwise) -> str:
@@ -234,12 +235,12 @@ def coupled_scan(f: Forward, choice: Choice) -> None:
     start = ", ".join(f'state["{n}"]' for n in form.states)
     everything = body.names.fresh(f"{prefix}_all")
     function = c.use("block_scan")
-    body.statement(f"{everything} = {call(function, a, b, f'torch.stack([{start}], -1)')}")
+    body.statement(f"{everything} = {call(function, a, b, f'torch.stack([{start}], -1)', *f.bounds)}")
     names = [body.names.fresh(f"{n}_all") for n in form.states]
     body.statement(f"{', '.join(names)} = {everything}.unbind(-1)")
     for state, name in zip(form.states, names):
         f.provide_all(f.cell.state(state), name)
-        f.finals[state] = f"{name}[:, -1]"
+        f.finals[state] = f.last(state, name)
 
 
 def block_scan(f: Forward, choice: Choice) -> None:
@@ -262,7 +263,7 @@ def block_scan(f: Forward, choice: Choice) -> None:
         e = c.whole(body.env[form.b], replace(c.type(form.b), shape=t.shape), frozenset({axis}))
         b = f"{Expr(text=e.text, prec=e.prec).atom}{split}"
     a = tensor(f, form.blocks, form.state, blocks.shape, every=True)
-    arguments = [a, b, f'state["{form.state}"]{split}', *length_argument(f, (form.blocks, form.b))]
+    arguments = [a, b, f'state["{form.state}"]{split}', *length_argument(f, (form.blocks, form.b)), *f.bounds]
     whole_state(f, form.state, f"{call(function, *arguments)}{joined}")
 
 
@@ -280,7 +281,7 @@ def dense_scan(f: Forward, form: Dense, function: str) -> None:
         e = c.whole(body.env[form.b], replace(c.type(form.b), shape=t.shape))
         b = f"{e.atom}.mT" if turn else e.text
     start = f'state["{form.state}"]{".mT" if turn else ""}'
-    text = call(function, a_text, b, start, *length_argument(f, (form.a, form.b)))
+    text = call(function, a_text, b, start, *length_argument(f, (form.a, form.b)), *f.bounds)
     whole_state(f, form.state, text + (".mT" if turn else ""))
 
 
@@ -301,7 +302,7 @@ def chunkwise(f: Forward, choice: Choice) -> None:
     start = f'state["{form.state}"]{".mT" if right else ""}'
     length = length_argument(f, [n for n in coefficients(f.cell, form) if n in body.env])
     tail = (["vector=True"] if vector else []) + length
-    tail += [] if choice.least is None else [f"least={choice.least!r}"]
+    tail += ([] if choice.least is None else [f"least={choice.least!r}"]) + f.bounds
     body.comment(body.source.line(f.cell.nodes[s.update]))
     wanted = [r for r in form.reads or () if r.node in f.outside]
     if form.reads is None:

@@ -38,6 +38,7 @@ class Time:
     """Prints time operations and remembers the new buffers: `final` maps a key of the state dict to its new value."""
 
     step: bool
+    packs: bool = False  # whether a sequence may be several packed ones
     final: dict[str, str] = field(default_factory=dict)
     results: dict[str, list[str]] = field(default_factory=dict)  # of calls, by key: the variables of the outputs
 
@@ -65,7 +66,8 @@ class Time:
             targets = names[0] if len(names) == 1 else f"({', '.join(names)})"
             given = ", ".join([*self._given(body, node, args), f'state["{key}"]'])
             body.comment(body.source.line(node))
-            body.statement(f"{targets}, {state} = {self.method(body.c.attributes[key])}({given})")
+            call_text = f"{self.method(body.c.attributes[key])}({given}{self.bounds(', cu_seqlens=')})"
+            body.statement(f"{targets}, {state} = {call_text}")
             self.final[key], self.results[key] = state, names
         return Expr(text=self.results[key][index], low=True)
 
@@ -81,7 +83,7 @@ class Time:
             f"{name} = {running}",
             f"{states} = []",
             f'for {layer}, {before} in zip({body.c.attributes[key]}, state["{key}"]):',
-            f"    {name}, {before} = {self.method(layer)}({given})",
+            f"    {name}, {before} = {self.method(layer)}({given}{self.bounds(', cu_seqlens=')})",
             f"    {states}.append({before})",
         ]
         self.final[key] = states
@@ -89,6 +91,20 @@ class Time:
 
     def method(self, module: str) -> str:
         return f"{module}.step" if self.step else module
+
+    def bounds(self, before: str = ", ") -> str:
+        """The argument with the boundaries of packed sequences, where there may be any."""
+        return f"{before}cu_seqlens" if self.packs else ""
+
+    def own(self, body: Body, windows: str, length: int) -> str:
+        """What stands at windows of `length` past values and the present one, one for each step."""
+        return f"{body.c.use('own_steps')}({windows}, {length}, cu_seqlens)" if self.packs else windows
+
+    def past(self, body: Body, window: str, length: int) -> str:
+        """The values that the next step looks back at."""
+        if self.packs:
+            return f"{body.c.use('new_past')}({window}, {length}, cu_seqlens)"
+        return f"{window}[:, 1:]" if self.step else f"{window}[:, -{length}:]"
 
     def _given(self, body: Body, node: Node, args: list[Expr]) -> list[str]:
         """Arguments of a submodule, which have batch and time axes and all their sizes."""
@@ -103,15 +119,19 @@ class Time:
         now = f"{x.atom}.unsqueeze(1)" if self.step else x.text
         name = body.names.fresh(f"{node.attr('key')}_window" if self.step else f"{key}_padded")
         body.comment(body.source.line(node))
-        body.statement(f'{name} = torch.cat([state["{key}"], {now}], 1)')
+        if self.packs:
+            body.statement(f'{name} = {body.c.use("with_past")}(state["{key}"], {now}, cu_seqlens)')
+        else:
+            body.statement(f'{name} = torch.cat([state["{key}"], {now}], 1)')
         return name
 
     def _delay(self, body: Body, node: Node, args: list[Expr]) -> Expr:
         n = buffer_length(node)
         key = str(node.attr("key"))
         window = self._window(body, node, args[0], n)
-        self.final[key] = f"{window}[:, 1:]" if self.step else f"{window}[:, -{n}:]"
-        return Expr(text=f"{window}[:, 0]" if self.step else f"{window}[:, :-{n}]", low=args[0].low)
+        self.final[key] = self.past(body, window, n)
+        text = f"{window}[:, 0]" if self.step else self.own(body, f"{window}[:, :-{n}]", n)
+        return Expr(text=text, low=args[0].low)
 
     def _conv(self, body: Body, node: Node, args: list[Expr]) -> Expr:
         c, length = body.c, buffer_length(node)
@@ -122,8 +142,9 @@ class Time:
         else:
             window = self._window(body, node, args[0], length)
             key = str(node.attr("key"))
-            self.final[key] = f"{window}[:, 1:]" if self.step else f"{window}[:, -{length}:]"
+            self.final[key] = self.past(body, window, length)
         text = call(c.use("causal_conv"), window, *(w.text for w in weights))
+        text = self.own(body, text, length) if length else text
         return Expr(text=f"{text}.squeeze(1)" if self.step else text, prec=ATOM)
 
     def _attention(self, body: Body, node: Node, args: list[Expr]) -> Expr:

@@ -28,11 +28,11 @@ from rnnc.runtime.operators import (
     rotation_blocks,
     solve,
 )
+from rnnc.runtime.packed import flipped, last_state, new_past, own_steps, states_before, with_past
 from rnnc.runtime.products import linear, linears
 from rnnc.runtime.scan import (
     block_scan,
     convolution_scan,
-    last_state,
     lerp_scan,
     linear_scan,
     log_plus_scan,
@@ -67,6 +67,7 @@ __all__ = [
     "companion",
     "complex_of",
     "convolution_scan",
+    "flipped",
     "inside",
     "keeping_complex",
     "l2norm",
@@ -82,12 +83,16 @@ __all__ = [
     "matrix_states",
     "max_plus_scan",
     "min_plus_scan",
+    "new_past",
     "newton_scan",
     "no_steps",
+    "own_steps",
     "packed_bounds",
     "rmsnorm",
     "rotation_blocks",
     "run_packed",
     "solve",
     "state_dtype",
+    "states_before",
+    "with_past",
 ]

@@ -31,7 +31,8 @@ from rnnc.runtime._compat import exporting
 from rnnc.runtime._decay import Decay, LogDecay, NoDecay, Rows, ValueDecay, scaled
 from rnnc.runtime._inverse import unit_lower_inverse
 from rnnc.runtime.layout import common_dtype, compute_dtype, full_precision, sequence_length, spread
-from rnnc.runtime.scan import last_state, linear_scan
+from rnnc.runtime.packed import last_state, padded, unpadded
+from rnnc.runtime.scan import linear_scan
 
 __all__ = ["MicroStep", "Read", "Update", "matrix_scan", "matrix_states", "updates_of"]
 
@@ -82,6 +83,7 @@ def matrix_scan(
     vector: bool = False,
     length: int | None = None,
     chunk: int | None = None,
+    bounds: Tensor | None = None,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Run the recurrence over a sequence: the reads, each `[B, T, *P, V]`, and the final state.
 
@@ -89,8 +91,17 @@ def matrix_scan(
     sequences `[B, T, *P, ...]`, broadcastable, or static `[*P, ...]`.  `length` is T where all are static; `chunk` the
     time steps of a chunk (by default 32 micro-steps on a CPU, 64 elsewhere).  Computed in float32 at least; returned in
     the promoted dtype of the arguments.
+
+    With `bounds` (see `rnnc.runtime.packed`) N sequences are packed: coefficients and reads are `[1, L, ...]`, `state`
+    is `[N, ...]`.  They run side by side, the longest length read on the host.
     """
     _check(state, steps, reads, vector)
+    if bounds is not None:
+        rows = _Side.of(state, steps, reads, vector, length, bounds)
+        found, final = matrix_scan(
+            state, rows.steps(steps), rows.reads(reads), vector=vector, length=rows.longest, chunk=chunk
+        )
+        return tuple(unpadded(y, bounds, rows.total) for y in found), final
     steps = [_unscaled(step) for step in steps]
     frame = _frame(state, steps, reads, vector, length)
     with full_precision(state.device):
@@ -107,6 +118,7 @@ def matrix_states(
     vector: bool = False,
     length: int | None = None,
     chunk: int | None = None,
+    bounds: Tensor | None = None,
 ) -> Tensor:
     """The whole state after every time step, `[B, T, *P, K, V]`, or `[B, T, *P, K]` with `vector=True`.
 
@@ -114,6 +126,10 @@ def matrix_states(
     elementwise scan.
     """
     _check(state, steps, (), vector)
+    if bounds is not None:
+        rows = _Side.of(state, steps, (), vector, length, bounds)
+        states = matrix_states(state, rows.steps(steps), vector=vector, length=rows.longest, chunk=chunk)
+        return unpadded(states, bounds, rows.total)
     steps = [_unscaled(step) for step in steps]
     frame = _frame(state, steps, (), vector, length)
     with full_precision(state.device):
@@ -132,6 +148,64 @@ def _check(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vec
     if state.ndim < least:
         core = "[batch, ..., K]" if vector else "[batch, ..., K, V]"
         raise ValueError(f"a state of shape {tuple(state.shape)} is not {core}")
+
+
+# -- packed sequences side by side ------------------------------------------------------------------------------------
+
+
+class _Side(NamedTuple):
+    """Packed coefficients as rows of one length; behind shorter sequences are steps that change nothing."""
+
+    bounds: Tensor
+    total: int
+    longest: int
+    rank: int  # of per blocks
+
+    @classmethod
+    def of(
+        cls,
+        state: Tensor,
+        steps: Sequence[MicroStep],
+        reads: Sequence[Read],
+        vector: bool,
+        length: int | None,
+        bounds: Tensor,
+    ) -> _Side:
+        total = _frame(state[:1], [_unscaled(step) for step in steps], reads, vector, length).length
+        longest = int((bounds[1:] - bounds[:-1]).max())
+        return cls(bounds, total, longest, state.ndim - (2 if vector else 3))
+
+    def given(self, x: Tensor, fill: float = 0.0, *, static: bool = True) -> Tensor:
+        """A coefficient; what is the same at all steps stays so where `static` allows it."""
+        if x.ndim <= self.rank + 1:
+            if static:
+                return x
+            x = x.expand(1, self.total, *(1,) * max(0, self.rank + 1 - x.ndim), *x.shape)
+        return padded(x.expand(1, self.total, *x.shape[2:]), self.bounds, self.longest, fill)
+
+    def reads(self, reads: Sequence[Read]) -> list[Read]:
+        return [read._replace(key=self.given(read.key)) for read in reads]
+
+    def steps(self, steps: Sequence[MicroStep]) -> list[MicroStep]:
+        return [
+            MicroStep(
+                decay=None if step.decay is None else self.decay(step.decay, 1.0),
+                log_decay=None if step.log_decay is None else self.decay(step.log_decay, 0.0),
+                updates=tuple(self.update(x) for x in updates_of(step)),
+            )
+            for step in steps
+        ]
+
+    def decay(self, x: Tensor, fill: float) -> Tensor:
+        if x.ndim in (0, self.rank):
+            x = x.expand(1, self.total, *(1,) * (self.rank - x.ndim), *x.shape)
+        return self.given(x, fill, static=False)
+
+    def update(self, x: Update) -> Update:
+        u = self.given(x.u, static=False)
+        v, b = (None if y is None else self.given(y) for y in (x.v, x.b))
+        c, s = (self.given(y) if isinstance(y, Tensor) else y for y in (x.c, x.s))
+        return Update(u=u, v=v, b=b, c=c, s=s)
 
 
 # -- layout: [B, T, *P, n] arguments as [N, G, C, rows, n] -----------------------------------------------------------

@@ -29,11 +29,11 @@ from torch import Tensor
 from rnnc.runtime._compat import operator
 from rnnc.runtime._tiles import SMALL, run_scan
 from rnnc.runtime.layout import common_dtype, compute_dtype, real_dtype, sequence_length, spread
+from rnnc.runtime.packed import restarted
 
 __all__ = [
     "block_scan",
     "convolution_scan",
-    "last_state",
     "lerp_scan",
     "linear_scan",
     "log_plus_scan",
@@ -45,66 +45,87 @@ BRANCHING = ("max_plus", "log_plus", "lerp")  # h_t is a weighted choice between
 SHORT = 8  # steps up to which a plain loop is faster
 
 
-def linear_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
+def linear_scan(
+    a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None, bounds: Tensor | None = None
+) -> Tensor:
     """All states of `h_t = a_t * h_{t-1} + b_t`.
 
     `h0` is `[B, *S]`; `a` (None: one) and `b` (None: zero) are coefficients, real or complex.  Returns `[B, T, *S]` in
     the promoted dtype (half types are computed in float32).  `length` gives T where every coefficient is static.
+
+    With `bounds` (see `rnnc.runtime.packed`) N sequences are packed: coefficients and result are `[1, L, ...]`, `h0` is
+    `[N, *S]`.  So for all scans here.
     """
-    a, b, h0, dtype = _prepare(a, b, h0, length, one=1.0, zero=0.0)
+    a, b, h0, dtype = _prepare(a, b, h0, length, bounds, one=1.0, zero=0.0)
     if h0.is_complex() and not a.is_complex():  # a real factor acts on real and imaginary parts alike
-        real = linear_scan(a.unsqueeze(-1), torch.view_as_real(b), torch.view_as_real(h0), length=length)
+        real = linear_scan(a.unsqueeze(-1), torch.view_as_real(b), torch.view_as_real(h0), bounds=bounds)
         return torch.view_as_complex(real)
-    return _scan(a, b, h0, "plus_times").to(dtype)
+    return _run(a, b, h0, "plus_times", bounds).to(dtype)
 
 
-def lerp_scan(share: Tensor, new: Tensor, h0: Tensor, *, length: int | None = None) -> Tensor:
+def lerp_scan(
+    share: Tensor, new: Tensor, h0: Tensor, *, length: int | None = None, bounds: Tensor | None = None
+) -> Tensor:
     """All states of `h_t = h_{t-1} + share_t * (new_t - h_{t-1})`, a gate between the old state and a new value.
 
     The same as `linear_scan(1 - share, share * new, h0)` without forming either coefficient: two sequences less to
     write, and four less in the backward.  `share` is real; shapes as in `linear_scan`.
     """
-    share, new, h0, dtype = _prepare(share, new, h0, length, one=1.0, zero=0.0)
+    if bounds is not None:
+        return linear_scan(1 - share, share * new, h0, length=length, bounds=bounds)
+    share, new, h0, dtype = _prepare(share, new, h0, length, None, one=1.0, zero=0.0)
     if not h0.is_complex():
         return _scan(share, new, h0, "lerp").to(dtype)
     parts = lerp_scan(share.unsqueeze(-1), torch.view_as_real(new), torch.view_as_real(h0), length=length)
     return torch.view_as_complex(parts)
 
 
-def convolution_scan(a: Tensor, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
+def convolution_scan(
+    a: Tensor, b: Tensor | None, h0: Tensor, *, length: int | None = None, bounds: Tensor | None = None
+) -> Tensor:
     """`linear_scan` for a static coefficient `a` `[*S]`, as a convolution by FFT.
 
     Where some |a| exceeds one the powers of `a` would drown the rest in rounding errors, and the scan runs instead.
     """
     if a.ndim >= h0.ndim:
         raise ValueError(f"a convolution needs a static coefficient, not one of shape {tuple(a.shape)}")
+    if bounds is not None:  # a sequence's first step has a coefficient of its own
+        return linear_scan(a, b, h0, length=length, bounds=bounds)
     if h0.is_complex() or (b is not None and b.is_complex()):
         a = a.to(torch.promote_types(a.dtype, torch.complex64))
-    a, b, h0, dtype = _prepare(a, b, h0, length, one=1.0, zero=0.0)
+    a, b, h0, dtype = _prepare(a, b, h0, length, None, one=1.0, zero=0.0)
     return _scan(a, b, h0, "convolution").to(dtype)
 
 
-def max_plus_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
+def max_plus_scan(
+    a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None, bounds: Tensor | None = None
+) -> Tensor:
     """All states of `h_t = max(a_t + h_{t-1}, b_t)`; shapes as in `linear_scan`, -inf allowed everywhere.
 
     Where the branches tie each gets half of the gradient, as with `torch.maximum`.
     """
-    a, b, h0, dtype = _prepare(a, b, h0, length, one=0.0, zero=-math.inf)
-    return _scan(a, b, h0, "max_plus").to(dtype)
+    a, b, h0, dtype = _prepare(a, b, h0, length, bounds, one=0.0, zero=-math.inf)
+    return _run(a, b, h0, "max_plus", bounds).to(dtype)
 
 
-def min_plus_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
+def min_plus_scan(
+    a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None, bounds: Tensor | None = None
+) -> Tensor:
     """All states of `h_t = min(a_t + h_{t-1}, b_t)`; see `max_plus_scan`."""
-    return -max_plus_scan(None if a is None else -a, None if b is None else -b, -h0, length=length)
+    return -max_plus_scan(None if a is None else -a, None if b is None else -b, -h0, length=length, bounds=bounds)
 
 
-def log_plus_scan(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
+def log_plus_scan(
+    a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None, bounds: Tensor | None = None
+) -> Tensor:
     """All states of `h_t = log(exp(a_t + h_{t-1}) + exp(b_t))`; shapes as in `linear_scan`, -inf allowed everywhere."""
-    a, b, h0, dtype = _prepare(a, b, h0, length, one=0.0, zero=-math.inf)
-    return _scan(a, b, h0, "log_plus").to(dtype)
+    a, b, h0, dtype = _prepare(a, b, h0, length, bounds, one=0.0, zero=-math.inf)
+    return _run(a, b, h0, "log_plus", bounds).to(dtype)
 
 
-def block_scan(a: Tensor, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
+def block_scan(
+    a: Tensor, b: Tensor | None, h0: Tensor, *, length: int | None = None, bounds: Tensor | None = None
+) -> Tensor:
     """All states of `h_t = a_t @ h_{t-1} + b_t` for small matrices.
 
     `a` is `[B, T, *P, n, n]` (or broadcastable, or static `[*P, n, n]`); `h0` and `b` (None: zero) are vectors `[B, *P,
@@ -120,17 +141,13 @@ def block_scan(a: Tensor, b: Tensor | None, h0: Tensor, *, length: int | None = 
         raise ValueError(f"a state of shape {tuple(h0.shape)} does not fit blocks of shape {tuple(a.shape)}")
     dtype = common_dtype(a, b, h0)
     steps = sequence_length(core_rank, (a, b), length)
-    batch, *core = h0.shape
+    entries, *core = h0.shape
+    batch = entries if bounds is None else 1
     zero = h0.new_zeros(()) if b is None else b
     inner = compute_dtype(dtype)
     a = spread(a.to(inner), batch, steps, (*core[:-1], core[-2]))
-    h = _scan(a, spread(zero.to(inner), batch, steps, core), h0.to(inner), "matrix").to(dtype)
+    h = _run(a, spread(zero.to(inner), batch, steps, core), h0.to(inner), "matrix", bounds).to(dtype)
     return h.squeeze(-1) if vector else h
-
-
-def last_state(h: Tensor, h0: Tensor) -> Tensor:
-    """The state after the last step, `[B, *S]`: `h[:, -1]`, or `h0` when there was no step."""
-    return h0 if h.shape[1] == 0 else h[:, -1]
 
 
 def _block_core_rank(a: Tensor, h0: Tensor) -> int:
@@ -142,12 +159,20 @@ def _block_core_rank(a: Tensor, h0: Tensor) -> int:
 
 
 def _prepare(
-    a: Tensor | None, b: Tensor | None, h0: Tensor, length: int | None, *, one: float, zero: float
+    a: Tensor | None,
+    b: Tensor | None,
+    h0: Tensor,
+    length: int | None,
+    bounds: Tensor | None,
+    *,
+    one: float,
+    zero: float,
 ) -> tuple[Tensor, Tensor, Tensor, torch.dtype]:
     """Broadcast the coefficients to `[B, T, *S]` in the dtype of the arithmetic; also the dtype of the result."""
     dtype = common_dtype(a, b, h0)
     inner = compute_dtype(dtype)
-    batch, *core = h0.shape
+    entries, *core = h0.shape
+    batch = entries if bounds is None else 1
     steps = sequence_length(len(core), (a, b), length)
     real = inner if a is not None and a.is_complex() else real_dtype(inner)
     a = h0.new_full((), one, dtype=real) if a is None else a.to(real)
@@ -168,6 +193,10 @@ def _scan(a: Tensor, b: Tensor, h0: Tensor, ring: str) -> Tensor:
     if ring in SHORT_STEPS and 0 < b.shape[1] <= SHORT:
         return _short_scan(SHORT_STEPS[ring], a, b, h0)
     return _Scan.apply(a, b, h0, ring)
+
+
+def _run(a: Tensor, b: Tensor, h0: Tensor, ring: str, bounds: Tensor | None) -> Tensor:
+    return _scan(*((a, b, h0) if bounds is None else restarted(a, b, h0, bounds, ring)), ring)
 
 
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]

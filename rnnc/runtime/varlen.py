@@ -18,6 +18,7 @@ from rnnc.runtime.layout import state_dtype
 __all__ = ["no_steps", "packed_bounds", "run_packed"]
 
 Layer = Callable[..., tuple[Any, dict[str, Tensor]]]
+Path = tuple[str | int, ...]
 
 
 def sequence_lengths(cu_seqlens: Tensor, total: int | None = None) -> list[int]:
@@ -44,7 +45,7 @@ def _check_form(cu_seqlens: Tensor) -> None:
         raise ValueError(f"cu_seqlens must hold integers, not {cu_seqlens.dtype}")
 
 
-def packed_bounds(cu_seqlens: Tensor, x: Tensor, state: Mapping[str, Tensor] | None) -> Tensor:
+def packed_bounds(cu_seqlens: Tensor, x: Tensor, state: Mapping[str, Any] | None) -> Tensor:
     """The boundaries as kernels read them, int64 on the device of the packed sequence `x` [1, L, ...].
 
     Raises ValueError as `run_packed` does; but what lies on a GPU is compared there, so that nothing waits for it.
@@ -52,18 +53,22 @@ def packed_bounds(cu_seqlens: Tensor, x: Tensor, state: Mapping[str, Tensor] | N
     if x.shape[0] != 1:
         raise ValueError(f"a packed sequence has batch size 1, not {x.shape[0]}")
     _check_form(cu_seqlens)
-    if not cu_seqlens.is_cuda:
+    waits = cu_seqlens.is_cuda or torch.compiler.is_compiling()
+    if not waits:
         sequence_lengths(cu_seqlens, x.shape[1])
     found = cu_seqlens.to(x.device, torch.int64)
-    if cu_seqlens.is_cuda:
+    if waits:
         right = (found[0] == 0) & (found[-1] == x.shape[1]) & (found[1:] >= found[:-1]).all()
         torch._assert_async(right, "cu_seqlens must rise from 0 to the number of packed steps")
-    for name, value in (state or {}).items():
-        if value.shape[0] != found.shape[0] - 1:
-            raise ValueError(
-                f"state {name!r} has batch size {value.shape[0]}; cu_seqlens names {found.shape[0] - 1} sequences"
-            )
+    _check_batch(_flat(state or {}), found.shape[0] - 1)
     return found
+
+
+def _check_batch(state: Mapping[Path, Tensor], sequences: int) -> None:
+    for path, value in state.items():
+        if value.shape[0] != sequences:
+            name = ".".join(map(str, path))
+            raise ValueError(f"state {name!r} has batch size {value.shape[0]}; cu_seqlens names {sequences} sequences")
 
 
 def _places(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -118,12 +123,7 @@ def run_packed(
     if state is None:
         state = _initial_state(layer, inputs, len(lengths))
     flat = _flat(state)
-    for path, value in flat.items():
-        if value.shape[0] != len(lengths):
-            name = ".".join(map(str, path))
-            raise ValueError(
-                f"state {name!r} has batch size {value.shape[0]}; cu_seqlens names {len(lengths)} sequences"
-            )
+    _check_batch(flat, len(lengths))
     outputs, final = _run_ragged(lambda *args: _call(layer, state, *args), padded, flat, lengths)
     if reverse:
         outputs = [reverse_each(y, lengths) for y in outputs]
@@ -140,9 +140,6 @@ def no_steps(layer: Any, inputs: Sequence[Tensor], state: dict[str, Any]) -> tup
     outputs = [y] if isinstance(y, Tensor) else y
     empty = [o.new_zeros(o.shape[0], 0, *o.shape[1:]) for o in outputs]
     return (empty[0] if isinstance(y, Tensor) else tuple(empty)), state
-
-
-Path = tuple[str | int, ...]
 
 
 def _flat(state: Any, path: Path = ()) -> dict[Path, Tensor]:

@@ -107,10 +107,8 @@ def packed() -> None:
     def apart(*x: Tensor, old: bool, axis: str) -> tuple[Tensor, Tensor]:
         found = []
         for i, (first, last) in enumerate(itertools.pairwise(bounds.tolist())):
-            own = (y[:, first:last] for y in x[:4])
-            found.append(
-                one_by_one(*own, x[4][i : i + 1], old, axis) if last > first else (x[2][:, :0], x[4][i : i + 1])
-            )
+            own, state = (y[:, first:last] for y in x[:4]), x[4][i : i + 1]
+            found.append(one_by_one(*own, state, old, axis) if last > first else (x[2][:, :0], state))
         return torch.cat([o for o, _ in found], 1), torch.cat([h for _, h in found])
 
     with changed((gated, "KEPT", 32), (gated_sizes, "KEPT", 32), (gated_operator, "KEPT", 32)):

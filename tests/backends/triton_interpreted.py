@@ -19,12 +19,13 @@ import torch
 import torch_support as support
 import triton_decays as decay_cases
 import triton_low_rank as low_rank_cases
+import triton_turned as turned_cases
 
 import rnnc.spec
 from rnnc.compile import load_source
 from rnnc.ir.oracle import init_params
 from rnnc.ir.rounding import keep_digits
-from rnnc.runtime.gpu import coupled, low_rank_operator, tuner
+from rnnc.runtime.gpu import coupled, tuner
 from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.tuning import Config
 from rnnc.runtime.varlen import run_packed
@@ -95,6 +96,7 @@ def own_cell(name: str) -> str:
 
 
 UNLISTED = {p.stem: p for p in (Path(__file__).parent.parent / "stdlib" / "unlisted").glob("*.rnn")}
+ODD = Path(__file__).parent.parent / "stdlib" / "odd"
 
 
 def poisoned(shape: Any, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -124,6 +126,10 @@ def spec_of(file: str) -> Any:
         return rnnc.spec.parse(decay_cases.cell(file))
     if file in low_rank_cases.CELLS or file in low_rank_cases.STEP_BY_STEP:
         return rnnc.spec.parse(low_rank_cases.cell(file))
+    if file in turned_cases.OWN:
+        return rnnc.spec.parse(turned_cases.cell(file))
+    if file in turned_cases.STDLIB.values():
+        return rnnc.load(ODD / f"{file}.rnn")
     return rnnc.spec.parse(own_cell(file)) if file in SPECS else rnnc.spec.stdlib(file)
 
 
@@ -299,8 +305,16 @@ def packed_layers() -> None:
     too, and with wrong boundaries refused.
     """
     bounds = torch.tensor([0, 4, 4, 5, 11], dtype=torch.int32)
-    for file, dims in (("mingru", {"d": 3, "n": 5}), ("lstm", {"d": 3, "n": 5}), ("lru", {"d": 2, "n": 3})):
-        _, layer, _ = layer_of(spec_of(file), None, None, Config(steps=4, channels=4))
+    heads = {"d": 4, "heads": 2, "dk": 3, "dv": 2}
+    for file, cell, dims in (
+        ("mingru", None, {"d": 3, "n": 5}),
+        ("lstm", None, {"d": 3, "n": 5}),
+        ("lru", None, {"d": 2, "n": 3}),
+        ("mamba", "Mamba", {"d": 2, "e": 5, "n": 3, "rank": 2}),
+        ("gla", "GLA", heads),
+        ("gated_deltanet", "GatedDeltaNet", heads),
+    ):
+        _, layer, _ = layer_of(spec_of(file), cell, None, Config(steps=4, channels=4))
         torch.manual_seed(0)
         net = layer(**dims, dtype=torch.float64)
         x = torch.randn(1, 11, dims["d"], dtype=torch.float64, requires_grad=True)
@@ -451,6 +465,17 @@ CASES |= {
 }
 
 
+CASES |= {
+    name: (lambda n=name, k=kind: is_the_oracle(n, kind=k, dims={"d": 3, "n": 5, "m": 3}, steps=7, step=True))
+    for name in turned_cases.OWN
+    for kind in ["scan" if name in turned_cases.SCANNED else "sequential"]
+} | {
+    name: (lambda n=name, f=file, k=kind: is_the_oracle(f, n, kind=k, steps=6, step=True))
+    for name, file in turned_cases.STDLIB.items()
+    for kind in ["coupled" if name in turned_cases.CHIPPED else "sequential"]
+}
+
+
 def guard_launches() -> None:
     """From now on every launch has to be where the device of the tensors is made the current one."""
     from triton.runtime.interpreter import GridExecutor
@@ -474,7 +499,7 @@ def guard_launches() -> None:
 
 def main(names: list[str]) -> None:
     guard_launches()
-    launch.empty = coupled.empty = low_rank_operator.empty = poisoned
+    launch.empty = coupled.empty = poisoned
     np.seterr(all="ignore")  # entries outside of the arrays divide by zero
     for name in names:
         begun = time.perf_counter()

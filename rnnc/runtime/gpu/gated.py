@@ -293,7 +293,7 @@ class _Walk:
         kept: Tensor | None = None,
         ends: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """The state after every span, [B, H, spans, K, V]; the spans of packed sequences are as many as `starts` has."""
+        """The state after every span, [B, H, spans, K, V]; packed sequences have as many as `starts`."""
         of = self.of
         runs, spans = self.totals, starts.shape[2]
         if of.table is not None:

@@ -24,10 +24,11 @@ def matrix_scan(
     vector: bool = False,
     length: int | None = None,
     least: float | None = None,
+    bounds: Tensor | None = None,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """See `rnnc.runtime.matrix_scan`.  `least` is a proven lower bound of every log decay."""
     if low_rank.served(state, steps, reads, vector):
-        return low_rank.scan(state, steps, reads, length=length)
+        return low_rank.scan(state, steps, reads, length=length, bounds=bounds, least=least)
     if decays.served(state, steps, reads, vector):
-        return decays.scan(state, steps, reads, length=length, least=least)
-    return reference.matrix_scan(state, steps, reads, vector=vector, length=length)
+        return decays.scan(state, steps, reads, length=length, least=least, bounds=bounds)
+    return reference.matrix_scan(state, steps, reads, vector=vector, length=length, bounds=bounds)

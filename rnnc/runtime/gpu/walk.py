@@ -54,7 +54,7 @@ def walk(
     chunk's own steps add).
 
     Without OUT only the state is carried.  KEEP stores it every EVERY chunks; ENDS writes the sums over n of the states
-    kept by another walk times this one's, at the same places.  PACKED: b is 0, a span is one of RUNS runs of S sequences.
+    kept by another walk times this one's, at the same places.  PACKED: a span is one of RUNS runs of S sequences.
     """
     i = tl.program_id(0).to(tl.int64)
     blocks, chunks = tl.cdiv(V, BM), chunk_rows(T, S, C, PACKED)
