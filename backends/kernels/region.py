@@ -79,7 +79,7 @@ def find_region(cell: CellIR, group: Group, later: Iterable[str] = (), read: Ite
     `later` are the states of groups that run after this one: nothing that depends on them is taken in.  `read` are
     nodes that something needs besides outputs and updates: coefficients of groups that run in a normal form.
     """
-    finder = _finder(cell, group, later, read)
+    finder = start(cell, group, later, read)
     return finder.region() if finder is not None and finder.find() else None
 
 
@@ -88,7 +88,7 @@ def find_coupled(cell: CellIR, group: Group, later: Iterable[str] = (), *, sums:
 
     With `sums` a product that is only read in a sum with a sequence stands for that sum (`Product.start`).
     """
-    finder = _finder(cell, group, later)
+    finder = start(cell, group, later)
     if finder is None:
         return None
     finder.cuts = {i: cut for i in finder.users if (cut := finder.as_product(i)) is not None}
@@ -99,11 +99,12 @@ def find_coupled(cell: CellIR, group: Group, later: Iterable[str] = (), *, sums:
     return finder.coupled()
 
 
-def _finder(cell: CellIR, group: Group, later: Iterable[str], read: Iterable[NodeId] = ()) -> _Finder | None:
+def start(cell: CellIR, group: Group, later: Iterable[str], read: Iterable[NodeId] = ()) -> Finder | None:
+    """The search for a group's region; None where its states are set anew at each step: nothing to run."""
     states = tuple(cell.state(n) for n in group.states)
     depends = state_dependence(cell)
     if not all(depends[s.update] & set(group.states) for s in states):
-        return None  # set anew at each step: nothing to run
+        return None
     others = [s.update for s in cell.states if s.name not in group.states]
     ends = [*(o.node for o in cell.outputs), *others, *read]
     live = ancestors(cell, [*ends, *(s.update for s in states)])
@@ -111,7 +112,7 @@ def _finder(cell: CellIR, group: Group, later: Iterable[str], read: Iterable[Nod
     for i in live:
         for a in cell.nodes[i].args:
             users[a].add(i)
-    return _Finder(
+    return Finder(
         cell=cell,
         states=states,
         static=static_nodes(cell),
@@ -123,7 +124,7 @@ def _finder(cell: CellIR, group: Group, later: Iterable[str], read: Iterable[Nod
 
 
 @dataclass(slots=True, kw_only=True)
-class _Finder:
+class Finder:
     """The search for one group's region."""
 
     cell: CellIR
@@ -137,6 +138,7 @@ class _Finder:
     body: set[NodeId] = field(default_factory=set)
     inputs: set[NodeId] = field(default_factory=set)
     cuts: dict[NodeId, _Cut] = field(default_factory=dict)  # nodes that count as inputs
+    turned: dict[NodeId, NodeId] = field(default_factory=dict)  # leaves that are a state under labels of their own
     summed: set[NodeId] = field(default_factory=set)  # cuts that are sums of a product and a sequence
 
     def node(self, i: NodeId) -> Node:
@@ -152,13 +154,16 @@ class _Finder:
 
     @property
     def space(self) -> frozenset[Label]:
-        """The labels of the states."""
-        return frozenset[Label]().union(*(self.axes.carried(s.node) for s in self.states))
+        """The labels of the states, in all readings."""
+        return frozenset[Label]().union(*(self.axes.carried(i) for i in (*self.atoms, *self.turned)))
 
     def parallel(self) -> frozenset[Label]:
-        """Labels that every state carries and nothing is summed over."""
+        """Labels that every state carries, under which it is always read, and over which nothing is summed."""
         common = frozenset.intersection(*(self.axes.carried(s.node) for s in self.states))
         gone: set[Label] = set()
+        for leaf, atom in self.turned.items():
+            pairs = zip(self.axes.labels(leaf), self.axes.labels(atom), strict=True)
+            gone |= {b for a, b in pairs if a != b and b is not None}
         for i in self.body:
             if self.node(i).op in (*REDUCTIONS, "einsum"):
                 read = frozenset[Label]().union(*(self.axes.carried(a) for a in self.node(i).args))
@@ -167,20 +172,24 @@ class _Finder:
 
     def find(self) -> bool:
         """Fill `body` and `inputs`; False where an update is not pointwise."""
-        for s in self.states:
-            self.axes.leaf(self.node(s.node))
-        if not self._take(sorted(self._cone()), joined=self.states) or not self._covered():
+        if not self.label():
             return False
         self._down()
         self._up()
-        self._trim()
+        self.trim()
         return True
+
+    def label(self) -> bool:
+        """Take the cone of the updates in; False where they are not pointwise."""
+        for i in (*(s.node for s in self.states), *self.turned):
+            self.axes.leaf(self.node(i))
+        return self._take(sorted(self.cone()), joined=self.states) and self._covered()
 
     def _covered(self) -> bool:
         """Whether the updates go through values with the states' axes only: no products of matrices."""
         return all(self.axes.carried(i) <= self.space for i in (*self.body, *self.inputs))
 
-    def _cone(self) -> set[NodeId]:
+    def cone(self) -> set[NodeId]:
         """The nodes between the old states and the updates."""
         found: set[NodeId] = set()
         work = [s.update for s in self.states]
@@ -188,7 +197,7 @@ class _Finder:
             i = work.pop()
             if i in self.cuts:
                 work.append(self.cuts[i].vector)
-            elif i not in found and i not in self.atoms and self.depends[i] & self.own:
+            elif i not in found and i not in self.atoms | self.turned.keys() and self.depends[i] & self.own:
                 found.add(i)
                 work += self.node(i).args
         return found
@@ -225,6 +234,7 @@ class _Finder:
                     if a not in axes.of:
                         axes.leaf(self.node(a))
                         inputs |= set() if is_number(self.node(a)) else {a}
+                inputs |= {a for a in node.args if a in self.turned}
                 axes.extend(self.cell, node, again=i in axes.of)
             for s in joined:
                 if s.update not in axes.of:  # a product as it is, or another state
@@ -244,14 +254,14 @@ class _Finder:
     def _down(self) -> None:
         """Values read from the states: whatever stays pointwise and has no axes that the states have not."""
         for i in sorted(self.users):
-            known = self.body | self.atoms | self.cuts.keys()
+            known = self.body | self.atoms | self.cuts.keys() | self.turned.keys()
             if i in known or not self.depends[i] & self.own or self.depends[i] & self.late:
                 continue
             node = self.node(i)
             if node.op not in POINTWISE or any(self.depends[a] & self.own and a not in known for a in node.args):
                 continue
-            before = (self.axes, self.inputs, self.body)
-            if self._take([i], within=self.space) and self.space and not self.parallel():
+            before, shared = (self.axes, self.inputs, self.body), bool(self.parallel()) or not self.turned
+            if self._take([i], within=self.space) and self.space and shared and not self.parallel():
                 self.axes, self.inputs, self.body = before  # no axis would be left to share out
 
     def _up(self) -> None:
@@ -267,13 +277,15 @@ class _Finder:
         node = self.node(i)
         if i in self.static or i in self.ends or self.users[i] - self.body or node.op not in POINTWISE:
             return False
-        if node.op in REDUCTIONS or _contracts(node) or self.depends[i]:  # another group's kernel may give it
+        if i in self.turned:
+            return False
+        if node.op in REDUCTIONS or contracts(node) or self.depends[i]:  # another group's kernel may give it
             return False
         if node.op == "add" and any(a in self.static for a in node.args):  # a bias, which the matrix product adds
             return not any(self.node(a).op == "einsum" for a in node.args)
         return self.parallel() <= self.axes.carried(i)
 
-    def _trim(self) -> None:
+    def trim(self) -> None:
         """Leave out what is only another view of a value: it costs nothing outside, and may cost more to write."""
         updates = {s.update for s in self.states}
         for i in sorted(self.body, reverse=True):
@@ -386,7 +398,7 @@ class _Cut:
     start: NodeId | None = None  # ... and the other part
 
 
-def _contracts(node: Node) -> bool:
+def contracts(node: Node) -> bool:
     """Whether an einsum sums over something."""
     if node.op != "einsum":
         return False

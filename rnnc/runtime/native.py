@@ -21,12 +21,11 @@ from rnnc.runtime._compat import traced
 from rnnc.runtime.compiled import NativeError, load_library
 from rnnc.runtime.native_call import Call, layout
 from rnnc.runtime.native_coupled import CoupledCall
-from rnnc.runtime.native_frame import Operand
+from rnnc.runtime.native_frame import HALF, Operand
 from rnnc.runtime.native_ops import KERNELS, Differentiable, run_traced
 
 __all__ = ["Native", "Operand", "Product"]
 
-HALF = {torch.bfloat16: 1, torch.float16: 2}
 MOST_CALLS = 1000  # layouts that a kernel remembers; lengths that never come again are forgotten with the others
 
 
@@ -53,6 +52,8 @@ class Native:
 
     With `products` the call gives what they are added to and the matrices instead of the inputs that these are, behind
     the other inputs, and gets the first `wanted` outputs.
+
+    `dense`: behind batch, time and this many axes, arrays have no gaps (None: they may).
     """
 
     source: str
@@ -65,6 +66,7 @@ class Native:
     gradients: tuple[tuple[int, ...] | None, ...]
     products: tuple[Product, ...] = ()
     wanted: int | None = None
+    dense: int | None = None
     # What follows from those.  `key`: by which operators find the kernel; `given`: what a call is given (inputs,
     # matrices, states); `sequences`: which of that has an axis of time; `count`: how many outputs a call gives;
     # `summed`: whether some come in parts.
@@ -203,7 +205,19 @@ class Native:
         return _again, tuple(getattr(self, name) for name in FIELDS)
 
 
-FIELDS = ("source", "name", "vector", "inputs", "outputs", "states", "stored", "gradients", "products", "wanted")
+FIELDS = (
+    "source",
+    "name",
+    "vector",
+    "inputs",
+    "outputs",
+    "states",
+    "stored",
+    "gradients",
+    "products",
+    "wanted",
+    "dense",
+)
 
 
 def _again(*values: Any) -> Native:

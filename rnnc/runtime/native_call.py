@@ -162,7 +162,9 @@ class Call:
     # ------------------------------------------------------------ frames
 
     def _frame(self) -> Frame:
-        return Frame(dtype=self.dtype, narrow=self.narrow, vector=self.kernel.vector, single=self.single)
+        return Frame(
+            dtype=self.dtype, narrow=self.narrow, vector=self.kernel.vector, dense=self.kernel.dense, single=self.single
+        )
 
     def lead(self) -> tuple[int, ...]:
         """Batch and time of a sequence."""

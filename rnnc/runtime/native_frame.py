@@ -15,9 +15,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-__all__ = ["Frame", "Fresh", "Operand", "contiguous_strides"]
+__all__ = ["HALF", "Frame", "Fresh", "Operand", "contiguous_strides"]
 
 
+HALF = {torch.bfloat16: 1, torch.float16: 2}  # narrow types, as C sources number them
 HUGE = 4 << 20  # bytes from which on memory is taken in large pages
 PAGE = 4096
 MADV_HUGEPAGE = 14
@@ -96,18 +97,29 @@ def contiguous_strides(size: Sequence[int], last: int | None = None) -> tuple[in
     return tuple(strides)
 
 
+def without_gaps(shape: Sequence[int], stride: Sequence[int], front: int) -> bool:
+    """Whether the axes from `front` on lie in memory one behind the other."""
+    wanted = 1
+    for n, s in zip(reversed(shape[front:]), reversed(stride[front:])):
+        if n != 1 and s != wanted:
+            return False
+        wanted *= n
+    return True
+
+
 @dataclass(slots=True, kw_only=True)
 class Frame:
     """The arrays of one C function in the order in which it takes them, with all their strides.
 
     `dtype` is the real type of the kernel, `narrow` that of narrow arrays, `vector` the label along vector lanes: that
-    axis has to be contiguous.  An array is given by the caller, or fresh.  For a single step (`single`) sequences come
+    axis has to be contiguous.  With `dense` all axes behind batch, time and that many more are.  An array is given by the caller, or fresh.  For a single step (`single`) sequences come
     without the axis of time.
     """
 
     dtype: torch.dtype
     narrow: torch.dtype
     vector: int | None
+    dense: int | None = None
     single: bool = False
     fresh: list[Fresh] = field(default_factory=list)
     turned: dict[int, int] = field(default_factory=dict)  # places of given arrays to copy, with the axis to put last
@@ -118,7 +130,10 @@ class Frame:
     def give(self, shape: Sequence[int], stride: Sequence[int], o: Operand, lead: int) -> None:
         """A tensor to read, [*lead, *axes]: it will be copied where the vector axis is not contiguous."""
         at = self._vector_axis(o, self._lead(lead))
-        if at is not None and stride[at] != 1 and shape[at] > 1:
+        gaps = at is not None and stride[at] != 1 and shape[at] > 1
+        if self.dense is not None and not without_gaps(shape, stride, self._lead(lead) + self.dense):
+            at, gaps = len(shape) - 1, True
+        if gaps and at is not None:
             self.turned[self.given] = at
             stride = contiguous_strides(shape, at)
         self.order.append(self.given)
