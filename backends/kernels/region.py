@@ -83,12 +83,14 @@ def find_region(cell: CellIR, group: Group, later: Iterable[str] = (), read: Ite
     return finder.region() if finder is not None and finder.find() else None
 
 
-def find_coupled(cell: CellIR, group: Group, later: Iterable[str] = (), *, sums: bool = False) -> Coupled | None:
+def find_coupled(
+    cell: CellIR, group: Group, later: Iterable[str] = (), read: Iterable[NodeId] = (), *, sums: bool = False
+) -> Coupled | None:
     """The region of a group between its products with learned matrices, or None where it is not pointwise there.
 
     With `sums` a product that is only read in a sum with a sequence stands for that sum (`Product.start`).
     """
-    finder = start(cell, group, later)
+    finder = start(cell, group, later, read)
     if finder is None:
         return None
     finder.cuts = {i: cut for i in finder.users if (cut := finder.as_product(i)) is not None}

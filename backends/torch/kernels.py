@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rnnc.backends.torch.body import Body, indented, state_value
-from rnnc.backends.torch.context import dim_name
+from rnnc.backends.torch.context import Context, dim_name
 from rnnc.backends.torch.expr import Expr, tuple_text
 from rnnc.backends.torch.needs import closure, count_uses
 from rnnc.ir.graph import NodeId
+from rnnc.ir.types import Type
 
 if TYPE_CHECKING:
     from rnnc.backends.torch.functions import Forward
@@ -30,7 +31,8 @@ class Kernel:
 
     `single`: whether it also serves a single step, rather than the torch backend's expressions.  `fits`: the node whose
     dtype, besides a state's size, decides whether it serves at all; None for one that always does.  `packed`: whether
-    it takes boundaries of packed sequences as its last argument.
+    it takes boundaries of packed sequences as its last argument.  `views`: the types of states whose first axis it sees
+    as two, blocks and what is in them.
     """
 
     name: str
@@ -40,6 +42,20 @@ class Kernel:
     single: bool = True
     fits: NodeId | None = None
     packed: bool = False
+    views: Mapping[str, Type] = field(default_factory=dict)
+    asked: str = ""  # the state whose size decides whether it serves; the first one where none is named
+
+    def before(self, c: Context, state: str) -> str:
+        """The state as the kernel sees it."""
+        if state not in self.views:
+            return f'state["{state}"]'
+        shape = self.views[state].shape
+        return f'state["{state}"].unflatten({1 - len(shape)}, ({c.dim(shape[0])}, {c.dim(shape[1])}))'
+
+    def after(self, state: str, name: str) -> str:
+        """The state as the module sees it, from the kernel's."""
+        rank = len(self.views[state].shape)
+        return f"{name}.flatten({-rank}, {1 - rank})"
 
 
 def argument(body: Body, node: NodeId) -> str:
@@ -61,7 +77,7 @@ def call_kernel(body: Body, kernel: Kernel, *last: str) -> dict[str, str]:
     cell = body.c.cell
     join_projections(body, kernel.inputs)
     inputs = [argument(body, i) for i in kernel.inputs]
-    states = [f'state["{s}"]' for s in kernel.states]
+    states = [kernel.before(body.c, s) for s in kernel.states]
     dims = [f"self.{dim_name(d.name)}" for d in cell.dims]
     outputs = [body.names.fresh(body.title(cell.nodes[i])) for i in kernel.outputs]
     finals = {s: body.names.fresh(f"{s}_final") for s in kernel.states}
@@ -74,6 +90,8 @@ def call_kernel(body: Body, kernel: Kernel, *last: str) -> dict[str, str]:
         body.statement(one)
     else:
         body.lines += [f"{targets} = {kernel.name}(", *(f"    {a}," for a in arguments), ")"]
+    for s in kernel.views:
+        body.statement(f"{finals[s]} = {kernel.after(s, finals[s])}")
     for i, name in zip(kernel.outputs, outputs, strict=True):
         body.variable(i, name)
     return finals
@@ -142,7 +160,7 @@ class _Branches:
         moved = {name: text for name, text in values.items() if name != text}
         last = [f"{', '.join(moved)} = {', '.join(moved.values())}"] if moved else []
         like = self.known[0][k.fits].text
-        test = f'if {k.name}.fits(state["{k.states[0]}"], {like}):'
+        test = f"if {k.name}.fits({k.before(body.c, k.asked or k.states[0])}, {like}):"
         body.lines = [*self.head, test, *indented(self.first), "else:", *indented([*body.lines, *last])]
         body.env, body.bound, body.uses = *self.known, self.uses
 

@@ -13,16 +13,19 @@ from rnnc.analysis.forms import Form, MatrixState
 from rnnc.analysis.ranges import Ranges
 from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.backends.kernels.region import find_coupled, find_region
+from rnnc.backends.kernels.turned import by_transitions, find_turned
 from rnnc.backends.torch.backend import Strategies, explanation, for_cell, plan_all, require_inputs
 from rnnc.backends.torch.body import Names, Source
 from rnnc.backends.torch.context import identifier
 from rnnc.backends.torch.emit import Kernels, emit_file
 from rnnc.backends.torch.kernels import Kernel as Call
+from rnnc.backends.torch.needs import state_dependence
 from rnnc.backends.torch.strategies import Choice, coefficients
 from rnnc.backends.triton import scan, sequential
 from rnnc.backends.triton.coupled import coupled_kernels, find_coupled_step
 from rnnc.backends.triton.descriptor import coupled_text, recurrence_text
 from rnnc.backends.triton.kernel import Step, find_step
+from rnnc.backends.triton.layout import largest
 from rnnc.backends.triton.low_rank import LOW_RANK, has_low_rank_kernel
 from rnnc.backends.triton.text import Kernel
 from rnnc.ir.graph import CellIR, NodeId
@@ -61,7 +64,7 @@ def _plans(cell: CellIR, dims: Mapping[str, int] | None, strategy: Strategies) -
         if not c.states:
             found[c] = p
             continue
-        recurrence = pointwise(p.recurrence)
+        recurrence = by_transitions(pointwise(p.recurrence))
         same = recurrence is p.recurrence
         found[c] = p if same else plan(recurrence, dims if c == cell else None, for_cell(c, cell, strategy))
     return found
@@ -104,7 +107,8 @@ class _File:
             elif g.group.index in without:
                 sentence = f"{planned}. No kernel: {without[g.group.index]}"
             elif find_region(cell, g.group, later[g.group.index]) is None:
-                call, sentence = self._coupled(title, cell, g, later[g.group.index])
+                write = self._turned if find_coupled(cell, g.group, later[g.group.index]) is None else self._coupled
+                call, sentence = write(title, cell, g, later[g.group.index])
             else:
                 call, sentence = self._kernel(title, cell, g, later[g.group.index], read)
             found.append(choice if call is None else replace(choice, form=None, kernel=call))
@@ -123,6 +127,33 @@ class _File:
         self._write(kernels, lambda key: recurrence_text(step, kind, kernels, key), step.name)
         call = Call(name=name, states=region.states, inputs=region.inputs, outputs=region.outputs, packed=True)
         return call, f"{' and '.join(g.group.states)}: kernel, {SENTENCES[kind]}"
+
+    def _turned(self, title: str, cell: CellIR, g: GroupPlan, later: list[str]) -> tuple[Call, str]:
+        """Write the kernels of a group that reads its states under other labels; how they are called, and a
+        sentence.
+        """
+        turned = find_turned(cell, g.group, later)
+        assert turned is not None
+        region, source = turned.region, Source(self.sources)
+        name = self.names.fresh(identifier(f"{title.lower()}_{'_'.join(g.group.states)}"))
+        inner = region.step
+        step = find_step(name, cell, region, lambda node: source.line(inner.nodes[node]), turned.readings)
+        assert step is not None
+        kernels = sequential.sequential_kernels(step)
+        self._write(kernels, lambda key: recurrence_text(step, "sequential", kernels, key), step.name)
+        inputs = tuple(region.inputs[k] for k in step.given)
+        moving = [i for i in inputs if i not in region.static]
+        call = Call(
+            name=name,
+            states=region.states,
+            inputs=inputs,
+            outputs=region.outputs,
+            views=turned.views,
+            asked=largest_state(step) or "",
+            fits=None if _always_fits(step) else (moving or inputs)[0],
+            packed=True,
+        )
+        return call, f"{' and '.join(g.group.states)}: kernel, {SENTENCES['turned']}"
 
     def _coupled(self, title: str, cell: CellIR, g: GroupPlan, later: list[str]) -> tuple[Call, str]:
         """Write the kernels of a group with products of learned matrices; how they are called, and a sentence."""
@@ -195,6 +226,8 @@ def _no_kernel(cell: CellIR, g: GroupPlan, later: list[str], asked: Strategies) 
         return f"the strategy {g.strategy.replace('_', ' ')} was asked for, which has none here"
     if g.strategy == "newton":
         return "Newton's method over all steps runs by PyTorch"
+    if any(cell.nodes[cell.state(s).node].type.dtype == "bool" for s in g.group.states):
+        return "a state of truth values"
     region = find_region(cell, g.group, later)
     if region is None:
         return _not_coupled(cell, g, later)
@@ -207,10 +240,42 @@ def _not_coupled(cell: CellIR, g: GroupPlan, later: list[str]) -> str | None:
     """Why a group that is not pointwise runs by PyTorch; None where there is a kernel."""
     coupled = find_coupled(cell, g.group, later)
     if coupled is None:
-        return "its step is neither pointwise nor that between products of learned matrices with vectors"
+        return _not_turned(cell, g, later)
     if find_coupled_step("step", cell, coupled, lambda node: None) is None:
         return "the vectors of its products lie along different axes, or more than they is summed over"
     return None
+
+
+def _not_turned(cell: CellIR, g: GroupPlan, later: list[str]) -> str | None:
+    """Why a group without products of learned matrices runs by PyTorch; None where there is a kernel."""
+    states = [cell.state(s) for s in g.group.states]
+    depends = state_dependence(cell)
+    if not all(depends[s.update] & set(g.group.states) for s in states):
+        return "it is set anew at each step, from what PyTorch has already"
+    turned = find_turned(cell, g.group, later)
+    if turned is None:
+        return "its step is neither pointwise nor made of products of its states with vectors and matrices"
+    step = find_step("step", cell, turned.region, lambda node: None, turned.readings)
+    if step is None or largest_state(step) is None:
+        return "its products need more axes than a program holds"
+    return None
+
+
+def largest_state(step: Step) -> str | None:
+    """The first of the states with the most axes, if its sizes tell those of all that a program holds."""
+    arrays = step.forward.states
+    most = largest(arrays)
+    known = {*most.axes, *(a for a, _ in step.layout.turned)}
+    return step.region.states[arrays.index(most)] if {*step.layout.inner} <= known else None
+
+
+def _always_fits(step: Step) -> bool:
+    """Whether what a program holds of a step with readings is small whatever the sizes."""
+    from rnnc.runtime.gpu.tuning import turned_fits
+
+    sizes = [step.forward.sizes[a].constant for a in step.layout.inner]
+    known = [int(n) for n in sizes if n is not None]
+    return len(known) == len(sizes) and turned_fits(known, 2 if step.complex else 1)
 
 
 def _chunkwise(cell: CellIR, g: GroupPlan) -> bool:
@@ -246,6 +311,7 @@ def least_log_decay(cell: CellIR, form: Form | None) -> float | None:
 SENTENCES = {
     "scan": "tiles of steps scanned in registers, gates and readout inside",
     "sequential": "one step after another in one kernel, the state in registers",
+    "turned": "one step after another in one kernel, whole states in registers, read by rows and by columns",
     "coupled": "one step after another in one kernel, matrices on chip where they fit (else PyTorch's loop)",
 }
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from rnnc.ir.ops import OPS
 
-TERNARY, OR, AND, COMPARE, ADD, MUL, UNARY, ATOM = range(8)  # how tightly an expression binds
+TERNARY, COMPARE, OR, AND, ADD, MUL, UNARY, ATOM = range(8)  # how tightly an expression binds, in Python
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

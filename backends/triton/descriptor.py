@@ -19,10 +19,13 @@ def descriptor(layout: Layout, array: Array, lead: str) -> str:
 
 def recurrence_text(step: Step, kind: str, kernels: tuple[Kernel, ...], key: str) -> str:
     layout, forward = step.layout, step.forward
-    inputs = [descriptor(layout, a, "" if a.static else "bt") for a in forward.inputs]
+    inputs = [descriptor(layout, a, "" if a.static else "bt") for a in (forward.inputs[k] for k in step.given)]
     outputs = [descriptor(layout, a, "bt") for a in forward.outputs]
-    gradients = tuple(dict.fromkeys(r.index for r in gradient_results(step.backward)))
+    results = gradient_results(step.backward, step.readings)
+    gradients = tuple(dict.fromkeys(step.given.index(r.index) for r in results))
     more = [f'semiring="{step.semiring}",'] if step.semiring != "plus_times" and kind == "scan" else []
+    twins = "".join(_labels(pair) for pair in layout.turned)
+    more += [f'twins="{twins}",'] if twins else []
     more += ["long=True,"] if len(step.backward.values) > LONG else []
     return _text("Recurrence", step, kind, kernels, key, (inputs, outputs, gradients), more)
 
@@ -66,7 +69,7 @@ def _text(
     inputs, outputs, gradients = arrays
     states = [descriptor(layout, a, "b") for a in step.forward.states]
     roles = dict(zip(("forward", "backward", "totals", "backward_totals"), kernels))
-    axes = [f'tile="{_labels(layout.tile)}"'] if layout.tile else []
+    axes = [f'tile="{_labels(layout.tile)}"'] if layout.tile else ["single=True"] if layout.single else []
     axes += [f'grid="{_labels(layout.grid)}"'] if layout.grid else []
     axes += [f'inner="{_labels(layout.inner)}"'] if layout.inner else []
     lines = [

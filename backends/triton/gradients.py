@@ -7,6 +7,7 @@ atomics, so the same input gives the same bits.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from rnnc.backends.kernels.program import Program, Result
@@ -23,19 +24,21 @@ class Accumulator:
     start: str
 
 
-def gradient_results(program: Program) -> list[Result]:
-    return [r for r in program.results if r.target == "d_input"]
+def gradient_results(program: Program, readings: Collection[int] = ()) -> list[Result]:
+    """Of the inputs that the caller gives: all but `readings`."""
+    return [r for r in program.results if r.target == "d_input" and r.index not in readings]
 
 
 def gradient_pointers(frame: Frame, program: Program) -> list[str]:
     """The pointers of the inputs that have a gradient, in order."""
-    return [f"d_{frame.step.arrays.inputs[k]}_ptr" for k in dict.fromkeys(r.index for r in gradient_results(program))]
+    results = gradient_results(program, frame.step.readings)
+    return [f"d_{frame.step.arrays.inputs[k]}_ptr" for k in dict.fromkeys(r.index for r in results)]
 
 
 def store_gradients(frame: Frame, program: Program) -> list[Accumulator]:
     """Statements of one tile (or step) for all gradients of inputs."""
     found = []
-    results = gradient_results(program)
+    results = gradient_results(program, frame.step.readings)
     for result, value in zip(results, frame.statements.run(program.pruned(results)), strict=True):
         array = program.inputs[result.index]
         if array.static:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rnnc.analysis.forms import Elementwise, Semiring
@@ -92,6 +92,7 @@ class Step:
     arrays: Arrays
     comment: Callable[[NodeId], str | None]
     dims: tuple[DimParam, ...]
+    readings: Mapping[int, int] = field(default_factory=dict)  # inputs that are a state under other labels
     semiring: Semiring = "plus_times"
     form: Elementwise | None = None
     coefficients: Program | None = None
@@ -100,11 +101,23 @@ class Step:
     def complex(self) -> bool:
         return any(s.dtype == "complex" for s in self.forward.states)
 
+    @property
+    def given(self) -> tuple[int, ...]:
+        """Places of the inputs that the caller gives."""
+        return tuple(k for k in range(len(self.forward.inputs)) if k not in self.readings)
 
-def find_step(name: str, cell: CellIR, region: Region, comment: Callable[[NodeId], str | None]) -> Step | None:
-    """A region ready for a schedule; None where its labels cannot be shared out among programs."""
+
+def find_step(
+    name: str,
+    cell: CellIR,
+    region: Region,
+    comment: Callable[[NodeId], str | None],
+    readings: Mapping[int, int] | None = None,
+) -> Step | None:
+    """A region ready for a schedule, `readings` as in `kernels.turned.Turned`; None where its labels are too many."""
+    readings = readings or {}
     f, b = forward(region), backward(region)
-    layout = find_layout(f, b)
+    layout = find_layout(f, b, readings)
     if layout is None:
         return None
     found = Step(
@@ -116,8 +129,9 @@ def find_step(name: str, cell: CellIR, region: Region, comment: Callable[[NodeId
         arrays=array_names(cell, region, Names({*RESERVED})),
         comment=comment,
         dims=cell.dims,
+        readings=readings,
     )
-    return _with_form(found)
+    return found if readings else _with_form(found)
 
 
 def _with_form(step: Step) -> Step:
@@ -147,7 +161,7 @@ def array_names(cell: CellIR, region: Region, names: Names, products: Iterable[i
     readers = users(inner)
 
     def title(node: NodeId, at: NodeId, end: str) -> str:
-        if cell.nodes[node].name and end == "in":
+        if node < len(cell.nodes) and cell.nodes[node].name and end == "in":
             return cell.nodes[node].name
         front, seen = [at], {at}
         while front:
@@ -196,8 +210,9 @@ class Frame:
 
     def input_arguments(self) -> list[list[str]]:
         lines = []
-        for name, array in zip(self.step.arrays.inputs, self.step.forward.inputs, strict=True):
-            held = self.layout.held(array.axes)
+        for k in self.step.given:
+            name, array = self.step.arrays.inputs[k], self.step.forward.inputs[k]
+            held = self.layout.axes_of(array)
             lines.append([f"{name}_ptr"] if array.static else self.stream(name, held))
         return lines
 
@@ -302,7 +317,7 @@ class Frame:
         self.statements.lines.append(line)
 
     def held(self, array: Array) -> tuple[str, ...]:
-        return self.layout.held(array.axes)
+        return self.layout.axes_of(array)
 
     # ------------------------------------------------------------ loads of a step program
 

@@ -4,7 +4,10 @@ Every label of a step plays one part:
 
 tile    `d`: shared out among programs in blocks of BD; several labels that always stand side by side are one
 grid    `g`: one index a program; several are one
-inner   `n`, `m`, ...: held whole by every program, because something is summed over them
+inner   `n`, `m`, ...: held whole by every program, because something is summed over them, or because a state is read
+        under one label and written under another
+
+Where no label could be shared out, `d` has one entry that belongs to none: a program is a sequence (and an index g).
 
 An array that a kernel reads or writes has the axes `[b, t, g, d, n, m]`, less those it has not (static arrays have no
 b and t, states no t).  A sequence that lacks g is expanded to it by the caller (stride 0); one that lacks d is read by
@@ -16,7 +19,7 @@ batch instead of channels: its tiles are [b, n], and there is no `d`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rnnc.backends.kernels.axes import Label
@@ -32,6 +35,7 @@ class Layout:
     tile: tuple[Label, ...]
     grid: tuple[Label, ...]
     inner: tuple[Label, ...]
+    turned: tuple[tuple[Label, Label], ...] = ()  # labels the largest state has not, each with one that is as long
     timed: bool = False  # whether tiles have a time axis in front
     rows: bool = False  # whether tiles hold sequences of the batch, and no channels
 
@@ -50,6 +54,29 @@ class Layout:
         found = ["g"] if own & set(self.grid) else []
         found += ["d"] if own & set(self.tile) else []
         return (*found, *(name for label, name in zip(self.inner, INNER) if label in own))
+
+    @property
+    def single(self) -> bool:
+        """Whether d has one entry only, which every array has."""
+        return not self.tile and not self.rows
+
+    def axes_of(self, array: Array) -> tuple[str, ...]:
+        """The axes of an array in memory."""
+        held = self.held(array.axes)
+        if not self.single:
+            return held
+        return ("g", "d", *held[1:]) if held[:1] == ("g",) else ("d", *held)
+
+    def turn(self, read: Array, state: Array) -> tuple[int, ...] | None:
+        """The permutation of a tile's axes that makes a state's tile its reading's; None where they are the same."""
+        source = {
+            self.position(*self.held([r])): self.position(*self.held([s]))
+            for r, s in zip(read.axes, state.axes, strict=True)
+            if r is not None and s is not None and r not in self.grid
+        }
+        rest = iter(p for p in range(len(self.axes)) if p not in source.values())
+        found = tuple(source[p] if p in source else next(rest) for p in range(len(self.axes)))
+        return None if found == tuple(range(len(self.axes))) else found
 
     def letters(self, array: Array) -> str:
         """The array's axes behind batch and time, in memory order: A, B, ... for labels, 1 for none."""
@@ -71,19 +98,25 @@ class Layout:
         return self.axes.index(axis)
 
 
-def find_layout(forward: Program, backward: Program) -> Layout | None:
-    """The parts of a step's labels; None where no label could be shared out among programs.
+def find_layout(forward: Program, backward: Program, readings: Mapping[int, int]) -> Layout | None:
+    """The parts of a step's labels; None where a program would hold too many.
 
     The tile gets the innermost parallel label, and those in front of it that stand in front of it in every array.
+    `readings`: inputs that are a state under other labels; no such label is parallel.
     """
-    parallel = forward.parallel & backward.parallel
+    turned = {
+        r: s
+        for k, n in readings.items()
+        for r, s in zip(forward.inputs[k].axes, forward.states[n].axes, strict=True)
+        if r != s and r is not None and s is not None
+    }
+    parallel = forward.parallel & backward.parallel - {*turned, *turned.values()}
     parallel -= {x for r in forward.results for x in r.over}  # outputs are never in parts
     order = [a for s in forward.states for a in s.axes if a is not None]
+    order += [a for a in turned if a not in order]
     candidates = [a for a in dict.fromkeys(order) if a in parallel]
-    if not candidates:
-        return None
     arrays = [a.axes for a in (*forward.inputs, *forward.outputs, *forward.states)]
-    tile = [candidates[-1]]
+    tile = candidates[-1:]
     for label in reversed(candidates[:-1]):
         if not all(_beside(axes, label, tile[0]) for axes in arrays):
             break
@@ -95,7 +128,26 @@ def find_layout(forward: Program, backward: Program) -> Layout | None:
     for r in backward.results:  # an input without the tile's labels gets the sum over them
         if r.target == "d_input" and not set(tile) <= set(r.axes) and not set(tile) <= set(r.over):
             return None
-    return Layout(tile=tuple(tile), grid=tuple(a for a in candidates if a not in tile), inner=inner)
+    return Layout(
+        tile=tuple(tile),
+        grid=tuple(a for a in candidates if a not in tile),
+        inner=inner,
+        turned=_twins(turned, largest(forward.states)),
+    )
+
+
+def largest(states: Sequence[Array]) -> Array:
+    """The first of the states with the most axes."""
+    return max(states, key=lambda s: len([a for a in s.axes if a is not None]))
+
+
+def _twins(turned: Mapping[Label, Label], state: Array) -> tuple[tuple[Label, Label], ...]:
+    """Labels of readings, and those they are read from, with a label of `state` that is as long."""
+    pairs = [*turned.items(), *((s, r) for r, s in turned.items())]
+    found = {a: a for a in state.axes if a is not None}
+    for _ in pairs:
+        found |= {a: found[b] for a, b in pairs if b in found and a not in found}
+    return tuple((a, b) for a, b in found.items() if a != b)
 
 
 def find_rows(forward: Program, backward: Program, vectors: Iterable[tuple[Label | None, ...]]) -> Layout | None:

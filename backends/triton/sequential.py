@@ -1,15 +1,19 @@
 """The schedule of any pointwise step: one after another inside one kernel, the states in registers.
 
+A state that is read under other labels too (`A @ h`) is turned at the start of a step, the gradient of what was turned
+turned back at its end.
+
 Forward keeps the states every C steps.  Backward takes C steps at a time, the last first: it runs them again from the
 states kept, writes the state before each step to scratch memory, and then walks back over them.
 """
 
 from __future__ import annotations
 
+from rnnc.backends.kernels.program import Result
 from rnnc.backends.torch.body import indented
-from rnnc.backends.triton.code import Part, number
+from rnnc.backends.triton.code import RULES, Part, number
 from rnnc.backends.triton.gradients import gradient_pointers, store_accumulators, store_gradients
-from rnnc.backends.triton.kernel import Frame, Step
+from rnnc.backends.triton.kernel import Frame, Step, ending
 from rnnc.backends.triton.text import Kernel, finished
 
 
@@ -25,13 +29,14 @@ def _forward(step: Step) -> Kernel:
     _give(f, "state", states)
     f.store_states("{}_tiles_ptr", states, ("tile",))
     keep, s.lines = s.lines, []
+    _turn(f, states)
     values = s.run(step.forward)
     new: list[Part] = []
     for result, value in zip(step.forward.results, values, strict=True):
         if result.target == "output":
             f.store_output(result, value)
         else:
-            new.append(value)
+            new.append(f.summed(result, value))
     _move(f, states, new)
     loop, s.lines = s.lines, []
     f.load_states("{}_start_ptr", states)
@@ -67,6 +72,40 @@ def _give(f: Frame, source: str, variables: list[list[str]]) -> None:
             f.given[source, k, p] = Part(text=text)
 
 
+def _turn(f: Frame, states: list[list[str]]) -> None:
+    """Variables for the states under the labels of each reading."""
+    made: dict[tuple[int, tuple[int, ...]], list[Part]] = {}
+    for k, n in f.step.readings.items():
+        array = f.step.forward.states[n]
+        turn = f.layout.turn(f.step.forward.inputs[k], array)
+        if turn is None:
+            parts = [Part(text=x) for x in states[n]]
+        elif (n, turn) in made:
+            parts = made[n, turn]
+        else:
+            parts = [
+                f.statements.bind(
+                    f"{f.step.arrays.states[n]}_turned{ending(array, p)}", Part(text=f"tl.permute({x}, {turn})")
+                )
+                for p, x in enumerate(states[n])
+            ]
+            made[n, turn] = parts
+        for p, part in enumerate(parts):
+            f.given["input", k, p] = part
+
+
+def _turned_back(f: Frame, result: Result, value: Part) -> Part:
+    """The gradient of a reading as one of the state."""
+    read, state = f.step.forward.inputs[result.index], f.step.forward.states[f.step.readings[result.index]]
+    value = f.summed(result, value)
+    turn = f.layout.turn(read, state)
+    if turn is None or value.number is not None:
+        return value
+    back = tuple(turn.index(p) for p in range(len(turn)))
+    whole = f.layout.shape(f.held(read))
+    return Part(text=f"tl.permute(tl.broadcast_to({value.text}, {whole}), {back})")
+
+
 def _move(f: Frame, variables: list[list[str]], new: list[Part]) -> None:
     """Assign new states all at once, each as a tile of its own whole shape."""
     flat = [v for parts in variables for v in parts]
@@ -88,10 +127,16 @@ def _backward(step: Step) -> Kernel:
     _give(f, "state", states)
     _give(f, "d_state", carry)
     f.load_states("{}_scratch_ptr", states, ("b", "row"))
+    _turn(f, states)
     accumulators = store_gradients(f, step.backward)
-    results = [r for r in step.backward.results if r.target == "d_state"]
+    results = [r for r in step.backward.results if r.target == "d_state" or r.index in step.readings]
     values = s.run(step.backward.pruned(results))
-    found = {(r.index, r.part): v for r, v in zip(results, values, strict=True)}
+    pairs = list(zip(results, values, strict=True))
+    found = {(r.index, r.part): f.summed(r, v) for r, v in pairs if r.target == "d_state"}
+    for r, v in pairs:
+        if r.target == "d_input":
+            place = (step.readings[r.index], r.part)
+            found[place] = RULES["add"](found[place], _turned_back(f, r, v))
     _move(f, carry, [found.get((k, p), number(0)) for k, parts in enumerate(carry) for p in range(len(parts))])
     back, s.lines = s.lines, []
     f.load_states("d_{}_last_ptr", carry)
@@ -140,8 +185,9 @@ def _again(f: Frame, states: list[list[str]]) -> list[str]:
     known, numbered, spoken = dict(s.made), dict(s.numbered), set(s.spoken)
     _give(f, "state", states)
     f.store_states("{}_scratch_ptr", states, ("b", "row"))
+    _turn(f, states)
     update = f.step.forward.pruned([r for r in f.step.forward.results if r.target == "state"])
-    _move(f, states, s.run(update))
+    _move(f, states, [f.summed(r, v) for r, v in zip(update.results, s.run(update), strict=True)])
     lines, s.lines = s.lines, []
     s.made, s.numbered, s.spoken = known, numbered, spoken
     return lines

@@ -16,6 +16,7 @@ import pytest
 import torch
 import triton_decays as decays
 import triton_low_rank as low_rank
+import triton_turned as turned
 
 import rnnc
 import rnnc.spec
@@ -47,6 +48,7 @@ GROUPS = {
         "coupled operators",
     ),
     "packed and tuned": ("packed", "packed layers", "tuned", "coupled operators"),
+    "turned": tuple(name for name in turned.CASES if name not in turned.SLOW),
     "unlisted": ("Phasor", "SaturatingMemory", "Tide", "ColumnEraser"),
     "low rank": tuple(
         name
@@ -70,6 +72,7 @@ SLOW = (
     "no decay",
     "decay of both",
     "decay of any sign",
+    *turned.SLOW,
 )
 
 
@@ -199,14 +202,28 @@ def test_kernels_on_cpu_tensors_say_what_to_do() -> None:
 
 
 def test_a_group_without_a_kernel_says_so() -> None:
-    """A matrix that depends on the input: PyTorch runs it, and the docstring says why."""
+    """A register of values that move on: PyTorch runs it, and the docstring says why."""
+    spec = rnnc.spec.parse(
+        "cell Moving(n: dim = 5) {\ninput x: real\nstate h: real[n] = 0\n"
+        "h <- tanh(concat(h[1:n], [x]))\noutput y: real = h[0]\n}"
+    )
+    source = emit_source(spec, "Moving", backend="triton")
+    assert "import triton" not in source
+    assert "No kernel: its step is neither pointwise nor" in " ".join(source.split())
+
+
+def test_states_too_large_for_registers_are_run_by_the_loop() -> None:
+    """A matrix that depends on the input: with more than 64 rows PyTorch multiplies, step by step."""
     spec = rnnc.spec.parse(
         "cell Turned(n: dim) {\ninput x: real[n]\ninput A: real[n, n]\nstate h: real[n] = 0\n"
         "h <- tanh(A @ h + x)\noutput y: real[n] = h'\n}"
     )
-    source = emit_source(spec, "Turned", backend="triton")
-    assert "import triton" not in source
-    assert "No kernel: its step is neither pointwise nor" in " ".join(source.split())
+    module = load_source(emit_source(spec, "Turned", backend="triton"), "Turned")
+    x, a = torch.randn(2, 3, 70), torch.randn(2, 3, 70, 70) / 9
+    for size, fits in ((64, True), (65, False)):
+        assert module.turned_h.fits(torch.empty(1, size, device="meta"), torch.empty(1, device="meta")) is fits
+    plain = rnnc.compile(spec, backend="torch")(n=70)
+    torch.testing.assert_close(module.Turned(n=70)(x, a)[0], plain(x, a)[0])
 
 
 def test_matrices_too_large_for_the_chip_are_run_by_the_loop() -> None:

@@ -19,9 +19,10 @@ __all__ = ["Axes", "arranged", "label_sizes", "near", "restored"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
-    """The labels of a kernel's axes."""
+    """The labels of a kernel's axes.  `single`: d has one entry, of no label, and all arrays have it."""
 
     tile: str = ""
+    single: bool = False
     grid: str = ""
     inner: str = ""
 
@@ -29,7 +30,7 @@ class Axes:
         """The kernel's axes of an array: "b", "t", "g" (of every array, where there is one), "d", and inner labels."""
         own = labels_of(descriptor)
         front = lead_of(descriptor) + ("g" if self.grid else "")
-        tile = "d" if self.tile and self.tile[0] in own else ""
+        tile = "d" if self.single or (self.tile and self.tile[0] in own) else ""
         return front + tile + "".join(x for x in self.inner if x in own)
 
     def in_parts(self, descriptor: str) -> bool:
@@ -77,6 +78,8 @@ def arranged(x: Tensor, descriptor: str, axes: Axes, sizes: Mapping[str, int]) -
         x = x.flatten(at, at + len(axes.tile) - 1)
     if len(axes.grid) > 1:
         x = x.flatten(len(lead), len(lead) + len(axes.grid) - 1)
+    if axes.single:
+        x = x.unsqueeze(len(lead) + (1 if axes.grid else 0))
     if is_complex(descriptor):
         x = torch.view_as_real((x if x.is_complex() else torch.complex(x, torch.zeros_like(x))).resolve_conj())
     return x

@@ -18,11 +18,11 @@ import triton.language as tl
 from torch import Tensor
 
 from rnnc.runtime.gpu import interpreter, tuner
-from rnnc.runtime.gpu.arrange import Axes, arranged, is_complex, label_sizes, lead_of, restored
+from rnnc.runtime.gpu.arrange import Axes, arranged, is_complex, label_sizes, labels_of, lead_of, restored
 from rnnc.runtime.gpu.compat import LAUNCH, interpreted
 from rnnc.runtime.gpu.packed import rows_kept
 from rnnc.runtime.gpu.splits import gradients_between, states_between
-from rnnc.runtime.gpu.tuning import Config, default_config, machine, programs_wanted
+from rnnc.runtime.gpu.tuning import Config, default_config, machine, programs_wanted, turned_fits
 from rnnc.runtime.layout import common_dtype
 
 __all__ = ["Recurrence", "interpreted"]
@@ -38,7 +38,7 @@ class Recurrence:
     writes; `..._dims` are the places, among the cell's dims, of those that a kernel takes.  `kind` is "scan" or
     "sequential"; `long`: a step computes very much.  A scan may share out the steps, too: then `totals` says what each
     split of them does to a state (and `backward_totals` to a gradient), and the states between the splits follow from
-    that.
+    that.  `twins`: labels of inner axes that no state has, each with a state's that is as long.
     """
 
     key: str
@@ -53,6 +53,7 @@ class Recurrence:
     totals: Any = None
     backward_totals: Any = None
     semiring: str = "plus_times"
+    twins: str = ""
     long: bool = False
     forward_dims: tuple[int, ...] = ()
     backward_dims: tuple[int, ...] = ()
@@ -108,7 +109,18 @@ class Recurrence:
         found: dict[str, int] = {}
         for h, d in zip(states, self.states, strict=True):
             found |= label_sizes(d, h)
-        return found
+        return found | {a: found[b] for a, b in zip(self.twins[::2], self.twins[1::2])}
+
+    def fits(self, state: Tensor, like: Tensor) -> bool:
+        """Whether a program holds all of a step whose state is read under several labels; `like` is one of its inputs.
+
+        Requires: `state` is the first of those with the most axes.
+        """
+        largest = max(self.states, key=lambda d: len(labels_of(d)))
+        sizes = label_sizes(largest, state)
+        sizes |= {a: sizes[b] for a, b in zip(self.twins[::2], self.twins[1::2])}
+        parts = self.parts * (2 if like.dtype == torch.float64 else 1)
+        return turned_fits([sizes[x] for x in self.axes.inner], parts)
 
     @property
     def parts(self) -> int:
@@ -122,7 +134,7 @@ class Recurrence:
     # ------------------------------------------------------------ buffers and launches
 
     def problem(self, batch: int, numbers: Sequence[int], steps: int, packed: bool) -> Problem:
-        labels = sorted({x for d in self.states for x in d if x.isupper()})
+        labels = sorted({x for d in (*self.states, self.twins) for x in d if x.isupper()})
         count = len(numbers) - len(labels)
         return Problem(
             of=self,
@@ -459,7 +471,8 @@ def _derivative(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     for k, g in zip(of.gradients, found):
         by_input[k] = g
     states = [g.to(dtype) for g, dtype in zip(found[len(of.gradients) :], ctx.dtypes, strict=True)]
-    return None, by_input, states, None, None, None
+    numbers: list[int] | None = None if ctx.numbers else []  # an empty list counts as one of tensors
+    return None, by_input, states, numbers, None, None
 
 
 recurrence.register_autograd(_derivative, setup_context=_setup)

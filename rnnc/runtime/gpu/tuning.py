@@ -18,10 +18,12 @@ __all__ = [
     "machine",
     "on_chip",
     "programs_wanted",
+    "turned_fits",
 ]
 
 ENTRIES = 1024  # of a tile of a scan: 8 a thread, so that the dozen tiles of a backward fit the registers
 HELD = 1024  # entries of a state held over all steps
+TURNED = 4096  # entries of a product that a step forms of a state and a matrix: 32 a thread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,11 @@ def default_config(
         registers=registers,
         stages=3 if plain else 2,
     )
+
+
+def turned_fits(inner: Sequence[int], parts: int) -> bool:
+    """Whether a product of axes is held in registers: those of a step whose state is read under several labels."""
+    return prod(power_of_two(n) for n in inner) * parts <= TURNED
 
 
 def current() -> int | None:
