@@ -21,6 +21,14 @@ class Step:
     schedule: Schedule
     places: Places
     states: tuple[str, ...]  # the pointers that it takes, those it writes marked by *
+    beside: int = 1  # vectors that go through the body abreast though it has no loops: its functions take their time
+
+    @property
+    def widths(self) -> list[int]:
+        """How many vectors go through the body abreast, the most first; one alone besides."""
+        if self.beside > 1:
+            return [self.beside]
+        return [ABREAST, 2] if self.schedule.abreast > 1 else []
 
     @property
     def arguments(self) -> str:
@@ -120,16 +128,15 @@ class Function:
 
     def step(self, step: Step) -> None:
         """One step of all vectors of a block; of the last vector perhaps with fewer lanes."""
-        widths = [n for n in (ABREAST, 2) if step.schedule.abreast > 1]
         self.body(step, f"{step.name}_at", 1)
-        for n in widths:
+        for n in step.widths:
             self.body(step, f"{step.name}_abreast_{n}", n)
         self.add(f"INLINE void {step.name}(const struct {self.name} *f, {step.arguments}) {{")
         if self.kernel.layout.vector is None:
             self.add(f"  {step.name}_at(f, {step.passed}, 0, 1);")
         else:
             self.add("  int64_t j = 0;")
-            for n in widths:
+            for n in step.widths:
                 head = f"for (; j + {n} * LANES <= f->lanes; j += {n} * LANES)"
                 self.add(f"  {head} {step.name}_abreast_{n}(f, {step.passed}, j, LANES);")
             self.add(f"  for (; j + LANES <= f->lanes; j += LANES) {step.name}_at(f, {step.passed}, j, LANES);")

@@ -71,6 +71,7 @@ class NewtonReport:
     correction: float = 0.0
     reasons: list[str] = field(default_factory=list)
     window: int | None = None  # that the next call starts with; None: the whole sequence
+    warm: int = 32  # steps from which a native kernel guesses where segments of time begin, in the next call
 
     def reset(self) -> None:
         fresh = NewtonReport()
@@ -83,6 +84,20 @@ class NewtonReport:
         if reason not in self.reasons:
             self.reasons.append(reason)
             warnings.warn(f"Newton's method: {reason}; steps are taken one after another", NewtonWarning, stacklevel=4)
+
+
+def refuse_tracing() -> RuntimeError:
+    return RuntimeError(
+        "Newton's method iterates until it has converged, which is no fixed program to export: compile the spec "
+        'with strategy="sequential"'
+    )
+
+
+def refuse_second() -> RuntimeError:
+    return RuntimeError(
+        "a layer run by Newton's method can be differentiated once: for second derivatives compile the spec "
+        'with strategy="sequential"'
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,10 +195,7 @@ def newton_scan(
     number of iterations depends on the numbers (RuntimeError).
     """
     if exporting():
-        raise RuntimeError(
-            "Newton's method iterates until it has converged, which is no fixed program to export: compile the spec "
-            'with strategy="sequential"'
-        )
+        raise refuse_tracing()
     dtype = common_dtype(*states, *(x for x in sequences if x.is_floating_point()))
     inner = compute_dtype(dtype)
     given = [tuple(x.to(inner) if x.is_floating_point() else x for x in xs) for xs in (states, sequences, statics)]
@@ -216,10 +228,7 @@ class _Implicit(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # the slopes are constants here, so a second derivative would be wrong
-            raise RuntimeError(
-                "a layer run by Newton's method can be differentiated once: for second derivatives compile the spec "
-                'with strategy="sequential"'
-            )
+            raise refuse_second()
         (a,) = ctx.saved_tensors
         if ctx.ring == "plus_times":
             g = _adjoint_kernel(a, d, ctx.ring)
