@@ -9,6 +9,7 @@ from typing import NoReturn
 from rnnc.analysis.declared import check_declared_ranges
 from rnnc.diagnostics import Diagnostics, Span, SpecError
 from rnnc.frontend import ast
+from rnnc.frontend.claims import check_claims, check_top_level
 from rnnc.frontend.hyper import check_sizes, read_given
 from rnnc.frontend.lowering import MAX_TOTAL_STEPS, Lowering
 from rnnc.frontend.modules import Library, LoadedModule, stdlib_folder
@@ -67,8 +68,6 @@ class Spec:
         return self._checked
 
     def _check(self) -> Diagnostics:
-        from rnnc.frontend.claims import check_top_level
-
         found = Diagnostics()
         self._library.steps = 0
         for d in self._library.diagnostics.items:
@@ -86,8 +85,6 @@ class Spec:
         return Diagnostics(list(found.sorted()))
 
     def _check_cell(self, decl: ast.CellDecl, found: Diagnostics) -> None:
-        from rnnc.frontend.claims import check_claims
-
         assert self._module is not None
         variants: list[dict[str, bool]] = [{}]
         flags = [h.name for h in decl.hyper if h.kind == "bool"]
@@ -135,6 +132,7 @@ class Spec:
         if lowered.cell is not None:
             check_sizes(c, lowered.cell, dims, decl.name_span)
         _extend(found, check_declared_ranges(lowered.ranges))
+        check_claims(decl, module.scope, found, self._library.broken)
         if found.has_errors or lowered.cell is None:
             self._raise(found)
         return simplify(lowered.cell)

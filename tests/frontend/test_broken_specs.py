@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rnnc.diagnostics import render
+import rnnc
+from rnnc.diagnostics import SpecError, render
 from rnnc.spec import parse
 
 FOLDER = Path(__file__).parent / "broken"
@@ -39,3 +40,13 @@ def test_all_errors_and_no_others(path: Path) -> None:
     found = spec.check().items
     shown = "\n\n".join(render(d, spec.sources) for d in found)
     assert sorted((d.span.line, d.span.column, d.code) for d in found if d.span) == expected, shown
+
+
+def test_claims_are_read_wherever_a_cell_is_lowered() -> None:
+    """Python reaches a cell without `Spec.check`: a claim about nothing is an error there too."""
+    spec = parse(
+        "cell A(d: dim) { input x: real[d]; state h: real[d] = 0; h <- x; output y = h'; expect { linear in g } }"
+    )
+    for use in (spec.lower, lambda: rnnc.analyze(spec), lambda: rnnc.verify(spec)):
+        with pytest.raises(SpecError, match="`g` is unknown"):
+            use()
