@@ -43,6 +43,7 @@ class Kernel:
     fits: NodeId | None = None
     packed: bool = False
     views: Mapping[str, Type] = field(default_factory=dict)
+    report: str = ""  # the attribute of the module that counts what was done, which is its last argument
     asked: str = ""  # the state whose size decides whether it serves; the first one where none is named
 
     def before(self, c: Context, state: str) -> str:
@@ -173,6 +174,7 @@ def all_steps(f: Forward, choice: Choice) -> None:
     assert kernel is not None
     body.build(kernel.inputs, _read_twice(body, kernel))
     last = (f"{f.first_input}.shape[1]", *(["cu_seqlens"] if f.w.packs else []))
+    last += (f"self.{kernel.report}",) if kernel.report else ()
     if kernel.fits is None:
         f.finals |= call_kernel(body, kernel, *last)
         return

@@ -160,7 +160,7 @@ class Module:
         body += [self.submodule(key, node) for key, node in self.submodules.items()]
         if cell.params or self.buffers:
             body.append("self.reset_parameters()")
-        if any(isinstance(choice.form, Linearised) for choice in self.choices):
+        if any(isinstance(c.form, Linearised) or (c.kernel and c.kernel.report) for c in self.choices):
             self.imports.add("NewtonReport")
             body.append(f"self.{REPORT} = NewtonReport()  # what Newton's method did")
         return [*lines, *indented(body)]
