@@ -303,6 +303,7 @@ def chunkwise(f: Forward, choice: Choice) -> None:
     length = length_argument(f, [n for n in coefficients(f.cell, form) if n in body.env])
     tail = (["vector=True"] if vector else []) + length
     tail += ([] if choice.least is None else [f"least={choice.least!r}"]) + f.bounds
+    tail += ["across=True"] if form.reads_across else []
     body.comment(body.source.line(f.cell.nodes[s.update]))
     wanted = [r for r in form.reads or () if r.node in f.outside]
     if form.reads is None:
@@ -311,7 +312,7 @@ def chunkwise(f: Forward, choice: Choice) -> None:
         return
     reads = []
     for r in wanted:
-        key = tensor(f, r.key, form.state, keys)
+        key = tensor(f, r.key, form.state, values if form.reads_across else keys)
         reads.append(call(c.use("Read"), key, *(['"old"'] if r.when == "old" else [])))
     names = [body.names.fresh(body.title(f.cell.nodes[r.node])) for r in wanted]
     final = body.names.fresh(form.state)

@@ -65,9 +65,29 @@ def _plans(cell: CellIR, dims: Mapping[str, int] | None, strategy: Strategies) -
             found[c] = p
             continue
         recurrence = by_transitions(pointwise(p.recurrence))
-        same = recurrence is p.recurrence
-        found[c] = p if same else plan(recurrence, dims if c == cell else None, for_cell(c, cell, strategy))
+        asked = for_cell(c, cell, strategy)
+        whole = p if recurrence is p.recurrence else plan(recurrence, dims if c == cell else None, asked)
+        found[c] = replace(whole, groups=tuple(_across(recurrence.cell, g, asked) for g in whole.groups))
     return found
+
+
+def _across(cell: CellIR, g: GroupPlan, asked: Strategies) -> GroupPlan:
+    """A scan of a matrix state that is read along its other axis than the decay's, by chunks instead: PyTorch has none,
+    the kernels have.
+    """
+    form = next((f for f in g.group.forms if isinstance(f, MatrixState) and f.across), None)
+    if form is None or g.strategy != "scan" or _named(g, asked):
+        return g
+    read = form.read_across()
+    if not has_chunkwise_kernel(cell, read):
+        return g
+    why = "read along the axis that does not decay"
+    return replace(g, chosen=replace(g.chosen, name="chunkwise", form=read, safety=why))
+
+
+def _named(g: GroupPlan, asked: Strategies) -> bool:
+    """Whether the group's strategy was asked for by name."""
+    return asked == g.strategy or (isinstance(asked, Mapping) and bool(set(g.group.states) & set(asked)))
 
 
 @dataclass(slots=True, kw_only=True)

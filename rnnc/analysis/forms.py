@@ -6,7 +6,7 @@ backend never has to understand how the user wrote the update.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, assert_never
 
 from rnnc.ir.graph import CellIR, NodeId
@@ -72,6 +72,9 @@ class MatrixState:
     `side` left: K is the first axis and S <- M S; right: K is the last axis and S <- S M, all vectors given for the
     transposed problem.  `reads` are all uses of the state outside its own update when each is a contraction with a
     vector; None when some use needs the whole state at every step (`whole_because` says which node).
+
+    `across` are the uses of a state that only decays and is written to, when each is a contraction along the other axis
+    than the decay's: S key for a left-acting state (S^T key, right), a [K] vector.  Empty where `reads` are known.
     """
 
     state: str
@@ -79,6 +82,16 @@ class MatrixState:
     steps: tuple[MicroStep, ...]
     reads: tuple[Read, ...] | None
     whole_because: NodeId | None = None
+    across: tuple[Read, ...] = ()
+
+    @property
+    def reads_across(self) -> bool:
+        """Whether `reads` are those along the other axis than the decay's: see `read_across`."""
+        return bool(self.across) and self.reads == self.across
+
+    def read_across(self) -> MatrixState:
+        """The same form for a strategy that contracts the other axis: its `reads` are those `across`."""
+        return replace(self, reads=self.across)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
-from rnnc.analysis.forms import Elementwise, Form, Group, MatrixState, Recurrence, Semiring, transition_nodes
+from rnnc.analysis.forms import Elementwise, Form, Group, MatrixState, Read, Recurrence, Semiring, transition_nodes
 from rnnc.analysis.framed import Framed, frame
 from rnnc.analysis.groups import state_groups
 from rnnc.analysis.monomials import Labels, NotRepresentable
@@ -40,6 +40,15 @@ class _Facts:
     forms: tuple[Form, ...]
     structure: Structure
     because: tuple[tuple[str, NodeId], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Uses:
+    """How a matrix state is used, as `MatrixState` has it."""
+
+    reads: tuple[Read, ...] | None = None
+    whole: NodeId | None = None
+    across: tuple[Read, ...] = ()
 
 
 class _Analysis:
@@ -124,20 +133,34 @@ class _Analysis:
         ]
         if not splits:
             return None, None
-        best = min(splits, key=lambda s: (s.rank, len(s.steps)))
-        if rank == 1 and best.rank == 0:
+        splits = sorted(splits, key=lambda s: (s.rank, len(s.steps)))
+        if rank == 1 and splits[0].rank == 0:
             return None, None  # elementwise
-        reads, whole = (
-            find_reads(self.cell, state.name, best.side, self.r) if rank == 2 else (None, self._whole_use(state))
-        )
+        best, uses = self._uses(state, splits) if rank == 2 else (splits[0], _Uses(whole=self._whole_use(state)))
         form = MatrixState(
             state=state.name,
             side="left" if best.side == "left" else "right",
             steps=tuple(m.step for m in best.steps),
-            reads=reads,
-            whole_because=whole,
+            reads=uses.reads,
+            whole_because=uses.whole,
+            across=uses.across,
         )
         return form, best
+
+    def _uses(self, state: State, splits: list[Split]) -> tuple[Split, _Uses]:
+        """The best of the splits (which are sorted), and how the state is used.
+
+        A scalar decay lies on either axis: the one that is contracted.
+        """
+        best = splits[0]
+        reads, whole = find_reads(self.cell, state.name, best.side, self.r)
+        if reads is not None or best.rank or len(best.steps) > 1:
+            return best, _Uses(reads, whole)
+        across, _ = find_reads(self.cell, state.name, "right" if best.side == "left" else "left", self.r)
+        if across is None:
+            return best, _Uses(reads, whole)
+        other = next((s for s in splits[1:] if s.rank == 0 and len(s.steps) == 1), None)
+        return (best, _Uses(reads, whole, across)) if other is None else (other, _Uses(across))
 
     def _whole_use(self, state: State) -> NodeId:
         """A node that reads a vector state (contractions of it are scalars, so it is always taken whole)."""

@@ -137,9 +137,11 @@ def apply_form(form: Form, cell: CellIR, value: Callable[[NodeId], Any], sizes: 
 
 
 def check_reads(form: MatrixState, cell: CellIR, value: Callable[[NodeId], Any]) -> None:
-    for read in form.reads or ():
+    reads = [(read, form.side) for read in form.reads or ()]
+    reads += [(read, "left" if form.side == "right" else "right") for read in form.across]
+    for read, side in reads:
         s = value(cell.state(form.state).node if read.when == "old" else cell.state(form.state).update)
-        spec = "...kv,...k->...v" if form.side == "left" else "...vk,...k->...v"
+        spec = "...kv,...k->...v" if side == "left" else "...vk,...k->...v"
         got = np.einsum(spec, s, value(read.key)) + (0.0 if read.extra is None else value(read.extra))
         np.testing.assert_allclose(got, value(read.node), rtol=1e-9, atol=1e-9)
 

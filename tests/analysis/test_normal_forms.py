@@ -252,6 +252,31 @@ def test_right_acting_state(make, reproduces):
     assert sorted(r.when for r in form.reads) == ["new", "old"]
 
 
+def test_a_read_across_the_decay(make, reproduces):
+    m = make()
+    s, k, v, q = m.state("S", "K", "V"), m.input("k", "K"), m.input("v", "V"), m.input("q", "K")
+    a = m.b.add("sigmoid", m.input("a", "V"))
+    m.update("S", m.b.map("add", m.b.map("mul", s, m.b.add("expand", a, axes=(-2,))), m.b.outer(k, v)))
+    m.output("y", m.b.einsum("ij,i->j", m.updates["S"], q))
+    (group,) = reproduces(m.cell()).groups
+    form = next(f for f in group.forms if isinstance(f, MatrixState))
+    assert (form.side, form.reads, len(form.across)) == ("right", None, 1)
+    assert form.read_across().reads == form.across
+
+
+def test_a_scalar_decay_lies_on_the_axis_that_is_read(make, reproduces):
+    m = make()
+    s, k, v, q = m.state("S", "K", "V"), m.input("k", "K"), m.input("v", "V"), m.input("q", "V")
+    a = m.b.add("sigmoid", m.input("a"))
+    m.update("S", m.b.map("add", m.b.map("mul", m.b.add("expand", a, axes=(-2, -1)), s), m.b.outer(k, v)))
+    m.output("y", m.b.einsum("ij,j->i", m.updates["S"], q))
+    (group,) = reproduces(m.cell()).groups
+    form = next(f for f in group.forms if isinstance(f, MatrixState))
+    assert form.side == "right"
+    assert form.reads is not None
+    assert not form.across
+
+
 def test_vector_decay_is_elementwise_and_matrix_state(make, reproduces):
     m = make()
     s, k, v = m.state("S", "K", "V", per=("H",)), m.input("k", "K", per=("H",)), m.input("v", "V", per=("H",))

@@ -26,6 +26,7 @@ pytest.importorskip("triton")
 
 FOLDER = Path(__file__).parent
 SPLITS = ("MinGRU", "SelectiveScan", "HGRNComplex", "GLA", "old_state", "max_plus", "log_plus")
+ACROSS = ("decay of values", "values, transposed", "scalar, read across")
 GROUPS = {
     "scans": (
         *("MinGRU", "MinGRU, one step", "Mamba", "LRU", "RGLRU", "S4D", "MinGRU, sequential"),
@@ -35,7 +36,7 @@ GROUPS = {
         *("GLA, scan", "DeltaNet, sequential", "GatedDeltaNet, sequential", "DeltaProduct, sequential", "Mamba2, scan"),
         *("mLSTM", "Mamba2", "RetNet", "SSDOp"),
     ),
-    "decays": (*decays.CASES, "transposed decay", "two reads", "bonus", "two writes", "decay of values", "GLA"),
+    "decays": (*decays.CASES, "transposed decay", "two reads", "bonus", "two writes", *ACROSS, "GLA"),
     "recurrent matrices": (
         "LSTM",
         "GRU",

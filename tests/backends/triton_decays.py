@@ -28,12 +28,16 @@ CELLS = {  # a body each, of a cell with dims n and m
     "  S <- diag(exp(-exp(g))) @ S + outer(k, v)\n  output y: real[m] = (S + outer(u * k, v)).T @ q",
     "two writes": HEAD + "input g: real[n]\n  state S: real[n, m] = 0\n"
     "  S <- diag(0.5 + 0.5 * sigmoid(g)) @ S + outer(k, v) - outer(q, tanh(v))\n  output y: real[m] = S'.T @ q",
+    "decay of values": HEAD + "input g: real[m] <= 0\n  state S: real[n, m] = 0\n"
+    "  S <- S @ diag(exp(g)) + outer(k, v)\n  output y: real[m] = S'.T @ q",
+    "values, transposed": HEAD + "input g: real[m]\n  state S: real[m, n] = 0\n"
+    "  S <- diag(sigmoid(g)) @ S + outer(v, k)\n  output y: real[m] = S @ q + tanh(S' @ k)",
+    "scalar, read across": HEAD + "input g: real <= 0\n  state S: real[n, m] = 0\n"
+    "  S <- exp(g) * S + outer(k, v)\n  output y: real[n] = S' @ v",
     "no decay": HEAD + "state S: real[n, m] = 0\n  S <- S + outer(k, v)\n  output y: real[m] = S'.T @ q",
 }
 
-BY_ENTRY = {  # no chunks: the decay is on the axis that reads leave, or on both
-    "decay of values": HEAD + "input g: real[m] <= 0\n  state S: real[n, m] = 0\n"
-    "  S <- S @ diag(exp(g)) + outer(k, v)\n  output y: real[m] = S'.T @ q",
+BY_ENTRY = {  # no chunks: a decay on both axes, or without a logarithm
     "decay of both": HEAD + "input g: real[n]\n  input f: real[m]\n  state S: real[n, m] = 0\n"
     "  S <- outer(sigmoid(g), sigmoid(f)) * S + outer(k, v)\n  output y: real[m] = S'.T @ q",
     "decay of any sign": HEAD + "input g: real[n]\n  state S: real[n, m] = 0\n"
@@ -176,6 +180,16 @@ def front() -> None:
     both(None, ["old"], False)
     with changed((decays, "LARGEST", 4)):
         both(g, ["new"], False)
+
+    step, key = MicroStep(log_decay=g.detach(), writes=((k.detach(), v.detach()),)), v.detach()
+    for bounds in (None, torch.tensor([0, 3, 3, g.shape[1]])):
+        s = state.detach().expand(1 if bounds is None else 3, *state.shape[1:])
+        for when in ("old", "new"):
+            reads = [Read(key, when)]
+            (want,), last = matrix._across(s, [step], reads, None, bounds)
+            (got,), end = decays.scan(s, [step], reads, bounds=bounds, across=True)
+            assert support.error(got, want) < 1e-12
+            assert support.error(end, last) < 1e-12
 
     def across(q: Tensor, k: Tensor, v: Tensor, g: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         step = MicroStep(log_decay=g, writes=((k, v),))
