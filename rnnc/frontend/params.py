@@ -186,7 +186,23 @@ def _distribution(c: Lowering, name: str, expr: ast.Expr, context: Context) -> I
         return None
     if name == "normal" and not values:
         values = [Fraction(1)]
+    problem = _impossible(name, [v for v in values if isinstance(v, Fraction)])
+    if problem:
+        c.error("E0204", problem, expr.span)
+        return None
     return Init(kind=name, args=tuple(values))
+
+
+def _impossible(name: str, known: list[Fraction]) -> str:
+    """Why there is no such distribution, as far as its arguments are known numbers; else an empty text."""
+    match name, known:
+        case "uniform", [low, high] if low > high:
+            return f"`uniform(a, b)` needs a <= b, and {low} > {high}"
+        case "normal", [std, *_] if std < 0:
+            return f"a standard deviation of {std} is negative"
+        case "fan_in", [n] if n <= 0:
+            return f"a fan-in of {n} is not positive"
+    return ""
 
 
 def _init_number(c: Lowering, expr: ast.Expr, context: Context, name: str) -> InitNumber | None:
