@@ -17,7 +17,7 @@ from rnnc.backends.kernels.axes import Label
 from rnnc.backends.kernels.program import Program, forward
 from rnnc.backends.kernels.region import find_region
 from rnnc.backends.kernels.tangent import pulled, walked
-from rnnc.ir.graph import CellIR
+from rnnc.ir.graph import CellIR, NodeId
 from rnnc.ir.linearise import Structure, structure_of
 
 __all__ = ["NewtonKernel", "find_newton", "has_kernel"]
@@ -28,14 +28,16 @@ def has_kernel(cell: CellIR, group: Group) -> bool:
     return find_newton("", cell, group) is not None
 
 
-def find_newton(name: str, cell: CellIR, group: Group, later: Iterable[str] = ()) -> NewtonKernel | None:
+def find_newton(
+    name: str, cell: CellIR, group: Group, later: Iterable[str] = (), read: Iterable[NodeId] = ()
+) -> NewtonKernel | None:
     """The kernel of a group whose slopes are proved to be numbers or blocks at every position; None where they are not,
-    or where the step is no pointwise one of real states and outputs.
+    or where the step is no pointwise one of real states and outputs (`later`, `read`: as in `find_region`).
     """
     structure = structure_of(cell, group.states)
     if not isinstance(structure, Structure) or structure.pattern == "dense":
         return None
-    region = find_region(cell, group, tuple(later))
+    region = find_region(cell, group, tuple(later), tuple(read))
     if region is None:
         return None
     kernel = NewtonKernel(name=name, region=region)

@@ -15,6 +15,7 @@ from rnnc.runtime.functional import (
 )
 from rnnc.runtime.layout import state_dtype
 from rnnc.runtime.native import Native, Operand, Product
+from rnnc.runtime.native_newton import NativeNewton
 from rnnc.runtime.native_step import NativeStep
 from rnnc.runtime.newton import Blocks, NewtonReport, NewtonWarning, newton_scan
 from rnnc.runtime.operators import (
@@ -49,6 +50,7 @@ __all__ = [
     "Blocks",
     "MicroStep",
     "Native",
+    "NativeNewton",
     "NativeStep",
     "NewtonReport",
     "NewtonWarning",
