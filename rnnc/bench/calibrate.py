@@ -1,8 +1,8 @@
 """The prices that the planner ranks strategies by, fitted to what they take on this machine.
 
-For each strategy, times of forward and backward passes are explained by how often each price is paid (`plan.cost`):
-nonnegative least squares of relative errors, drawn slightly to the defaults so that a price that no measurement speaks
-of stays there.
+For each strategy, and for the kernels of the CPU backend, times of forward and backward passes are explained by how
+often each price is paid (`plan.cost`, `plan.native`): nonnegative least squares of relative errors, drawn slightly to
+the defaults so that a price that no measurement speaks of stays there.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 
 import rnnc.spec
 from rnnc.analysis.recurrence import analyse_recurrence
+from rnnc.backends.cpu.backend import natives, unavailable
 from rnnc.bench.cells import CELLS, SHAPES
 from rnnc.bench.timing import interleaved
 from rnnc.compile import compile
@@ -24,6 +25,7 @@ from rnnc.ir.domains.concrete import Array
 from rnnc.plan.calibration import NOTHING, Calibration
 from rnnc.plan.choose import STRATEGIES, GroupPlan, plan
 from rnnc.plan.cost import DEVICES, Device
+from rnnc.plan.native import NATIVE_DEVICES
 
 PRICES = ("call", "overhead", "flop", "byte", "special", "far")
 SMALL = {
@@ -36,13 +38,14 @@ SMALL = {
 }  # what is drawn to zero, by
 PULL = 0.02  # the weight of the defaults beside one measurement
 ROUNDS = 10  # of the fit
+LEAST = 0.3  # of a time that is left for the group when what its gates are expected to take is subtracted
 SLOWEST = 3.0  # seconds by the defaults beyond which a strategy is not measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """Seconds of every strategy for one cell and shape (batch, time, n): the fastest round, which other work on the
-    machine disturbs least.
+    """Seconds of every strategy for one cell and shape (batch, time, n), "native ..." those of kernels: the fastest
+    round, which other work on the machine disturbs least.
     """
 
     cell: str
@@ -50,11 +53,12 @@ class Measured:
     seconds: Mapping[str, float]
 
 
-def group_of(cell: str, shape: tuple[int, int, int], rates: Calibration = NOTHING) -> GroupPlan:
-    """The plan of a cell's one group at a shape."""
+def group_of(cell: str, shape: tuple[int, int, int], rates: Calibration = NOTHING, *, native: bool = True) -> GroupPlan:
+    """The plan of a cell's one group at a shape, among the kernels of the CPU backend too, or without them."""
     batch, steps, n = shape
     recurrence = analyse_recurrence(rnnc.spec.parse(CELLS).lower(cell))
-    (group,) = plan(recurrence, {"n": n, "B": batch, "T": steps}, rates=rates).groups
+    kernels = natives(recurrence) if native else None
+    (group,) = plan(recurrence, {"n": n, "B": batch, "T": steps}, rates=rates, natives=kernels).groups
     return group
 
 
@@ -77,19 +81,20 @@ def measured(
 def measure_case(cell: str, shape: tuple[int, int, int], rounds: int, deadline: float | None = None) -> Measured:
     batch, steps, n = shape
     automatic = {s.name for s in STRATEGIES if s.automatic}
-    options = [o for o in group_of(cell, shape).options if o.legal and o.name in automatic]
-    names = [o.name for o in options if o.seconds is not None and o.seconds < SLOWEST]
+    group = group_of(cell, shape, native=unavailable() is None)
+    options = [*(o for o in group.options if o.legal and o.name in automatic), *group.natives]
+    options = [o for o in options if o.seconds is not None and o.seconds < SLOWEST]
     spec = rnnc.spec.parse(CELLS)
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.rand(batch, steps, n, generator=generator, requires_grad=True) for _ in spec.lower(cell).inputs]
     runners: dict[str, Callable[[], object]] = {}
     state: dict[str, torch.Tensor] | None = None
-    for name in names:
-        layer = compile(spec, cell, backend="torch", strategy=name)(n=n)
+    for o in options:
+        layer = compile(spec, cell, backend="cpu" if o.native else "torch", strategy=o.name)(n=n)
         state = layer.state_dict() if state is None else state
         layer.load_state_dict(state)
-        runners[name] = _both(layer, inputs)
-    timings = interleaved(runners, baseline=names[0], rounds=rounds, deadline=deadline)
+        runners[o.title] = _both(layer, inputs)
+    timings = interleaved(runners, baseline=options[0].title, rounds=rounds, deadline=deadline)
     return Measured(cell=cell, shape=shape, seconds={s: 1e-3 * t.fastest_ms for s, t in timings.items()})
 
 
@@ -107,17 +112,19 @@ def _both(layer: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> Callable[[]
 
 
 def fitted(found: Sequence[Measured]) -> dict[str, dict[str, Device]]:
-    """The rates of every strategy that was measured."""
+    """The rates of every strategy that was measured, and of every kind of kernel."""
     rows: dict[str, list[tuple[tuple[float, ...], float]]] = {}
     for m in found:
-        options = {o.name: o for o in group_of(m.cell, m.shape).options}
-        for name, seconds in m.seconds.items():
-            rows.setdefault(name, []).append((options[name].work, seconds))
+        options = {o.title: o for o in group_of(m.cell, m.shape).ranked}
+        for title, seconds in m.seconds.items():
+            o = options[title]
+            alone = max(seconds - o.apart, LEAST * seconds)
+            rows.setdefault(o.rates, []).append((o.work, alone))
     return {"cpu": {name: _fit(name, r) for name, r in rows.items()}}
 
 
 def _fit(name: str, rows: Sequence[tuple[tuple[float, ...], float]]) -> Device:
-    default = asdict(DEVICES["cpu"])
+    default = asdict(NATIVE_DEVICES.get(name, DEVICES["cpu"]))
     scale = np.array([default[p] or SMALL[p] for p in PRICES])
     target = np.array([1.0 if default[p] else 0.0 for p in PRICES])
     work = np.array([w for w, _ in rows]) * scale
@@ -150,11 +157,14 @@ def nonnegative(a: Array, b: Array) -> Array:
     return x
 
 
-def regret(found: Sequence[Measured], rates: Mapping[str, Mapping[str, Device]]) -> list[tuple[Measured, str, float]]:
-    """For each case the strategy that these rates choose, and its measured time over the best one's."""
-    known = Calibration(rates=rates)
+def regret(
+    found: Sequence[Measured], rates: Mapping[str, Mapping[str, Device]], *, threads: int = 1, native: bool = True
+) -> list[tuple[Measured, str, float]]:
+    """For each case what these rates choose, with kernels or without, and its measured time over the best one's."""
+    known = Calibration(rates=rates, threads=threads)
     rows = []
     for m in found:
-        chosen = group_of(m.cell, m.shape, known).strategy
-        rows.append((m, chosen, m.seconds.get(chosen, float("inf")) / min(m.seconds.values())))
+        seconds = {s: t for s, t in m.seconds.items() if native or not s.startswith("native ")}
+        chosen = group_of(m.cell, m.shape, known, native=native).chosen.title
+        rows.append((m, chosen, seconds.get(chosen, float("inf")) / min(seconds.values())))
     return rows

@@ -20,24 +20,28 @@ from pathlib import Path
 from typing import Any
 
 from rnnc.plan.cost import DEVICES, Device
+from rnnc.plan.native import NATIVE_DEVICES
 
-VERSION = 1
+VERSION = 2
 MOST_BYTES = 1 << 20
 WORK = 6  # numbers of a work
-MOST_KNOWN, MOST_LATE = 1000, 20.0
+MOST_KNOWN, MOST_LATE, MOST_THREADS = 1000, 20.0, 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """`rates[device][strategy]`; `note` says why there is none ("" where all is well or nothing was measured)."""
+    """`rates[device][strategy]`, measured with so many `threads`; `note` says why there is none ("" where all is well
+    or nothing was measured).
+    """
 
     rates: Mapping[str, Mapping[str, Device]] = field(default_factory=dict)
     machine: str = ""
     note: str = ""
+    threads: int = 1
 
     def of(self, device: str, strategy: str) -> Device:
-        """The rates of a strategy: measured, or those of the device by default."""
-        return self.rates.get(device, {}).get(strategy, DEVICES[device])
+        """The rates of a strategy or of kernels: measured, or those of the device by default."""
+        return self.rates.get(device, {}).get(strategy, NATIVE_DEVICES.get(strategy, DEVICES[device]))
 
     @property
     def measured(self) -> bool:
@@ -103,7 +107,10 @@ def parsed(record: Mapping[str, object]) -> Calibration:
     machine = str(record["machine"])
     if machine != this_machine():
         return Calibration(note="the calibration is of another machine: calibrate again")
-    return Calibration(rates=rates_of(record["rates"]), machine=machine)
+    threads = int(str(record["threads"]))
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(threads)
+    return Calibration(rates=rates_of(record["rates"]), machine=machine, threads=threads)
 
 
 def rates_of(record: object) -> dict[str, dict[str, Device]]:
@@ -131,8 +138,11 @@ def _rates(name: str, numbers: Mapping[str, object]) -> Device:
     return rates
 
 
-def write(rates: Mapping[str, Mapping[str, Device]]) -> Path:
-    """Keep the rates for later runs; the file appears when it is whole.  Raises OSError where it cannot be written."""
+def write(rates: Mapping[str, Mapping[str, Device]], threads: int = 1) -> Path:
+    """Keep the rates for later runs, measured with so many threads; the file appears when it is whole.
+
+    Raises OSError where it cannot be written.
+    """
     where = path()
     if where is None:
         raise OSError(0, "RNNC_CALIBRATION is off", "calibration.json")
@@ -140,6 +150,7 @@ def write(rates: Mapping[str, Mapping[str, Device]]) -> Path:
     record = {
         "version": VERSION,
         "machine": this_machine(),
+        "threads": threads,
         "rates": {d: {s: asdict(r) for s, r in found.items()} for d, found in rates.items()},
     }
     handle, name = tempfile.mkstemp(dir=where.parent, prefix="calibration-")

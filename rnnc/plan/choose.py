@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rnnc.analysis.forms import Form, Group, Recurrence
@@ -11,7 +11,8 @@ from rnnc.plan.block_scan import BlockScan
 from rnnc.plan.calibration import NOTHING, Calibration, calibration
 from rnnc.plan.chunkwise import Chunkwise
 from rnnc.plan.convolution import Convolution
-from rnnc.plan.cost import Device, Problem, evaluated, per_token, seconds, work_of
+from rnnc.plan.cost import DEVICES, NUMBER, STEPS, Device, Problem, evaluated, per_step, per_token, seconds, work_of
+from rnnc.plan.native import Work, around, paid
 from rnnc.plan.newton import Newton
 from rnnc.plan.remedy import Remedy, remedies
 from rnnc.plan.scan import Scan
@@ -28,7 +29,8 @@ class Option:
 
     `flops` and `bytes` are expressions in B, T and the cell's dims ("" where illegal), `..._number` their values where
     all of these are known, `..._per_token` those for one sequence and step.  `seconds` is the estimate that ranks the
-    legal ones.
+    legal ones, by the prices called `rates`; `apart` of them are for gates that a kernel would do along with the group.
+    A `native` one is run by a kernel of the backend, which `serves` the strategies named.
     """
 
     name: str
@@ -48,23 +50,40 @@ class Option:
     safety: str = ""
     remedy: str = ""
     form: Form | None = None
+    rates: str = ""
+    apart: float = 0.0
+    native: bool = False
+    serves: frozenset[str] = frozenset()
+
+    @property
+    def title(self) -> str:
+        """The name, with whose it is."""
+        return f"native {self.name}" if self.native else self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupPlan:
     """The options of one group, in a fixed order, and the chosen one.
 
-    `priced` says at which sizes and by which rates the seconds of the options were estimated.
+    `options` are PyTorch's, one a strategy; `natives` those that the backend has kernels for.  `priced` says at which
+    sizes and by which rates the seconds of the options were estimated.
     """
 
     group: Group
     options: tuple[Option, ...]
     chosen: Option
     priced: str = ""
+    natives: tuple[Option, ...] = ()
 
     @property
     def strategy(self) -> str:
         return self.chosen.name
+
+    @property
+    def ranked(self) -> list[Option]:
+        """Every way to run the group, kernels included, the one that is expected to be fastest first."""
+        legal = [o for o in (*self.natives, *self.options) if o.legal]
+        return sorted(legal, key=lambda o: o.seconds if o.seconds is not None else float("inf"))
 
     @property
     def form(self) -> Form | None:
@@ -87,23 +106,34 @@ def plan(
     strategy: str | Mapping[str, str] | None = None,
     device: str = "cpu",
     rates: Calibration | None = None,
+    natives: Mapping[int, Sequence[Work]] | None = None,
 ) -> Plan:
     """Choose a strategy for every group.
 
     `dims` gives sizes (and `B`, `T`, where known); those missing are taken as usual ones for the ranking.  `strategy`
     overrides: one name runs every group that it is legal for (the others keep their best); a mapping from state names
-    is strict. `device` is "cpu" or "cuda"; `rates` are what this machine was measured to do, unless given.  Raises
-    SpecError: E0602 for an override that is illegal, E0603 for an unknown name.
+    is strict. `device` is "cpu" or "cuda"; `rates` are what this machine was measured to do, unless given.  `natives`
+    are the kernels that a backend has for a group (by its index): one of them runs it where it is expected to be
+    faster, and where it serves what was asked for.  Raises SpecError: E0602 for an override that is illegal, E0603 for
+    an unknown name.
     """
     rates = calibration() if rates is None else rates
-    groups = tuple(_group_plan(recurrence, g, dims or {}, device, rates) for g in recurrence.groups)
+    works = natives or {}
+    groups = tuple(
+        _group_plan(recurrence, g, dims or {}, device, rates, works.get(g.index, ())) for g in recurrence.groups
+    )
     if strategy is not None:
         groups = _overridden(recurrence, groups, strategy)
     return Plan(recurrence=recurrence, groups=groups, device=device, calibration=rates)
 
 
 def _group_plan(
-    recurrence: Recurrence, group: Group, dims: Mapping[str, int], device: str, rates: Calibration
+    recurrence: Recurrence,
+    group: Group,
+    dims: Mapping[str, int],
+    device: str,
+    rates: Calibration,
+    works: Sequence[Work],
 ) -> GroupPlan:
     given = {p.name for p in recurrence.cell.dims} | {"B", "T"}
     problem = Problem(
@@ -114,10 +144,14 @@ def _group_plan(
     )
     cures = remedies(recurrence.cell, group)
     options = tuple(_option(s, problem, rates.of(device, s.name), cures) for s in STRATEGIES)
-    ranked = sorted((o for o in options if o.legal), key=lambda o: o.seconds if o.seconds is not None else float("inf"))
+    options = tuple(_with_gates(o, problem, DEVICES[device], works) for o in options)
+    natives = tuple(_native(w, problem, rates) for w in works)
     by_name = {s.name: s for s in STRATEGIES}
-    chosen = next(o for o in ranked if by_name[o.name].may_choose(problem))
-    return GroupPlan(group=group, options=options, chosen=chosen, priced=_priced(problem, rates))
+    automatic = {w.strategy for w in works if w.automatic}
+    able = [o for o in options if o.legal and by_name[o.name].may_choose(problem)]
+    able = [*(o for o in natives if o.name in automatic and by_name[o.name].may_choose(problem)), *able]
+    chosen = min(able, key=lambda o: o.seconds if o.seconds is not None else float("inf"))
+    return GroupPlan(group=group, options=options, chosen=chosen, priced=_priced(problem, rates), natives=natives)
 
 
 def _priced(problem: Problem, rates: Calibration) -> str:
@@ -130,6 +164,37 @@ def _priced(problem: Problem, rates: Calibration) -> str:
     return f"at {sizes}, by default rates (`rnnc bench --calibrate` measures them{note})"
 
 
+def _native(work: Work, problem: Problem, rates: Calibration) -> Option:
+    """The option of a kernel: legal where there is one."""
+    counts = paid(work, problem, rates.threads)
+    flops, moved = per_step(work.forward), per_step(work.numbers)
+    return Option(
+        name=work.strategy,
+        legal=True,
+        native=True,
+        rates=work.rates,
+        serves=work.serves,
+        why=work.why,
+        depth=STEPS,
+        flops=str(flops),
+        bytes=str(moved * NUMBER),
+        flops_number=evaluated(flops, problem),
+        bytes_number=evaluated(moved * NUMBER, problem),
+        flops_per_token=per_token(flops, problem),
+        bytes_per_token=per_token(moved * NUMBER, problem),
+        seconds=rates.of("cpu", work.rates).seconds(counts),
+        work=counts,
+    )
+
+
+def _with_gates(o: Option, problem: Problem, device: Device, works: Sequence[Work]) -> Option:
+    """One of PyTorch's options, with the seconds of what a kernel would do along with the group."""
+    if o.seconds is None or not works:
+        return o
+    apart = max(around(w, problem, device, o.form) for w in works)
+    return replace(o, seconds=o.seconds + apart, apart=apart)
+
+
 def _option(s: Strategy, problem: Problem, device: Device, cures: tuple[Remedy, ...]) -> Option:
     form = s.form(problem)
     if isinstance(form, str):
@@ -138,6 +203,7 @@ def _option(s: Strategy, problem: Problem, device: Device, cures: tuple[Remedy, 
     return Option(
         name=s.name,
         legal=True,
+        rates=s.name,
         why=s.why(problem, form),
         depth=cost.depth,
         flops=str(cost.flops),
@@ -197,9 +263,12 @@ def _overridden(
 
 
 def _with(g: GroupPlan, name: str) -> GroupPlan | None:
-    """The plan with another strategy, or None where that is illegal."""
+    """The plan with another strategy, by a kernel that serves it where there is one; None where it is illegal."""
     option = next(o for o in g.options if o.name == name)
-    return replace(g, chosen=option) if option.legal else None
+    if not option.legal:
+        return None
+    kernel = next((o for o in g.natives if name in o.serves), None)
+    return replace(g, chosen=option if kernel is None else replace(kernel, name=name))
 
 
 def _check_name(name: str) -> None:

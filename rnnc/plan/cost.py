@@ -26,7 +26,8 @@ USUAL_DIM = 64  # for dims without a value when strategies are ranked
 NUMBER = 4  # bytes
 NOTHING = Dim.of(0)
 NEAR = 0.4  # in logarithms: how far from a measured work its time is taken for that of another one
-ALOOF = 0.02  # the weight of the prices beside one measurement
+EQUAL = 0.01  # the square of such a distance that is as good as none
+ALOOF = 0.001  # the weight of the prices beside one measurement of equal work
 CACHE = float(1 << 23)  # bytes moved in all from which they are not found in a cache again
 
 
@@ -60,9 +61,11 @@ class Device:
 
 
 def _nearness(a: Sequence[float], b: Sequence[float]) -> float:
-    """1 for equal work, towards 0 as launches, flops or bytes differ by more than a factor of about 1.5."""
-    apart = sum(log((x + 1) / (y + 1)) ** 2 for x, y in zip(a[1:4], b[1:4], strict=True))
-    return exp(-apart / (2 * NEAR**2))
+    """Towards 0 as launches, flops, bytes or special functions differ by more than a factor of about 1.5; for equal
+    work so much that no other counts beside it.
+    """
+    apart = sum(log((x + 1) / (y + 1)) ** 2 for x, y in zip(a[1:5], b[1:5], strict=True))
+    return EQUAL * exp(-apart / (2 * NEAR**2)) / (apart + EQUAL)
 
 
 DEVICES = {

@@ -11,7 +11,7 @@ import pytest
 
 from rnnc.bench.calibrate import Measured, fitted, group_of, nonnegative, regret
 from rnnc.cli.app import main
-from rnnc.plan.calibration import VERSION, Calibration, calibration, rates_of, this_machine, write
+from rnnc.plan.calibration import NOTHING, VERSION, Calibration, calibration, rates_of, this_machine, write
 from rnnc.plan.cost import DEVICES, Device
 
 RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "strategies.json"
@@ -37,12 +37,17 @@ def test_what_is_written_is_read_and_used(file: Path) -> None:
     assert not found.note
     assert found.of("cpu", "scan").call == 100.0
     assert found.of("cpu", "sequential") == DEVICES["cpu"]
-    shape = (4, 1024, 64)
-    assert group_of("Decay", shape).strategy == "scan"
-    assert group_of("Decay", shape, found).strategy == "sequential"
-    write(rates())  # the file is read again when it has changed
+    assert found.threads == 1
+    assert by_torch(NOTHING) == "scan"
+    assert by_torch(found) == "sequential"
+    write(rates(), threads=3)  # the file is read again when it has changed
     os.utime(file, ns=(1, 1))
-    assert group_of("Decay", shape, calibration()).strategy == "scan"
+    assert by_torch(calibration()) == "scan"
+    assert calibration().threads == 3
+
+
+def by_torch(known: Calibration) -> str:
+    return group_of("Decay", (4, 1024, 64), known, native=False).strategy
 
 
 def spoiled(text: str) -> list[str]:
@@ -53,7 +58,8 @@ def spoiled(text: str) -> list[str]:
     infinite = text.replace("1e-11", "Infinity")
     unknown = json.loads(text.replace('"flop"', '"flops"'))
     nested = {**record, "rates": [1, 2]}
-    tests = [other, elsewhere, negative, unknown, nested, {}, [], 3, {"version": VERSION}]
+    idle, crowded = {**record, "threads": 0}, {**record, "threads": "many"}
+    tests = [other, elsewhere, negative, unknown, nested, idle, crowded, {}, [], 3, {"version": VERSION}]
     return [*(json.dumps(t) for t in tests), infinite, text[:40], "", "\x00", "{" * 5000]
 
 
@@ -66,7 +72,7 @@ def test_a_broken_file_is_ignored_with_a_note(file: Path) -> None:
         found = calibration()
         assert not found.measured, bad
         assert found.note, bad
-        assert group_of("Decay", (4, 1024, 64), found).strategy == "scan"
+        assert by_torch(found) == "scan"
 
 
 def test_a_file_that_others_may_write_is_ignored(file: Path, tmp_path: Path) -> None:
@@ -121,10 +127,10 @@ def test_auto_is_within_a_tenth_of_the_best_on_the_recorded_table() -> None:
     found = [Measured(cell=r["cell"], shape=tuple(r["shape"]), seconds=r["seconds"]) for r in record["cases"]]
     known = rates_of(record["rates"])
     assert {s for m in found for s in m.seconds} == {"sequential", "scan", "chunkwise", "block_scan", "newton"}
-    far = [(m.cell, m.shape, chosen, ratio) for m, chosen, ratio in regret(found, known) if ratio > 1.1]
+    far = [(m.cell, m.shape, chosen, ratio) for m, chosen, ratio in regret(found, known, native=False) if ratio > 1.1]
     assert far == []
     assert len(found) >= 20
-    by_default = [ratio for _, _, ratio in regret(found, {})]  # without any calibration
+    by_default = [ratio for _, _, ratio in regret(found, {}, native=False)]  # without any calibration
     assert max(by_default) < 1.5
     assert sum(ratio <= 1.1 for ratio in by_default) >= 23
 

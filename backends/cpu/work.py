@@ -1,0 +1,175 @@
+"""What a kernel of the CPU backend does in a step, for the planner: counted from the programs that its C is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+from rnnc.backends.cpu.coupled import MOST_ROWS, CoupledKernel
+from rnnc.backends.cpu.kernel import CArray, Kernel
+from rnnc.backends.cpu.nest import NestKernel
+from rnnc.backends.cpu.newton import NewtonKernel
+from rnnc.backends.kernels.axes import VIEWS
+from rnnc.backends.kernels.program import Program, Value
+from rnnc.backends.torch.needs import state_dependence
+from rnnc.ir.dims import ONE, Dim
+from rnnc.ir.domains.cost import costs, total
+from rnnc.ir.ops import OPS
+from rnnc.plan.cost import size_of
+from rnnc.plan.native import Work
+
+SERVED = frozenset({"step", "sequential", "scan"})  # strategies that the loop over time does the work of when asked for
+SPECIAL_CHAIN = 8  # dependent operations of one special function, in additions
+LOOP_CHAIN = 16  # of one loop nest of a step
+PRODUCT_CHAIN = 32  # of a product with a matrix, whose sums are many side by side
+
+
+def work_of(kernel: Kernel) -> Work:
+    """Of the loop over time of one kernel."""
+    if isinstance(kernel, NestKernel):
+        return _nest_work(kernel)
+    forward, backward = kernel.forward, kernel.backward
+    again = forward.pruned([r for r in forward.results if r.target == "state"])
+    products = _products(kernel)
+    flops, special = _totals((forward, backward) if kernel.products else (forward, again, backward))
+    arrays = {a.name: a for a in (*kernel.backward_arrays, *kernel.forward_arrays)}.values()
+    layout = kernel.layout
+    sequences = [a for a in arrays if a.sequence]
+    moved = sum((_numbers(kernel, a) for a in sequences), Dim.of(0))
+    shared = sum((_numbers(kernel, a) for a in sequences if layout.vector not in a.labels), Dim.of(0))
+    inside = [[x for x in a.axes if x in layout.serial] for a in forward.states]
+    return Work(
+        strategy="sequential",
+        serves=SERVED,
+        rates="native products" if kernel.products else "native sequential",
+        why="a native kernel, one step after the other",
+        flops=flops + products * 3,
+        special=special,
+        numbers=moved,
+        shared=shared,
+        lanes=ONE if layout.vector is None else forward.sizes[layout.vector],
+        height=sum((_product(forward.sizes[x] for x in axes if x is not None) for axes in inside), Dim.of(0)),
+        tasks=_product(forward.sizes[x] for x in layout.outer),
+        chain=_chain(forward) + PRODUCT_CHAIN * len(getattr(kernel, "rounds", ())),
+        forward=_totals((forward,))[0] + products,
+        rows=MOST_ROWS if isinstance(kernel, CoupledKernel) else 1,
+        gates=_gates(kernel),
+    )
+
+
+def newton_work(kernel: NewtonKernel) -> Work:
+    """Of Newton's method, where one walk through each window solves it: the states alone are run for a quarter of the
+    steps ahead of it, and once more for the backward.
+    """
+    walk, pull = kernel.walk.program, kernel.pull.program
+    flops, special = _totals((walk, pull, kernel.backward))
+    ahead, more = _totals((kernel.forward,))
+    arrays = [a for a in (*kernel.solve_arrays, *kernel.pull_arrays) if a.sequence]
+    return Work(
+        strategy="newton",
+        serves=frozenset({"newton"}),
+        rates="native newton",
+        why="Newton's method by a native kernel: segments of time abreast in vector lanes, each start checked",
+        flops=flops + ahead * Dim.of(Fraction(1, 4)),
+        special=special + more * Dim.of(Fraction(1, 4)),
+        numbers=sum((_numbers(kernel, a) for a in arrays), Dim.of(0)),
+        shared=Dim.of(0),
+        lanes=ONE if kernel.folded is None else kernel.forward.sizes[kernel.folded],
+        height=ONE,
+        tasks=ONE,
+        chain=0.0,
+        forward=_totals((walk,))[0],
+        gates=_gates(kernel),
+        segments=True,
+    )
+
+
+def _nest_work(kernel: NestKernel) -> Work:
+    """Of a step that is a graph of loop nests: each of them waits for those before it."""
+    step, rule = kernel.step, kernel.rule
+    ahead = total(step, [*(s.update for s in step.states), *(o.node for o in step.outputs)])
+    back = total(rule.cell, rule.grads.values())
+    arrays = {a.name: a for a in (*kernel.backward_arrays, *kernel.forward_arrays)}.values()
+    return Work(
+        strategy="sequential",
+        serves=SERVED,
+        rates="native sequential",
+        why="a native kernel, one step after the other, each a few loops over arrays",
+        flops=ahead.flops + back.flops,
+        special=ahead.special + back.special,
+        numbers=sum((_numbers(kernel, a) for a in arrays if a.sequence), Dim.of(0)),
+        lanes=max((s[-1] for s in kernel.shapes if s), key=lambda d: d.constant is None, default=ONE),
+        shared=Dim.of(0),
+        height=ONE,  # tasks share nothing out along the lanes
+        tasks=_product(kernel.outer),
+        chain=LOOP_CHAIN * float(len(kernel.loops)),
+        forward=ahead.flops,
+        gates=_gates(kernel),
+    )
+
+
+def _totals(programs: Iterable[Program]) -> tuple[Dim, Dim]:
+    """FLOPs and special functions of one step of one sequence."""
+    flops = special = Dim.of(0)
+    for program in programs:
+        for v in program.values:
+            count = _product(program.sizes[x] for x in (*v.labels, *v.over))
+            flops = flops + count * _weight(v)
+            special = special + count * _special(v)
+    return flops, special
+
+
+def _product(sizes: Iterable[Dim]) -> Dim:
+    total = ONE
+    for size in sizes:
+        total = total * size
+    return total
+
+
+def _weight(v: Value) -> int:
+    if v.op in ("load", "const", "dim"):
+        return 0
+    return 1 if v.over else OPS[v.op].flops
+
+
+def _special(v: Value) -> int:
+    return OPS[v.op].special if v.op in OPS and not v.over else 0
+
+
+def _products(kernel: Kernel) -> Dim:
+    """FLOPs of the products with learned matrices in a step."""
+    sizes, total = kernel.forward.sizes, Dim.of(0)
+    for p in kernel.products:
+        out = _product(sizes[x] for x in kernel.forward.inputs[p.input].axes if x is not None)
+        assert kernel.layout.vector is not None
+        total = total + out * sizes[kernel.layout.vector] * 2
+    return total
+
+
+def _numbers(kernel: Kernel, a: CArray) -> Dim:
+    complex_ = 2 if a.array.dtype == "complex" else 1
+    return _product(kernel.forward.sizes[x] for x in a.labels) * complex_  # parts are few: one a block of a task
+
+
+def _chain(program: Program) -> float:
+    """The longest chain of operations from a state's old entries to its new ones, in additions."""
+    longest: dict[int, float] = {}
+    for v in program.values:
+        inside = [longest[a] for a in v.args if a in longest]
+        if v.load is not None and v.load.source == "state":
+            longest[v.id] = 0.0
+        elif inside:
+            longest[v.id] = max(inside) + 1 + SPECIAL_CHAIN * _special(v)
+    ends = [longest.get(r.value, 0.0) for r in program.results if r.target == "state"]
+    return max(1.0, *ends)
+
+
+def _gates(kernel: Kernel) -> tuple[tuple[Dim, Dim], ...]:
+    """Operations of the region that depend on no state, which PyTorch runs for all steps at once: the numbers that each
+    writes and its special functions.
+    """
+    step = kernel.region.step
+    depends = state_dependence(step)
+    own = [n for n in step.nodes if n.args and n.op not in VIEWS and not depends[n.id]]
+    work = costs(step, [n.id for n in own])
+    return tuple((size_of(n.type), work[n.id].special) for n in own)
