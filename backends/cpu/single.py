@@ -8,10 +8,12 @@ inference: a step that needs gradients runs as before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
 
 from rnnc.analysis.recurrence import analyse_recurrence
+from rnnc.backends.cpu.single_pairs import in_pairs
 from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.backends.torch.context import static_nodes
 from rnnc.ir.builder import Builder
@@ -24,11 +26,13 @@ from rnnc.ir.unfold import inline_calls, unfold_time
 VIEWS = frozenset({"lift", "merge", "split_per", "expand", "broadcast", "transpose", "slice", "reshape"})
 LEAVES = frozenset({"input", "param", "state"})
 NUMBERS = frozenset({"const", "dim"})
+PLACED = frozenset({"arange", "eye", "one_hot"})  # numbers that follow from where an entry stands
 SUMS = frozenset({"sum", "mean", "amax", "amin"})
 CHEAP = frozenset({"add", "sub", "mul", "neg"})
-COMPLEX_ONLY = frozenset({"conj", "re", "im", "polar", "complex"})
+COMPLEX_ONLY = frozenset({"conj", "re", "im", "polar", "complex"})  # of leaves and results: see `in_pairs`
+MATRICES = frozenset({"layout", "expm", "cayley", "solve"})  # written entry by entry, by functions in C
 POINTWISE = frozenset(n for n, op in OPS.items() if op.category == "elementwise") - COMPLEX_ONLY
-KNOWN = VIEWS | LEAVES | NUMBERS | SUMS | POINTWISE | {"einsum", "concat", "take"}
+KNOWN = VIEWS | LEAVES | NUMBERS | PLACED | SUMS | POINTWISE | MATRICES | {"einsum", "concat", "take"}
 MOST_NODES = 500  # of one function: what calls many layers has a function for each of them instead
 SPREADING = frozenset({"lift", "expand", "broadcast"})
 
@@ -60,6 +64,7 @@ class Single:
     states: tuple[str, ...]
     params: tuple[str, ...]
     static: frozenset[NodeId]
+    halves: bool  # whether all arrays may be of half precision: nothing is complex
 
     @property
     def results(self) -> list[tuple[NodeId, int]]:
@@ -73,6 +78,12 @@ class Single:
         """Places of the given arrays that hold tokens, and how many different ones there are."""
         types = [self.cell.nodes[g.node].type for g in self.given]
         return {k: t.vocab for k, t in enumerate(types) if t.dtype == "token" and t.vocab is not None}
+
+    @property
+    def complex_places(self) -> tuple[int, ...]:
+        """Places of what is given, and then of the results, that hold complex numbers."""
+        nodes = [*(g.node for g in self.given), *(i for i, _ in self.results)]
+        return tuple(k for k, i in enumerate(nodes) if self.cell.nodes[i].type.dtype == "complex")
 
     @property
     def ranks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -102,9 +113,15 @@ def find_single(name: str, cell: CellIR) -> Single | None:
             return None
         cell = pointwise(analyse_recurrence(flat)).cell
     whole, buffers = unfold_time(cell)
-    whole = _plain_norms(whole)
+    paired = in_pairs(whole)
+    if paired is None:
+        return None
+    halves = paired is whole
+    whole = plain(paired)
     live = ancestors(whole, [*(o.node for o in whole.outputs), *(s.update for s in whole.states)])
-    if not whole.states or not all(_serves(whole, whole.nodes[i]) for i in live):
+    ends = {i for i in live if whole.nodes[i].op == "complex"}
+    parts = {i for i in live if whole.nodes[i].op in ("re", "im")}  # of leaves
+    if not whole.states or not all(_serves(whole, whole.nodes[i]) for i in live - ends - parts):
         return None
     gaps = {s.node for s in whole.states if _behind(whole, s.node, s.name in buffers)}
     if any(_needs_memory(whole, whole.nodes[i]) and whole.nodes[i].args[0] in gaps for i in live):
@@ -124,6 +141,7 @@ def find_single(name: str, cell: CellIR) -> Single | None:
         states=tuple(s.name for s in whole.states),
         params=tuple(p.name for p in params),
         static=static_nodes(whole),
+        halves=halves,
     )
 
 
@@ -140,15 +158,19 @@ def _serves(cell: CellIR, node: Node) -> bool:
         case "bool":
             return node.op not in LEAVES
         case "complex":
-            return False
+            return node.op in LEAVES  # and the ends, which are not asked for
+    if node.op == "layout":
+        return node.attr("kind") in ("diag", "blockdiag", "circulant", "companion")
     if node.op == "take":
         table, token = (cell.nodes[a] for a in node.args)
         return table.op == "param" and token.op == "input"
-    return node.op != "const" or isinstance(node.attr("value"), Fraction | int | str)
+    if node.op == "one_hot":
+        return cell.nodes[node.args[0]].op == "input"
+    return True
 
 
-def _plain_norms(cell: CellIR) -> CellIR:
-    """`softmax`, `l2norm`, `rmsnorm` and `layernorm` as what they are made of.
+def plain(cell: CellIR) -> CellIR:
+    """Norms, rotations and the Cayley map as what they are made of.
 
     before: y = l2norm(x, eps)      -->  after: y = x / sqrt(sum(x * x) + eps)
     """
@@ -159,6 +181,11 @@ def _plain_norms(cell: CellIR) -> CellIR:
     def scaled(b: Builder, x: NodeId, op: str, eps: Fraction) -> NodeId:
         square = along(b, op, b.map("mul", x, x))
         return b.map("div", x, b.map("sqrt", b.map("add", square, b.const(eps))))
+
+    def rotation(b: Builder, angle: NodeId) -> NodeId:
+        cos, sin = (b.add("expand", b.map(op, angle), axes=(-2, -1)) for op in ("cos", "sin"))
+        rows = [b.add("concat", *pair, axis=-1) for pair in ((cos, b.map("neg", sin)), (sin, cos))]
+        return b.add("concat", *rows, axis=-2)
 
     def rule(b: Builder, node: Node, args: tuple[NodeId, ...]) -> NodeId | None:
         if node.type.dtype != "real":
@@ -173,6 +200,11 @@ def _plain_norms(cell: CellIR) -> CellIR:
             case "layernorm":
                 centred = b.map("sub", args[0], along(b, "mean", args[0]))
                 return scaled(b, centred, "mean", Fraction(str(node.attr("eps"))))
+            case "rotation_blocks":
+                return rotation(b, args[0])
+            case "cayley":
+                one = b.add("eye", n=node.type.shape[0])
+                return b.add("solve", b.map("add", one, args[0]), b.map("sub", one, args[0]))
         return None
 
     return rebuild(cell, rule)[0]
@@ -194,10 +226,14 @@ def only_units(arg: Node, node: Node) -> bool:
     return [d for d in axes(arg) if d != ONE] == [d for d in axes(node) if d != ONE]
 
 
-def kept(single: Single) -> frozenset[NodeId]:
-    """The nodes with memory of their own; all others are computed where they are read."""
-    cell = single.cell
-    live = ancestors(cell, [i for i, _ in single.results])
+def kept(
+    cell: CellIR, results: Sequence[NodeId], given: Sequence[NodeId], static: Set[NodeId] = frozenset()
+) -> frozenset[NodeId]:
+    """The nodes with memory of their own, besides those `given`; all others are computed where they are read.
+
+    Of those in `static`, which are worked out once, what is read at every step has memory unless it costs nothing.
+    """
+    live = ancestors(cell, results)
     users: dict[NodeId, int] = dict.fromkeys(live, 0)
     spread: set[NodeId] = set()
     for i in live:
@@ -207,8 +243,9 @@ def kept(single: Single) -> frozenset[NodeId]:
             root, wider = _through_views(cell, a)
             if node.op not in VIEWS and (wider or _is_wider(cell, node, place)):
                 spread.add(root)
-    found = {i for i in live if cell.nodes[i].op in SUMS | {"concat"}}
-    found |= {cell.nodes[i].args[0] for i in live if _needs_memory(cell, cell.nodes[i])} - _leaves(single)
+    found = {i for i in live if cell.nodes[i].op in SUMS | MATRICES | {"concat"}}
+    found |= {cell.nodes[i].args[0] for i in live if _needs_memory(cell, cell.nodes[i])} - {*given}
+    found |= {a for i in live if cell.nodes[i].op in ("solve", "expm") for a in cell.nodes[i].args}
     found |= {i for i in live if cell.nodes[i].op == "einsum" and not outer_product(cell.nodes[i])}
     computed = {i for i in live if cell.nodes[i].op in POINTWISE | {"take"} or outer_product(cell.nodes[i])}
     for i in computed:
@@ -218,16 +255,21 @@ def kept(single: Single) -> frozenset[NodeId]:
         many = node.op != "take" and _read_often(cell, i, users)
         if i in spread or (many and not _is_cheap(cell, node, found | computed)):
             found.add(i)
-    return frozenset(found)
+    ends = {_through_views(cell, a)[0] for i in live if i not in static for a in cell.nodes[i].args}
+    return frozenset(found | {i for i in ends & static & computed if not _all_cheap(cell, i, computed)})
+
+
+def _all_cheap(cell: CellIR, i: NodeId, computed: set[NodeId]) -> bool:
+    """Whether a value is sums and products of what is in memory."""
+    node, i = cell.nodes[i], _through_views(cell, i)[0]
+    if i != node.id:
+        return _all_cheap(cell, i, computed)
+    return i not in computed or (node.op in CHEAP and all(_all_cheap(cell, a, computed) for a in node.args))
 
 
 def _needs_memory(cell: CellIR, node: Node) -> bool:
     """Whether a node is a reshape that reads its argument's memory as it lies there."""
     return node.op == "reshape" and not only_units(cell.nodes[node.args[0]], node)
-
-
-def _leaves(single: Single) -> set[NodeId]:
-    return {g.node for g in single.given}
 
 
 def _read_often(cell: CellIR, i: NodeId, users: dict[NodeId, int]) -> bool:

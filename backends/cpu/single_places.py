@@ -24,12 +24,36 @@ Text: TypeAlias = "tuple[str, str]"  # an expression, and what it is: V, M (a tr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scratch:
+    """Memory of the function's own, numbers for one sequence; `static`: that lasts while the parameters do."""
+
+    name: str
+    size: str
+    static: bool
+
+
+def numbers(index: Index) -> Text:
+    """Places along an axis as numbers."""
+    return (f"lane_numbers({index.text})", "V") if index.lane else (f"(T)({index.text})", "T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Memory: a pointer, the strides of its axes (None: of size 1) and of the batch (None: static)."""
+    """Memory: a pointer, the strides of its axes (None: of size 1) and of the batch (None: static).
+
+    `narrow`: of half precision where all arrays of the call are; only read.
+    """
 
     pointer: str
     strides: tuple[str | None, ...]
     batch: str | None
+    narrow: bool = False
+
+    def part(self, k: int) -> Place:
+        """The real (0) or imaginary (1) parts, where the memory holds pairs of them."""
+        doubled = tuple(None if s is None else grouped(_times("2", s)) for s in self.strides)
+        batch = None if self.batch is None else grouped(_times("2", self.batch))
+        return Place(pointer=f"({self.pointer} + {k})" if k else self.pointer, strides=doubled, batch=batch)
 
     def at(self, index: Sequence[Index]) -> str:
         terms = [self.pointer, *([f"b * {self.batch}"] if self.batch is not None else [])]
@@ -43,17 +67,17 @@ class Place:
         return next((s for i, s in zip(index, self.strides, strict=True) if i.lane and s is not None), None)
 
     def load(self, index: Sequence[Index]) -> Text:
-        stride = self.lane_stride(index)
+        stride, suffix = self.lane_stride(index), "_e" if self.narrow else ""
         if stride is None:
-            return f"*({self.at(index)})", "T"
+            return f"from_e(*({self.at(index)}))" if self.narrow else f"*({self.at(index)})", "T"
         if stride == "1":
-            return f"load({self.at(index)}, n)", "V"
-        return f"load_strided({self.at(index)}, {stride}, n)", "V"
+            return f"load{suffix}({self.at(index)}, n)", "V"
+        return f"load_strided{suffix}({self.at(index)}, {stride}, n)", "V"
 
     def store(self, index: Sequence[Index], text: Text) -> str:
         stride = self.lane_stride(index)
         if stride is None:
-            return f"*({self.at(index)}) = {text[0] if text[1] == 'T' else f'({text[0]})[0]'};"
+            return f"*({self.at(index)}) = {scalar(text)};"
         value = vector(text)
         if stride == "1":
             return f"store({self.at(index)}, {value}, n);"
@@ -61,11 +85,16 @@ class Place:
 
 
 def _times(a: str, b: str) -> str:
-    return a if b == "1" else f"{grouped(a)} * {b}"
+    return a if b == "1" else b if a == "1" else f"{grouped(a)} * {b}"
 
 
 def vector(text: Text) -> str:
     return f"splat({text[0]})" if text[1] == "T" else text[0]
+
+
+def scalar(text: Text) -> str:
+    """One number; of a vector, all of whose lanes are the same, the first."""
+    return text[0] if text[1] == "T" else f"({text[0]})[0]"
 
 
 def size_text(dims: Sequence[Dim]) -> str:

@@ -3,145 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from rnnc.backends.cpu.single import NUMBERS, SUMS, Single, axes, kept, outer_product
+from rnnc.backends.cpu.single import LEAVES, NUMBERS, Single, axes, kept
+from rnnc.backends.cpu.single_helpers import HELPERS
 from rnnc.backends.cpu.single_loops import Writer
-from rnnc.backends.cpu.single_places import Place, grouped, size_text, strides_text
+from rnnc.backends.cpu.single_places import Index, Place, Scratch, Text, grouped, size_text
 from rnnc.backends.cpu.text import dim_c
-from rnnc.ir.dims import ONE, Dim
-from rnnc.ir.graph import Node, NodeId
-
-HELPERS = """\
-#define PARALLEL 262144 /* numbers of a matrix from which on two threads share it */
-INLINE V load_strided(const T *p, int64_t stride, int n) {
-  V x = {0};
-  for (int i = 0; i < n; i++) x[i] = p[i * stride];
-  return x;
-}
-INLINE void store_strided(T *p, int64_t stride, V x, int n) {
-  for (int i = 0; i < n; i++) p[i * stride] = x[i];
-}
-INLINE V lanes_or(V x, int n, T otherwise) {
-  M lane;
-  for (int i = 0; i < LANES; i++) lane[i] = i;
-  return n == LANES ? x : pick(lane < splat_mask(1) * (W)-n, x, splat(otherwise));
-}
-INLINE T most(V x) {
-  for (int i = 1; i < LANES; i++) x[0] = x[0] != x[0] || x[0] > x[i] ? x[0] : x[i];
-  return x[0];
-}
-/* y = W x for each of a batch, W [rows, n]: four rows at once, each read once for all of the batch. */
-static __attribute__((unused)) void rows_times_vector(const T *w, const T *x, int64_t x_batch, T *y, int64_t y_batch,
-    int64_t batch, int64_t rows, int64_t n, int64_t threads) {
-  const int64_t blocks = (rows + 3) / 4;
-  (void)threads;
-#pragma omp parallel for num_threads((int)threads) if (threads > 1 && rows * n >= PARALLEL) schedule(static)
-  for (int64_t block = 0; block < blocks; block++) {
-    const int64_t from = 4 * block, count = rows - from < 4 ? rows - from : 4;
-    const T *at[4];
-    for (int r = 0; r < 4; r++) at[r] = w + (from + (r < count ? r : 0)) * n;
-    for (int64_t b = 0; b < batch; b++) {
-      const T *v = x + b * x_batch;
-      V s0 = splat(0), s1 = splat(0), s2 = splat(0), s3 = splat(0);
-      int64_t j = 0;
-      for (; j + LANES <= n; j += LANES) {
-        const V one = load(v + j, LANES);
-        s0 += load(at[0] + j, LANES) * one;
-        s1 += load(at[1] + j, LANES) * one;
-        s2 += load(at[2] + j, LANES) * one;
-        s3 += load(at[3] + j, LANES) * one;
-      }
-      if (j < n) {
-        const int left = (int)(n - j);
-        const V one = load(v + j, left);
-        s0 += load(at[0] + j, left) * one;
-        s1 += load(at[1] + j, left) * one;
-        s2 += load(at[2] + j, left) * one;
-        s3 += load(at[3] + j, left) * one;
-      }
-      const T sums[4] = {total(s0), total(s1), total(s2), total(s3)};
-      for (int r = 0; r < count; r++) y[b * y_batch + from + r] = sums[r];
-    }
-  }
-}
-INLINE T least(V x) {
-  for (int i = 1; i < LANES; i++) x[0] = x[0] != x[0] || x[0] < x[i] ? x[0] : x[i];
-  return x[0];
-}
-"""
+from rnnc.ir.graph import NodeId, ancestors
 
 
 def single_text(single: Single) -> str:
-    """The functions NAME_step and NAME_shapes of a step, behind `vector_math.h`."""
-    w = Writer(single=single)
+    """The functions NAME_step, NAME_held and NAME_shapes of a step, behind `vector_math.h` and `HELPERS`."""
+    w = Writer(cell=single.cell, static=single.static)
     nodes, cell = single.cell.nodes, single.cell
     for k, g in enumerate(single.given):
-        w.places[g.node] = w.place(g.node, f"a{k}", g.static, g.buffer)
-    memory = kept(single)
-    first: dict[NodeId, int] = {}
+        real = nodes[g.node].type.dtype == "real"
+        w.places[g.node] = replace(w.place(g.node, f"a{k}", g.static, g.buffer), narrow=real and single.halves)
+    constants = w.constants()
     results = single.results
+    memory = kept(cell, [i for i, _ in results], [g.node for g in single.given], single.static)
+    first: dict[NodeId, int] = {}
     for k, (i, buffer) in enumerate(results):
-        leaf = nodes[i].op in ("input", "state", "param") or nodes[i].op in NUMBERS
-        if i not in first and not buffer and i not in single.static and not leaf:
+        given = nodes[i].op in LEAVES | NUMBERS or nodes[i].type.dtype == "complex"
+        if i not in first and not buffer and i not in single.static and not given:
             first[i] = k
-    written: list[str] = []
+    once: list[str] = []
     for node in nodes:
         i = node.id
         if i not in memory and i not in first:
             continue
+        static = i in single.static
         if i in first:
             place = w.place(i, f"r{first[i]}", False, 0)
         else:
-            static = i in single.static
-            sizes = axes(node)
-            batch = None if static else grouped(size_text(sizes))
-            place = Place(pointer=f"w{i}", strides=strides_text(sizes), batch=batch)
-            written.append(f"{size_text(sizes)}{'' if static else ' * batch'}")
-            w.scratch.append(f"w{i}")
+            place = w.place(i, w.memory(f"w{i}", axes(node), static), static, 0)
         title = node.name or next((o.name for o in cell.outputs if o.node == i), "")
+        step, w.lines = w.lines, once if static else w.lines
         w.lines += [f"  /* {title} */"] if title else []
-        _compute(w, i, place)
+        w.compute(i, place)
+        w.lines = step
         w.places[i] = place
     for k, (i, buffer) in enumerate(results):
         if first.get(i) != k:
-            place = w.place(i, f"r{k}", False, buffer)
-            w.fill(i, place, lambda index, i=i: w.read(i, index))  # type: ignore[misc]
-    return "\n".join([*_shapes(single), "", *_function(single, w, written)]) + "\n"
+            _hand_back(w, i, w.place(i, f"r{k}", False, buffer))
+    text = _Text(single=single, scratch=w.scratch, step=w.lines, once=once, constants=constants)
+    return "\n".join([*_shapes(single), "", *text.once_text(), "", *text.part_text(), "", *text.step_text()]) + "\n"
+
+
+def _hand_back(w: Writer, i: NodeId, place: Place) -> None:
+    """A result that is in memory of its own, or nowhere; of complex numbers the two parts."""
+    node = w.nodes[i]
+    if node.type.dtype != "complex":
+        w.fill(i, place, lambda index: w.read(i, index))
+        return
+    for k in (0, 1):
+
+        def part(index: Sequence[Index], k: int = k) -> Text:
+            if node.op == "complex":
+                return w.read(node.args[k], w.fit(node.args[k], index))
+            return w.places[i].part(k).load(w.fit(i, index))
+
+        w.fill(i, place.part(k), part)
 
 
 def steps_text(singles: Sequence[Single]) -> str:
     """The functions of some steps, with what they share."""
     return "\n".join([HELPERS, *(single_text(s) for s in singles)])
-
-
-def _compute(w: Writer, i: NodeId, place: Place) -> None:
-    node = w.nodes[i]
-    if node.op in SUMS or (node.op == "einsum" and not outer_product(node)):
-        w.contract(i, place)
-    elif node.op == "concat":
-        _concat(w, node, place)
-    else:
-        w.fill(i, place, lambda index: w.read(i, index))
-
-
-def _concat(w: Writer, node: Node, place: Place) -> None:
-    """Each part into its rows."""
-    k = len(axes(node)) + int(node.attr("axis"))  # type: ignore[arg-type]
-    before: list[Dim] = []
-    for a in node.args:
-        offset = " + ".join(dim_c(d) for d in before) or "0"
-        stride = place.strides[k] or "1"
-        part = Place(
-            pointer=f"({place.pointer} + ({offset}) * {stride})",
-            strides=_part(place, axes(w.nodes[a]), k),
-            batch=place.batch,
-        )
-        w.fill(a, part, lambda index, a=a: w.read(a, index))  # type: ignore[misc]
-        before.append(axes(w.nodes[a])[k])
-
-
-def _part(place: Place, sizes: Sequence[Dim], at: int) -> tuple[str | None, ...]:
-    return tuple(None if d == ONE else s for d, s in zip(sizes, place.strides, strict=True))
 
 
 def _shapes(single: Single) -> list[str]:
@@ -164,24 +92,166 @@ def _dims(single: Single) -> list[str]:
     return [*found, *(f"  (void)d_{d.name};" for d in single.cell.dims)]
 
 
-def _function(single: Single, w: Writer, written: Sequence[str]) -> list[str]:
-    lines = [
-        f"int {single.name}_step(void *const *arrays, const int64_t *dims, int64_t batch, int64_t threads) {{",
-        "  (void)threads;",
-        *_dims(single),
-    ]
-    n = len(single.given)
-    kinds = ["int64_t" if k in single.tokens else "T" for k in range(n)]
-    lines += [f"  const {kinds[k]} *a{k} = arrays[{k}]; /* {name} */" for k, name in enumerate(_names(single))]
-    for k, vocab in single.tokens.items():
-        lines.append(f"  for (int64_t b = 0; b < batch; b++) if (a{k}[b] < 0 || a{k}[b] >= {dim_c(vocab)}) return 2;")
-    lines += [f"  T *r{k} = arrays[{n + k}];" for k in range(len(single.results))]
-    lines.append(f"  T *memory = malloc(((size_t)({' + '.join(['1', *written])})) * sizeof(T)), *rest = memory;")
-    lines.append("  if (!memory) return 1;")
-    for name, size in zip(w.scratch, written, strict=True):
-        lines += [f"  T *{name} = rest;", f"  rest += {size};"]
-    return [*lines, *w.lines, "  free(memory);", "  return 0;", "}"]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Text:
+    """The functions of a step: what parameters alone say (NAME_once), some sequences (NAME_part), and all of them.
 
+    Where all arrays are of half precision (E), results are worked out in memory of the function's own and rounded at
+    the end: what is read again is not rounded.
+    """
 
-def _names(single: Single) -> list[str]:
-    return [*single.inputs, *single.states, *single.params]
+    single: Single
+    scratch: Sequence[Scratch]
+    step: Sequence[str]
+    once: Sequence[str]
+    constants: Sequence[str]
+
+    @property
+    def sizes(self) -> list[str]:
+        """Numbers of each array, given ones and results, for one sequence; a complex one counts twice."""
+        nodes = [*(g.node for g in self.single.given), *(i for i, _ in self.single.results)]
+        found = [size_text(axes(self.single.cell.nodes[i])) for i in nodes]
+        return [f"2 * {n}" if k in self.single.complex_places else n for k, n in enumerate(found)]
+
+    def kind(self, k: int) -> str:
+        """The C type of a given array."""
+        if k in self.single.tokens:
+            return "int64_t"
+        return "E" if self.single.halves else "T"
+
+    def given(self, static_only: bool) -> list[str]:
+        """Pointers to what is given, from sequence `first` on."""
+        s, lines = self.single, []
+        names = [*s.inputs, *s.states, *s.params]
+        for k, (g, name, size) in enumerate(zip(s.given, names, self.sizes)):
+            if g.static or not static_only:
+                offset = "" if g.static else f" + first * {grouped(size)}"
+                lines.append(
+                    f"  const {self.kind(k)} *a{k} = (const {self.kind(k)} *)arrays[{k}]{offset}; /* {name} */"
+                )
+                lines.append(f"  (void)a{k};")
+        return lines
+
+    def lasting(self) -> list[str]:
+        """Pointers to what is kept from step to step, and to what stands behind it."""
+        static = [x for x in self.scratch if x.static]
+        lines = ["  T *rest_held = held + 16;"] if static else []
+        for x in static:
+            lines += [f"  T *{x.name} = rest_held;", f"  rest_held += {x.size};", f"  (void){x.name};"]
+        return lines
+
+    @property
+    def read_once(self) -> list[int]:
+        """Places of the parameters that what is kept is made of."""
+        s = self.single
+        lasting = {int(x.name[1:]) for x in self.scratch if x.static and x.name[0] == "w"}
+        needed = ancestors(s.cell, sorted(lasting))
+        return [k for k, g in enumerate(s.given) if g.static and g.node in needed]
+
+    def once_text(self) -> list[str]:
+        """NAME_once works out what parameters alone say, unless they are, bit by bit, what they were then: numbers may
+        be written into them in ways that no counter sees.  NAME_held: bytes of memory for that.
+        """
+        name, saved = self.single.name, self.read_once
+        bytes_of = {k: f"(size_t)({self.sizes[k]}) * sizeof({self.kind(k)})" for k in saved}
+        static = [x.size for x in self.scratch if x.static]
+        total = " + ".join(
+            [f"(int64_t)sizeof(T) * ({' + '.join(['16', *static])})", *(f"(int64_t)({b})" for b in bytes_of.values())]
+        )
+        lines = [
+            f"int64_t {name}_held(const int64_t *dims) {{",
+            *_dims(self.single),
+            f"  return {total if static else '0'};",
+            "}",
+            f"static int {name}_once(void *const *arrays, const int64_t *dims, T *held) {{",
+        ]
+        if not static:
+            return [*lines, "  (void)arrays, (void)dims, (void)held;", "  return 0;", "}"]
+        lines += [
+            *_dims(self.single),
+            *self.given(static_only=True),
+            *self.lasting(),
+            "  int failed = 0;",
+            *self.constants,
+        ]
+        lines += ["  char *saved = (char *)rest_held;", "  int same = held[0] == 1;"]
+        for k, size in bytes_of.items():
+            lines += [f"  same = same && !memcmp(saved, a{k}, {size});", f"  saved += {size};"]
+        lines += [
+            "  (void)saved;",
+            "  if (same) return 0;",
+            "  held[0] = 0;",
+            *self.once,
+            "  saved = (char *)rest_held;",
+        ]
+        for k, size in bytes_of.items():
+            lines += [f"  memcpy(saved, a{k}, {size});", f"  saved += {size};"]
+        return [*lines, "  if (!failed) held[0] = 1;", "  return failed;", "}"]
+
+    def part_text(self) -> list[str]:
+        """NAME_part: the step of `batch` sequences from `first` on."""
+        s, n = self.single, len(self.single.given)
+        sizes = self.sizes[n:]
+        lines = [
+            f"static int {s.name}_part(void *const *arrays, const int64_t *dims, int64_t first, int64_t batch,",
+            "    int64_t threads, T *held) {",
+            "  int failed = 0;",
+            "  (void)threads, (void)held;",
+            *_dims(s),
+            *self.given(static_only=False),
+            *self.lasting(),
+            *self.constants,
+        ]
+        own = [
+            (x.name, f"{grouped(x.size)} * batch" if x.name[0] == "w" else x.size) for x in self.scratch if not x.static
+        ]
+        if s.halves:
+            lines.append("#ifdef RNNC_E")
+            rounded = [f"{grouped(size)} * batch" for size in sizes]
+            lines += self._own([*own, *((f"r{k}", size) for k, size in enumerate(rounded))])
+            lines.append("#else")
+        lines += self._own(own)
+        lines += [f"  T *r{k} = (T *)arrays[{n + k}] + first * {grouped(size)};" for k, size in enumerate(sizes)]
+        lines += ["#endif", *self.step, "#ifdef RNNC_E"] if s.halves else self.step
+        if s.halves:
+            for k, size in enumerate(rounded):
+                lines.append(f"  rounded_to((E *)arrays[{n + k}] + first * {grouped(sizes[k])}, r{k}, {size});")
+            lines.append("#endif")
+        return [*lines, "  free(memory);", "  return failed;", "}"]
+
+    def _own(self, scratch: Sequence[tuple[str, str]]) -> list[str]:
+        count = " + ".join(["1", *(size for _, size in scratch)])
+        lines = [f"  T *memory = malloc((size_t)({count}) * sizeof(T)), *rest = memory;", "  if (!memory) return 1;"]
+        for name, size in scratch:
+            lines += [f"  T *{name} = rest;", f"  rest += {size};"]
+        return lines
+
+    def step_text(self) -> list[str]:
+        """NAME_step: 0; 1 without memory; 2 where a token is too large; 3 where a matrix has no inverse."""
+        s = self.single
+        lines = [
+            f"int {s.name}_step(void *const *arrays, const int64_t *dims, int64_t batch, int64_t threads, T *held) {{",
+            *_dims(s),
+        ]
+        for k, vocab in s.tokens.items():
+            lines.append(f"  const int64_t *a{k} = arrays[{k}];")
+            lines.append(
+                f"  for (int64_t b = 0; b < batch; b++) if (a{k}[b] < 0 || a{k}[b] >= {dim_c(vocab)}) return 2;"
+            )
+        work = " + ".join(self.sizes[: len(s.given)])
+        return [
+            *lines,
+            f"  int failed = {s.name}_once(arrays, dims, held);",
+            "  if (failed) return failed;",
+            f"  const int shared = batch >= threads && batch * ({work}) >= 4 * PARALLEL;",
+            "  const int64_t blocks = (batch + AT_ONCE - 1) / AT_ONCE;",
+            "  const int64_t parts = shared && blocks < threads ? threads : blocks;",
+            "#pragma omp parallel for num_threads((int)threads) if (shared && threads > 1) reduction(max : failed)",
+            "  for (int64_t p = 0; p < parts; p++) {",
+            "    const int64_t from = batch * p / parts, to = batch * (p + 1) / parts;",
+            f"    const int found = {s.name}_part(arrays, dims, from, to - from, shared ? 1 : threads, held);",
+            "    failed = found > failed ? found : failed;",
+            "  }",
+            "  return failed;",
+            "}",
+        ]

@@ -1,8 +1,9 @@
 """A whole single step of a layer as one C function, for inference: what `layer.step` calls first.
 
-A call answers None where it does not serve (gradients are wanted, a tracer looks on, dtypes are mixed or half, there
-are very many sequences), and the module goes on with its other way.  What depends on shapes and dtypes alone is worked
-out at the first call with them.
+A call answers None where it does not serve (gradients are wanted, a tracer looks on, dtypes are mixed, there are very
+many sequences), and the module goes on with its other way.  What depends on shapes and dtypes alone is worked out at
+the first call with them; what follows from parameters alone, in memory that is kept for each module, whenever these are
+not what they were.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import torch
 from torch import Tensor
 
 from rnnc.runtime._compat import traced
-from rnnc.runtime.compiled import load_library
+from rnnc.runtime.compiled import NativeError, load_library
+from rnnc.runtime.native_frame import HALF
 
 __all__ = ["NativeStep"]
 
+AT_ONCE = 64  # sequences that go through a step together, as its C says
 MOST_CALLS = 100  # layouts that a step remembers
-MOST_SEQUENCES = 8  # from there on PyTorch's products of matrices are faster than products with vectors
+MOST_SEQUENCES = 256  # up to which it was measured to be faster (docs/cpu.md)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,19 +37,40 @@ class _Fitted:
     batch: ctypes.c_int64
     pointers: type[ctypes.Array[ctypes.c_void_p]]
     copied: tuple[int, ...]  # places of tensors that are not contiguous, or lazily negated
-    results: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # sizes and strides
-    dtype: torch.dtype
+    results: tuple[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], ...]  # sizes, strides, dtypes
+    kind: tuple[tuple[int, ...], torch.dtype]  # what the memory for a set of parameters depends on
+    kept: int  # its bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Held:
-    """Parameters of a module, and the entries of its dictionaries (of parameters, of submodules) that lead to them."""
+    """Parameters of a module, and the entries of its dictionaries (of parameters, of submodules) that lead to them.
+
+    `memory`: what follows from them, by `_Fitted.kind`; calls that run at once have each their own.
+    """
 
     tensors: list[Tensor]
     entries: list[tuple[dict[str, Any], str, Any]]
+    memory: dict[Any, list[Tensor]] = field(default_factory=dict)
+
+    def take(self, fitted: _Fitted) -> Tensor:
+        """Memory that no other call uses: zeros, or as a call left it."""
+        free = self.memory.setdefault(fitted.kind, [])
+        try:
+            return free.pop()
+        except IndexError:
+            return torch.zeros(fitted.kept, dtype=torch.uint8)
+
+    def give(self, fitted: _Fitted, memory: Tensor) -> None:
+        self.memory[fitted.kind].append(memory)
 
 
 UNKNOWN: Any = object()  # no call was tried for a layout; None: it does not serve
+
+
+def plain(x: Tensor) -> Tensor:
+    """Without gaps, and nothing left to do when it is read."""
+    return x.resolve_conj().resolve_neg().contiguous()
 
 
 def _hold(module: torch.nn.Module, names: tuple[str, ...]) -> _Held:
@@ -73,7 +97,8 @@ class NativeStep:
     """The functions NAME_step and NAME_shapes of a C source.
 
     `given` and `results` are the ranks of the arrays without the batch; the last `static` of the given ones have none
-    (parameters).  `tokens`: places of the given ones that hold tokens.
+    (parameters).  `tokens`: places of the given ones that hold tokens; `complex_`: places, of the given ones and then
+    of the results, that hold complex numbers.  `halves`: whether all may be of half precision.
     """
 
     source: str
@@ -82,6 +107,8 @@ class NativeStep:
     static: int
     results: tuple[int, ...]
     tokens: tuple[int, ...] = ()
+    complex_: tuple[int, ...] = ()
+    halves: bool = True
     held: WeakKeyDictionary[torch.nn.Module, _Held] = field(
         init=False, default_factory=WeakKeyDictionary, compare=False, repr=False
     )
@@ -96,33 +123,40 @@ class NativeStep:
         """
         if traced(varying) or torch.is_autocast_enabled("cpu"):  # which lowers the precision of products only
             return None
-        tensors = [*varying, *self._parameters(module, params)] if params else list(varying)
+        held = self._parameters(module, params)
+        tensors = [*varying, *held.tensors]
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             return None
-        key = (dims, *[(x.dtype, x.shape, x.is_contiguous(), x.is_cpu, x.is_neg()) for x in tensors])
+        key = (dims, *[(x.dtype, x.shape, x.is_contiguous(), x.is_cpu, x.is_neg(), x.is_conj()) for x in tensors])
         fitted = self.calls.get(key, UNKNOWN)  # one look: another thread may clear them between two
         if fitted is UNKNOWN:
             fitted = self._remember(key, tensors, dims)
         if fitted is None:
             return None
         if fitted.copied:
-            tensors = [x.resolve_neg().contiguous() if k in fitted.copied else x for k, x in enumerate(tensors)]
-        found = [torch.empty_strided(size, stride, dtype=fitted.dtype) for size, stride in fitted.results]
+            tensors = [plain(x) if k in fitted.copied else x for k, x in enumerate(tensors)]
+        found = [torch.empty_strided(size, stride, dtype=dtype) for size, stride, dtype in fitted.results]
         pointers = fitted.pointers(*[x.data_ptr() for x in tensors], *[x.data_ptr() for x in found])
-        match fitted.function(pointers, fitted.dims, fitted.batch, ctypes.c_int64(torch.get_num_threads())):
+        memory = held.take(fitted)
+        threads = ctypes.c_int64(torch.get_num_threads())
+        failed = fitted.function(pointers, fitted.dims, fitted.batch, threads, memory.data_ptr())
+        held.give(fitted, memory)
+        match failed:
             case 1:
                 raise MemoryError(f"no memory for a step of `{self.name}`")
             case 2:
                 raise IndexError("index out of range in self: a token is not below the size of the vocabulary")
+            case 3:
+                return None  # a matrix without an inverse, which PyTorch says
         return found
 
-    def _parameters(self, module: torch.nn.Module, names: tuple[str, ...]) -> list[Tensor]:
+    def _parameters(self, module: torch.nn.Module, names: tuple[str, ...]) -> _Held:
         """The module's parameters.  To look them up costs more than many a step: they are remembered, with what each
         part of the module held then, which is compared."""
         held = self.held.get(module)
         if held is None or any(entries.get(name) is not value for entries, name, value in held.entries):
             self.held[module] = held = _hold(module, names)
-        return held.tensors
+        return held
 
     def _remember(self, key: Any, tensors: Sequence[Tensor], dims: tuple[int, ...]) -> _Fitted | None:
         if len(self.calls) >= MOST_CALLS:
@@ -133,28 +167,50 @@ class NativeStep:
     def _fit(self, tensors: Sequence[Tensor], dims: tuple[int, ...]) -> _Fitted | None:
         """The call; None where the function does not serve, or the sizes are wrong (which the module then says)."""
         batch = tensors[0].shape[0] if tensors[0].ndim else 0
-        dtype = next(x.dtype for k, x in enumerate(tensors) if k not in self.tokens)
-        kinds = [torch.int64 if k in self.tokens else dtype for k in range(len(tensors))]
-        alike = all(x.dtype == kind and x.device.type == "cpu" for x, kind in zip(tensors, kinds, strict=True))
-        if not alike or dtype not in (torch.float32, torch.float64) or not 0 < batch <= MOST_SEQUENCES:
+        count = len(tensors)
+        dtype = next((x.dtype for k, x in enumerate(tensors) if k not in (*self.tokens, *self.complex_)), None)
+        dtype = dtype or tensors[self.complex_[0]].real.dtype
+        wide = torch.promote_types(dtype, torch.complex64)
+        kinds = [dtype if k not in self.complex_ else wide for k in range(count + len(self.results))]
+        wanted_kinds = [torch.int64 if k in self.tokens else kind for k, kind in enumerate(kinds[:count])]
+        alike = all(x.dtype == kind and x.device.type == "cpu" for x, kind in zip(tensors, wanted_kinds, strict=True))
+        if not alike or not 0 < batch <= MOST_SEQUENCES:
             return None
-        library = load_library(self.source, dtype == torch.float64)
+        library = self._library(dtype)
+        if library is None:
+            return None
         sizes_of = iter(self._shapes(library, dims))
         wanted = [tuple(next(sizes_of) for _ in range(rank)) for rank in (*self.given, *self.results)]
         varying = len(self.given) - self.static
-        shapes = [(batch, *s) if k < varying else s for k, s in enumerate(wanted[: len(self.given)])]
+        shapes = [(batch, *s) if k < varying else s for k, s in enumerate(wanted[:count])]
         if any(tuple(x.shape) != s for x, s in zip(tensors, shapes, strict=True)):
             return None
-        results = [torch.empty(batch, *s) for s in wanted[len(self.given) :]]
+        results = [torch.empty(batch, *s) for s in wanted[count:]]
+        function, held = (getattr(library, f"{self.name}_{kind}") for kind in ("step", "held"))
+        function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+        held.restype = ctypes.c_int64
+        sizes = (ctypes.c_int64 * max(1, len(dims)))(*dims)
         return _Fitted(
-            function=getattr(library, f"{self.name}_step"),
-            dims=(ctypes.c_int64 * max(1, len(dims)))(*dims),
+            function=function,
+            dims=sizes,
             batch=ctypes.c_int64(batch),
-            pointers=ctypes.c_void_p * (len(tensors) + len(results)),
-            copied=tuple(k for k, x in enumerate(tensors) if not x.is_contiguous() or x.is_neg()),
-            results=tuple((tuple(x.shape), x.stride()) for x in results),
-            dtype=dtype,
+            pointers=ctypes.c_void_p * (count + len(results)),
+            copied=tuple(k for k, x in enumerate(tensors) if not x.is_contiguous() or x.is_neg() or x.is_conj()),
+            results=tuple((tuple(x.shape), x.stride(), kind) for x, kind in zip(results, kinds[count:], strict=True)),
+            kind=(dims, dtype),
+            kept=held(sizes),
         )
+
+    def _library(self, dtype: torch.dtype) -> ctypes.CDLL | None:
+        """The library for numbers of a dtype; None where there is none, or the compiler does not know them."""
+        if dtype in (torch.float32, torch.float64):
+            return load_library(self.source, dtype == torch.float64)
+        if dtype not in HALF or not self.halves:
+            return None
+        try:
+            return load_library(self.source, False, HALF[dtype])
+        except NativeError:
+            return None
 
     def _shapes(self, library: ctypes.CDLL, dims: tuple[int, ...]) -> list[int]:
         out = (ctypes.c_int64 * (sum(self.given) + sum(self.results) + 1))()
@@ -165,7 +221,7 @@ class NativeStep:
         return _again, tuple(getattr(self, name) for name in FIELDS)
 
 
-FIELDS = ("source", "name", "given", "static", "results", "tokens")
+FIELDS = ("source", "name", "given", "static", "results", "tokens", "complex_", "halves")
 
 
 def _again(*values: Any) -> NativeStep:

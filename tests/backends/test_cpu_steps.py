@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,11 @@ import torch_support as support
 from torch import Tensor
 
 import rnnc
-from rnnc.runtime import NativeStep, compiled
+from rnnc.runtime import NativeStep, compiled, native_step
 
 pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="needs a C compiler")
 
-# a convolution and norms, a short state, complex numbers (not by one function), recurrent matrices, per blocks
+# a convolution and norms, a short state, complex numbers, recurrent matrices, per blocks
 CELLS = [
     ("gated_deltanet", "GatedDeltaNet"),
     ("mamba2", "Mamba2"),
@@ -27,7 +29,7 @@ CELLS = [
     ("slstm", "sLSTM"),
     ("minlstm", "MinLSTM"),
 ]
-BY_ONE = [c for c in CELLS if c[0] != "lru"]
+ODD = Path(__file__).parents[1] / "stdlib" / "odd"
 
 
 @cache
@@ -63,7 +65,7 @@ def same(a: Any, b: Any, tolerance: float = 1e-12) -> None:
         support.assert_close(support.flat(sa)[key], value.detach(), tolerance)
 
 
-@pytest.mark.parametrize(("name", "cell"), BY_ONE)
+@pytest.mark.parametrize(("name", "cell"), CELLS)
 @torch.no_grad()
 def test_one_function_for_a_step(name: str, cell: str) -> None:
     """For one and for several sequences, in any strides; what it does not serve runs as before, to the same result."""
@@ -75,9 +77,10 @@ def test_one_function_for_a_step(name: str, cell: str) -> None:
         assert served(native, inputs, state)
         same(native.step(inputs, state=state), by_torch.step(inputs, state=state))
     same(native.step(x[:1]), by_torch.step(x[:1]))
-    many = torch.randn(9, native.d, dtype=torch.float64)
-    assert not served(native, many)
-    same(native.step(many), by_torch.step(many))
+    for count, one in ((9, True), (native_step.AT_ONCE + 6, True), (native_step.MOST_SEQUENCES + 1, False)):
+        many = torch.randn(count, native.d, dtype=torch.float64)
+        assert served(native, many) == one
+        same(native.step(many), by_torch.step(many))
     with torch.enable_grad():
         assert not served(native, x, state)
 
@@ -137,6 +140,121 @@ def test_parameters_may_change() -> None:
     weights = {k: 2 * v for k, v in native.named_parameters()}
     found = torch.func.functional_call(native, weights, (x[:, None].float(),))
     same(found, torch.func.functional_call(by_torch, weights, (x[:, None].float(),)), 1e-6)
+
+
+def write_through_data(p: Tensor) -> None:
+    p.data.mul_(1.25)
+
+
+def write_through_numpy(p: Tensor) -> None:
+    p.detach().numpy()[...] *= 1.25
+
+
+def write_by_an_optimizer(p: Tensor) -> None:
+    p.grad = torch.ones_like(p)
+    torch.optim.SGD([p], lr=0.1).step()
+    p.grad = None
+
+
+WAYS = [write_through_data, write_through_numpy, write_by_an_optimizer]
+
+
+@pytest.mark.parametrize(("name", "cell"), [("mamba2", "Mamba2"), ("lru", "LRU")])
+@pytest.mark.parametrize("write", WAYS)
+@torch.no_grad()
+def test_what_parameters_alone_say_follows_them(name: str, cell: str, write: Callable[[Tensor], None]) -> None:
+    """Values that are kept between steps are those of the weights at each step, however these are written."""
+    native, by_torch = (copy.deepcopy(m) for m in layers(name, cell))
+    x = torch.randn(2, native.d, dtype=torch.float64)
+    kept = [memory for held in whole_step(native).held.values() for memory in held.memory.values()]
+    for _ in range(2):
+        same(native.step(x), by_torch.step(x))
+        for m in (native, by_torch):
+            for p in m.parameters():
+                write(p)
+    same(native.step(x), by_torch.step(x))
+    held = whole_step(native).held[native].memory
+    assert [m.numel() > 128 for free in held.values() for m in free] == [True], kept  # there is such memory, and one
+
+
+@torch.no_grad()
+def test_modules_of_one_class_and_threads_keep_apart_what_they_keep() -> None:
+    native, by_torch = layers("mamba2", "Mamba2")
+    other, other_by_torch = copy.deepcopy(native), copy.deepcopy(by_torch)
+    for m in (other, other_by_torch):
+        for p in m.parameters():
+            p.mul_(1.5)
+    x = torch.randn(3, native.d, dtype=torch.float64)
+    pairs = [(native, by_torch.step(x)), (other, other_by_torch.step(x))] * 20
+    with ThreadPoolExecutor(4) as pool:
+        for found, (_, wanted) in zip(pool.map(lambda pair: pair[0].step(x), pairs), pairs, strict=True):
+            same(found, wanted)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("name", "cell"), [c for c in CELLS if c[0] != "lru"])
+@torch.no_grad()
+def test_half_precision(name: str, cell: str, half: torch.dtype) -> None:
+    """Weights, inputs and states of half precision: computed in float32, and rounded once."""
+    native, by_torch = (copy.deepcopy(m) for m in layers(name, cell))
+    native, exact = native.to(half), by_torch.to(half).double()
+    x = torch.randn(5, native.d).to(half)
+    _, state = by_torch(torch.randn(5, 4, native.d, dtype=torch.float64))
+    low = {k: v.to(half) for k, v in state.items()}
+    assert served(native, x, low)
+    (y, new), (wanted, after) = (
+        native.step(x, state=low),
+        exact.step(x.double(), {k: v.double() for k, v in low.items()}),
+    )
+    epsilon = torch.finfo(half).eps
+    for a, b in [(y, wanted), *((new[k], after[k]) for k in after)]:
+        assert a.dtype == half
+        assert float((a.double() - b).abs().max()) <= 0.52 * epsilon * float(b.abs().max()) + 1e-6
+
+
+@torch.no_grad()
+def test_complex_half_stays_with_the_kernels() -> None:
+    native, by_torch = (copy.deepcopy(m).to(torch.bfloat16) for m in layers("lru", "LRU"))
+    x = torch.randn(2, native.d, dtype=torch.bfloat16)
+    assert not served(native, x)
+    (y, state), (y2, state2) = native.step(x), by_torch.step(x)
+    assert (y.dtype, state["h"].dtype) == (y2.dtype, state2["h"].dtype)
+
+
+MATRICES = """
+cell Turned(n: dim) {
+  input x: real[n]
+  param A: real[n, n]
+  param B: real[n, n]
+  state h: real[n] = 0
+  h <- expm(A - A.T) @ h + cayley(B - B.T + outer(x, x)) @ x
+  output y = h'
+}
+cell Singular(n: dim) {
+  input x: real[n]
+  state h: real[n] = 0
+  h <- 0.5 * h + cayley(-outer(x, x)) @ x
+  output y = h'
+}
+"""
+
+
+@torch.no_grad()
+def test_functions_of_matrices() -> None:
+    spec = rnnc.parse(MATRICES)
+    native, by_torch = (rnnc.compile(spec, "Turned", backend=b)(n=7, dtype=torch.float64) for b in ("cpu", "torch"))
+    by_torch.load_state_dict(native.state_dict())
+    for scale in (1, 30):
+        for m in (native, by_torch):
+            m.A.mul_(scale)
+        x, state = torch.randn(3, 7, dtype=torch.float64), {"h": torch.randn(3, 7, dtype=torch.float64)}
+        assert served(native, x, state)
+        same(native.step(x, state=state), by_torch.step(x, state=state), 1e-11)
+    native, by_torch = (rnnc.compile(spec, "Singular", backend=b)(n=4) for b in ("cpu", "torch"))
+    x = torch.tensor([[1.0, 0, 0, 0]])
+    for m in (native, by_torch):
+        with pytest.raises(torch.linalg.LinAlgError):
+            m.step(x)
 
 
 @cache
