@@ -119,6 +119,8 @@ def _signature(
         elif name in last:
             signature[name] = "constexpr"
             constants[name] = 1
+        elif name == "counts_ptr":
+            signature[name] = "*i32"
         elif name.endswith("_ptr"):
             plain = name.removeprefix("d_").removesuffix("_ptr")
             low = plain in streams or not (name.endswith(wide) or plain in _static(of, names))

@@ -21,7 +21,7 @@ from rnnc.backends.torch.emit import Kernels, emit_file
 from rnnc.backends.torch.kernels import Kernel as Call
 from rnnc.backends.torch.needs import state_dependence
 from rnnc.backends.torch.strategies import Choice, coefficients
-from rnnc.backends.triton import scan, sequential
+from rnnc.backends.triton import newton, scan, sequential
 from rnnc.backends.triton.coupled import coupled_kernels, find_coupled_step
 from rnnc.backends.triton.descriptor import coupled_text, recurrence_text
 from rnnc.backends.triton.kernel import Step, find_step
@@ -143,7 +143,7 @@ class _File:
         name = self.names.fresh(identifier(f"{title.lower()}_{'_'.join(g.group.states)}"))
         step = find_step(name, cell, region, lambda node: source.line(inner.nodes[node]))
         assert step is not None
-        kind, kernels = schedule(step, g.strategy)
+        kind, kernels = schedule(step, g.strategy)  # by Newton's method where `newton.applies`
         self._write(kernels, lambda key: recurrence_text(step, kind, kernels, key), step.name)
         call = Call(name=name, states=region.states, inputs=region.inputs, outputs=region.outputs, packed=True)
         return call, f"{' and '.join(g.group.states)}: kernel, {SENTENCES[kind]}"
@@ -236,23 +236,25 @@ class _File:
 
 
 CHUNKWISE = "chunkwise kernels, chunk states one after another, outputs all at once"
-SERVED = frozenset({"step", "sequential", "scan"})  # strategies whose work a kernel does when they are asked for
+SERVED = frozenset(
+    {"step", "sequential", "scan", "newton"}
+)  # strategies whose work a kernel does when they are asked for
 
 
 def _no_kernel(cell: CellIR, g: GroupPlan, later: list[str], asked: Strategies) -> str | None:
     """Why a group runs by PyTorch; None where there is a kernel."""
-    named = asked == g.strategy or (isinstance(asked, Mapping) and bool(set(g.group.states) & set(asked)))
-    if named and g.strategy not in SERVED and not _chunkwise(cell, g):
+    if _named(g, asked) and g.strategy not in SERVED and not _chunkwise(cell, g):
         return f"the strategy {g.strategy.replace('_', ' ')} was asked for, which has none here"
-    if g.strategy == "newton":
-        return "Newton's method over all steps runs by PyTorch"
     if any(cell.nodes[cell.state(s).node].type.dtype == "bool" for s in g.group.states):
         return "a state of truth values"
     region = find_region(cell, g.group, later)
     if region is None:
         return _not_coupled(cell, g, later)
-    if find_step("step", cell, region, lambda node: None) is None:
+    step = find_step("step", cell, region, lambda node: None)
+    if step is None:
         return "no axis of its states could be shared out among programs"
+    if g.strategy == "newton" and not newton.applies(cell, g.group, step):
+        return "Newton's method over all steps is PyTorch's, but for one state whose entries step by themselves"
     return None
 
 
@@ -331,6 +333,7 @@ def least_log_decay(cell: CellIR, form: Form | None) -> float | None:
 SENTENCES = {
     "scan": "tiles of steps scanned in registers, gates and readout inside",
     "sequential": "one step after another in one kernel, the state in registers",
+    "newton": "tiles of steps solved in registers by Newton's method, those that do not converge step by step",
     "turned": "one step after another in one kernel, whole states in registers, read by rows and by columns",
     "coupled": "one step after another in one kernel, matrices on chip where they fit (else PyTorch's loop)",
 }
@@ -338,6 +341,8 @@ SENTENCES = {
 
 def schedule(step: Step, strategy: str) -> tuple[str, tuple[Kernel, ...]]:
     """The schedule that runs a step, and its kernels forward and backward."""
+    if strategy == "newton":
+        return "newton", newton.newton_kernels(step)
     if strategy not in ("step", "sequential") and scan.applies(step):
         return "scan", scan.scan_kernels(step)
     return "sequential", sequential.sequential_kernels(step)

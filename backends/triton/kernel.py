@@ -35,15 +35,23 @@ INDICES = (
     "origin",
     "length",
     "alive",
+    "wrong",
+    "rounds",
+    "counts_ptr",
     "rows",
     "whole",
     "bounds_ptr",
+)
+RINGS = ("linear", "complex", "max_plus", "min_plus", "log_plus")
+CALLED = (  # functions of `rnnc.runtime.gpu` besides HELPERS
+    *("row", "product", "sequence", "sequences", "sum_over", "max_over", "min_over", "previous", "unsolved"),
+    *(f"{ring}_{what}" for ring in RINGS for what in ("states", "before", "after", "pass")),
 )
 RESERVED = {
     *HELPERS,
     *INDICES,
     "step",
-    "row",
+    *CALLED,
     "blocks",
     *INNER,
     *INNER.upper(),
@@ -284,9 +292,9 @@ class Frame:
         inside += [f"in_{a}" for a in held if a != "g"]
         return " & ".join(inside)
 
-    def whole_tile(self, array: Array) -> str:
-        """The shape of a state's tile."""
-        return self.layout.shape([*(["b"] if self.layout.rows else []), *self.held(array)])
+    def whole_tile(self, array: Array, time: bool = False) -> str:
+        """The shape of a state's tile, of one step or (`time`) of a tile's."""
+        return self.layout.shape([*(["t"] if time else []), *(["b"] if self.layout.rows else []), *self.held(array)])
 
     def place(self, axes: Sequence[str], complex_: bool = False, part: int = 0) -> str:
         """The offset of an entry in a contiguous array with these axes: ((b * T + t) * D + d) * N + n."""

@@ -12,6 +12,7 @@ are the step's own derivative at P_{t+1} = 1 without outputs, and at P_{t+1} = 0
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from rnnc.backends.kernels.program import Load, Program, Result
@@ -55,24 +56,32 @@ def reads_old_state(step: Step) -> bool:
 
 
 def _forward(step: Step) -> Kernel:
-    frame = Frame(step=step, layout=step.layout)
-    s, f = frame.statements, frame
+    f = Frame(step=step, layout=step.layout)
     assert step.coefficients is not None
-    static = f.hoisted(step.coefficients, step.forward)
+
+    def solve() -> list[str]:
+        a, b = _coefficients(f)
+        suffix = "before" if reads_old_state(step) else "states"
+        title = "{}_before" if suffix == "before" else "{}_new"
+        states = _scan(f, suffix, a, b, f.state_names()[0], title)
+        if suffix == "before":
+            _give(f, "state", states)
+            return [p.text for p in f.statements.run(updates(step.forward))]
+        _hold(f, step.forward, [r for r in step.forward.results if r.target == "state"], states)
+        return states
+
+    return forward_of_tiles(f, f.hoisted(step.coefficients, step.forward), solve)
+
+
+def forward_of_tiles(f: Frame, static: list[str], solve: Callable[[], list[str]], more: Sequence[str] = ()) -> Kernel:
+    """The forward of tiles, one after another: `solve` writes what finds the states of one and gives the variables of
+    those after each step.  `more` are arguments behind all others.
+    """
+    s, step = f.statements, f.step
     before = f.state_names("{}")
-    for line in _tile_indices(f, "first"):
-        s.lines.append(line)
+    s.lines += _tile_indices(f, "first")
     f.store_states("{}_tiles_ptr", before, ("tile",))
-    a, b = _coefficients(f)
-    suffix = "before" if reads_old_state(step) else "states"
-    states = _scan(f, suffix, a, b, before[0], "{}_before" if suffix == "before" else "{}_new")
-    if suffix == "before":
-        _give(f, "state", states)
-        new = [p.text for p in s.run(_updates(step.forward))]
-    else:
-        new = states
-        update = [r for r in step.forward.results if r.target == "state"]
-        _hold(f, step.forward, update, new)
+    new = solve()
     wanted = [r for r in step.forward.results if r.target == "output"]
     for result, value in zip(wanted, s.run(step.forward.pruned(wanted)), strict=True):
         f.store_output(result, value)
@@ -98,7 +107,7 @@ def _forward(step: Step) -> Kernel:
         [f"{n}_start_ptr" for n in arrays.states],
         [f"{n}_ptr" for n in arrays.outputs],
         [f"{n}_last_ptr" for n in arrays.states],
-        [f"{n}_tiles_ptr" for n in arrays.states],
+        [f"{n}_tiles_ptr" for n in arrays.states] + [*more],
     ]
     return finished(f, f"{step.name}_forward", "every step", arguments, ["BT", "STAGES"], lines)
 
@@ -167,7 +176,7 @@ def _hold(f: Frame, program: Program, results: list[Result], names: list[str]) -
         f.statements.made[keys[r.value]] = Part(text=name)
 
 
-def _updates(program: Program) -> Program:
+def updates(program: Program) -> Program:
     return program.pruned([r for r in program.results if r.target == "state"])
 
 
@@ -257,17 +266,27 @@ def _backward_totals(step: Step) -> Kernel:
 
 
 def _backward(step: Step) -> Kernel:
-    frame = Frame(step=step, layout=step.layout)
-    f, s = frame, frame.statements
+    f = Frame(step=step, layout=step.layout)
     assert step.coefficients is not None
-    static = f.hoisted(step.coefficients, step.backward)
+
+    def solve() -> list[str]:
+        a, b = _coefficients(f)
+        _give(f, "state", _scan(f, "before", a, b, f.state_names()[0], "{}_before"))
+        return _factor(f, a)
+
+    return backward_of_tiles(f, f.hoisted(step.coefficients, step.backward), solve)
+
+
+def backward_of_tiles(f: Frame, static: list[str], solve: Callable[[], list[str]]) -> Kernel:
+    """The backward of tiles, the last one first: `solve` writes what finds the states before each step of one, makes
+    them known, and gives the variables of the slopes there.
+    """
+    s, step = f.statements, f.step
     carry = f.state_names("d_{}")[0]
     start = f.state_names("{}")
     s.lines += ["first = start + (tl.cdiv(stop - start, BT) - 1 - back) * BT", *_tile_indices(f, "first")]
     f.load_states("{}_tiles_ptr", start, ("tile",))
-    a, b = _coefficients(f)
-    _give(f, "state", _scan(f, "before", a, b, start[0], "{}_before"))
-    factor = _factor(f, a)
+    factor = solve()
     own = _own(f)
     after = _scan(f, "after", factor, own, carry, "d_{}_after")
     _give(f, "d_state", after)
@@ -316,10 +335,10 @@ def _factor(f: Frame, a: list[str]) -> list[str]:
     if step.semiring == "plus_times":
         parts = [Part(text=a[0]), *(Part(text=f"-{x}") for x in a[1:])]
     else:
-        derivative = specialised(step.backward, _at_one, lambda r: r.target == "d_state")
+        derivative = specialised(step.backward, at_one, lambda r: r.target == "d_state")
         parts = f.statements.run(derivative) or [number(0)]
         parts = [Part(text=f"tl.cast({p.text}, ACC)") if p.number is None else p for p in parts]  # a choice of numbers
-    return [_inside(f, "factor", p, "1.0" if k == 0 else "0.0", k) for k, p in enumerate(parts)]
+    return [inside(f, "factor", p, "1.0" if k == 0 else "0.0", k) for k, p in enumerate(parts)]
 
 
 def _own(f: Frame) -> list[str]:
@@ -327,10 +346,10 @@ def _own(f: Frame) -> list[str]:
     program = specialised(f.step.backward, _at_zero, lambda r: r.target == "d_state")
     width = 2 if f.step.complex else 1
     parts = f.statements.run(program) or [number(0)] * width
-    return [_inside(f, "own", p, "0.0", k) for k, p in enumerate(parts)]
+    return [inside(f, "own", p, "0.0", k) for k, p in enumerate(parts)]
 
 
-def _inside(f: Frame, word: str, value: Part, otherwise: str, part: int) -> str:
+def inside(f: Frame, word: str, value: Part, otherwise: str, part: int) -> str:
     title = f"{f.step.arrays.states[0]}_{word}" + (("_re", "_im")[part] if f.step.complex else "")
     shape = f.layout.shape(["t", *f.held(f.step.forward.states[0])])
     if value.number is not None:
@@ -340,7 +359,7 @@ def _inside(f: Frame, word: str, value: Part, otherwise: str, part: int) -> str:
     ).text
 
 
-def _at_one(load: Load) -> int | None:
+def at_one(load: Load) -> int | None:
     """The incoming gradient of the state is 1 (its imaginary part 0), those of the outputs are 0."""
     if load.source == "d_state":
         return 1 if load.part == 0 else 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import triton_newton as newton
 
 import rnnc
 import rnnc.spec
@@ -83,6 +84,20 @@ def test_matrices_in_float32(target: str) -> None:
 @pytest.mark.parametrize("name", STEPS)
 def test_long_steps_do_not_spill(name: str, target: str) -> None:
     fits(name, target, 64)
+
+
+@pytest.mark.parametrize(
+    "target", ["sm_90", *(pytest.param(t, marks=pytest.mark.slow) for t in TARGETS if t != "sm_90")]
+)
+def test_newton(target: str) -> None:
+    """Many channels, and few, with lanes along time."""
+    from rnnc.backends.triton import ahead
+
+    _, of = newton.kernel_of("entries")
+    for size in (1024, 4):
+        for role in ("forward", "backward"):
+            found = ahead.compiled(of, role, target, {"A": size})
+            assert found.spilled == 0, found
 
 
 @pytest.mark.slow

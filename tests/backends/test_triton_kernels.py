@@ -16,6 +16,7 @@ import pytest
 import torch
 import triton_decays as decays
 import triton_low_rank as low_rank
+import triton_newton as newton
 import triton_turned as turned
 
 import rnnc
@@ -25,8 +26,8 @@ from rnnc.compile import emit_source, load_source
 pytest.importorskip("triton")
 
 FOLDER = Path(__file__).parent
-SPLITS = ("MinGRU", "SelectiveScan", "HGRNComplex", "GLA", "old_state", "max_plus", "log_plus")
 ACROSS = ("decay of values", "values, transposed", "scalar, read across")
+SPLITS = ("MinGRU", "SelectiveScan", "HGRNComplex", "GLA", "old_state", "max_plus", "log_plus")
 GROUPS = {
     "scans": (
         *("MinGRU", "MinGRU, one step", "Mamba", "LRU", "RGLRU", "S4D", "MinGRU, sequential"),
@@ -50,6 +51,7 @@ GROUPS = {
     ),
     "packed and tuned": ("packed", "packed layers", "tuned", "coupled operators"),
     "turned": tuple(name for name in turned.CASES if name not in turned.SLOW),
+    "newton": (*newton.SIZES, *newton.CASES),
     "unlisted": ("Phasor", "SaturatingMemory", "Tide", "ColumnEraser"),
     "low rank": tuple(
         name

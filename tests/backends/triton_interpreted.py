@@ -19,6 +19,7 @@ import torch
 import torch_support as support
 import triton_decays as decay_cases
 import triton_low_rank as low_rank_cases
+import triton_newton as newton_cases
 import triton_turned as turned_cases
 
 import rnnc.spec
@@ -120,6 +121,8 @@ def layer_of(spec: Any, cell: str | None, strategy: str | None, config: Config) 
 def spec_of(file: str) -> Any:
     if file in CELLS:
         return rnnc.spec.parse(CELLS[file])
+    if file in newton_cases.CELLS:
+        return rnnc.spec.parse(newton_cases.CELLS[file])
     if file in UNLISTED:
         return rnnc.load(UNLISTED[file])
     if file in decay_cases.CELLS or file in decay_cases.BY_ENTRY:
@@ -447,7 +450,11 @@ CASES |= {
     )
     for name in SPECS
 }
-CASES |= low_rank_cases.CASES | decay_cases.CASES
+CASES |= low_rank_cases.CASES | decay_cases.CASES | newton_cases.CASES
+CASES |= {
+    name: lambda name=name, dims=dims: is_the_oracle(name, kind="newton", strategy="newton", dims=dims, steps=11)
+    for name, dims in newton_cases.SIZES.items()
+}
 CASES |= {
     name: (lambda n=name: is_the_oracle(n, kind="chunkwise", dims={"n": 5, "m": 3}, steps=18))
     for name in decay_cases.CELLS

@@ -18,6 +18,7 @@ from rnnc.runtime.gpu.math import (
     softplus,
     tanh,
 )
+from rnnc.runtime.gpu.newton import previous, unsolved
 from rnnc.runtime.gpu.packed import sequence, sequences
 from rnnc.runtime.gpu.recurrence import Recurrence
 from rnnc.runtime.gpu.scan import (
@@ -73,6 +74,7 @@ __all__ = [
     "min_plus_pass",
     "min_plus_states",
     "power",
+    "previous",
     "product",
     "relu",
     "row",
@@ -84,4 +86,5 @@ __all__ = [
     "softplus",
     "sum_over",
     "tanh",
+    "unsolved",
 ]

@@ -20,6 +20,7 @@ from torch import Tensor
 from rnnc.runtime.gpu import interpreter, tuner
 from rnnc.runtime.gpu.arrange import Axes, arranged, is_complex, label_sizes, labels_of, lead_of, restored
 from rnnc.runtime.gpu.compat import LAUNCH, interpreted
+from rnnc.runtime.gpu.newton import NewtonCounts
 from rnnc.runtime.gpu.packed import rows_kept
 from rnnc.runtime.gpu.splits import gradients_between, states_between
 from rnnc.runtime.gpu.tuning import Config, default_config, machine, programs_wanted, turned_fits
@@ -60,6 +61,7 @@ class Recurrence:
     totals_dims: tuple[int, ...] = ()
     backward_totals_dims: tuple[int, ...] = ()
     configs: dict[tuple[Any, ...], Config] = field(default_factory=dict)
+    counts: dict[torch.device, Tensor] = field(default_factory=dict)  # of Newton's method, on each device
 
     def __post_init__(self) -> None:
         REGISTRY[self.key] = self
@@ -121,6 +123,22 @@ class Recurrence:
         sizes |= {a: sizes[b] for a, b in zip(self.twins[::2], self.twins[1::2])}
         parts = self.parts * (2 if like.dtype == torch.float64 else 1)
         return turned_fits([sizes[x] for x in self.axes.inner], parts)
+
+    @property
+    def timed(self) -> bool:
+        """Whether a program holds tiles of steps."""
+        return self.kind in ("scan", "newton")
+
+    def count(self, found: Tensor) -> None:
+        """Add what Newton's method did, one number a tile: its iterations, negative where they did not solve it."""
+        more = torch.stack([(found != 0).sum(), found.abs().sum(), (found < 0).sum()])
+        at = found.device
+        self.counts[at] = more if at not in self.counts else self.counts[at].add_(more)
+
+    def report(self) -> NewtonCounts:
+        """What Newton's method did on all devices since the kernel was loaded; waits for them."""
+        tiles, iterations, sequential = (sum(int(x[k]) for x in self.counts.values()) for k in range(3))
+        return NewtonCounts(tiles=tiles, iterations=iterations, sequential=sequential)
 
     @property
     def parts(self) -> int:
@@ -254,7 +272,7 @@ class Problem:
         c = self.config
         kernel, dims = getattr(self.of, role), getattr(self.of, f"{role}_dims")
         sizes = [self.steps, *([self.heads] if self.of.axes.grid else []), self.channels]
-        if self.of.kind == "scan":
+        if self.of.timed:
             sizes += [self.splits, self.span]
         constants: dict[str, Any] = {"ACC": tl.float64 if accumulator == torch.float64 else tl.float32}
         constants |= {"PACKED": self.packed, "BD": c.width(role)}
@@ -269,7 +287,7 @@ class Problem:
     @property
     def lead(self) -> tuple[int, ...]:
         """The axes in front of what there is one of for each program: batch, and for a scan its splits."""
-        return (self.batch, self.splits) if self.of.kind == "scan" else (self.batch,)
+        return (self.batch, self.splits) if self.of.timed else (self.batch,)
 
 
 def check_device(x: Tensor) -> None:
@@ -334,9 +352,14 @@ def _forward(p: Problem, inputs: list[Tensor], states: list[Tensor], bounds: Ten
         start = [states_between(of.semiring, is_complex(of.states[0]), states[0], total, factor)]
     ends = [empty(p.shape(d, p.lead), h, h.dtype) for d, h in zip(of.states, states, strict=True)]
     arguments = [bounds, *p.arguments(inputs), *(h.contiguous() for h in start), *outputs, *ends, *kept]
+    if of.kind == "newton":
+        counts = kept[0].new_zeros((p.kept, p.heads * p.blocks("forward")), dtype=torch.int32)
+        arguments.append(counts)
     p.launch("forward", arguments, kept[0].dtype)
     for whole, part in zip(last, ends, strict=True):
-        whole.copy_(part[:, -1] if of.kind == "scan" else part)
+        whole.copy_(part[:, -1] if of.timed else part)
+    if of.kind == "newton":
+        of.count(counts)
     return found
 
 
@@ -385,7 +408,7 @@ def added_up(p: Problem, parts: Sequence[Tensor], inputs: Sequence[Tensor]) -> l
             g = g.sum((2 if lead_of(d) else len(p.lead)) + (1 if p.of.axes.grid else 0))
         found.append((g if lead_of(d) else g.sum(tuple(range(len(p.lead))))).to(inputs[k].dtype))
     states = parts[len(p.of.gradients) :]
-    return found + [g[:, 0].clone() if p.of.kind == "scan" else g for g in states]
+    return found + [g[:, 0].clone() if p.of.timed else g for g in states]
 
 
 @torch.library.custom_op("rnnc::recurrence_backward", mutates_args=())

@@ -164,6 +164,8 @@ def candidates(kind: str, default: Config, channels: int, tasks: int, entries: i
     holds.  The steps of a tile stay: buffers have their shape.  The model: a step takes a fixed time and then as long
     as a thread has entries; warps beyond sixteen a multiprocessor wait for a place.
     """
+    if kind == "newton":
+        return [default]
     room = ENTRIES if kind == "scan" else HELD
     found = []
     for width in {default.channels // 2, default.channels, 2 * default.channels}:

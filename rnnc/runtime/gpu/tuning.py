@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 ENTRIES = 1024  # of a tile of a scan: 8 a thread, so that the dozen tiles of a backward fit the registers
+NEWTON = 512  # of a tile that is solved: two scans of it are under way at a time
 HELD = 1024  # entries of a state held over all steps
 TURNED = 4096  # entries of a product that a step forms of a state and a matrix: 32 a thread
 
@@ -73,6 +74,8 @@ def default_config(
     if kind == "sequential":
         width = max(1, min(power_of_two(channels), 64, HELD // (entries * parts)))
         return Config(steps=32, channels=width, registers=registers)
+    if kind == "newton":
+        return _newton_config(channels, entries)
     steps = 16 if entries * parts == 1 else 8
     room = ENTRIES // 2 if wide or long else ENTRIES
     width = max(1, min(power_of_two(channels), room // (steps * entries * parts)))
@@ -89,6 +92,12 @@ def default_config(
 def turned_fits(inner: Sequence[int], parts: int) -> bool:
     """Whether a product of axes is held in registers: those of a step whose state is read under several labels."""
     return prod(power_of_two(n) for n in inner) * parts <= TURNED
+
+
+def _newton_config(channels: int, entries: int) -> Config:
+    """Lanes go along time where channels are few: what a step waits for is shared by the steps of a tile."""
+    width = max(1, min(power_of_two(channels), 16 // entries))
+    return Config(steps=min(64, NEWTON // (width * entries)), channels=width, registers=255, stages=1)
 
 
 def current() -> int | None:

@@ -1,0 +1,103 @@
+"""Every cell of the library, the unlisted and the odd ones, as Triton kernels: run by the interpreter, or compiled.
+
+`TRITON_INTERPRET=1 python triton_sweep.py interpreted [PART/OF]` compares outputs, last states and all gradients with
+the float64 oracle, every buffer filled with NaN beforehand; `python triton_sweep.py ahead TARGET [PART/OF]` compiles
+each kernel at its default configuration.  Both print a line a cell: its name, "ok" or what is wrong, and how its groups
+run.  A program of its own, since Triton decides when it is imported whether it interprets.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import test_cpu_cells as cells
+import torch_support as support
+import triton_interpreted as interpreted
+
+from rnnc.compile import load_source
+from rnnc.ir.rounding import keep_digits
+from rnnc.runtime.gpu import coupled
+from rnnc.runtime.gpu import recurrence as launch
+from rnnc.runtime.gpu.tuning import Config
+
+FOLDERS = (cells.LIBRARY, cells.UNLISTED, cells.ODD)
+
+
+def every() -> Iterator[tuple[Path, str]]:
+    """All cells that are no models and have inputs."""
+    for folder in FOLDERS:
+        for parameter in cells.cells(folder):
+            path, cell = parameter.values
+            if cells.spec_of(path).lower(cell).inputs:
+                yield path, cell
+
+
+def module_of(path: Path, cell: str) -> tuple[Any, Any, list[Any], str]:
+    """The graph, the layer's class, its kernels, and how its groups run."""
+    from rnnc.backends.triton.backend import emit
+
+    spec = cells.spec_of(path)
+    ir = spec.lower(cell)
+    source = emit(keep_digits(ir), dims=None, strategy=None, sources=spec.sources)
+    module = load_source(source, ir.name)
+    kernels = [v for v in vars(module).values() if isinstance(v, launch.Recurrence)]
+    kinds = [k.kind for k in kernels] + ["chunks"] * source.count(" = matrix_scan(")
+    loops = source.count("No kernel:")
+    how = ", ".join([*kinds, *["PyTorch"] * loops]) or "no state"
+    return ir, vars(module)[module.__all__[0]], kernels, how
+
+
+def is_the_oracle(path: Path, cell: str) -> str:
+    ir, layer, kernels, how = module_of(path, cell)
+    for k in kernels:
+        few = Config(steps=4, channels=32, stages=1) if k.kind == "coupled" else Config(steps=4, channels=4)
+        k.configs[()] = few
+    sizes = cells.odd_dims(ir) if path.parent == cells.ODD else support.small_dims(ir)
+    cells.case(path, cell, 7, sizes).check(layer, tolerance=1e-9, step=False)
+    return f"ok: {how}"
+
+
+ROLES = ("forward", "backward", "totals", "backward_totals")
+
+
+def fits(path: Path, cell: str, target: str) -> str:
+    """Channels 1024, inner axes 16, heads of 64 with matrices on chip."""
+    from rnnc.backends.triton import ahead
+
+    _, _, kernels, how = module_of(path, cell)
+    found = []
+    for of in kernels:
+        axes = of.axes
+        sizes = dict.fromkeys(axes.tile, 64 if axes.inner else 1024) | dict.fromkeys(axes.grid, 4)
+        sizes |= dict.fromkeys(axes.inner, 64 if of.kind == "coupled" else 16)
+        found += [ahead.compiled(of, role, target, sizes) for role in ROLES if getattr(of, role) is not None]
+    wrong = [r for r in found if r.spilled or r.shared > ahead.SHARED[target]]
+    if wrong:
+        return f"wrong: {wrong}"
+    return f"ok: {len(found)} kernels ({how})"
+
+
+def main(what: str, *rest: str) -> None:
+    target = rest[0] if what == "ahead" else ""
+    part, of = (int(x) for x in (rest[-1] if rest and "/" in rest[-1] else "0/1").split("/"))
+    if what == "interpreted":
+        interpreted.guard_launches()
+        launch.empty = coupled.empty = interpreted.poisoned
+        np.seterr(all="ignore")
+    for path, cell in list(every())[part::of]:
+        begun = time.perf_counter()
+        try:
+            said = fits(path, cell, target) if target else is_the_oracle(path, cell)
+        except Exception:  # noqa: BLE001  every cell reports for itself
+            said = f"wrong: {traceback.format_exc(limit=-4)}"
+        print(f"{path.stem}:{cell} {said} [{time.perf_counter() - begun:.1f} s]", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
