@@ -22,6 +22,7 @@ class Step:
     places: Places
     states: tuple[str, ...]  # the pointers that it takes, those it writes marked by *
     beside: int = 1  # vectors that go through the body abreast though it has no loops: its functions take their time
+    whole: bool = False  # whether there are never fewer than these
 
     @property
     def widths(self) -> list[int]:
@@ -128,7 +129,8 @@ class Function:
 
     def step(self, step: Step) -> None:
         """One step of all vectors of a block; of the last vector perhaps with fewer lanes."""
-        self.body(step, f"{step.name}_at", 1)
+        if not step.whole:
+            self.body(step, f"{step.name}_at", 1)
         for n in step.widths:
             self.body(step, f"{step.name}_abreast_{n}", n)
         self.add(f"INLINE void {step.name}(const struct {self.name} *f, {step.arguments}) {{")
@@ -139,8 +141,9 @@ class Function:
             for n in step.widths:
                 head = f"for (; j + {n} * LANES <= f->lanes; j += {n} * LANES)"
                 self.add(f"  {head} {step.name}_abreast_{n}(f, {step.passed}, j, LANES);")
-            self.add(f"  for (; j + LANES <= f->lanes; j += LANES) {step.name}_at(f, {step.passed}, j, LANES);")
-            self.add(f"  if (j < f->lanes) {step.name}_at(f, {step.passed}, j, (int)(f->lanes - j));")
+            if not step.whole:
+                self.add(f"  for (; j + LANES <= f->lanes; j += LANES) {step.name}_at(f, {step.passed}, j, LANES);")
+                self.add(f"  if (j < f->lanes) {step.name}_at(f, {step.passed}, j, (int)(f->lanes - j));")
         self.add(*self.write_sums(step.text()), "}")
 
     def body(self, step: Step, name: str, abreast: int) -> None:

@@ -16,10 +16,9 @@ from rnnc.backends.cpu.newton import NewtonKernel
 from rnnc.backends.cpu.schedule import schedule
 from rnnc.backends.cpu.text import Places, loops
 from rnnc.backends.kernels.program import Program
+from rnnc.runtime.native_newton import VECTORS
 
 __all__ = ["newton_text"]
-
-BESIDE = 4  # vectors that go through a body abreast: a special function waits for itself (docs/cpu.md)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,11 +229,19 @@ class _Frame:
         ]
 
 
-def _step(lanes: LaneKernel, name: str, program: Program, places: Places, states: tuple[str, ...]) -> Step:
-    made = schedule(program, lanes.layout)
-    beside = 1 if lanes.layout.serial else BESIDE
+def _step(
+    lanes: LaneKernel, name: str, program: Program, places: Places, states: tuple[str, ...], *, alone: bool = False
+) -> Step:
+    """A program as a step; of one vector, too, where single steps are taken by it (`alone`)."""
+    beside = 1 if lanes.layout.serial else VECTORS
     return Step(
-        name=f"{lanes.name}_{name}", program=program, schedule=made, places=places, states=states, beside=beside
+        name=f"{lanes.name}_{name}",
+        program=program,
+        schedule=schedule(program, lanes.layout),
+        places=places,
+        states=states,
+        beside=beside,
+        whole=beside > 1 and not alone,
     )
 
 
@@ -252,7 +259,7 @@ def _walk(kernel: NewtonKernel) -> list[str]:
     whole = Places(arrays=arrays, old={"state": "s0"}, new={"state": "s1"})
     ahead = Places(arrays=arrays, old={"state": "s0"}, new={"state": "s1"}, scratch="r")
     steps = [
-        _step(lanes, "through", p, whole, ("s0", "*s1")),
+        _step(lanes, "through", p, whole, ("s0", "*s1"), alone=True),
         _step(lanes, "alone", alone, ahead, ("s0", "*s1")),
     ]
     f = _Frame(kernel=kernel, lanes=lanes, outer=kernel.solve_arrays, inner=[*inputs, *outputs], steps=steps)

@@ -26,7 +26,7 @@ from rnnc.runtime.newton import NewtonReport, refuse_second, refuse_tracing, tol
 __all__ = ["NativeNewton", "newton_header"]
 
 SMALLEST = 16  # steps between states that are kept, as in newton.h
-VECTORS = 4  # that walk abreast: a step waits for its own special functions, not for those of others
+VECTORS = 4  # that go through a step abreast: a special function waits for itself (docs/cpu.md)
 WINDOW = 1 << 18  # bytes of a window's copies for one thread: they stay in the second-level cache
 MOST = 1024  # steps of a segment
 SMALL = 1 << 14  # numbers of state times steps up to which one thread is faster
