@@ -20,7 +20,7 @@ from rnnc.ir.types import Interval
 from rnnc.verify.answers import Subject
 from rnnc.verify.checking import Reject
 from rnnc.verify.checking.rules import accepted, check_facts
-from rnnc.verify.closure import Closure
+from rnnc.verify.closure import Closure, Part
 from rnnc.verify.format import (
     FORMAT,
     encode,
@@ -131,9 +131,29 @@ def closure_json(cell: CellIR, closure: Closure, dfa: DFA) -> dict[str, Any]:
         "steps": [list(row) for row in closure.steps],
         "g": list(closure.g),
     }
+    if closure.parts:
+        found["blocks"] = [_block(part) for part in closure.parts]
     if closure.regions:
         found["regions"] = [_spans(region) for region in closure.regions]
     return found
+
+
+def _block(part: Part) -> dict[str, Any]:
+    """A part of the state, its automaton, and its closure."""
+    return {
+        "entries": {name: list(at) for name, at in part.entries.items()},
+        "delta": [list(row) for row in part.automaton.delta],
+        "start": part.automaton.start,
+        "states": [{name: _objects(row) for name, _, row in state} for state in part.states],
+        "steps": [list(row) for row in part.steps],
+        "g": list(part.g),
+    }
+
+
+def _objects(row: Any) -> dict[str, Any]:
+    array = np.empty(len(row), dtype=object)
+    array[:] = list(row)
+    return encode_array(array)
 
 
 def _spans(region: Region) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +18,7 @@ from rnnc.exact.asymptotic import wide
 from rnnc.ir.graph import CellIR
 from rnnc.verify.effort import Effort
 from rnnc.verify.languages.dfa import DFA, Word, classes, distinguishing
-from rnnc.verify.machines import Arithmetic, Arrays, StepMachine, cell_machine
+from rnnc.verify.machines import Arithmetic, Arrays, StepMachine, Values, cell_machine
 
 if TYPE_CHECKING:
     from rnnc.verify.regions import Region
@@ -38,12 +38,28 @@ class Readout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """The closure of one block of the state (`rnnc.verify.blocks`) against an automaton of its own.
+
+    `entries` are flat numbers of each state's entries; `states` hold these, as [K] of each name; `steps` and `g` are as
+    those of a whole.
+    """
+
+    entries: Mapping[str, tuple[int, ...]]
+    automaton: DFA
+    states: tuple[Values, ...]
+    steps: tuple[tuple[int, ...], ...]
+    g: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Closure:
     """A finite machine that simulates the automaton.
 
     `states` are those reached, the start first; `steps[state][letter]` their successors; `g[state]` the automaton's
     state (of its minimal form: the least of the equivalent ones).  `attained`: no reachable state is only a limit.
-    With `regions` (one for each of the states, which lies in it) they are sets: see `rnnc.verify.regions`.
+    With `regions` (one for each of the states, which lies in it) they are sets: see `rnnc.verify.regions`.  A product
+    of closures has `parts`, and no states of the whole.
     """
 
     letters: tuple[str, ...]
@@ -55,10 +71,16 @@ class Closure:
     arithmetic: Arithmetic = "exact"
     tau: float | None = None
     regions: tuple[Region, ...] = ()
+    parts: tuple[Part, ...] = ()
     machine: StepMachine | None = field(default=None, compare=False, repr=False)
 
     def __bool__(self) -> bool:
         return True
+
+    @property
+    def size(self) -> int:
+        """How many states (or sets of states, or states of blocks) there are."""
+        return len(self.states) + sum(len(p.states) for p in self.parts)
 
     @property
     def bounded(self) -> bool:
@@ -242,14 +264,20 @@ class _Search:
         return Readout(through="outputs")
 
     def undecided(self) -> Conflict | None:
-        found = [generators(c) for s in self.states for x in _entries(s) for c in wide(x).terms.values()]
-        if math.gcd(math.lcm(1, *(r for r, _ in found)), math.lcm(1, *(n for _, n in found))) > 1:
-            return Conflict(kind="not_exact", reason="the states mix square roots and roots of unity that are related")
-        pair = _close_pair(self.states, self.g)
-        if pair is None:
-            return None
-        a, b = (" ".join(self.words[i]) for i in pair)
-        return Conflict(kind="not_exact", reason=f"the states after `{a}` and `{b}` cannot be told apart for certain")
+        reason = apart(self.states, self.g, self.words)
+        return None if reason is None else Conflict(kind="not_exact", reason=reason)
+
+
+def apart(states: Sequence[Any], g: Sequence[Any], words: Sequence[Word] = ()) -> str | None:
+    """None where states with different g differ for certain, else why that is not known; `words` lead to them."""
+    found = [generators(c) for s in states for x in _entries(s) for c in wide(x).terms.values()]
+    if math.gcd(math.lcm(1, *(r for r, _ in found)), math.lcm(1, *(n for _, n in found))) > 1:
+        return "the states mix square roots and roots of unity that are related"
+    pair = _close_pair(states, g)
+    if pair is None:
+        return None
+    a, b = (f"after `{' '.join(words[i])}`" if words else f"{i}" for i in pair)
+    return f"the states {a} and {b} cannot be told apart for certain"
 
 
 def _entries(values: Any) -> list[Any]:
@@ -259,7 +287,7 @@ def _entries(values: Any) -> list[Any]:
     return [] if isinstance(values, (str, bytes, int, bool)) else [values]
 
 
-def _close_pair(values: list[Any], groups: list[Any]) -> tuple[int, int] | None:
+def _close_pair(values: Sequence[Any], groups: Sequence[Any]) -> tuple[int, int] | None:
     """Two values of different groups whose numbers are neither decided to differ nor separated by floats."""
     rows = [_entries(v) for v in values]
     if all(decided(x) for row in rows for x in row):

@@ -141,7 +141,7 @@ class ExactCell:
         self.cell, _ = unfold_time(inline_calls(cell))
         self.dims = self.cell.dim_values(dims)
         self.given = dict(params)
-        given = {p.node: self._fit(p.node, f"parameter `{p.name}`", params.get(p.name)) for p in self.cell.params}
+        given = {p.node: self.fit(p.node, f"parameter `{p.name}`", params.get(p.name)) for p in self.cell.params}
         self.domain = ExactDomain(self.cell, self.dims, given, nonnegative(self.cell))
         static: set[NodeId] = set()
         for n in self.cell.nodes:
@@ -156,7 +156,7 @@ class ExactCell:
     def _roots(self) -> list[NodeId]:
         return [s.update for s in self.cell.states] + [o.node for o in self.cell.outputs]
 
-    def _fit(self, node: NodeId, what: str, value: Any) -> Array:
+    def fit(self, node: NodeId, what: str, value: Any) -> Array:
         if value is None:
             raise ValueError(f"no value for {what}")
         shape = shape_of(self.cell, node, self.dims)
@@ -167,7 +167,7 @@ class ExactCell:
             raise ValueError(f"{what} has shape {array.shape}, not {shape}")
         return array
 
-    def _known(self, roots: list[NodeId]) -> dict[NodeId, Array]:
+    def known(self, roots: list[NodeId]) -> dict[NodeId, Array]:
         """Values of what is static and needed for `roots`, computed once."""
         wanted = ancestors(self.cell, roots, self._static_roots) & self._static_roots
         missing = [i for i in wanted if i not in self._static]
@@ -177,7 +177,7 @@ class ExactCell:
 
     def start(self) -> dict[str, Array]:
         """The initial state."""
-        known = self._known([s.init for s in self.cell.states])
+        known = self.known([s.init for s in self.cell.states])
         return {
             s.name: np.broadcast_to(known[s.init], shape_of(self.cell, s.node, self.dims)) for s in self.cell.states
         }
@@ -210,9 +210,9 @@ class ExactCell:
     def _evaluate(
         self, inputs: Mapping[str, Any], state: Mapping[str, Array], roots: list[NodeId]
     ) -> dict[NodeId, Array]:
-        known = self._known(roots)
+        known = self.known(roots)
         for i in self.cell.inputs:
-            self.domain.given[i.node] = self._fit(i.node, f"input `{i.name}`", inputs.get(i.name))
+            self.domain.given[i.node] = self.fit(i.node, f"input `{i.name}`", inputs.get(i.name))
         for s in self.cell.states:
             self.domain.given[s.node] = state[s.name]
         return evaluate(self.cell, self.domain, roots, known)

@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from rnnc.exact import Asymptotic, is_limit
-from rnnc.exact.asymptotic import finite, sign
+from rnnc.verify.checking.blocks import check_blocks
 from rnnc.verify.format import decode_array
-from rnnc.verify.trusted.automata import Automaton, same_language
+from rnnc.verify.trusted.automata import Automaton, same_language, strays
 from rnnc.verify.trusted.boxes import (
-    Spans,
     apart,
     contains,
     core,
     corners,
     entries,
-    half,
     minus_zero,
     moved,
     places,
+    rays,
     read_spans,
     separate,
 )
@@ -26,34 +25,13 @@ from rnnc.verify.trusted.cells import NORMS, SINGULAR, Cell, need
 from rnnc.verify.trusted.machine import Machine
 
 
-def rays(m: Machine, state: Any, spans: Spans, inputs: Any, to: tuple[Any, Spans], where: str) -> bool:
-    """Where a box has no end it leads, under an affine update, along rays of the next one; whether one is a limit."""
-    limits = False
-    first = corners(state, spans)[0]
-    old = m.step(inputs, moved(state, first))[0]
-    for place, ends in spans.items():
-        for way in (w for w, end in ((-1, ends[0]), (1, ends[1])) if end is None):
-            new = m.step(inputs, moved(state, first | {place: first[place] + way}))[0]
-            limits |= any(isinstance(x, Asymptotic) and is_limit(x) for x in entries([new]))
-            for name in to[0]:
-                for (at, x), (_, y) in zip(places(name, old[name]), places(name, new[name]), strict=True):
-                    lo, hi = to[1].get(at, (0, 0))
-                    d = int(x != y) and sign(finite(half(y, at[2]))[0] - finite(half(x, at[2]))[0])
-                    need(
-                        not (d > 0 and hi is not None) and not (d < 0 and lo is not None),
-                        f"{where}: {name} leaves its box",
-                    )
-    return limits
-
-
-# ---------------------------------------------------------------- the whole
-
-
 def check_closure(c: Cell, data: Any, own: Automaton) -> set[str]:
     """Every step from every state (or box of states), and the map g onto the automaton's states.
 
     Returns the precision models that it speaks for.
     """
+    if "blocks" in data:
+        return check_blocks(c, data, own)
     dfa, g, kind, hidden = data["automaton"], data["g"], data["arithmetic"], data["left_out"]
     delta, boxed = dfa["delta"], "regions" in data
     need(dfa["alphabet"] == list(own.letters), f"the letters are {own.letters}")
@@ -107,8 +85,8 @@ def check_closure(c: Cell, data: Any, own: Automaton) -> set[str]:
                         need(key in tables[n], f"{where}: layer {n + 1} gives an output that the map has not")
                         read = tables[n][key]
             limits |= rays(m, state[0], spans[k], letters[letter], (states[to][0], spans[to]), where)
-            wanted = {delta[q][j] for q in {g[k]} | ({dfa["start"]} if k == 0 else set())}
-            need(wanted == {g[to]}, f"{where}: g of state {to} is {g[to]}, the automaton goes to {wanted}")
+    wrong = strays(data["steps"], g, delta, dfa["start"])
+    need(not wrong, wrong)
     if boxed:
         boxes = [(s[0], x) for s, x in zip(states, spans, strict=True)]
         near = [(j, k) for k in range(len(g)) for j in range(k) if g[j] != g[k] and not apart(boxes[j], boxes[k])]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from rnnc.ir.types import Domain, Interval
 from rnnc.verify.claims import domain_of, operator_of
-from rnnc.verify.trusted.cells import COMPARISONS, NORMS, SINGULAR, Cell, Group, names, need
+from rnnc.verify.trusted.cells import Cell, need
 from rnnc.verify.trusted.machine import Machine
-from rnnc.verify.trusted.matrices import MARGIN, outside
+from rnnc.verify.trusted.matrices import outside
+from rnnc.verify.trusted.numbers import bend, matrices, multiplies, repeated
 from rnnc.verify.trusted.ranges import Ranges
 from rnnc.verify.trusted.transitions import Transitions
 
@@ -42,42 +42,13 @@ def established(c: Cell, claim: Any) -> None:
             need(not c.attends, "attention reads all steps before")
             closed = Cell(c.source, c.given, closed_inputs=True)
             for g in closed.groups:
-                stays(closed, g)
+                closed.stays(g)
         case "contractive":
             bound = c.slope(group)
             need(bound.hi < 1 or (bound.hi == 1 and bound.hi_open), f"distances may grow by a factor in {bound}")
         case "parallel":
-            ways = (
-                [parallel(c, g) for g in c.groups] if claim.args[0].id != "newton" else [{"newton"} for _ in c.groups]
-            )
+            ways = [c.ways(g) for g in c.groups] if claim.args[0].id != "newton" else [{"newton"} for _ in c.groups]
             need(ways and not c.attends and all(ways) and claim.args[0].id in set().union(*ways), f"legal is {ways}")
-
-
-def stays(c: Cell, group: Group) -> None:
-    """Whether a group stays bounded, if what it reads does."""
-    updates, over = c.updates(group), c.semirings(group)
-    need(not c.wild(updates, SINGULAR), f"{names(group)}: {c.wild(updates, SINGULAR)} of varying values")
-    if "plus_times" not in over:
-        need(c.bounded(group) or (not over and c.slope(group).hi < 1), f"{names(group)} may grow")
-        return
-    t = c.transition(group)
-    alone, e = not t.adds and t.norm.hi <= 1, t.eigenvalues
-    inside = c.fixed(group) and e is not None and e.within(Interval(lo=-1, hi=1, lo_open=True, hi_open=True))  # type: ignore[arg-type]
-    # a continuous norm below one has a maximum below one on bounded values
-    attained = t.norm.hi == 1 and t.norm.hi_open and not c.wild(t.nodes, COMPARISONS | NORMS | SINGULAR)
-    need(t.norm.hi < 1 or alone or inside or attained, f"{names(group)} may grow: the norm is in {t.norm}")
-
-
-def parallel(c: Cell, group: Group) -> set[str]:
-    """How a group of states can run in parallel."""
-    over = c.semirings(group)
-    if "plus_times" not in over:
-        return {"scan"} if over and len(group) == 1 else set()
-    t = c.transition(group)
-    moves = t.nodes or t.eigenvalues is None or not t.eigenvalues.lo == t.eigenvalues.hi == 1
-    convolves = t.elementwise and c.fixed(group) and moves and t.adds
-    legal = {"scan": t.elementwise or (t.blocks and not t.low_rank), "chunk": t.low_rank, "convolution": convolves}
-    return {way for way, holds in legal.items() if holds}
 
 
 # ---------------------------------------------------------------- by numbers
@@ -102,12 +73,7 @@ def contradicted(c: Cell, claim: Any, data: Any) -> None:
 
 
 def spectrum_outside(m: Machine, inputs: Any, state: str, wanted: Domain, kind: str) -> None:
-    """A matrix, read off the state that it acts on, with a norm or an eigenvalue outside of the set."""
-    zero = m.start()
-    size = zero[state].shape[-1]
-    columns = [m.step(inputs, zero | {state: np.broadcast_to(e, zero[state].shape)})[0][state] for e in np.eye(size)]
-    heads = np.stack(columns, axis=-1).reshape(-1, size, size)
-    need(any(outside(a, wanted, kind) for a in heads), "no eigenvalue or norm lies outside")
+    need(any(outside(a, wanted, kind) for a in matrices(m, inputs, state)), "no eigenvalue or norm lies outside")
 
 
 def moves_wrong(c: Cell, m: Machine, claim: Any, inputs: Any, name: str, a: Any, b: Any) -> None:
@@ -118,25 +84,20 @@ def moves_wrong(c: Cell, m: Machine, claim: Any, inputs: Any, name: str, a: Any,
     group = next(g for g in c.groups if name in g)
     own = group if claim.kind == "time_invariant" else (name,)
     need(all(np.all(a[s] == b[s]) for s in a if s not in own), "another state differs")
-    middle, top = a | {name: (a[name] + b[name]) / 2}, a | {name: np.maximum(a[name], b[name])}
-    low, high, half, most = (m.step(inputs[0], x)[0][name] * 1.0 for x in (a, b, middle, top))
-    margin = MARGIN * (1 + np.abs([low, high, half]).max())
-    need(np.isfinite(margin), "the numbers are not finite")
-    off = half - (low + high) / 2
+    x = bend(m, inputs[0], name, a, b)
     match claim.kind:
         case "time_invariant":
-            others = [m.step(inputs[1], x)[0][name] * 1.0 for x in (a, b)]
-            margin = margin + MARGIN * np.abs(others).max()
+            y = bend(m, inputs[1], name, a, b)
             need(
-                np.abs((low - high) - (others[0] - others[1])).max() > margin, f"`{name}` fares alike under both inputs"
+                np.abs(x.difference - y.difference).max() > x.margin + y.margin,
+                f"`{name}` fares alike under both inputs",
             )
         case "contractive":
-            before, after = (np.linalg.norm(np.ravel(x)) for x in (a[name] - b[name], low - high))
-            need(len(group) == 1 and after > before * (1 + 1e-3) + margin, "the states do not move apart")
+            before, after = (np.linalg.norm(np.ravel(z)) for z in (a[name] - b[name], x.difference))
+            need(len(group) == 1 and after > before * (1 + 1e-3) + x.margin, "the states do not move apart")
         case "linear" | "affine" | "parallel":
-            need(np.abs(off).max() > margin, f"the updates of `{name}` are in line")
-            falls = np.iscomplexobj(a[name]) or (most < np.maximum(low, high) - margin).any()
-            other = falls or min(off.max(), -off.min()) > margin
+            need(np.abs(x.off).max() > x.margin, f"the updates of `{name}` are in line")
+            other = x.falls or min(x.off.max(), -x.off.min()) > x.margin
             need(claim.kind != "parallel" or other, f"`{name}` moves up with its state: (max, +) is not ruled out")
             need(claim.kind != "parallel" or claim.args[0].id != "newton", "Newton's method solves any recurrence")
 
@@ -145,18 +106,12 @@ def grows(c: Cell, m: Machine, inputs: Any, name: str, exact: bool) -> None:
     """Under a constant input a linear state grows by the same factor in each span, or (exactly) by the same amount."""
     group = next(g for g in c.groups if name in g)
     need("plus_times" in c.semirings(group) and c.sources(c.updates(group))[0] <= {*group}, "not linear by itself")
-    seen = [m.start()]
-    for _ in range(8 if exact else 160):
-        seen.append(m.step(inputs, seen[-1])[0])
     if exact:
-        a, b, last = seen[-3:]
+        a, b, last = repeated(m, inputs, 8)[-3:]
         windows = [s for s in last if s not in c.states]
-        need(
-            all((x[s] == y[s]).all() for s in windows for x, y in ((a, b), (b, last))), "an earlier input is still seen"
-        )
+        still = all((x[s] == y[s]).all() for s in windows for x, y in ((a, b), (b, last)))
+        need(still, "an earlier input is still seen")
         same = all(np.all(last[s] - b[s] == b[s] - a[s]) for s in group)
         need(same and np.any(last[name] != b[name]), "the state does not move on")
     else:
-        sizes = [np.abs(seen[k][name]).max() for k in (40, 80, 120, 160)]
-        need(np.isfinite(sizes).all() and min(sizes) > 0, "not finite")
-        need(all(y > 10 * x for x, y in pairwise(sizes)), "no such growth")
+        need(multiplies(repeated(m, inputs, 160), name), "no such growth")

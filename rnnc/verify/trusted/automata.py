@@ -72,6 +72,39 @@ def same_language(a: Automaton, delta: Any, start: int, accept: Iterable[int]) -
     return True
 
 
+def told_by(parts: Sequence[tuple[Any, int]], a: Automaton) -> bool:
+    """Whether the states that automata over the same letters, (delta, start), reach by a nonempty word tell `a`'s.
+
+    Letters with the same number are the same.  Raises TooMany.
+    """
+    seen: dict[tuple[int, ...], int] = {}
+    work = [(tuple(start for _, start in parts), 0)]
+    for at, q in work:  # grows while it is walked
+        for j in range(len(a.letters)):
+            after = tuple(delta[p][j] for (delta, _), p in zip(parts, at, strict=True))
+            if after not in seen:
+                if len(work) * len(a.letters) > 100 * MOST_STATES:
+                    raise TooMany("a product of too many states")
+                seen[after] = a.delta[q][j]
+                work.append((after, a.delta[q][j]))
+            elif seen[after] != a.delta[q][j]:
+                return False
+    return True
+
+
+def strays(steps: Any, g: Any, delta: Any, start: int) -> str:
+    """The first state and letter for which g of the next state is not where the automaton goes, or "".
+
+    State 0 is the initial one, which stands for the automaton's start whatever g says of it.
+    """
+    for k, row in enumerate(steps):
+        for j, to in enumerate(row):
+            wanted = {delta[q][j] for q in {g[k]} | ({start} if k == 0 else set())}
+            if wanted != {g[to]}:
+                return f"state {k}, letter {j}: g of state {to} is {g[to]}, the automaton goes to {wanted}"
+    return ""
+
+
 # ---------------------------------------------------------------- expressions
 
 # A sequence of factors: a letter, ("|", alternatives), ("*", body) or ("+", body); all of these are sequences again.

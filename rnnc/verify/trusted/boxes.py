@@ -141,3 +141,23 @@ def apart(a: tuple[Any, Spans], b: tuple[Any, Spans]) -> bool:
             elif not isinstance(x, EXACT) and x != y:
                 return True
     return False
+
+
+def rays(m: Any, state: Any, spans: Spans, inputs: Any, to: tuple[Any, Spans], where: str) -> bool:
+    """Where a box has no end it leads, under an affine update, along rays of the next one; whether one is a limit."""
+    limits = False
+    first = corners(state, spans)[0]
+    old = m.step(inputs, moved(state, first))[0]
+    for place, ends in spans.items():
+        for way in (w for w, end in ((-1, ends[0]), (1, ends[1])) if end is None):
+            new = m.step(inputs, moved(state, first | {place: first[place] + way}))[0]
+            limits |= any(isinstance(x, Asymptotic) and is_limit(x) for x in entries([new]))
+            for name in to[0]:
+                for (at, x), (_, y) in zip(places(name, old[name]), places(name, new[name]), strict=True):
+                    lo, hi = to[1].get(at, (0, 0))
+                    d = int(x != y) and sign(finite(half(y, at[2]))[0] - finite(half(x, at[2]))[0])
+                    need(
+                        not (d > 0 and hi is not None) and not (d < 0 and lo is not None),
+                        f"{where}: {name} leaves its box",
+                    )
+    return limits

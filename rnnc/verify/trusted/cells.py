@@ -199,6 +199,33 @@ class Cell:
                 return True
         return False
 
+    # ------------------------------------------------------------ what a group does
+
+    def stays(self, group: Group) -> None:
+        """Raises Reject for a group that may not stay bounded, though what it reads does."""
+        updates, over = self.updates(group), self.semirings(group)
+        need(not self.wild(updates, SINGULAR), f"{names(group)}: {self.wild(updates, SINGULAR)} of varying values")
+        if "plus_times" not in over:
+            need(self.bounded(group) or (not over and self.slope(group).hi < 1), f"{names(group)} may grow")
+            return
+        t = self.transition(group)
+        alone, e = not t.adds and t.norm.hi <= 1, t.eigenvalues
+        inside = self.fixed(group) and e is not None and e.within(Interval(lo=-1, hi=1, lo_open=True, hi_open=True))  # type: ignore[arg-type]
+        # a continuous norm below one has a maximum below one on bounded values
+        attained = t.norm.hi == 1 and t.norm.hi_open and not self.wild(t.nodes, COMPARISONS | NORMS | SINGULAR)
+        need(t.norm.hi < 1 or alone or inside or attained, f"{names(group)} may grow: the norm is in {t.norm}")
+
+    def ways(self, group: Group) -> set[str]:
+        """How a group of states can run in parallel."""
+        over = self.semirings(group)
+        if "plus_times" not in over:
+            return {"scan"} if over and len(group) == 1 else set()
+        t = self.transition(group)
+        moves = t.nodes or t.eigenvalues is None or not t.eigenvalues.lo == t.eigenvalues.hi == 1
+        convolves = t.elementwise and self.fixed(group) and moves and t.adds
+        legal = {"scan": t.elementwise or (t.blocks and not t.low_rank), "chunk": t.low_rank, "convolution": convolves}
+        return {way for way, holds in legal.items() if holds}
+
 
 def names(group: Group) -> str:
     return " and ".join(f"`{s}`" for s in group)

@@ -100,9 +100,12 @@ class Interpreter:
                 values[i] = self.value(self.cell.nodes[i], [values[a] for a in self.cell.nodes[i].args])
         return values
 
-    def value(self, node: Node, args: Any) -> Any:
+    def site(self, node: Node) -> Site:
         attrs, types = {k: self.sized(v) for k, v in node.attrs}, tuple(self.cell.nodes[a].type for a in node.args)
-        site = Site(attrs=attrs, types=types, per=self.sized(node.type.per), shape=self.sized(node.type.shape))
+        return Site(attrs=attrs, types=types, per=self.sized(node.type.per), shape=self.sized(node.type.shape))
+
+    def value(self, node: Node, args: Any) -> Any:
+        site = self.site(node)
         if self.kind == "exact":
             return exactly(node, site, args)
         with np.errstate(all="ignore"):

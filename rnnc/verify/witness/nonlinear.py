@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, islice, product
+from typing import Literal
 
 import numpy as np
 
@@ -33,6 +34,9 @@ MOST_PINNED = 3
 MOST_TRANSITIONS = 2000  # of the automaton: a closure has a state for each, and steps by every letter
 PRIME = 1_000_003
 
+Spread = Literal["sparse", "values", "states"]
+SPREADS: tuple[Spread, ...] = ("sparse", "values", "states")
+
 Component = tuple[int, ...]  # the value for each of the automaton's states
 Configuration = tuple[tuple[int, ...] | None, int]  # the units that are on (None: initially), the automaton's state
 
@@ -52,7 +56,7 @@ class Units:
 def units_of(dfa: DFA) -> Units:
     """The states of an automaton, or of a permutation group where its points are, but for the last: what is less."""
     found = [_units(dfa, (tuple(range(len(dfa.states))),))]
-    found += [_units(dfa, _points(dfa, action)) for action in islice(point_actions(dfa), 1)]
+    found += [_units(dfa, points_of(dfa, action)) for action in islice(point_actions(dfa), 1)]
     return min(found, key=lambda u: len(u.units))
 
 
@@ -67,7 +71,7 @@ def _units(dfa: DFA, components: tuple[Component, ...]) -> Units:
     return Units(components=components, units=tuple(sorted(units)), leads=leads)
 
 
-def _points(dfa: DFA, action: tuple[tuple[int, ...], ...]) -> tuple[Component, ...]:
+def points_of(dfa: DFA, action: tuple[tuple[int, ...], ...]) -> tuple[Component, ...]:
     """Where each point goes, by the state that the word leads to."""
     n = len(action[0])
     where = {dfa.start: tuple(range(n))}
@@ -91,13 +95,13 @@ def automata(cell: CellIR, states: tuple[State, ...], solver: Solver, dfa: DFA) 
         return
     units = units_of(dfa)
     pinnable = [t for t in states if _is_known(start_of(solver, t.name))]
-    for pinned, dense in product(_pins(cell, pinnable), (False, True)):
+    for pinned, spread in product(_pins(cell, pinnable), SPREADS):
         starts = [(t, start_of(solver, t.name)) for t in pinned]
         for s in states:
             shape = solver.shape(s.node)
             if s not in pinned and shape and shape[-1] >= max(3, len(units.units)):
                 for values in (*VALUES, *_ends(solver, s)):
-                    yield _proposal(solver, s, dfa, units, values, starts, dense)
+                    yield _proposal(solver, s, dfa, units, values, starts, spread)
 
 
 def _ends(solver: Solver, s: State) -> Iterator[tuple[Number, Number]]:
@@ -144,21 +148,30 @@ def _configurations(dfa: DFA, units: Units) -> list[Configuration]:
     return found
 
 
-def _contexts(dfa: DFA, units: Units, dense: bool) -> list[tuple[Configuration, int]]:
-    """Configurations and letters: configurations that span all before one letter, and some in which every component has
-    all its values before every letter; if `dense`, one of each state before every letter.
+def _contexts(dfa: DFA, units: Units, spread: Spread) -> list[tuple[Configuration, int]]:
+    """Configurations and letters: configurations that span all before one letter, and some before others.
+
+    "sparse": the initial one before every letter, and each unit on once; "values": some in which every component has
+    all its values before every letter; "states": one of each state before every letter.
     """
     configurations = _configurations(dfa, units)
     spanning = _spanning(configurations, len(units.units))
     several: list[Configuration] = [configurations[0]]
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[int, ...]] = set()
+    letters = range(len(dfa.alphabet))
+    found: list[tuple[Configuration, int]] = []
     for on, q in configurations[1:]:
-        values = {(-1, q)} if dense else {(i, c[q]) for i, c in enumerate(units.components)}
+        if spread == "sparse":
+            for a in letters:
+                steps = {(i, c[q], units.leads[i, c[q], a]) for i, c in enumerate(units.components)}
+                found += [((on, q), a)] if not steps <= seen else []
+                seen |= steps
+            continue
+        values = {(-1, q)} if spread == "states" else {(i, c[q]) for i, c in enumerate(units.components)}
         if not values <= seen:
             seen |= values
             several.append((on, q))
-    letters = range(len(dfa.alphabet))
-    return list(dict.fromkeys([(c, 0) for c in spanning] + [(c, a) for c in several for a in letters]))
+    return list(dict.fromkeys([(c, 0) for c in spanning] + [(c, a) for c in several for a in letters] + found))
 
 
 def _spanning(configurations: list[Configuration], count: int) -> list[Configuration]:
@@ -188,11 +201,11 @@ def _proposal(
     units: Units,
     values: tuple[Number, Number],
     pinned: list[tuple[State, Start]],
-    dense: bool,
+    spread: Spread,
 ) -> tuple[Proposal, Contexts]:
     on, off = values
     shape = solver.shape(s.node)
-    contexts = _contexts(dfa, units, dense)
+    contexts = _contexts(dfa, units, spread)
     start = start_of(solver, s.name)
     before, after = empty((len(contexts), *shape)), empty((len(contexts), *shape))
     hints = np.zeros((len(contexts), *shape), dtype=int)

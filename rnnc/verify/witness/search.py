@@ -29,6 +29,7 @@ from rnnc.verify.witness.sizes import candidate_dims
 from rnnc.verify.witness.solver import Branch, Clock, Contexts, OutOfBudget, Solver, Stuck
 from rnnc.verify.witness.spread import close_sets
 from rnnc.verify.witness.stacks import in_several_layers
+from rnnc.verify.witness.sums import SOURCE, direct_sums
 from rnnc.verify.witness.targets import Proposal, Targets, start_of
 from rnnc.verify.witness.targets_linear import bit_targets, bit_values, coupled, elementwise, matrices, places
 from rnnc.verify.witness.targets_micro import matrix_state
@@ -40,6 +41,7 @@ from rnnc.verify.witness.witness import TAU, Witness
 
 MOST_STEPS = 2000  # nodes taken for one proposal
 FEW_STEPS = 40  # where nearly every guess is right or none is
+MOST_JOINT = 2000  # of a product of closures, of states that are tried one by one in floating point
 MOST_ROUNDED = 200  # states in floating point, beyond those that exact arithmetic has
 
 
@@ -82,13 +84,34 @@ def _in_one_layer(cell: CellIR, dfa: DFA, dims: dict[str, int], budget: Budget) 
     clock = Clock(budget.seconds)
     try:
         recurrence = analyse_recurrence(cell)
+        nonlinear = any(g.kind == "nonlinear" for g in recurrence.groups)
+        found = _in_pieces(recurrence, dims, dfa, clock, smaller=True) if nonlinear else None
+        if found is not None:
+            return found
         for sizes in candidate_dims(cell, dfa, dims):
             for attempt in _attempts(recurrence, sizes, dfa, clock):
                 found = _witness(cell, dfa, sizes, attempt, budget)
                 if found is not None:
                     return found
+        return None if nonlinear else _in_pieces(recurrence, dims, dfa, clock, smaller=False)
     except OutOfBudget:
         return None
+
+
+def _in_pieces(
+    recurrence: Recurrence, dims: Mapping[str, int], dfa: DFA, clock: Clock, smaller: bool
+) -> Witness | None:
+    """A direct sum of cells, one for each factor of the automaton."""
+    cell = recurrence.cell
+
+    def attempts(piece: DFA, sizes: dict[str, int]) -> Iterator[tuple[Solver, Branch, str]]:
+        for a in _attempts(recurrence, sizes, piece, clock):
+            if not a.proposal.spreads:
+                yield a.solver, a.branch, a.proposal.construction
+
+    for found in direct_sums(cell, dfa, dims, clock, attempts, smaller):
+        proposal = Proposal(construction=found.construction, source=SOURCE, targets={})
+        return finished(cell, dfa, found.dims, found.params, found.letters, found.closure, proposal, clock)
     return None
 
 
@@ -287,8 +310,9 @@ def finished(
 ) -> Witness:
     """The witness of a closure, with what floating point makes of it (in the time that is left)."""
     saturated = None
-    if not closed.attained and not closed.regions:
-        most = len(closed.states) + MOST_ROUNDED
+    joint = len(dfa.states) * (len(dfa.alphabet) + 1) if closed.parts else len(closed.states)
+    if not closed.attained and not closed.regions and joint <= MOST_JOINT:
+        most = joint + MOST_ROUNDED
         saturated = close(cell, dims, params, letters, dfa, most, "float32", TAU, seconds=clock.left)
     through = closed.readout.through == "outputs"
     return Witness(

@@ -74,7 +74,9 @@ class Witness:
         left_out = f", with {unread} left out: nothing reads that" if unread else ""
         found = f"weights were found{stack}: {self.construction} ({how})"
         what = "sets of states" if self.closure.regions else "states"
-        return f"{found}; {len(self.closure.states)} {what} close the proof{left_out}"
+        if self.closure.parts:
+            what = f"states of {len(self.closure.parts)} blocks that do not read each other"
+        return f"{found}; {self.closure.size} {what} close the proof{left_out}"
 
     def weights(self, tau: float | None = None, dtype: str = "float32") -> dict[str, Any]:
         """Raw parameters as NumPy arrays, omega = tau: the state_dict of the compiled module."""
@@ -120,7 +122,7 @@ class Witness:
             "readout": self.readout,
             "weights": {n: _sparse(v) for n, v in self.params.items()},
             "letters": {a: {n: _sparse(v) for n, v in given.items()} for a, given in self.letters.items()},
-            "states": len(self.closure.states),
+            "states": self.closure.size,
             "left_out": list(self.silent),
         }
         if self.below:
