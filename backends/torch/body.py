@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 from rnnc.backends.torch.context import Context, identifier
 from rnnc.backends.torch.elementwise import lerp
-from rnnc.backends.torch.expr import ATOM, Expr
+from rnnc.backends.torch.expr import ATOM, Expr, tuple_text
 from rnnc.backends.torch.gates import mixture
-from rnnc.backends.torch.structure import TABLE
+from rnnc.backends.torch.structure import TABLE, plain
 from rnnc.backends.torch.timeops import TIME, Time
+from rnnc.ir.dims import Dim
 from rnnc.ir.evaluate import Domain, Walk
 from rnnc.ir.graph import CellIR, Node, NodeId, State
 
@@ -124,7 +126,36 @@ class Body(Domain[Expr]):
             ends = (mixed.old, mixed.new, mixed.share)
             if all(i in self.env and not self.env[i].number for i in ends):
                 return lerp(self.c, node, ends, [self.env[i] for i in ends])
+        if node.op == "slice" and not self.suffix and self._split(node):
+            return self.env[node.id]
         return self.time.value(self, node, args) if node.op in TIME else TABLE[node.op](self.c, node, args)
+
+    def _split(self, node: Node) -> bool:
+        """A slice together with the others of the same value, by one statement; False where it is the only one, or
+        they overlap.  Each slice by itself would have a gradient of the size of the whole (inside loops, where wholes
+        are small, it was no faster).
+
+        before: z[..., :n], z[..., n : 2 * n]      -->  after: i, f = z.split((n, n), -1)
+        """
+        whole, axis = self.env[node.args[0]], node.attr("axis")
+        alike = [n for n in self.c.cell.nodes if n.op == "slice" and n.args == node.args and n.attr("axis") == axis]
+        alike = [n for n in alike if self.uses.get(n.id, 0) > 0 and n.id not in self.env and n.id not in self.finish]
+        t = self.c.type(node.args[0])
+        cuts = side_by_side(alike, t.shape[int(str(axis))]) if not whole.number else None
+        if cuts is None or node not in alike or len(alike) < 2:
+            return False
+        x = self.c.whole(whole, t, frozenset({int(str(axis))}))
+        targets, sizes = [], []
+        for part, size in cuts:
+            name = "_" if part is None else self.names.fresh(self.title(part) + self.suffix)
+            targets.append(name)
+            sizes.append(self.c.dim(size))
+            if part is not None:
+                self.env[part.id] = plain(x, name)
+                self.bound[part.id] = name
+        self.comment(self.source.line(node))
+        self.lines.append(f"{', '.join(targets)} = {x.atom}.split({tuple_text(sizes)}, {axis})")
+        return True
 
     def _bind_longest(self, node: Node) -> bool:
         """Give the longest unnamed argument a variable; False when there is none worth it."""
@@ -193,6 +224,27 @@ class Body(Domain[Expr]):
         """`node` is held by the variable `name`."""
         self.env[node] = replace(Expr(text=name), **known)  # type: ignore[arg-type]
         self.bound[node] = name
+
+
+def side_by_side(slices: Iterable[Node], size: Dim) -> list[tuple[Node | None, Dim]] | None:
+    """Slices along one axis in order, with what lies between them (None), and the size of each; None where it is not
+    known that they do not overlap."""
+    found: list[tuple[Node | None, Dim]] = []
+    at = Dim.of(0)
+    for n in sorted(slices, key=lambda n: _middle(n, size)):
+        start, stop = (Dim.of(n.attr(k)) for k in ("start", "stop"))  # type: ignore[arg-type]
+        if start != at and not (start - at).is_nonnegative():
+            return None
+        found += [(None, start - at)] if start != at else []
+        found.append((n, stop - start))
+        at = stop
+    return found if at == size else [*found, (None, size - at)] if (size - at).is_nonnegative() else None
+
+
+def _middle(node: Node, size: Dim) -> Fraction:
+    """Where a slice lies for some sizes: an order that is checked afterwards."""
+    env = dict.fromkeys(size.names | {x for k in ("start", "stop") for x in Dim.of(node.attr(k)).names}, 840)  # type: ignore[arg-type]
+    return sum((Dim.of(node.attr(k)).number(env) for k in ("start", "stop")), Fraction(0))  # type: ignore[arg-type]
 
 
 def short_lines(name: str, text: str) -> list[str]:
