@@ -51,19 +51,20 @@ GROUPS = {
     ),
     "packed and tuned": ("packed", "packed layers", "tuned", "coupled operators"),
     "turned": tuple(name for name in turned.CASES if name not in turned.SLOW),
+    "transforms": ("transforms, mingru", "transforms, gla", "transforms, lstm"),
     "newton": (*newton.SIZES, *newton.CASES),
     "unlisted": ("Phasor", "SaturatingMemory", "Tide", "ColumnEraser"),
-    "low rank": tuple(
-        name
-        for name in (*low_rank.MODULES, *low_rank.CASES, *low_rank.CELLS, *low_rank.STEP_BY_STEP)
-        if name not in low_rank.SLOW
-    ),
+    "low rank": (*low_rank.MODULES, *(name for name in low_rank.CASES if name not in low_rank.SLOW)),
+    "low rank, cells": tuple(name for name in (*low_rank.CELLS, *low_rank.STEP_BY_STEP) if name not in low_rank.SLOW),
     "operators and splits": (
         *("bfloat16", "float16", "strides", "operators", "same bits"),
         *(f"{name}, split" for name in SPLITS),
     ),
 }
 SLOW = (
+    "transforms, mamba",
+    "transforms, gated_deltanet",
+    "transforms, heads of entries",
     "RGLRU, split",
     "min_plus, split",
     "S5",
@@ -96,8 +97,9 @@ def test_interpreted_kernels_are_the_oracle(group: str) -> None:
 
 
 @pytest.mark.slow
-def test_more_cells_interpreted() -> None:
-    interpreted(SLOW)
+@pytest.mark.parametrize("names", [SLOW, low_rank.SLOW], ids=["others", "low rank"])
+def test_more_cells_interpreted(names: tuple[str, ...]) -> None:
+    interpreted(names)
 
 
 # ---------------------------------------------------------------- ahead of time

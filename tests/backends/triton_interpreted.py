@@ -20,6 +20,7 @@ import torch_support as support
 import triton_decays as decay_cases
 import triton_low_rank as low_rank_cases
 import triton_newton as newton_cases
+import triton_transforms as transform_cases
 import triton_turned as turned_cases
 
 import rnnc.spec
@@ -149,6 +150,10 @@ def case_of(ir: Any, dims: Mapping[str, int], steps: int, start: bool) -> suppor
     return support.Case(ir, dims, params, inputs, state)
 
 
+def chunkwise(layer: Any) -> bool:
+    return bool({"matrix_scan", "normalised_scan"} & layer.__init__.__globals__.keys())
+
+
 def is_the_oracle(
     file: str,
     cell: str | None = None,
@@ -164,7 +169,7 @@ def is_the_oracle(
     """Outputs, last states and all gradients in float64; `kind` is the schedule of the (first) kernel."""
     config = config or Config(steps=4, channels=4)
     ir, layer, kernels = layer_of(spec_of(file), cell, strategy, config)
-    kinds = {k.kind for k in kernels} | ({"chunkwise"} if layer.__init__.__globals__.get("matrix_scan") else set())
+    kinds = {k.kind for k in kernels} | ({"chunkwise"} if chunkwise(layer) else set())
     assert kind in kinds, kinds
     sizes = ir.dim_values(dims) if dims else support.small_dims(ir)
     case_of(ir, sizes, steps, start).check(layer, tolerance=1e-9, step=step)
@@ -450,7 +455,7 @@ CASES |= {
     )
     for name in SPECS
 }
-CASES |= low_rank_cases.CASES | decay_cases.CASES | newton_cases.CASES
+CASES |= low_rank_cases.CASES | decay_cases.CASES | newton_cases.CASES | transform_cases.CASES
 CASES |= {
     name: lambda name=name, dims=dims: is_the_oracle(name, kind="newton", strategy="newton", dims=dims, steps=11)
     for name, dims in newton_cases.SIZES.items()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rnnc.runtime.gpu.arrange import lead_of
 from rnnc.runtime.gpu.compat import LAUNCH, interpreted
+from rnnc.runtime.gpu.functional import functional
 from rnnc.runtime.gpu.recurrence import (
     REGISTRY,
     Problem,
@@ -109,7 +110,7 @@ class CoupledRecurrence(Recurrence):
         low = common_dtype(*(streams or inputs[count:]))
         given = [*inputs[:count], *(w.to(low) for w in inputs[count:])]
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*given, *states))
-        found: list[Tensor] = coupled(self.key, given, states, numbers, steps, bounds, keep)
+        found: list[Tensor] = call_coupled(self.key, given, states, numbers, steps, bounds, keep)
         return found
 
     def arrange_more(self, inputs: Sequence[Tensor], sizes: dict[str, int]) -> list[Tensor]:
@@ -343,3 +344,4 @@ def _derivative(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
 
 
 coupled.register_autograd(_derivative, setup_context=_setup)
+call_coupled = functional(coupled, _setup, _derivative)

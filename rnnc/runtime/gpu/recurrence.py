@@ -20,6 +20,7 @@ from torch import Tensor
 from rnnc.runtime.gpu import interpreter, tuner
 from rnnc.runtime.gpu.arrange import Axes, arranged, is_complex, label_sizes, labels_of, lead_of, restored
 from rnnc.runtime.gpu.compat import LAUNCH, interpreted
+from rnnc.runtime.gpu.functional import functional
 from rnnc.runtime.gpu.newton import NewtonCounts
 from rnnc.runtime.gpu.packed import rows_kept
 from rnnc.runtime.gpu.splits import gradients_between, states_between
@@ -104,7 +105,7 @@ class Recurrence:
         self, inputs: list[Tensor], states: list[Tensor], numbers: list[int], steps: int, bounds: Tensor | None
     ) -> list[Tensor]:
         """Outputs, the last states, and perhaps more; all arrays with the kernels' axes."""
-        found: list[Tensor] = recurrence(self.key, inputs, states, numbers, steps, bounds)
+        found: list[Tensor] = call_recurrence(self.key, inputs, states, numbers, steps, bounds)
         return found
 
     def _sizes(self, states: Sequence[Tensor]) -> dict[str, int]:
@@ -499,3 +500,4 @@ def _derivative(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
 
 
 recurrence.register_autograd(_derivative, setup_context=_setup)
+call_recurrence = functional(recurrence, _setup, _derivative)
