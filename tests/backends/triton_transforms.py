@@ -1,7 +1,7 @@
 """Cases of triton_interpreted.py: generated layers under PyTorch's transforms, by every kind of kernel.
 
-For each: `torch.compile` with fullgraph (forward, backward, packed sequences), `torch.export`, autocast, `torch.func`, and
-that neither forward nor backward reads a number on the host, which a CUDA graph could not record.
+For each: `torch.compile` with fullgraph (forward, backward, packed sequences), `torch.export`, autocast, `torch.func`,
+and that neither forward nor backward reads a number on the host, which a CUDA graph could not record.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import rnnc.spec
 import torch
 import torch_support as support
 import triton_newton as newton
 from torch import Tensor
 
+import rnnc.spec
 from rnnc.compile import load_source
 from rnnc.runtime.gpu.recurrence import Recurrence
 from rnnc.runtime.gpu.tuning import Config

@@ -106,7 +106,7 @@ class _Derivative(torch.autograd.Function):
 
 
 def functional(
-    operator: torch.library.CustomOpDef, setup: Callable[..., None], derivative: Callable[..., Any]
+    operator: Any, setup: Callable[..., None], derivative: Callable[..., Any]
 ) -> Callable[..., Any]:
     """`operator`, that `torch.func` can differentiate once as well; `setup` and `derivative` as registered with it."""
 
