@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ from rnnc.runtime.scan import _adjoint_kernel, _scan_kernel
 __all__ = ["Blocks", "NewtonReport", "NewtonWarning", "newton_scan"]
 
 CAP = 50  # iterations for one window; a contraction takes 4 to 7
-PATIENCE = 4  # iterations that leave as many entries wrong as before (most windows start with one or two)
+PATIENCE = 4  # iterations that leave as many entries wrong as before, and no residual half as large
 PROGRESS = 0.9
 WINDOW = 1 << 19  # numbers of state in a window at most: what an iteration reads and writes stays in the cache
 SMALLEST = 16  # steps of a window
@@ -237,6 +237,27 @@ class _Implicit(torch.autograd.Function):
         return g.squeeze(-1), (a[:, 0].mT @ g[:, 0]).squeeze(-1), None, None, None
 
 
+class _Damping:
+    """For each sequence how far its slopes are damped, by what its residuals did so far."""
+
+    def __init__(self, h: Tensor) -> None:
+        self.level = torch.zeros(h.shape[0], dtype=torch.long, device=h.device)
+        self.smallest = torch.full(h.shape[:1], math.inf, dtype=h.dtype, device=h.device)
+        self.damped = torch.tensor(DAMPED, dtype=h.dtype, device=h.device)
+
+    def halved(self, r: Tensor) -> Tensor:
+        """Which sequences have less than half of the smallest residual that they had before."""
+        return r.abs().flatten(1).amax(1) < 0.5 * self.smallest
+
+    def factors(self, r: Tensor) -> Tensor | None:
+        """One for each sequence; None where no slopes are damped."""
+        residual = r.abs().flatten(1).amax(1)  # NaN where there is one
+        calm = (residual <= 2 * self.smallest) & residual.isfinite()
+        self.level = (self.level + torch.where(calm, -1, 1)).clamp(0, len(DAMPED) - 1)
+        self.smallest = torch.where(residual < self.smallest, residual, self.smallest)
+        return self.damped[self.level] if bool(self.level.any()) else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Problem:
     """One call: the functions and what they are given."""
@@ -280,29 +301,58 @@ class _Problem:
         if self.blocks.pattern == "dense" and start.shape[-1] > MOST_ENTRIES:
             report.give_up(self.length, f"blocks of {start.shape[-1]} entries are too large for it")
             return self.one_by_one(start, 0, self.length)
-        most = max(SMALLEST, WINDOW // start.numel())
-        size = smallest = min(report.window or most, most, self.length)
-        stretch, at, solved = STRETCH, 0, list[tuple[Tensor, Tensor]]()
-        while at < self.length:
-            last = min(at + size, self.length)
-            if size >= min(SMALLEST, self.length):
-                part = self.window(start, at, last)
-                complete = part[0].shape[1] == last - at
-                size = min(2 * size, most) if complete else size // 4
-                report.shrunk += not complete
-                smallest = smallest if complete else max(size, 1)
-            else:
-                last = min(at + stretch, self.length)
-                report.give_up(last - at, "no window of time steps converged")
-                part = self.one_by_one(start, at, last)
-                stretch, size = 2 * stretch, 4 * SMALLEST
-            if part[0].shape[1]:
-                solved.append(part)
-                start, at = part[0][:, -1], at + part[0].shape[1]
+        most = self.most
+        h, a, smallest = self.span(start, 0, self.length, min(report.window or most, most, self.length))
         report.window = None if 2 * smallest >= min(self.length, most) else max(2 * smallest, 4 * SMALLEST)
+        return h, a
+
+    @property
+    def most(self) -> int:
+        """Steps of a window at most."""
+        return max(SMALLEST, WINDOW // self.start.numel())
+
+    def span(self, start: Tensor, first: int, last: int, size: int) -> tuple[Tensor, Tensor, int]:
+        """The steps from `first` up to `last`, and the smallest window that it took; windows have `size` at first."""
+        report, most, smallest = self.report, self.most, size
+        stretch, at, solved = STRETCH, first, list[tuple[Tensor, Tensor]]()
+        while at < last:
+            to = min(at + size, last)
+            if size >= min(SMALLEST, last - first):
+                h, a, done = self.window(start, at, to)
+                complete = done == to - at
+                if not bool(complete.all()) and bool(complete.any()):  # only some sequences need smaller windows
+                    h, a, least = self.mended(start, at, to, size // 4, h, a, ~complete)
+                    smallest = min(smallest, least)
+                    report.shrunk += 1
+                elif not bool(complete.all()):
+                    steps = int(done.min())
+                    h, a = h[:, :steps], a[:, :steps]
+                    size, smallest = size // 4, max(size // 4, 1)
+                    report.shrunk += 1
+                else:
+                    size = min(2 * size, most)
+            else:
+                to = min(at + stretch, last)
+                report.give_up(to - at, "no window of time steps converged")
+                h, a = self.one_by_one(start, at, to)
+                stretch, size = 2 * stretch, 4 * SMALLEST
+            if h.shape[1]:
+                solved.append((h, a))
+                start, at = h[:, -1], at + h.shape[1]
         if len(solved) == 1:
-            return solved[0]
-        return torch.cat([h for h, _ in solved], 1), torch.cat([a for _, a in solved], 1)
+            return *solved[0], smallest
+        return torch.cat([h for h, _ in solved], 1), torch.cat([a for _, a in solved], 1), smallest
+
+    def mended(
+        self, start: Tensor, first: int, last: int, size: int, h: Tensor, a: Tensor, wrong: Tensor
+    ) -> tuple[Tensor, Tensor, int]:
+        """A window whose sequences `wrong` are solved anew, by themselves, in smaller ones."""
+        rows = wrong.nonzero().squeeze(1)
+        states, sequences, statics = self.given
+        given = (tuple(x[rows] for x in states), tuple(x[rows] for x in sequences), statics)
+        h_rows, a_rows, smallest = replace(self, given=given).span(start[rows], first, last, size)
+        h = h.index_copy(0, rows, h_rows)
+        return h, a.index_copy(0, rows, a_rows) if self.training else a, smallest
 
     def one_by_one(self, start: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
         """The steps one after another."""
@@ -325,38 +375,37 @@ class _Problem:
         packed = self.blocks.pack(value, 2).expand_as(h)
         return packed, self.blocks.matrices(rows, before, sequences, statics, packed)
 
-    def window(self, start: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """The states of the steps from `first` on that converged, all up to `last` if it went well; their slopes."""
+    def window(self, start: Tensor, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The states of the steps from `first` up to `last`, their slopes, and for each sequence how many of these
+        steps converged.  Sequences are damped one by one.
+        """
         report = self.report
         report.windows += 1
         h = start.unsqueeze(1).expand(start.shape[0], last - first, *start.shape[1:])
-        smallest, damping, left, idle = math.inf, 0, math.inf, 0
+        damping, per_row = _Damping(h), h[0].numel()
+        left = torch.full(start.shape[:1], per_row, device=h.device)
+        idle = torch.zeros_like(left)
         for _ in range(CAP):
             report.iterations += 1
             value, a = self.evaluate(start, h, first, last)
             r = value - h
             d = self.correction(a, r)
             good = _within(r, h) & _within(d, h)
-            wrong = good.numel() - int(good.sum())
-            if not wrong:
+            wrong = per_row - good.flatten(1).sum(1)
+            if not bool(wrong.any()):
                 self.accept(r, d, h)
-                return h + d, self.kept(a)
-            idle = 0 if wrong <= PROGRESS * left else idle + 1
-            left = min(left, wrong)
-            if idle > PATIENCE:
+                return h + d, self.kept(a), torch.full(start.shape[:1], last - first, device=h.device)
+            better = (wrong <= PROGRESS * left) | damping.halved(r)
+            idle = torch.where(better, 0, idle + 1)
+            left = torch.minimum(left, wrong)
+            if bool(((wrong == 0) | (idle > PATIENCE)).all()):
                 break
-            residual = float(torch.linalg.vector_norm(r, math.inf))
-            if residual <= 2 * smallest and math.isfinite(residual):
-                damping = max(damping - 1, 0)
-            else:
-                damping = min(damping + 1, len(DAMPED) - 1)
-            smallest = min(smallest, residual)
-            if damping:
+            factors = damping.factors(r)
+            if factors is not None:
                 report.damped += 1
-                d = self.correction(DAMPED[damping] * a, r)
+                d = self.correction(factors.reshape(-1, *(1,) * (a.ndim - 1)) * a, r)
             h = h + torch.nan_to_num(d, nan=0.0, posinf=0.0, neginf=0.0)
-        steps = int(good.transpose(0, 1).flatten(1).all(1).long().cumprod(0).sum())
-        return h[:, :steps], self.kept(a[:, :steps])
+        return h, self.kept(a), good.reshape(*good.shape[:2], -1).all(2).long().cumprod(1).sum(1)
 
     def kept(self, a: Tensor) -> Tensor:
         return a if self.training else a[:, :0]

@@ -13,6 +13,7 @@ from newton_cells import CELLS, DIAGONAL_GRU, SMALL_GRU
 from torch_support import Case, random_inputs, small_dims
 
 import rnnc
+import rnnc.runtime.newton as newton
 from rnnc.diagnostics import SpecError
 from rnnc.ir.linearise import linearise, structure_of
 from rnnc.ir.oracle import init_params
@@ -109,8 +110,6 @@ def test_no_steps_and_a_call_in_parts():
 
 def fixed_iterations(layer, x, count):
     """What the published scheme with a fixed number of iterations and no check gives: its largest state."""
-    import rnnc.runtime.newton as newton
-
     found, window = [], newton._Problem.window
 
     def unchecked(self, start, first, last):
@@ -119,7 +118,7 @@ def fixed_iterations(layer, x, count):
             value, a = self.evaluate(start, h, first, last)
             h = h + self.correction(a, value - h)
         found.append(float(h.abs().max()))
-        return h, a
+        return h, a, torch.full(start.shape[:1], last - first)
 
     newton._Problem.window = unchecked
     try:
@@ -190,6 +189,40 @@ def test_steps_taken_one_by_one_are_reported():
     before = layer.newton.sequential
     layer.newton.reset()
     assert layer.newton.sequential == 0 < before
+
+
+def test_one_hard_sequence_leaves_the_windows_of_the_others():
+    """Damping and windows belong to a sequence: one that is solved is not solved again because another was not."""
+    text = LOGISTIC.replace("3.99 * h", "(2.5 + x) * h").replace("+ 0 * x", "").replace("0.3", "0.6")
+    cls, _ = compiled(text)
+    layer = cls(n=1).double()
+    x = torch.zeros(3, 300, 1, dtype=torch.float64)
+    x[1] = 1.49
+    seen, window = [], newton._Problem.window
+
+    def watched(self, start, first, last):
+        seen.append((start.shape[0], last - first))
+        return window(self, start, first, last)
+
+    newton._Problem.window = watched
+    try:
+        with pytest.warns(NewtonWarning):
+            y = layer(x)[0]
+    finally:
+        newton._Problem.window = window
+    assert seen[0] == (3, 300)
+    assert len(seen) > 1
+    assert {rows for rows, _ in seen[1:]} == {1}
+    assert layer.newton.sequential < 300
+    before = torch.cat([torch.full_like(y[:, :1], 0.6), y[:, :-1]], 1)
+    torch.testing.assert_close(y, (2.5 + x) * before * (1 - before), rtol=1e-9, atol=1e-9)
+    weights = torch.randn_like(y[:, :20])
+    (found,) = torch.autograd.grad((layer(x.requires_grad_())[0][:, :20] * weights).sum(), x)
+    h, want = torch.full((3, 1), 0.6, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for t in range(20):
+        h = (2.5 + x[:, t]) * h * (1 - h)
+        want = want + (h * weights[:, t]).sum()
+    torch.testing.assert_close(found, torch.autograd.grad(want, x)[0], rtol=1e-6, atol=1e-8)
 
 
 def test_infinite_inputs_end_as_step_by_step():
