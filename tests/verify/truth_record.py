@@ -119,6 +119,7 @@ def rendered(records: Sequence[Record]) -> str:
     for subjects, claims, why in NOT_FOUND:
         names = ", ".join(s.name for s in subjects)
         lines.append(f"- {names}: {', '.join(COLUMNS[c] for c in claims)}. Missing: {why}.")
+    lines += [] if NOT_FOUND else ["None."]
     lines += ["", "## Sources", ""]
     used = dict.fromkeys(e.source for e in TABLE)
     lines += [f"- **{name}**: {' '.join(SOURCES[name].split())}" for name in used]
