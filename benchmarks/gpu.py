@@ -1,14 +1,17 @@
 """Generated Triton kernels on a GPU: compared with the float64 oracle first, then measured against their peers.
 
     python -m benchmarks.gpu                        # prepares (needs the compiler), verifies, measures
+    python -m benchmarks.gpu --budget 540           # as far as it comes in nine minutes; again: what is left
+    python -m benchmarks.gpu --table                # what was measured, as a table
     python -m benchmarks.gpu --prepare FOLDER       # writes what a machine without the compiler needs, no GPU wanted
     python -m benchmarks.gpu --folder FOLDER        # there: torch, triton, numpy and this checkout are enough
     python -m benchmarks.gpu --dry-run              # everything on small sizes in Triton's interpreter: no GPU
 
 Every round runs every competitor once, in turning order, between two events of the device, after a write that empties
-its cache.  On a GPU each cell has a process of its own: one that fails leaves the others their numbers.  `of limit` is
-the least time the device could take (the bytes at the speed of a copy, products, special functions, or the chain of
-steps) over the time it took.
+its cache.  On a GPU each cell has a process of its own: one that dies leaves the others their numbers, and the cell its
+other shapes.  What is done stands in the JSON file, and is not done again on the same machine.  `of limit` is the least
+time the device could take (the bytes at the speed of a copy, products, special functions, or the chain of steps) over
+the time it took.  Exit codes: 0 done, 1 something is wrong or failed, 2 usage, 3 the time was up.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ TOLERANCES = {torch.float32: 2e-4, torch.bfloat16: 4e-2}  # of outputs and gradi
 SPECIAL = 28e9  # special functions a second and multiprocessor: 16 a cycle at 1.75 GHz
 SLOW = 1.0  # seconds beyond which a competitor runs once
 LONGEST = 900.0  # seconds of a cell's process
+RESULTS = Path(__file__).parent / "results" / "gpu.json"
+DONE, WRONG, USAGE, LATER = 0, 1, 2, 3  # exit codes; LATER: the time was up
 
 
 # ---------------------------------------------------------------- modules
@@ -304,77 +309,152 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="small sizes in Triton's interpreter, on the CPU")
     parser.add_argument("--only", default="", help="cells, separated by commas")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--json", type=Path, default=Path("gpu.json"), help="where the numbers go")
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds after which nothing is begun")
+    parser.add_argument("--retry", action="store_true", help="do once more what failed")
+    parser.add_argument("--table", action="store_true", help="only print what the JSON file says")
+    parser.add_argument("--json", type=Path, help=f"where the numbers go; {RESULTS} unless it is a dry run")
     options = parser.parse_args(given_)
     chosen = [n for n in options.only.split(",") if n] or list(CELLS)
     if unknown := set(chosen) - set(CELLS):
         print(f"no cell {', '.join(sorted(unknown))}; there are {', '.join(CELLS)}", file=sys.stderr)
-        return 2
+        return USAGE
+    options.json = options.json or (Path(tempfile.gettempdir()) / "gpu_dry_run.json" if options.dry_run else RESULTS)
+    if options.table:
+        print(table(json.loads(options.json.read_text())))
+        return DONE
     if options.prepare is not None:
         prepare(options.prepare, chosen)
-        return 0
+        return DONE
     if options.dry_run and os.environ.get("TRITON_INTERPRET") != "1":
         return interpreted_again(given_)
     if not options.dry_run and not torch.cuda.is_available():
         print("no CUDA or HIP device: `--dry-run` runs everything on small sizes without one", file=sys.stderr)
-        return 2
+        return USAGE
+    options.until = time.monotonic() + options.budget
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         if options.folder is None:
             prepare(folder, chosen)
+        if options.dry_run:
+            options.json.unlink(missing_ok=True)
         if options.dry_run or len(chosen) == 1:
             return everything(options, folder, chosen)
         return apart(options, folder, chosen)
 
 
+# ---------------------------------------------------------------- what is done, and what is left
+
+
+@dataclass(slots=True)
+class Report:
+    """The JSON file: the machine, the errors of each cell and dtype, the shapes, and what is being done."""
+
+    path: Path
+    data: dict[str, Any]
+
+    @classmethod
+    def at(cls, path: Path, device: str, *, retry: bool = False) -> Report:
+        """What the file says, if it is of this machine."""
+        data: dict[str, Any] = {"machine": machine(device), "errors": {}, "shapes": []}
+        if path.exists():
+            before = json.loads(path.read_text())
+            data = before if before.get("machine") == data["machine"] else data
+        data.pop("running", None)
+        if retry:
+            data["shapes"] = [x for x in data["shapes"] if "failed" not in x]
+            data["errors"] = {k: v for k, v in data["errors"].items() if not isinstance(v, str)}
+        return cls(path, data)
+
+    def write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.data, indent=1) + "\n")
+
+    def begin(self, what: str) -> None:
+        """Say what is being done, for whoever finds this process dead."""
+        self.data["running"] = what
+        self.write()
+
+    def end(self) -> None:
+        self.data.pop("running", None)
+        self.write()
+
+    def verified(self, cell: str) -> bool:
+        """Whether a cell was compared with the oracle, or that ended its process."""
+        return any(title.split()[0] == cell for title in self.data["errors"])
+
+    def left(self, cells: Sequence[str]) -> list[Shape]:
+        """Shapes without an entry."""
+        known = {x["shape"] for x in self.data["shapes"]}
+        return [s for s in SHAPES if s.cell in cells and s.title not in known]
+
+
 def apart(options: argparse.Namespace, folder: Path, chosen: Sequence[str]) -> int:
     """Every cell in a process of its own: an address outside of the arrays ends all work on the GPU in a process."""
-    report: dict[str, Any] = {"machine": machine("cuda"), "errors": {}, "shapes": []}
     wrong = False
+    report = Report.at(options.json, "cuda", retry=options.retry)
+    report.write()
     for name in chosen:
-        part = folder / f"{name}.json"
-        part.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "benchmarks.gpu", "--folder", str(folder), "--only", name]
-        command += ["--rounds", str(options.rounds), "--json", str(part)]
-        try:
-            code = subprocess.run(command, check=False, timeout=LONGEST).returncode
-        except subprocess.TimeoutExpired:
-            code = 1
-        wrong |= code != 0
-        if part.exists():
-            found = json.loads(part.read_text())
-        else:
-            found = {"errors": {name: f"its process ended with {code}"}, "shapes": []}
-        report["errors"] |= found["errors"]
-        report["shapes"] += found["shapes"]
-        options.json.write_text(json.dumps(report, indent=1))
-    return int(wrong)
+        while report.left([name]):
+            seconds = options.until - time.monotonic()
+            if seconds <= 0:
+                return later(report, chosen)
+            command = [sys.executable, "-m", "benchmarks.gpu", "--folder", str(folder), "--only", name]
+            command += ["--rounds", str(options.rounds), "--json", str(options.json)]
+            command += ["--budget", str(seconds)] if seconds < float("inf") else []
+            try:
+                code = subprocess.run(command, check=False, timeout=LONGEST).returncode
+            except subprocess.TimeoutExpired:
+                code = -1
+            running = json.loads(options.json.read_text()).get("running")
+            report = Report.at(options.json, "cuda")
+            wrong |= code not in (DONE, LATER)
+            if code == LATER:
+                return later(report, chosen)
+            if code in (DONE, WRONG):
+                break
+            dead = f"its process ended with {code}"
+            if running is None or running == name:  # while it was compared, or before
+                report.data["errors"][name] = dead
+                report.data["shapes"] += [{"shape": s.title, "failed": dead} for s in report.left([name])]
+            else:
+                report.data["shapes"].append({"shape": running, "failed": dead})
+            report.write()
+    return WRONG if wrong else DONE
+
+
+def later(report: Report, chosen: Sequence[str]) -> int:
+    print(f"the time is up: the same command goes on with {len(report.left(chosen))} more shapes", flush=True)
+    return LATER
 
 
 def everything(options: argparse.Namespace, folder: Path, chosen: Sequence[str]) -> int:
     device = "cpu" if options.dry_run else "cuda"
     if options.dry_run:
         np.seterr(all="ignore")  # entries outside of the arrays may divide by zero
-    report: dict[str, Any] = {"machine": machine(device), "errors": {}, "shapes": []}
-    wrong = check_all(report["errors"], folder, chosen, device, 5 if options.dry_run else None)
+    report = Report.at(options.json, device, retry=options.retry)
+    wrong = False
+    for name in chosen:
+        if not report.verified(name):
+            report.begin(name)
+            wrong |= check_all(report.data["errors"], folder, [name], device, 5 if options.dry_run else None)
+            report.end()
     clock = Clock(device)
     speed = rates(clock)
-    done = set()
-    for shape in (s for s in SHAPES if s.cell in chosen):
-        shape = small(shape) if options.dry_run else shape
-        if shape.title in done:
-            continue
-        done.add(shape.title)
+    shapes = list({small(s).title: small(s) for s in report.left(chosen)}.values()) if options.dry_run else None
+    for shape in report.left(chosen) if shapes is None else shapes:
+        if time.monotonic() > options.until:
+            return later(report, chosen)
+        report.begin(shape.title)
         dtype = torch.float32 if options.dry_run else torch.bfloat16
         try:
             found = measure(folder, shape, clock, speed, 1 if options.dry_run else options.rounds, dtype)
         except (RuntimeError, AssertionError, TritonError) as problem:  # one that fails leaves the others their numbers
             found = {"shape": shape.title, "failed": said(problem)}
             wrong = True
-        report["shapes"].append(found)
+        report.data["shapes"].append(found)
         print(line(found), flush=True)
-        options.json.write_text(json.dumps(report, indent=1))
-    return int(wrong)
+        report.end()
+    return WRONG if wrong else DONE
 
 
 def check_all(found: dict[str, Any], folder: Path, cells: Sequence[str], device: str, steps: int | None) -> bool:
@@ -410,6 +490,21 @@ def line(found: Mapping[str, Any]) -> str:
     times = f"{1e6 * forward:9.0f} µs, with backward {1e6 * together:9.0f} µs, of limit {found['of_limit']:.2f}"
     without = "".join(f"; {n} failed" for n in found["peers_failed"])
     return f"{found['shape']:44} {times}; ratio to {ratios}{without}"
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """What was measured, for a page of the documentation."""
+    rows = ["| shape | forward, µs | with backward, µs | of limit | peer: times slower, forward / with backward |"]
+    rows += ["|---|---|---|---|---|"]
+    for x in report["shapes"]:
+        if "failed" in x:
+            rows.append(f"| {x['shape']} | failed: {x['failed'][:60]} | | | |")
+            continue
+        forward, together = x["forward_s"]["triton"], x["forward_backward_s"]["triton"]
+        peers = ", ".join(f"{n} {r:.2f} / {x['ratio_to_forward_backward'][n]:.2f}" for n, r in x["ratio_to"].items())
+        rows.append(f"| {x['shape']} | {1e6 * forward:.0f} | {1e6 * together:.0f} | {x['of_limit']:.2f} | {peers} |")
+    said_of = ", ".join(f"{k} {v}" for k, v in report["machine"].items())
+    return "\n".join([*rows, "", said_of])
 
 
 if __name__ == "__main__":

@@ -34,6 +34,10 @@ def test_dry_run(tmp_path: Path) -> None:
     (shape,) = report["shapes"]
     assert set(shape["forward_s"]) >= {"copy", "triton", "torch"}
     assert shape["differences"]["torch"] < 1e-5
+    assert "running" not in report
+    said = run("--table", "--json", str(tmp_path / "gpu.json")).stdout
+    assert "| Gated B1 T5 n37 |" in said
+    assert "the interpreter" in said
 
 
 def test_unknown_cells_and_no_device(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,28 +62,53 @@ def test_every_shape_gives_its_cell_its_sizes() -> None:
         assert set(shape.sizes) == set(gpu_cases.CELLS[shape.cell].small), shape
 
 
-def test_a_cell_that_ends_its_process_leaves_the_others_their_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One process dies, one hangs, one is done."""
+def test_what_dies_leaves_the_rest_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process dies at its first shape and does the next one, one hangs while it is compared, one is done before."""
+    written = tmp_path / "gpu.json"
+    begun: list[str] = []
 
     def process(command: list[str], timeout: float, check: bool) -> subprocess.CompletedProcess[str]:
         name = command[command.index("--only") + 1]
+        begun.append(name)
+        report = gpu.Report.at(written, "cuda")
         if name == "LSTM":
+            report.begin(name)
             raise subprocess.TimeoutExpired(command, timeout)
-        if name == "GRU":
-            found = {"errors": {"GRU float32": {"output": 0.0}}, "shapes": [{"shape": "GRU"}]}
-            Path(command[command.index("--json") + 1]).write_text(json.dumps(found))
-        return subprocess.CompletedProcess(command, 0 if name == "GRU" else -6)
+        report.data["errors"] |= {f"{name} float32": {"output": 0.0}}
+        first, *rest = report.left([name])
+        if begun.count(name) == 1:
+            report.begin(first.title)
+            return subprocess.CompletedProcess(command, -6)
+        report.data["shapes"] += [{"shape": s.title} for s in (first, *rest)]
+        report.end()
+        return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(gpu, "machine", lambda device: {"device": device})
     monkeypatch.setattr(gpu.subprocess, "run", process)
-    written = tmp_path / "gpu.json"
-    options = argparse.Namespace(rounds=2, json=written)
-    assert gpu.apart(options, tmp_path, ["LSTM", "GLAOp", "GRU"]) == 1
+    (gru,) = [s.title for s in gpu_cases.SHAPES if s.cell == "GRU"]
+    written.write_text(json.dumps({"machine": {"device": "cuda"}, "errors": {}, "shapes": [{"shape": gru}]}))
+    options = argparse.Namespace(rounds=2, json=written, retry=False, until=float("inf"))
+    assert gpu.apart(options, tmp_path, ["LSTM", "GLAOp", "GRU"]) == gpu.WRONG
     report = json.loads(written.read_text())
-    assert [*report["errors"]] == ["LSTM", "GLAOp", "GRU float32"]
-    assert report["shapes"] == [{"shape": "GRU"}]
+    assert begun == ["LSTM", "GLAOp", "GLAOp"]
+    assert [*report["errors"]] == ["LSTM", "GLAOp float32"]
+    failed = [x["shape"] for x in report["shapes"] if "failed" in x]
+    glas = [s.title for s in gpu_cases.SHAPES if s.cell == "GLAOp"]
+    assert failed == [*(s.title for s in gpu_cases.SHAPES if s.cell == "LSTM"), glas[0]]
+    assert [x["shape"] for x in report["shapes"]][-3:] == glas[1:]
+    again = gpu.Report.at(written, "cuda", retry=True)
+    assert [s.title for s in again.left(["LSTM", "GLAOp", "GRU"])] == [glas[0], failed[0]]
+    assert not gpu.Report.at(written, "another").data["shapes"]
+
+
+def test_a_budget_ends_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is begun when the time is up, and the exit code says that something is left."""
+    monkeypatch.setattr(gpu, "machine", lambda device: {"device": device})
+    options = argparse.Namespace(rounds=2, json=tmp_path / "gpu.json", retry=False, until=0.0)
+    assert gpu.apart(options, tmp_path, ["GRU"]) == gpu.LATER
+    assert "goes on with 1 more shapes" in capsys.readouterr().out
 
 
 def test_a_competitor_that_fails_is_named_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
