@@ -6,12 +6,30 @@ from typing import Any
 
 import torch
 
-from rnnc.backends.triton.ahead import TYPES, Resources, _built
-from rnnc.runtime.gpu import low_rank_inverse, low_rank_kernels
-from rnnc.runtime.gpu.low_rank_operator import constants_of
+from rnnc.backends.triton.ahead import TYPES, Resources, _built, machine_of
+from rnnc.runtime.gpu import low_rank_backward, low_rank_inverse, low_rank_kernels, low_rank_keyed
+from rnnc.runtime.gpu.low_rank_sizes import constants_of
 
-KERNELS = ("low_rank_inverse", "low_rank_walk", "low_rank_outputs", "low_rank_walk_back", "low_rank_backward")
-PRECISE = ("s", "c", "g", "start", "last", "d_s", "d_c", "d_g", "d_last", "d_start")  # float32 arrays
+MODULES = (low_rank_inverse, low_rank_keyed, low_rank_kernels, low_rank_backward)
+COMMON = ("low_rank_inverse", "low_rank_walk", "low_rank_outputs", "low_rank_walk_back")
+KERNELS = (*COMMON, "low_rank_backward")
+KEYED = ("low_rank_pairs", *COMMON, "low_rank_products", "low_rank_keyed_backward")  # where every key has a decay
+SIDES = ("low_rank_pairs", "low_rank_keyed_backward")  # launched once for reads and once for rows
+PRECISE = (
+    "s",
+    "c",
+    "g",
+    "start",
+    "last",
+    "d_s",
+    "d_c",
+    "d_g",
+    "d_last",
+    "d_start",
+    "system",
+    "total",
+    "through",
+)  # float32 arrays
 ODD = ("L", "H", "E", "ROWS")  # sizes that need not be divisible by 16
 
 
@@ -25,26 +43,41 @@ def compiled_low_rank(
     rows: int = 1,
     gate: bool = True,
     tied: bool = True,
+    keyed: bool = False,
+    base: int = 1,
     keep: bool = False,
+    reads: bool = False,
 ) -> Resources:
-    """Compile one of the kernels; `keep`: the walk of a backward, which keeps states and writes no outputs."""
-    kernel = getattr(low_rank_inverse if which == "low_rank_inverse" else low_rank_kernels, which)
-    machine = "old" if target == "sm_80" else "" if target.startswith("sm") else "amd"
-    constants = constants_of(which, keys, values, dtype, rows=rows, gate=gate, tied=tied, machine=machine)
+    """Compile one of the kernels; `keep`: the walk of a backward, which keeps states and writes no outputs;
+    `reads`: the scores of reads, not of rows.
+    """
+    kernel = next(getattr(m, which) for m in MODULES if hasattr(m, which))
+    if keyed and which in COMMON:  # q, u and b come scaled, each by its own
+        tied, gate = False, False
+    flags: dict[str, Any] = {"rows": rows, "gate": gate, "tied": tied, "keyed": keyed, "base": base}
+    constants = constants_of(which, keys, values, dtype, machine=machine_of(target), **flags)
     options = {k: constants.pop(k) for k in ("num_warps",)}
     if which == "low_rank_walk":
         constants |= {"OUTPUTS": not keep, "KEEP": keep}
+    if which == "low_rank_pairs":
+        constants |= {"SYSTEM": True}
+    if which in SIDES:
+        constants |= {"READS": reads}
     names: list[str] = list(kernel.arg_names)
-    constants |= {n: 1 for n in ("q_k", "u_k", "b_k", "v_v") if n in names}
+    constants |= {n: 1 for n in ("q_k", "u_k", "b_k", "v_v", "g_k") if n in names}
     signature: dict[str, str] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
-    kinds = {**dict.fromkeys(PRECISE, "fp32"), "bounds": "i64", "table": "i64"}
+    precise = (
+        (*PRECISE, "q_to", "b_to", "u_to") if which in ("low_rank_products", "low_rank_keyed_backward") else PRECISE
+    )
+    kinds = {**dict.fromkeys(precise, "fp32"), "bounds": "i64", "table": "i64"}
     for k, name in enumerate(names):
         plain = name.removesuffix("_ptr")
         if name in constants:
             signature[name] = "constexpr"
             continue
         signature[name] = "i32" if plain == name else f"*{kinds.get(plain, TYPES[dtype])}"
-        if (name not in ODD and not name.startswith(("s_", "c_", "g_"))) or name.endswith("_ptr"):
+        numbers = ("s_", "c_") if "g_k" in names else ("s_", "c_", "g_")
+        if (name not in ODD and not name.startswith(numbers)) or name.endswith("_ptr"):
             attributes[k,] = [["tt.divisibility", 16]]
     return _built(kernel, target, signature, attributes, constants, options)

@@ -12,10 +12,10 @@ LARGEST_RANK = 16  # terms of one micro-step
 
 
 def has_low_rank_kernel(cell: CellIR, form: Form | None) -> bool:
-    """Whether a form reads the state it updates (rank-one terms, a delta rule's), under scalar decays that have
-    logarithms or none, and is itself read by one vector a step.
+    """Whether a form reads the state it updates (rank-one terms, a delta rule's), under decays that have logarithms or
+    none, of all keys alike or of each, and is itself read by vectors.
     """
-    if not isinstance(form, MatrixState) or form.reads is None or len(form.reads) != 1:
+    if not isinstance(form, MatrixState) or not form.reads:
         return False
     if cell.nodes[cell.state(form.state).node].type.rank != 2 or not any(step.low_rank for step in form.steps):
         return False
@@ -24,6 +24,11 @@ def has_low_rank_kernel(cell: CellIR, form: Form | None) -> bool:
             return False
         if step.log_decay is None and step.decay is not None:
             return False
-        if step.log_decay is not None and cell.nodes[step.log_decay].type.rank != 0:
-            return False
     return True
+
+
+def decays_keys(cell: CellIR, form: Form | None) -> bool:
+    """Whether `form` is run by the low-rank kernels with a decay for each key."""
+    if not has_low_rank_kernel(cell, form) or not isinstance(form, MatrixState):
+        return False
+    return any(s.log_decay is not None and cell.nodes[s.log_decay].type.rank == 1 for s in form.steps)

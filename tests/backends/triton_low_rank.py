@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rnnc.runtime.chunk import MicroStep, Read, Update, matrix_scan
 from rnnc.runtime.gpu import low_rank, low_rank_operator
+from rnnc.runtime.gpu import recurrence as launch
 
 WIDE = torch.float64
 HEAD = "input q: real[n]\n  input k: unit[n]\n  input v: real[m]\n  input beta: real in [0, 2]\n"
@@ -27,9 +28,19 @@ CELLS = {  # a body each, of a cell with dims n and m
     "  S <- 0.8 * S - outer(S @ a, 0.5 * beta * k) + outer(v, k)\n  output y: real[m] = S' @ q",
     "momentum": HEAD + "  state S: real[n, m] = 0\n  S <- S - beta * outer(k, 0.5 * (S.T @ k) - v)\n"
     "  output y: real[m] = S'.T @ q",
+    "forgotten keys": HEAD + "  input f: real[n]\n  state S: real[n, m] = 0\n"
+    "  S <- (I - beta * outer(k, k)) @ diag(sigmoid(f)) @ S + beta * outer(k, v)\n  output y: real[m] = S'.T @ q",
+    "two directions": HEAD + "  input f: real[n]\n  input a: real[n]\n  state S: real[m, n] = 0\n"
+    "  S <- S @ (diag(exp(-exp(-0.5) * sigmoid(f))) - outer(k, sigmoid(a) * k)) + outer(v, k)\n"
+    "  output y: real[m] = S' @ q",
+    "forgotten twice": HEAD + "  input f: real[n]\n  input p: unit[n]\n  state S: real[n, m] = 0\n"
+    "  S <- (I - outer(p, p)) @ (I - beta * outer(k, k)) @ diag(sigmoid(f)) @ S + outer(p, v)\n"
+    "  output y: real[m] = S'.T @ q",
+    "read twice": HEAD + "  state S: real[n, m] = 0\n  S <- S - beta * outer(k, S.T @ k - v)\n"
+    "  output y: real[m] = S'.T @ q\n  output z: real[m] = S.T @ q",
 }
-STEP_BY_STEP = {  # low rank that the chunkwise kernels do not serve: a decay for each key, and one that may be negative
-    "vector decay": HEAD + "  input w: real[n] in (0, 1)\n  state S: real[n, m] = 0\n"
+STEP_BY_STEP = {  # not served by chunkwise kernels: decays without logarithms, which may be negative or exactly zero
+    "decay of keys by value": HEAD + "  input w: real[n] in (0, 1)\n  state S: real[n, m] = 0\n"
     "  S <- diag(w) @ S - beta * outer(k, S.T @ k) + beta * outer(k, v)\n  output y: real[m] = S'.T @ q",
     "signed decay": HEAD + "  input a: real\n  state S: real[n, m] = 0\n"
     "  S <- 0.5 * a * (S - beta * outer(k, S.T @ k)) + beta * outer(k, v)\n  output y: real[m] = S'.T @ q",
@@ -62,10 +73,20 @@ class Problem:
         self.leaves += xs
         return xs[0] if len(xs) == 1 else xs
 
-    def delta(self, *, gate: bool = True, tied: bool = True) -> MicroStep:
+    def gates(self, *, mild: bool = False) -> Tensor:
+        """Log decays of each key; some are one, nearly zero and zero, or, mild, none is far from one."""
+        g = (torch.rand(*self.lead, self.keys, dtype=WIDE) * (0.2 if mild else 1)).neg()
+        if not mild:
+            strange = torch.tensor((0.0, -120.0, -torch.inf)).repeat(self.keys)[: self.keys]
+            g[:, 3::7] = strange.to(g)
+        return self.kept(g.requires_grad_())  # type: ignore[no-any-return]
+
+    def delta(self, *, gate: bool = True, tied: bool = True, keyed: Tensor | None = None) -> MicroStep:
         k, v = self.kept(unit(*self.lead, self.keys), plain(*self.lead, self.values))
         beta = self.kept((2 * torch.rand(self.lead, dtype=WIDE)).requires_grad_())
         b = k if tied else self.kept(unit(*self.lead, self.keys))
+        if keyed is not None:
+            return MicroStep(log_decay=keyed, updates=(Update(k, v, b, -1, s=beta),))
         if not gate:
             return MicroStep(updates=(Update(k, v, b, -1, s=beta),))
         g = torch.rand(self.lead, dtype=WIDE).neg()
@@ -73,22 +94,25 @@ class Problem:
         self.kept(g.requires_grad_())
         return MicroStep(log_decay=g, updates=(Update(k, v, b, -g.exp(), s=beta),))
 
-    def mixed(self, *, reading: bool) -> MicroStep:
+    def mixed(self, *, reading: bool, keyed: bool = False) -> MicroStep:
         """A low-rank term, a write with another key, and perhaps a second update that reads the state."""
         a, b, u = self.kept(*(unit(*self.lead, self.keys) for _ in range(3)))
-        v, g = self.kept(plain(*self.lead, self.values), torch.rand(self.lead, dtype=WIDE).neg().requires_grad_())
+        v = self.kept(plain(*self.lead, self.values))
+        g = self.gates() if keyed else self.kept(torch.rand(self.lead, dtype=WIDE).neg().requires_grad_())
         extra = Update(self.kept(unit(*self.lead, self.keys)), v, u, -0.5) if reading else None
         return MicroStep(log_decay=g, low_rank=((a, b),), writes=((u, v),), updates=(extra,) if extra else ())
 
-    def check(self, steps: list[MicroStep], when: Any = "new") -> None:
+    def check(self, steps: list[MicroStep], *whens: Any, least: float | None = None) -> None:
         """Outputs, last state and all gradients are those of `rnnc.runtime.matrix_scan`."""
-        weights = torch.randn(*self.lead, self.values, dtype=WIDE), torch.randn_like(self.state)
+        reads = [Read(self.q, when) for when in whens or ("new",)]
+        reads[1:] = [Read(self.kept(plain(*self.lead, self.keys)), r.when) for r in reads[1:]]
+        weights = torch.randn(len(reads), *self.lead, self.values, dtype=WIDE), torch.randn_like(self.state)
         found = []
-        for scan in (matrix_scan, low_rank.scan):
-            assert low_rank.served(self.state, steps, [Read(self.q, when)], False)
-            (o,), last = scan(self.state, steps, [Read(self.q, when)])
-            loss = (o * weights[0]).sum() + (last * weights[1]).sum()
-            found.append([o, last, *torch.autograd.grad(loss, self.leaves, retain_graph=True)])
+        for scan in (matrix_scan, lambda *given: low_rank.scan(*given, least=least)):
+            assert low_rank.served(self.state, steps, reads, False)
+            o, last = scan(self.state, steps, reads)
+            loss = (torch.stack(o) * weights[0]).sum() + (last * weights[1]).sum()
+            found.append([*o, last, *torch.autograd.grad(loss, self.leaves, retain_graph=True)])
         errors = [support.error(a, b.detach()) for b, a in zip(*found, strict=True)]
         assert max(errors) < 1e-9, errors
 
@@ -109,12 +133,75 @@ def mixed(reading: bool) -> None:
     p.check([p.mixed(reading=reading)], "old" if reading else "new")
 
 
+def keyed(when: str, *, mild: bool) -> None:
+    """A decay for each key: chunks that are one product, and chunks by halves with gates of zero in them."""
+    p = Problem(1, 35 if mild else 67)
+    p.check([p.delta(keyed=p.gates(mild=mild))], when)
+
+
+def keyed_products(when: str) -> None:
+    """Three rows a step; the first alone decays, or every one."""
+    p = Problem(1, 23, keys=3)
+    p.check([p.delta(keyed=p.gates()), p.delta(gate=False), p.delta(gate=False)], when)
+    p = Problem(1, 9, keys=3)
+    p.check([p.delta(keyed=p.gates()), p.delta(), p.delta(keyed=p.gates())], when)
+
+
+def keyed_proven() -> None:
+    """A proven bound of the gates: blocks of 64, 16 and 2 rows are one product each."""
+    for least in (-0.2, -8.0, -50.0):
+        p = Problem(1, 19)
+        p.check([p.delta(keyed=p.gates(mild=True))], "new" if least < -8 else "old", least=least)
+
+
+def keyed_mixed(reading: bool) -> None:
+    """The low-rank term of RWKV-7, whose vectors differ, with a write in another direction; and rank two."""
+    for when in ("old", "new"):
+        p = Problem(1, 17)
+        p.check([p.mixed(reading=reading, keyed=True)], when)
+
+
+def several_reads() -> None:
+    p = Problem(1, 19)
+    p.check([p.delta()], "new", "old", "new")
+
+
+def single_precision() -> None:
+    """float32, in chunks of 16 rows."""
+    for gate in (False, True):
+        p = Problem(1, 37, 2)
+        step = p.delta(keyed=p.gates()) if gate else p.delta()
+        leaves = [x.detach().float().requires_grad_() for x in p.leaves]
+        found = []
+        for wide in (True, False):
+            own = [x.double() if wide else x for x in leaves]
+            at = dict(zip(map(id, p.leaves), own, strict=True))
+            given = [_as(step, at)]
+            (o,), last = (matrix_scan if wide else low_rank.scan)(own[0], given, [Read(own[1])])
+            loss = o.double().square().sum() + last.double().square().sum()
+            found.append([o, last, *torch.autograd.grad(loss, leaves)])
+        errors = [support.error(a.double(), b.detach().double()) for b, a in zip(*found, strict=True)]
+        assert max(errors) < 16 * torch.finfo(torch.float32).eps, errors
+
+
+def _as(step: MicroStep, at: dict[int, Tensor]) -> MicroStep:
+    """A step with other leaves."""
+    of = lambda x: at.get(id(x), x.exp() if isinstance(x, Tensor) else x)  # noqa: E731
+    (x,) = step.updates
+    assert isinstance(step.log_decay, Tensor)
+    g = at[id(step.log_decay)]
+    c = -g.exp() if isinstance(x.c, Tensor) else x.c
+    return MicroStep(log_decay=g, updates=(Update(of(x.u), of(x.v), of(x.b), c, s=of(x.s)),))
+
+
 def outputs_apart() -> None:
     """Where few heads do not fill a GPU, all chunks' outputs are found at once."""
     low_rank_operator.fused, kept = lambda *_: False, low_rank_operator.fused
     for when in ("old", "new"):
         p = Problem(1, 37)
         p.check([p.delta(), p.delta(gate=False)], when)
+    p = Problem(1, 67)
+    p.check([p.delta(keyed=p.gates())])
     low_rank_operator.fused = kept
 
 
@@ -137,13 +224,16 @@ def grouped() -> None:
     p.q = plain(1, 9, 2, 1, 5)
     p.leaves = [p.state, p.q, k, v, beta, g]
     p.check([MicroStep(log_decay=g, updates=(Update(k, v, k, -g.exp(), s=beta),))])
+    h = torch.rand(1, 9, 2, 1, 5, dtype=WIDE).neg().requires_grad_()
+    p.leaves = [p.state, p.q, k, v, beta, h]
+    p.check([MicroStep(log_decay=h, updates=(Update(k, v, k, -1, s=beta),))])
 
 
-def packed() -> None:
+def packed(keyed: bool) -> None:
     """Sequences of 70, 0 and 5 steps in one row, two rows a step: the same as one by one."""
     lengths = (70, 0, 5)
     p = Problem(1, sum(lengths))
-    steps = [p.delta(), p.delta(gate=False)]
+    steps = [p.delta(keyed=p.gates()) if keyed else p.delta(), p.delta(gate=False)]
     start = plain(len(lengths), p.keys, p.values)
     bounds = torch.tensor([0, *lengths]).cumsum(0)
     (o,), last = low_rank.scan(start, steps, [Read(p.q)], bounds=bounds)
@@ -175,9 +265,9 @@ def registered() -> None:
     k, v, q = unit(1, 3, 1, 2, 1, 3), plain(1, 3, 1, 2, 1, 2), plain(1, 3, 2, 1, 3)
     s, c, g = (torch.rand(1, 3, 1, 2, 1, dtype=WIDE).neg().requires_grad_() for _ in "scg")
     start = p.state
-    kept, low_rank_operator.empty = low_rank_operator.empty, lambda n, x, dtype: x.new_zeros(list(n), dtype=dtype)
-    torch.library.opcheck(low_rank_operator.low_rank_scan, (q, k, None, v, s, c, g, start, None, 1, False))
-    low_rank_operator.empty = kept
+    kept, launch.empty = launch.empty, lambda n, x, dtype: x.new_zeros(list(n), dtype=dtype)
+    torch.library.opcheck(low_rank_operator.low_rank_scan, (q, k, None, v, s, c, g, start, None, 1, False, 1))
+    launch.empty = kept
 
 
 def traced() -> None:
@@ -202,13 +292,23 @@ def traced() -> None:
 
 def half_precision() -> None:
     """bfloat16 and float16 in and out, with a state, sums and the inverse in float32; the same bits twice."""
-    for dtype in (torch.bfloat16, torch.float16):
+    for dtype, keyed in (
+        (torch.bfloat16, False),
+        (torch.float16, False),
+        (torch.bfloat16, True),
+        (torch.float16, True),
+    ):
         p = Problem(1, 40, keys=8, values=8)
+        g = p.gates().detach().to(dtype) if keyed else None
         leaves = [x.detach().to(dtype).requires_grad_() for x in (p.state, p.q, unit(1, 40, 8), plain(1, 40, 8))]
         found = []
         for scan, wide in ((matrix_scan, WIDE), (low_rank.scan, dtype), (low_rank.scan, dtype)):
             state, q, k, v = (x.to(wide) for x in leaves)
-            (o,), last = scan(state, [MicroStep(updates=(Update(k, v, k, -1),))], [Read(q)])
+            (o,), last = scan(
+                state,
+                [MicroStep(log_decay=None if g is None else g.to(wide), updates=(Update(k, v, k, -1),))],
+                [Read(q)],
+            )
             assert o.dtype == last.dtype == wide
             loss = o.double().square().sum() + last.double().square().sum()
             found.append([o, last, *torch.autograd.grad(loss, leaves)])
@@ -228,10 +328,26 @@ CASES: dict[str, Callable[[], None]] = {
     "outputs apart": outputs_apart,
     "short sequences": short,
     "grouped values": grouped,
-    "packed delta rules": packed,
+    "packed delta rules": lambda: packed(False),
+    "packed decays of keys": lambda: packed(True),
+    "a decay for each key": lambda: keyed("new", mild=False),
+    "a decay for each key, old reads": lambda: keyed("old", mild=False),
+    "mild decays of keys": lambda: keyed("new", mild=True),
+    "mild decays of keys, old reads": lambda: keyed("old", mild=True),
+    "decays of keys and products": lambda: keyed_products("new"),
+    "decays of keys and products, old reads": lambda: keyed_products("old"),
+    "proven decays of keys": keyed_proven,
+    "decays of keys and a write": lambda: keyed_mixed(False),
+    "decays of keys, rank two": lambda: keyed_mixed(True),
+    "several reads of a delta rule": several_reads,
+    "delta rule, float32": single_precision,
     "low-rank operator": registered,
     "traced delta rule": traced,
     "delta rule, half precision": half_precision,
 }
 MODULES = ("DeltaNet", "GatedDeltaNet", "DeltaProduct")
-SLOW = ("products, old reads", "delta rule, two keys", "other write", "momentum", "signed decay")
+SLOW = (
+    *("a decay for each key, old reads", "mild decays of keys", "decays of keys and products, old reads"),
+    *("proven decays of keys", "decays of keys, rank two", "forgotten twice", "read twice", "packed delta rules"),
+    *("products, old reads", "delta rule, two keys", "other write", "momentum", "signed decay"),
+)

@@ -1,8 +1,8 @@
 """Delta rules and their kin on GPUs: how the steps of `matrix_scan` become rows of `rnnc::low_rank_scan`.
 
-Served: steps that read the state they update (rank-one terms, with or without a write), scalar log decays, one read, a
-state [K, V] with K at most 256, in 16-bit types: float32 products have no tensor cores, and blocks of 64 rows no
-registers.  `rnnc.runtime.gpu.low_rank_inverse` says what is computed, and how.
+Served: steps that read the state they update (rank-one terms, with or without a write), log decays of all keys alike
+or of each, any reads of vectors, a state [K, V] with K at most 256.  `rnnc.runtime.gpu.low_rank_inverse` says what is
+computed, and how.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from rnnc.runtime.chunk import MicroStep, Read, Update, updates_of
 from rnnc.runtime.gpu.compat import interpreted
-from rnnc.runtime.gpu.low_rank_operator import low_rank_scan
+from rnnc.runtime.gpu.low_rank_operator import call_low_rank_scan
+from rnnc.runtime.gpu.low_rank_sizes import base_rows, chunk_of
 from rnnc.runtime.layout import common_dtype, sequence_length, spread
 
 __all__ = ["scan", "served"]
@@ -24,7 +25,6 @@ __all__ = ["scan", "served"]
 INTERPRETED = interpreted()  # decided when Triton is imported; traced code cannot ask
 LARGEST_KEY = 256
 LARGEST_RANK = 16  # rows that read the same state: blocks of 16 rows must not part them
-LEAST_DECAY = -100.0  # exp(-100) is zero in float32; a running sum of it stays finite, of -inf it would not
 
 
 # ---------------------------------------------------------------- from steps to rows
@@ -32,18 +32,23 @@ LEAST_DECAY = -100.0  # exp(-100) is zero in float32; a running sum of it stays 
 
 def served(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vector: bool) -> bool:
     """Whether the kernels here run these steps."""
-    if vector or len(reads) != 1 or state.ndim < 3 or state.is_complex() or state.shape[-2] > LARGEST_KEY:
+    if vector or not reads or state.ndim < 3 or state.is_complex() or state.shape[-2] > LARGEST_KEY:
         return False
     if not any(x.b is not None for step in steps for x in updates_of(step)):
         return False
-    if any(len(updates_of(step)) > LARGEST_RANK for step in steps):
+    dtype = _dtype(state, steps, reads)
+    if any(len(updates_of(step)) > min(LARGEST_RANK, chunk_of(dtype) // 2) for step in steps):
         return False
-    rank = state.ndim - 3
-    for step in steps:
-        if step.decay is not None or not (step.log_decay is None or is_scalar(step.log_decay, rank)):
-            return False
-    low = common_dtype(state, reads[0].key, *(x.u for step in steps for x in updates_of(step))).itemsize == 2
-    return INTERPRETED or (state.is_cuda and low)
+    if any(step.decay is not None for step in steps):
+        return False
+    return INTERPRETED or (state.is_cuda and dtype.itemsize <= 4)
+
+
+def _dtype(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read]) -> torch.dtype:
+    """Of the products: what all arguments together promote to."""
+    rows = [row for step in steps for row in updates_of(step)]
+    given = [x for row in rows for x in row if isinstance(x, Tensor)]
+    return common_dtype(state, *(read.key for read in reads), *given, *(step.log_decay for step in steps))
 
 
 def is_scalar(x: Tensor, rank: int) -> bool:
@@ -58,15 +63,16 @@ def scan(
     *,
     length: int | None = None,
     bounds: Tensor | None = None,
+    least: float | None = None,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """As `rnnc.runtime.matrix_scan`, for steps that are `served`.
+    """As `rnnc.runtime.matrix_scan`, for steps that are `served`; `least` is a proven lower bound of every log decay.
 
-    With `bounds` (int64 [S + 1]) S sequences are packed: coefficients are `[1, L, ...]`, `state` has S entries.
+    With `bounds` (int64 [S + 1]) S sequences are packed: coefficients are `[1, L, ...]`, `state` has S entries.  Every
+    read is a scan of its own: the last state is the first one's.
     """
-    (read,) = reads
     per = tuple(state.shape[1:-2])
     rows, shared = _rows(steps)
-    frame = _frame(state, steps, read, rows, length, 1 if bounds is not None else state.shape[0])
+    frame = _frame(state, steps, reads, rows, length, 1 if bounds is not None else state.shape[0])
     tied = all(row.b is None or row.b is row.u for row in rows)
     u = frame.vectors([row.u for row in rows], frame.keys)
     b = u if tied else frame.vectors([row.b for row in rows], frame.keys)
@@ -74,11 +80,16 @@ def scan(
     s = frame.scalars([1.0 if row.s is None else row.s for row in rows])
     c = frame.scalars([0.0 if row.b is None else 1.0 if row.c is None else row.c for row in rows])
     g = frame.decays(steps)
-    q = frame.sequence(read.key.to(frame.dtype), frame.keys)
     start = state.reshape(state.shape[0], *frame.heads, frame.keys, frame.values)
-    o, last, _ = low_rank_scan(q, u, None if tied else b, v, s, c, g, start, bounds, shared, read.when == "old")
+    base = base_rows(least, frame.dtype) if g is not None and g.ndim == 6 else 1
+    found = []
+    for read in reads:
+        q = frame.sequence(read.key.to(frame.dtype), frame.keys)
+        given = (q, u, None if tied else b, v, s, c, g, start, bounds, shared, read.when == "old", base)
+        found.append(call_low_rank_scan(*given))
     shape = (frame.batch, frame.length, *per, frame.values)
-    return (o.reshape(shape),), last.reshape(state.shape).to(frame.dtype)
+    last = found[0][1]
+    return tuple(o.reshape(shape) for o, _, _ in found), last.reshape(state.shape).to(frame.dtype)
 
 
 def _rows(steps: Sequence[MicroStep]) -> tuple[list[Update], int]:
@@ -125,41 +136,61 @@ class _Frame(NamedTuple):
 
     def scalars(self, xs: Sequence[Tensor | float]) -> Tensor:
         """[B, T, rows, heads, groups]."""
+        return self.stacked(xs)
+
+    def stacked(self, xs: Sequence[Tensor | float], *core: int) -> Tensor:
+        """[B, T, len(xs), heads, groups, *core], numbers as they are."""
         found = []
         for x in xs:
             whole = x if isinstance(x, Tensor) else torch.full((), x, device=self.device)
-            found.append(self.sequence(whole))
+            found.append(self.sequence(whole, *core))
         return found[0].unsqueeze(2) if len(found) == 1 else torch.stack(found, 2)
 
     def decays(self, steps: Sequence[MicroStep]) -> Tensor | None:
-        """Log decays, every row of a micro-step that reads the state given its own; None where there is no decay."""
-        if all(step.log_decay is None for step in steps):
+        """Log decays, every row of a micro-step that reads the state given its own; None where there is no decay.
+
+        Those of each key as they are, and of the first micro-step alone where no other has any.
+        """
+        gates = [step.log_decay for step in steps]
+        if all(g is None for g in gates):
             return None
-        width = self.rows // len(steps)
-        _, shared = _rows(steps)
+        rank, width, (_, shared) = len(self.per), self.rows // len(steps), _rows(steps)
+        keyed = any(g is not None and not is_scalar(g, rank) for g in gates)
+        if keyed and shared == 1 and all(g is None for g in gates[1:]):
+            gates, width = gates[:1], 1
         found: list[Tensor | float] = []
-        for step in steps:
-            g = step.log_decay
-            own = 0.0 if g is None else (g if g.ndim in (0, len(self.per), len(self.per) + 2) else g.squeeze(-1))
-            rest = [own if shared > 1 else 0.0] * (width - 1)
-            found += [own, *rest]
-        return self.scalars(found).clamp(min=LEAST_DECAY)
+        for g in gates:
+            own = 0.0 if g is None else self._gate(g, keyed)
+            found += [own, *[own if shared > 1 else 0.0] * (width - 1)]
+        if keyed:
+            return self.stacked(found, self.keys)
+        return self.scalars(found)
+
+    def _gate(self, g: Tensor, keyed: bool) -> Tensor:
+        """A log decay with an axis of keys, or without."""
+        if g.ndim in (0, len(self.per), len(self.per) + 2):
+            return g.unsqueeze(-1) if keyed else g
+        return g if keyed else g.squeeze(-1)
 
 
 def _frame(
-    state: Tensor, steps: Sequence[MicroStep], read: Read, rows: Sequence[Update], length: int | None, batch: int
+    state: Tensor,
+    steps: Sequence[MicroStep],
+    reads: Sequence[Read],
+    rows: Sequence[Update],
+    length: int | None,
+    batch: int,
 ) -> _Frame:
     core = state.shape[1:]
     per = tuple(core[:-2])
     rank = len(per)
-    vectors = [read.key, *(x for row in rows for x in (row.u, row.b, row.v) if x is not None)]
+    vectors = [*(read.key for read in reads), *(x for row in rows for x in (row.u, row.b, row.v) if x is not None)]
     scalars = [x for row in rows for x in (row.s, row.c) if isinstance(x, Tensor)]
     gates = [step.log_decay for step in steps if step.log_decay is not None]
-    flat = [x if x.ndim in (0, rank, rank + 2) else x.squeeze(-1) for x in gates]
+    flat = [x if x.ndim in (0, rank, rank + 2) else x[..., 0] for x in gates]
     sequences = [x for x in vectors if x.ndim == rank + 3]
     length = sequence_length(rank + 1, sequences, length) if sequences else length
     if length is None or length == 1:
         length = sequence_length(rank, [*scalars, *flat], length)
     heads = (1, 1) if rank == 0 else (per[0], 1) if rank == 1 else (math.prod(per[:-1]), per[-1])
-    dtype = common_dtype(state, *vectors, *scalars, *gates)
-    return _Frame(batch, length, per, heads, core[-2], core[-1], len(rows), dtype, state.device)
+    return _Frame(batch, length, per, heads, core[-2], core[-1], len(rows), _dtype(state, steps, reads), state.device)

@@ -1,0 +1,130 @@
+"""Sizes of the low-rank kernels: rows of a chunk, blocks of keys and values, warps."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from rnnc.runtime.gpu.gated_sizes import base_of
+from rnnc.runtime.gpu.tuning import power_of_two
+
+__all__ = ["Blocks", "base_rows", "blocks_of", "chunk_of", "constants_of", "fused"]
+
+CHUNK = 64  # rows of a chunk: the height of one product of sm_90's tensor cores
+SHORT = 16  # of float32 ones, which has no tensor cores: a product's operands are all in registers
+
+
+def chunk_of(dtype: torch.dtype) -> int:
+    """Rows of a chunk."""
+    return SHORT if dtype == torch.float32 else CHUNK
+
+
+def base_rows(least: float | None, dtype: torch.dtype) -> int:
+    """Rows of the blocks that one product serves where every row's log decay is at least `least`; 1 if unknown."""
+    return min(base_of(least, torch.bfloat16), chunk_of(dtype)) if dtype != torch.float16 else 1
+
+
+class Blocks(NamedTuple):
+    """Keys and values a program holds at a time, its warps, and the stages of its loads."""
+
+    keys: int
+    values: int
+    warps: int
+    stages: int
+
+
+def _block(size: int, most: int) -> int:
+    return max(16, min(most, power_of_two(size)))
+
+
+def blocks_of(kernel: str, keys: int, values: int, machine: str) -> Blocks:
+    """The default configuration: one that spills on no target.
+
+    `machine` is "amd", or "old" for NVIDIA's before sm_90, whose products hold their operands in registers, or "".
+    """
+    amd, old, whole = machine == "amd", machine == "old", _block(keys, 256)
+    warps, stages = 4 if amd else 8, 1 if amd else 2
+    match kernel:
+        case "low_rank_inverse":
+            return Blocks(min(whole, 64), 16, 1 if amd else 4 if old else 2, 1)
+        case "low_rank_pairs":
+            return Blocks(min(whole, 32), 16, warps, 1)
+        case "low_rank_keyed_backward":
+            return Blocks(min(whole, 32 if amd else 16), 16, warps, 1)
+        case "low_rank_backward" | "low_rank_products":
+            return Blocks(16 if old else min(whole, 64), _block(values, 32 if old else 64), warps, stages)
+        case "low_rank_outputs":
+            return Blocks(whole, _block(values, 64 if whole <= 128 else 32), warps, stages)
+        case "low_rank_walk_back":
+            columns = (32 if whole <= 64 else 16) if old else 64 if whole <= 128 else 32
+            return Blocks(whole, _block(values, columns), warps, 1 if whole > (64 if old else 128) else stages)
+        case _:
+            columns = (16 if whole <= 64 else 32) if old else 64 if whole <= 64 else 32 if whole <= 128 else 16
+            return Blocks(whole, _block(values, columns), warps, stages)
+
+
+def fused(states: int, keys: int, values: int, machine: str) -> bool:
+    """Whether outputs are written on the way from chunk to chunk: where heads and columns fill the GPU by themselves.
+
+    That spares writing and reading the states and values of all chunks; otherwise the chunks' outputs are what can be
+    done at once.  Before sm_90 keys above 64 leave no registers for both.
+    """
+    if machine == "old" and keys > 64:
+        return False
+    if not torch.cuda.is_available():
+        return True
+    blocks = blocks_of("low_rank_walk", keys, values, machine)
+    processors = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+    return states * triton.cdiv(values, blocks.values) >= int(processors)
+
+
+def constants_of(
+    kernel: str,
+    keys: int,
+    values: int,
+    dtype: torch.dtype,
+    *,
+    rows: int = 1,
+    shared: int = 1,
+    gate: bool = True,
+    keyed: bool = False,
+    first: bool = False,
+    tied: bool = True,
+    old: bool = False,
+    packed: bool = False,
+    base: int = 1,
+    machine: str = "",
+) -> dict[str, Any]:
+    """Compile-time arguments and options; `dtype` is that of the inputs.
+
+    `keyed`: a decay for each key; `first`: only a time step's first row has any; `base`: see `base_rows`.
+    """
+    blocks = blocks_of(kernel, keys, values, machine)
+    chunk = chunk_of(dtype)
+    acc = tl.float64 if dtype == torch.float64 else tl.float32
+    found: dict[str, Any] = {"K": keys, "N": rows, "C": chunk, "BK": blocks.keys, "PACKED": packed, "ACC": acc}
+    if kernel == "low_rank_products":
+        return found | _over_values(blocks, old)
+    found["R"] = shared
+    if kernel in ("low_rank_pairs", "low_rank_keyed_backward"):
+        found |= {"FIRST": first, "BASE": base, "LOOK": dtype != torch.float16}
+        found |= {"LEAST": shared.bit_length() - 1, "LEVELS": chunk.bit_length() - 1}
+    else:
+        found["GATE"] = gate and not keyed
+        found["SUM"] = tl.float64 if dtype.itemsize > 2 else tl.float32  # few, in short chunks: digits cost nothing
+        if kernel != "low_rank_backward":
+            found["KEYED"] = keyed
+    if kernel != "low_rank_outputs":
+        found["TIED"] = tied
+    if kernel != "low_rank_inverse":
+        found["OLD"] = old
+    if kernel in ("low_rank_inverse", "low_rank_pairs", "low_rank_keyed_backward"):
+        return found | {"num_warps": blocks.warps}
+    return found | _over_values(blocks, old)
+
+
+def _over_values(blocks: Blocks, old: bool) -> dict[str, Any]:
+    return {"OLD": old, "BV": blocks.values, "STAGES": blocks.stages, "num_warps": blocks.warps}
