@@ -17,7 +17,8 @@ from rnnc.runtime.layout import state_dtype
 from rnnc.runtime.native import Native, Operand, Product
 from rnnc.runtime.native_newton import NativeNewton
 from rnnc.runtime.native_step import NativeStep
-from rnnc.runtime.newton import Blocks, NewtonReport, NewtonWarning, newton_scan
+from rnnc.runtime.newton import Blocks, newton_scan
+from rnnc.runtime.newton_report import NewtonReport, NewtonWarning
 from rnnc.runtime.operators import (
     block_diagonal,
     block_diagonal_transpose,

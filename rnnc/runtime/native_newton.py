@@ -21,7 +21,7 @@ from rnnc.runtime.compiled import load_library
 from rnnc.runtime.layout import common_dtype, compute_dtype
 from rnnc.runtime.native_call import summed
 from rnnc.runtime.native_frame import Arranged, Frame, Operand
-from rnnc.runtime.newton import NewtonReport, refuse_second, refuse_tracing, tolerance
+from rnnc.runtime.newton_report import NewtonReport, refuse_second, refuse_tracing, tolerance
 
 __all__ = ["NativeNewton", "newton_header"]
 

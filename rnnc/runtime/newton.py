@@ -19,9 +19,8 @@ with the exact slopes at the solution; G_t is the gradient of F's value in step 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,9 +28,10 @@ from torch import Tensor
 
 from rnnc.runtime._compat import exporting
 from rnnc.runtime.layout import common_dtype, compute_dtype
+from rnnc.runtime.newton_report import NewtonReport, refuse_second, refuse_tracing, tolerance
 from rnnc.runtime.scan import _adjoint_kernel, _scan_kernel
 
-__all__ = ["Blocks", "NewtonReport", "NewtonWarning", "newton_scan"]
+__all__ = ["Blocks", "newton_scan"]
 
 CAP = 50  # iterations for one window; a contraction takes 4 to 7
 PATIENCE = 4  # iterations that leave as many entries wrong as before, and no residual half as large
@@ -45,59 +45,6 @@ MOST_ENTRIES = 32  # of a dense block, as in rnnc.ir.linearise
 Tensors = tuple[Tensor, ...]
 Step = Callable[[Tensors, Tensors, Tensors], Tensors]
 Slopes = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Any]]
-
-
-class NewtonWarning(RuntimeWarning):
-    """Newton's method did not converge, and the steps were taken one after another."""
-
-
-@dataclass(slots=True)
-class NewtonReport:
-    """What Newton's method did since the layer was made, or since `reset`.
-
-    `iterations` of all windows; `damped` iterations with damped slopes; `shrunk` windows that were given up for smaller
-    ones; `steps` of all sequences' time axes and how many of them were `sequential`.  `residual` and `correction` are
-    the largest that were accepted, relative to max(1, |h|).  `reasons`: why steps were taken one by one.
-    """
-
-    calls: int = 0
-    windows: int = 0
-    iterations: int = 0
-    damped: int = 0
-    shrunk: int = 0
-    steps: int = 0
-    sequential: int = 0
-    residual: float = 0.0
-    correction: float = 0.0
-    reasons: list[str] = field(default_factory=list)
-    window: int | None = None  # that the next call starts with; None: the whole sequence
-    warm: int = 32  # steps from which a native kernel guesses where segments of time begin, in the next call
-
-    def reset(self) -> None:
-        fresh = NewtonReport()
-        for f in fields(self):
-            setattr(self, f.name, getattr(fresh, f.name))
-
-    def give_up(self, steps: int, reason: str) -> None:
-        """Count steps taken one by one; the first time, say so."""
-        self.sequential += steps
-        if reason not in self.reasons:
-            self.reasons.append(reason)
-            warnings.warn(f"Newton's method: {reason}; steps are taken one after another", NewtonWarning, stacklevel=4)
-
-
-def refuse_tracing() -> RuntimeError:
-    return RuntimeError(
-        "Newton's method iterates until it has converged, which is no fixed program to export: compile the spec "
-        'with strategy="sequential"'
-    )
-
-
-def refuse_second() -> RuntimeError:
-    return RuntimeError(
-        "a layer run by Newton's method can be differentiated once: for second derivatives compile the spec "
-        'with strategy="sequential"'
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -422,11 +369,6 @@ class _Problem:
         scale = h.abs().clamp(min=1)
         self.report.residual = max(self.report.residual, float((r.abs() / scale).max()))
         self.report.correction = max(self.report.correction, float((d.abs() / scale).max()))
-
-
-def tolerance(dtype: torch.dtype) -> float:
-    """6e-6 in float32, 2e-12 in float64: what is left after it is the square of that."""
-    return float(torch.finfo(dtype).eps ** 0.75)
 
 
 def _within(x: Tensor, h: Tensor) -> Tensor:
