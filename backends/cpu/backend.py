@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import chain, count
 
 from rnnc.analysis.forms import Group, Recurrence
+from rnnc.backends.cpu.chunkwise import chunkwise_work, find_chunkwise
 from rnnc.backends.cpu.coupled import CoupledKernel, coupled_text
 from rnnc.backends.cpu.functions import kernel_text
 from rnnc.backends.cpu.kernel import Kernel
@@ -84,7 +85,7 @@ def _plan_cell(
     asked = {s: g.strategy for g in p.groups for s in g.group.states if _is_asked(g, override)}
     found = _kernels(recurrence, {k.name for k in kernels})
     newtons = _newtons(recurrence, {k.name for k in kernels})
-    p = plan(recurrence, dims, asked or None, natives=_works(found, newtons))
+    p = plan(recurrence, dims, asked or None, natives=_works(recurrence, found, newtons))
     read = _read(recurrence.cell, p)
     if read:
         found = _kernels(recurrence, {k.name for k in kernels}, read)
@@ -92,7 +93,9 @@ def _plan_cell(
     choices, why = [], []
     for g, sentence in zip(p.groups, explanation(p), strict=True):
         call = None
-        if g.chosen.native:
+        if g.chosen.native and g.strategy == "chunkwise":
+            g, sentence = _formed(g), f"{g.group.states[0]}: {g.chosen.why}"
+        elif g.chosen.native:
             kernel = newtons[g.group.index] if g.strategy == "newton" else found[g.group.index]
             kernels.append(kernel)
             call = _call(kernel)
@@ -104,23 +107,49 @@ def _plan_cell(
     return recurrence.cell, tuple(choices), tuple(why)
 
 
+def native_plans(cell: CellIR, dims: Mapping[str, int] | None) -> list[Plan]:
+    """What the planner chooses for a cell and for all that it calls, kernels among the options."""
+    found = []
+    for c, p in plan_all(cell, dims, None).items():
+        recurrence = by_forms(pointwise(p.recurrence))
+        works = _works(recurrence, _kernels(recurrence, set()), _newtons(recurrence, set()))
+        found.append(plan(recurrence, dims if c == cell else None, natives=works))
+    return found
+
+
 def natives(recurrence: Recurrence) -> dict[int, list[Work]]:
     """What the kernels of each group (by its index) would do, for the planner; groups without a kernel are left out."""
-    cell = by_forms(pointwise(recurrence))
-    return _works(_kernels(cell, set()), _newtons(cell, set()))
+    found = by_forms(pointwise(recurrence))
+    return _works(found, _kernels(found, set()), _newtons(found, set()))
 
 
-def _works(kernels: Mapping[int, Kernel], newtons: Mapping[int, NewtonKernel]) -> dict[int, list[Work]]:
+def _works(
+    recurrence: Recurrence, kernels: Mapping[int, Kernel], newtons: Mapping[int, NewtonKernel]
+) -> dict[int, list[Work]]:
     found = {at: [work_of(k)] for at, k in kernels.items()}
     for at, k in newtons.items():
         found.setdefault(at, []).append(newton_work(k))
+    for group in recurrence.groups:
+        form = find_chunkwise(recurrence.cell, group)
+        if form is not None:
+            found.setdefault(group.index, []).append(chunkwise_work(recurrence.cell, form))
     return found
 
 
 def _read(cell: CellIR, p: Plan) -> list[NodeId]:
     """What groups that PyTorch runs in a normal form read, of which kernels may have parts."""
-    choices = (by_gate(cell, Choice.of(cell, g)) for g in p.groups if not g.chosen.native)
-    return [i for c in choices if c.form is not None for i in coefficients(cell, c.form)]
+    found: list[NodeId] = []
+    for g in p.groups:
+        if not g.chosen.native or g.strategy == "chunkwise":
+            form = by_gate(cell, Choice.of(cell, _formed(g))).form
+            found += [] if form is None else coefficients(cell, form)
+    return found
+
+
+def _formed(g: GroupPlan) -> GroupPlan:
+    """The same plan, its choice with the normal form that PyTorch's option of that name has."""
+    form = next(o.form for o in g.options if o.name == g.strategy)
+    return replace(g, chosen=replace(g.chosen, form=form))
 
 
 def _kernels(recurrence: Recurrence, taken: set[str], read: Sequence[NodeId] = ()) -> dict[int, Kernel]:

@@ -27,13 +27,13 @@ NORMS = frozenset({"softmax", "l2norm", "rmsnorm", "layernorm"})
 SERVED = ELEMENTWISE | PER | INNER_VIEWS | REDUCTIONS | NORMS | {"einsum", "concat", "const", "dim"}
 
 
-def find_nest(cell: CellIR, group: Group, later: Iterable[str] = ()) -> Region | None:
+def find_nest(cell: CellIR, group: Group, later: Iterable[str] = (), read: Iterable[NodeId] = ()) -> Region | None:
     """The region of a group as a graph of arrays; None where it is complex, holds truth values, or has an operation
     that loops cannot do.
 
-    `later` as in `find_region`.
+    `later` and `read` as in `find_region`.
     """
-    finder = start(cell, group, later)
+    finder = start(cell, group, later, read)
     if finder is None:
         return None
     body = finder.cone()

@@ -35,7 +35,8 @@ SCANS = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """How one group runs: by a strategy, in one of its normal forms (None where the strategy needs none), or by a
-    native kernel.  `least` is a proven lower bound of the log decays, for functions that take one.
+    native kernel.  `least` is a proven lower bound of the log decays, for functions that take one; `native`: whether
+    the runtime's function for the strategy is the one in C.
     """
 
     group: Group
@@ -43,6 +44,7 @@ class Choice:
     form: Form | Gated | Linearised | None = None
     kernel: Kernel | None = None
     least: float | None = None
+    native: bool = False
 
     @property
     def in_loop(self) -> bool:
@@ -54,7 +56,8 @@ class Choice:
         form: Form | Linearised | None = group.form
         if group.strategy == "newton" and kernel is None:
             form = linearise(cell, group.group.states)
-        return Choice(group=group.group, strategy=group.strategy, form=form, kernel=kernel)
+        native = group.chosen.native and kernel is None
+        return Choice(group=group.group, strategy=group.strategy, form=form, kernel=kernel, native=native)
 
 
 def by_gate(cell: CellIR, choice: Choice) -> Choice:
@@ -317,7 +320,8 @@ def chunkwise(f: Forward, choice: Choice) -> None:
     names = [body.names.fresh(body.title(f.cell.nodes[r.node])) for r in wanted]
     final = body.names.fresh(form.state)
     targets = f"({', '.join(names)}{',' if len(names) == 1 else ''})" if names else "_"
-    long_call(body.lines, f"{targets}, {final} = ", c.use("matrix_scan"), [start, steps, reads, *tail])
+    function = c.use("native_matrix_scan" if choice.native else "matrix_scan")
+    long_call(body.lines, f"{targets}, {final} = ", function, [start, steps, reads, *tail])
     f.finals[form.state] = f"{final}.mT" if right else final
     for r, name in zip(wanted, names):
         body.variable(r.node, name)

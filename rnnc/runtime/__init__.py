@@ -15,6 +15,7 @@ from rnnc.runtime.functional import (
 )
 from rnnc.runtime.layout import state_dtype
 from rnnc.runtime.native import Native, Operand, Product
+from rnnc.runtime.native_chunk import matrix_scan as native_matrix_scan
 from rnnc.runtime.native_newton import NativeNewton
 from rnnc.runtime.native_step import NativeStep
 from rnnc.runtime.newton import Blocks, newton_scan
@@ -86,6 +87,7 @@ __all__ = [
     "matrix_states",
     "max_plus_scan",
     "min_plus_scan",
+    "native_matrix_scan",
     "new_past",
     "newton_scan",
     "no_steps",
