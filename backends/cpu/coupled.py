@@ -33,6 +33,16 @@ class CoupledKernel(Kernel):
         return self.coupled.products
 
     @property
+    def wanted(self) -> int:
+        return self.coupled.wanted
+
+    @cached_property
+    def narrow(self) -> frozenset[str]:
+        """Those of a kernel, and what products are added to."""
+        own: frozenset[str] = Kernel.narrow.func(self)  # type: ignore[attr-defined]
+        return own | {a.name for a in self._starts()}
+
+    @property
     def stored(self) -> tuple[int, ...]:
         """None: the states of all steps are kept beside the outputs."""
         return ()
@@ -152,11 +162,14 @@ class _Writer:
     def product(self, n: int, vector: str, result: str, start: str = "") -> list[str]:
         """A product for all rows, added to `start`; all are the pointers of row r."""
         size = f"z->n{self.kernel.layout.vector}"
-        added = f", from[r] = {start}" if start else ""
-        return [
-            self.each_row(f"in[r] = {vector}, out[r] = {result}{added};"),
-            f"product(rows, in, {size}, frames[0].m{n}, {'from' if start else 'NULL'}, out, {size});",
-        ]
+        lines = [self.each_row(f"in[r] = {vector}, out[r] = {result};")]
+        if f"q{n}" in start:  # of half precision where others are: the result's memory holds it in between
+            half = self.each_row(f"from[r] = widened(out[r], {start}, {size});")
+            lines += ["#ifdef RNNC_E", half, "#else", self.each_row(f"from[r] = {start};"), "#endif"]
+        elif start:
+            lines.append(self.each_row(f"from[r] = {start};"))
+        given = "from" if start else "NULL"
+        return [*lines, f"product(rows, in, {size}, frames[0].m{n}, {given}, out, {size});"]
 
     def at(self, name: str) -> str:
         """The pointer of row r to an array at step t."""
@@ -169,7 +182,8 @@ def _results(program: Program, target: str, indices: Sequence[int]) -> list[Resu
 
 def coupled_forward(kernel: CoupledKernel) -> list[str]:
     name = f"{kernel.name}_forward"
-    places = Places(arrays={"input": "x", "output": "y"}, old={"state": "s0"}, new={"state": "s1"})
+    arrays = {"input": "x", "output": "y"}
+    places = Places(arrays=arrays, old={"state": "s0"}, new={"state": "s1"}, narrow=kernel.narrow)
     steps: list[Step] = []
 
     def step(label: str, results: list[Result], states: tuple[str, ...]) -> Step:
@@ -221,7 +235,8 @@ def coupled_forward(kernel: CoupledKernel) -> list[str]:
 def coupled_backward(kernel: CoupledKernel) -> list[str]:
     name = f"{kernel.name}_backward"
     arrays = {"input": "x", "output": "y", "d_output": "gy", "d_input": "dx"}
-    places = Places(arrays=arrays, old={"state": "s0", "d_state": "d0"}, new={"d_state": "d1"})
+    old = {"state": "s0", "d_state": "d0"}
+    places = Places(arrays=arrays, old=old, new={"d_state": "d1"}, narrow=kernel.narrow)
     steps: list[Step] = []
 
     def step(label: str, results: list[Result], states: tuple[str, ...]) -> Step:

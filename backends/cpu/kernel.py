@@ -101,10 +101,10 @@ class Kernel:
     def narrow(self) -> frozenset[str]:
         """Names of arrays that a build for half precision reads and writes in it: long ones along the vector label.
 
-        Not those that hold states from which the backward goes on, nor parts of sums.
+        Not those that hold states from which the backward goes on, nor parts of sums, nor what products with learned
+        matrices read or give.
         """
-        if self.products:
-            return frozenset()
+        learned = {p.input for p in self.products}
         parts = {a.name: a.parts for a in (*self.forward_arrays, *self.backward_arrays)}
 
         def fits(array: Array, *names: str) -> bool:
@@ -113,10 +113,15 @@ class Kernel:
 
         found: set[str] = set()
         for k, a in enumerate(self.forward.inputs):
-            found |= {f"x{k}", f"dx{k}"} if fits(a, f"dx{k}") else set()
-        for k, a in enumerate(self.forward.outputs):
+            found |= {f"x{k}", f"dx{k}"} if fits(a, f"dx{k}") and k not in learned else set()
+        for k, a in enumerate(self.forward.outputs[: self.wanted]):
             found |= {f"y{k}", f"gy{k}"} if fits(a, f"y{k}") and k not in self.stored else set()
         return frozenset(found) if self.layout.vector is not None else frozenset()
+
+    @property
+    def wanted(self) -> int:
+        """How many of the outputs are the caller's."""
+        return len(self.forward.outputs)
 
     @property
     def products(self) -> tuple[Product, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -83,7 +83,7 @@ class Native:
         described = "\n".join([self.source, *(repr(getattr(self, name)) for name in FIELDS[1:])])
         products = {p.input for p in self.products}
         inputs = [o for k, o in enumerate(self.inputs) if k not in products]
-        inputs += [self.inputs[p.input] for p in self.products if p.start]
+        inputs += [replace(self.inputs[p.input], narrow=True) for p in self.products if p.start]
         matrices = [Operand((), static=True) for _ in self.products]
         found = {
             "key": f"{self.name}-{hashlib.sha256(described.encode()).hexdigest()[:16]}",

@@ -125,7 +125,7 @@ class CoupledCall(Call):
         count = len(found) - len(k.states)
         total = self._totals(found[:count])
         weights = self._weights(total, before, vectors)
-        starts = [total[p.input] for p in k.products if p.start]
+        starts = [x.to(self.narrow) for p in k.products if p.start and (x := total[p.input]) is not None]
         return [*(total[i] for i, x in enumerate(inputs) if x is not None), *starts, *weights, *found[count:]]
 
     def _weights(

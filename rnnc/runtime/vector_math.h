@@ -114,6 +114,13 @@ INLINE void store_e(E *p, V v, int n) {
   else memcpy(p, &x, (size_t)n * sizeof(E));
 }
 #define from_e(x) load_e(&(x), 1)[0]
+static __attribute__((unused)) T *widened(T *to, const E *x, int64_t size) {
+  for (int64_t j = 0; j < size; j += LANES) {
+    const int n = size - j < LANES ? (int)(size - j) : LANES;
+    store(to + j, load_e(x + j, n), n);
+  }
+  return to;
+}
 #endif
 /* One part of n complex numbers. */
 INLINE V load_part(const T *p, int part, int n) {

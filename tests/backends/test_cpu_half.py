@@ -17,7 +17,14 @@ from rnnc.runtime import Native, compiled
 pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="needs a C compiler")
 
 HALVES = [torch.bfloat16, torch.float16]
-CELLS = [("minlstm", "MinLSTM"), ("gated_deltanet", "GatedDeltaOp"), ("gla", "GLA"), ("mamba", "SelectiveScan")]
+CELLS = [
+    ("lstm", "LSTM"),
+    ("gru", "GRU"),
+    ("minlstm", "MinLSTM"),
+    ("gated_deltanet", "GatedDeltaOp"),
+    ("gla", "GLA"),
+    ("mamba", "SelectiveScan"),
+]
 TRIPLE = """
 cell Triple(n: dim) {
   input x: real[n]
