@@ -78,7 +78,7 @@ def compiled(
         config = config or of.default_config(of.axes.size("d", sizes), inner)
         constants |= {"BD": config.width(which), "BT": config.steps, "STAGES": config.stages}
     signature, attributes = _signature(of, kernel, constants, TYPES[dtype])
-    options = config.launch if target.startswith("sm") else {"num_warps": config.warps}
+    options = config.launch(which) if target.startswith("sm") else {"num_warps": config.warps}
     return _built(kernel, target, signature, attributes, constants, options)
 
 

@@ -87,7 +87,8 @@ def forward_of_tiles(f: Frame, static: list[str], solve: Callable[[], list[str]]
         f.store_output(result, value)
     s.lines.append("end = t == origin + tl.minimum(first + BT, length) - 1")
     s.helpers.add("row")
-    s.lines += [f"{old} = row({x}, end)" for old, x in zip(before[0], new, strict=True)]
+    held = [x for parts in before for x in parts]
+    s.lines += [f"{old} = row({x}, end)" for old, x in zip(held, new, strict=True)]
     loop, s.lines = s.lines, []
     f.load_states("{}_start_ptr", before)
     head, s.lines = s.lines, []
@@ -274,32 +275,40 @@ def _backward(step: Step) -> Kernel:
         _give(f, "state", _scan(f, "before", a, b, f.state_names()[0], "{}_before"))
         return _factor(f, a)
 
-    return backward_of_tiles(f, f.hoisted(step.coefficients, step.backward), solve)
+    def behind(factor: list[str], own: list[str], carry: list[str]) -> list[str]:
+        return _scan(f, "after", factor, own, carry, "d_{}_after")
+
+    return backward_of_tiles(f, f.hoisted(step.coefficients, step.backward), solve, behind)
 
 
-def backward_of_tiles(f: Frame, static: list[str], solve: Callable[[], list[str]]) -> Kernel:
+Behind = Callable[[list[str], list[str], list[str]], list[str]]
+
+
+def backward_of_tiles(f: Frame, static: list[str], solve: Callable[[], list[str]], behind: Behind) -> Kernel:
     """The backward of tiles, the last one first: `solve` writes what finds the states before each step of one, makes
-    them known, and gives the variables of the slopes there.
+    them known, and gives the variables of the slopes there; `behind` the scan of the gradients behind each step from
+    the slopes, what outputs add, and the gradients behind the tile.
     """
     s, step = f.statements, f.step
-    carry = f.state_names("d_{}")[0]
+    carry = [x for parts in f.state_names("d_{}") for x in parts]
     start = f.state_names("{}")
     s.lines += ["first = start + (tl.cdiv(stop - start, BT) - 1 - back) * BT", *_tile_indices(f, "first")]
     f.load_states("{}_tiles_ptr", start, ("tile",))
     factor = solve()
     own = _own(f)
-    after = _scan(f, "after", factor, own, carry, "d_{}_after")
-    _give(f, "d_state", after)
+    after = iter(behind(factor, own, carry))
+    for k, parts in enumerate(f.state_names("d_{}")):
+        for p in range(len(parts)):
+            f.given["d_state", k, p] = Part(text=next(after))
     accumulators = store_gradients(f, step.backward)
-    total = s.run(step.backward.pruned([r for r in step.backward.results if r.target == "d_state"]))
+    total = _by_state(f, step.backward)
     s.lines.append("begin = t == origin + first")
     s.helpers.add("row")
-    moved = total or [number(0)] * len(carry)
-    s.lines += [f"{c} = row({_tile_of(f, p)}, begin)" for c, p in zip(carry, moved, strict=True)]
+    s.lines += [f"{c} = row({_tile_of(f, p)}, begin)" for c, p in zip(carry, total, strict=True)]
     loop, s.lines = s.lines, []
-    f.load_states("d_{}_last_ptr", [carry])
+    f.load_states("d_{}_last_ptr", f.state_names("d_{}"))
     head, s.lines = s.lines, []
-    f.store_states("d_{}_start_ptr", [carry])
+    f.store_states("d_{}_start_ptr", f.state_names("d_{}"))
     store_accumulators(f, accumulators)
     starts = [a.start for a in accumulators]
     lines = [
@@ -343,14 +352,23 @@ def _factor(f: Frame, a: list[str]) -> list[str]:
 
 def _own(f: Frame) -> list[str]:
     """x, the gradient that the outputs of each step give the state before it; zero behind the end."""
-    program = specialised(f.step.backward, _at_zero, lambda r: r.target == "d_state")
+    parts = iter(_by_state(f, specialised(f.step.backward, _at_zero, lambda r: r.target == "d_state")))
     width = 2 if f.step.complex else 1
-    parts = f.statements.run(program) or [number(0)] * width
-    return [inside(f, "own", p, "0.0", k) for k, p in enumerate(parts)]
+    states = range(len(f.step.arrays.states))
+    return [inside(f, "own", next(parts), "0.0", p, state=k) for k in states for p in range(width)]
 
 
-def inside(f: Frame, word: str, value: Part, otherwise: str, part: int) -> str:
-    title = f"{f.step.arrays.states[0]}_{word}" + (("_re", "_im")[part] if f.step.complex else "")
+def _by_state(f: Frame, program: Program) -> list[Part]:
+    """The gradients of all states before the step, part by part; zero where there is none."""
+    wanted = [r for r in program.results if r.target == "d_state"]
+    found = {(r.index, r.part): x for r, x in zip(wanted, f.statements.run(program.pruned(wanted)), strict=True)}
+    width = 2 if f.step.complex else 1
+    return [found.get((k, p), number(0)) for k in range(len(f.step.arrays.states)) for p in range(width)]
+
+
+def inside(f: Frame, word: str, value: Part, otherwise: str, part: int, state: int = 0) -> str:
+    """A tile of a value, another number in place of it behind the end."""
+    title = f"{f.step.arrays.states[state]}_{word}" + (("_re", "_im")[part] if f.step.complex else "")
     shape = f.layout.shape(["t", *f.held(f.step.forward.states[0])])
     if value.number is not None:
         value = Part(text=f"tl.full({shape}, {value.text}, ACC)")

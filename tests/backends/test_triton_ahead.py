@@ -90,11 +90,11 @@ def test_long_steps_do_not_spill(name: str, target: str) -> None:
     "target", ["sm_90", *(pytest.param(t, marks=pytest.mark.slow) for t in TARGETS if t != "sm_90")]
 )
 def test_newton(target: str) -> None:
-    """Many channels, and few, with lanes along time."""
+    """Many channels, and few, with lanes along time; two states that meet at each position."""
     from rnnc.backends.triton import ahead
 
-    _, of = newton.kernel_of("entries")
-    for size in (1024, 4):
+    for name, size in (("entries", 1024), ("entries", 4), ("pairs", 1024)):
+        _, of = newton.kernel_of(name)
         for role in ("forward", "backward"):
             found = ahead.compiled(of, role, target, {"A": size})
             assert found.spilled == 0, found

@@ -33,6 +33,16 @@ CELLS = {
   }
   output y: real[heads*n] = flatten(h')
 }""",
+    "pairs": """cell Pairs(n: dim) {
+  input a: real[n]
+  input c: real[n]
+  param w: real[n] init normal(1)
+  state h: real[n] = 0
+  state m: real[n] = 0
+  m <- sigmoid(a + w * h) * m + 0.3 * tanh(c - h)
+  h <- 0.5 * tanh(m') + 0.2 * sin(h * m)
+  output y: real[n] = h' * a + m
+}""",
     "hard": """cell Hard(n: dim) {
   input c: real[n]
   param w: real[n] init normal(1)
@@ -41,7 +51,7 @@ CELLS = {
   output y: real[n] = h'
 }""",
 }
-SIZES = {"entries": {"n": 5}, "heads of entries": {"d": 3, "heads": 2, "n": 3}, "hard": {"n": 5}}
+SIZES = {"entries": {"n": 5}, "pairs": {"n": 3}, "heads of entries": {"d": 3, "heads": 2, "n": 3}, "hard": {"n": 5}}
 
 
 def kernel_of(name: str) -> tuple[Any, Any]:

@@ -148,7 +148,8 @@ class Recurrence:
 
     def default_config(self, channels: int, inner: Sequence[int]) -> Config:
         wide = self.semiring == "log_plus"
-        return default_config(self.kind, channels, inner, parts=self.parts, wide=wide, long=self.long)
+        parts = self.parts * len(self.states) ** 2 if self.kind == "newton" else self.parts
+        return default_config(self.kind, channels, inner, parts=parts, wide=wide, long=self.long)
 
     # ------------------------------------------------------------ buffers and launches
 
@@ -282,7 +283,7 @@ class Problem:
         constants |= {"BT": c.steps, "STAGES": c.stages}
         grid = (self.blocks(role) * self.heads * self.batch * self.splits,)
         chosen = [self.dims[k] for k in dims]
-        options = {"num_warps": c.warps} if machine() == "amd" else c.launch
+        options = {"num_warps": c.warps} if machine() == "amd" else c.launch(role)
         kernel[grid](*arguments, *chosen, *sizes, **constants, **options, **LAUNCH)
 
     @property

@@ -44,10 +44,12 @@ class Config:
     splits: int = 0
     registers: int = 0
 
-    @property
-    def launch(self) -> dict[str, int]:
-        """Options of a launch on NVIDIA's GPUs."""
-        return {"num_warps": self.warps} | ({"maxnreg": self.registers} if self.registers else {})
+    def launch(self, role: str) -> dict[str, int]:
+        """Options of a launch on NVIDIA's GPUs.  The totals of splits may use all registers: they run where programs
+        are few.
+        """
+        registers = 255 if role.endswith("totals") else self.registers
+        return {"num_warps": self.warps} | ({"maxnreg": registers} if registers else {})
 
     def width(self, role: str) -> int:
         """The channels a program of the kernel `role` holds."""
@@ -75,7 +77,7 @@ def default_config(
         width = max(1, min(power_of_two(channels), 64, HELD // (entries * parts)))
         return Config(steps=32, channels=width, registers=registers)
     if kind == "newton":
-        return _newton_config(channels, entries)
+        return _newton_config(channels, entries * parts)
     steps = 16 if entries * parts == 1 else 8
     room = ENTRIES // 2 if wide or long else ENTRIES
     width = max(1, min(power_of_two(channels), room // (steps * entries * parts)))
