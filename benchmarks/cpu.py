@@ -49,6 +49,21 @@ cell Peephole(d: dim, n: dim = d) {
 }
 """
 
+DIAGONAL_GRU = """
+cell DiagonalGRU(d: dim, n: dim = d) {
+  input x: real[d]
+  state h: real[n] = 0
+  param u_r: real[n] init normal(0.3)
+  param u_z: real[n] init normal(0.3)
+  param u_c: real[n] init normal(0.3)
+  gate r: real[n] in (0, 1) = sigmoid(linear(x) + u_r * h)
+  gate z: real[n] in (0, 1) = sigmoid(linear(x) + u_z * h)
+  gate c: real[n] in (-1, 1) = tanh(linear(x) + r * u_c * h)
+  h <- (1 - z) * c + z * h
+  output y: real[n] = h'
+}
+"""
+
 
 def pair(spec: rnnc.Spec, cell: str, **sizes: int) -> tuple[nn.Module, nn.Module]:
     """The module of the torch backend and that of the CPU backend, with the same weights."""
@@ -246,6 +261,22 @@ def peephole_case(batch: int, steps: int, width: int) -> Case:
     )
 
 
+def newton_case(batch: int, steps: int, width: int) -> Case:
+    """A GRU with diagonal recurrent weights: one step after the other, by Newton's method, and as the planner says."""
+    spec = rnnc.parse(DIAGONAL_GRU)
+    modules = [rnnc.compile(spec, backend="cpu", strategy=s)(d=width) for s in ("sequential", "newton")]
+    modules.append(rnnc.compile(spec, backend="cpu", expect=(batch, steps), d=width)(d=width))
+    for m in modules[1:]:
+        m.load_state_dict(modules[0].state_dict())
+    names = ("step by step", "Newton's method", "the planner's choice")
+    return Case(
+        name=f"diagonal GRU [{batch}, {steps}, {width}]",
+        inputs=[torch.randn(batch, steps, width)],
+        runners={name: layer(m) for name, m in zip(names, modules, strict=True)},
+        promise=("the planner's choice", 1.0),
+    )
+
+
 KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 
 
@@ -265,6 +296,9 @@ def cases() -> Iterator[Callable[[], Case]]:
     yield lambda: nonlinear_case("LSTM", 16, 256, 256)
     yield lambda: nonlinear_case("GRU", 16, 256, 256)
     yield lambda: peephole_case(16, 256, 256)
+    for width in (1, 4, 8, 64):
+        yield lambda width=width: newton_case(1, 8192, width)  # type: ignore[misc]
+    yield lambda: newton_case(2, 8192, 4)
     yield lambda: mamba_case(2, 1024, 256)
 
 
