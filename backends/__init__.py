@@ -40,7 +40,7 @@ BACKENDS = {
 
 
 def load_backend(name: str) -> Backend:
-    """The backend called `name`; "auto" is the best one there is.  Raises KeyError for an unknown name."""
+    """The backend called `name`; of texts "auto" is "torch", which runs anywhere.  KeyError for an unknown name."""
     return cast("Backend", import_module(BACKENDS["torch" if name == "auto" else name]))
 
 

@@ -8,11 +8,13 @@ import hashlib
 import inspect
 import linecache
 import math
+import os
 import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from rnnc.ir.graph import CellIR
     from rnnc.spec import Spec
 
-__all__ = ["CompiledLayer", "compile", "emit", "emit_c", "emit_source"]
+__all__ = ["CompiledLayer", "automatic", "compile", "emit", "emit_c", "emit_source"]
 
 
 def compile(
@@ -39,10 +41,11 @@ def compile(
 ) -> type[Any]:
     """Compile one cell or model to an `nn.Module` subclass.
 
-    `cell` may be left out where the spec has one.  `hyper` fixes hyperparameters: dims become the constructor's
-    defaults; int, real and bool ones are compiled in, and a constructor call with other values of them compiles and
-    returns the matching specialisation.  `strategy` overrides the planner's choice: a name for all groups, or a mapping
-    from state names.  `expect` gives the batch and the length that the planner chooses for (the module takes any).
+    `cell` may be left out where the spec has one.  `backend` "auto" is what `automatic` says.  `hyper` fixes
+    hyperparameters: dims become the constructor's defaults; int, real and bool ones are compiled in, and a constructor
+    call with other values of them compiles and returns the matching specialisation.  `strategy` overrides the planner's
+    choice: a name for all groups, or a mapping from state names.  `expect` gives the batch and the length that the
+    planner chooses for (the module takes any).
 
     The class has the attributes `source` (the emitted text), `recurrence` and `report`; it and its instances can be
     pickled and copied.  Where this machine cannot run what a backend emits (no GPU for "triton"), a RuntimeWarning says
@@ -62,7 +65,10 @@ def emit_source(
     strategy: str | Mapping[str, str] | None = None,
     **hyper: object,
 ) -> str:
-    """The source text that `compile` would load: a standalone file that imports torch and rnnc.runtime only."""
+    """The source text that `compile` would load: a standalone file that imports torch and rnnc.runtime only.
+
+    `backend` "auto" is "torch" here: a text may go to another machine than the one that it is written on.
+    """
     return Request(spec=spec, cell=cell, backend=backend, strategy=_frozen(strategy), hyper=dict(hyper)).emit()
 
 
@@ -78,6 +84,48 @@ def emit_c(
 
     request = Request(spec=spec, cell=cell, backend="cpu", strategy=_frozen(strategy), hyper=dict(hyper))
     return emit_c(keep_digits(request.lower()), dims=None, strategy=request.strategy)
+
+
+BACKEND = "RNNC_BACKEND"  # the variable of the environment that says what `backend="auto"` is
+PROBE = "int rnnc_probe(void) { return 1; }"
+
+
+def automatic() -> str:
+    """What `backend="auto"` means on this machine: "cpu" where its kernels can be built and no tensor can be elsewhere.
+
+    A module of the CPU backend takes tensors of the CPU only, so where PyTorch finds an accelerator it is "torch",
+    whose modules run wherever their tensors are.  Without a compiler that works (one tiny library is built, once for a
+    cache) it is "torch", with a RuntimeWarning.  `RNNC_BACKEND` decides it otherwise.  Raises SpecError E0601 where
+    that names no backend.
+    """
+    from rnnc.backends import BACKENDS
+
+    named = os.environ.get(BACKEND, "auto")
+    if named != "auto":
+        if named not in BACKENDS:
+            raise error("E0601", f"{BACKEND} is `{named}`, which is no backend", f"known: {', '.join(BACKENDS)}, auto")
+        return named
+    import torch
+
+    if torch.accelerator.is_available():
+        return "torch"
+    problem = _no_kernels()
+    if problem is None:
+        return "cpu"
+    warnings.warn(f"{problem}: layers run by PyTorch instead, more slowly", RuntimeWarning, stacklevel=4)
+    return "torch"
+
+
+@cache
+def _no_kernels() -> str | None:
+    """Why kernels cannot be built and loaded here; None where they can."""
+    from rnnc.runtime.compiled import NativeError, load_library
+
+    try:
+        load_library(PROBE, False)
+    except (NativeError, OSError) as problem:
+        return str(problem)
+    return None
 
 
 def _frozen(strategy: str | Mapping[str, str] | None) -> str | dict[str, str] | None:
@@ -99,6 +147,7 @@ class Request:
     strategy: str | dict[str, str] | None
     hyper: dict[str, object] = field(default_factory=dict)
     expect: tuple[int, int] | None = None
+    chosen: bool = False  # whether "auto" was asked for, and `backend` is what it was taken for
 
     def lower(self) -> CellIR:
         """The graph, with the given dims as defaults."""
@@ -116,12 +165,15 @@ class Request:
         return load_backend(self.backend)
 
     def here(self) -> Request:
-        """The request, for the torch backend where this machine cannot run what the one asked for emits."""
-        missing = self.loaded_backend().unavailable()
+        """The request, with "auto" decided, for the torch backend where this machine cannot run what the one asked for
+        emits.
+        """
+        request = replace(self, backend=automatic(), chosen=True) if self.backend == "auto" else self
+        missing = request.loaded_backend().unavailable()
         if missing is None:
-            return self
+            return request
         warnings.warn(f"{missing}: this layer runs by the torch backend instead", RuntimeWarning, stacklevel=3)
-        return replace(self, backend="torch")
+        return replace(request, backend="torch")
 
     def emit(self) -> str:
         from rnnc.ir.rounding import keep_digits
@@ -216,7 +268,7 @@ def _build(request: Request, source: str) -> CompiledLayer:
     cell = request.lower()
     module = load_source(source, cell.name)
     made = module.__dict__.setdefault("__rnnc_classes__", {})
-    key = (request.spec.text, repr(request.strategy), repr(sorted(request.hyper.items())))
+    key = (request.spec.text, repr(request.strategy), repr(sorted(request.hyper.items())), request.chosen)
     if key not in made:
         base = module.__dict__[module.__all__[0]]
         body = {
@@ -232,8 +284,14 @@ def _build(request: Request, source: str) -> CompiledLayer:
     return found
 
 
+def _restored(request: Request, source: str) -> CompiledLayer:
+    """The class as it was written, or what this machine can run where the other one chose by itself."""
+    here = replace(request, backend="auto", chosen=False).here() if request.chosen else request
+    return _build(here, source if here.backend == request.backend else here.emit())
+
+
 def _reduce(cls: CompiledLayer) -> tuple[Any, ...]:
-    return _build, (cls.request, cls.source)
+    return _restored, (cls.request, cls.source)
 
 
 copyreg.pickle(CompiledLayer, _reduce)

@@ -9,6 +9,7 @@ import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("RNNC_CALIBRATION", "off")  # plans do not depend on what this machine was measured to do
+os.environ.setdefault("RNNC_BACKEND", "torch")  # `backend="auto"` builds no C: tests of that backend ask for it
 
 import pytest
 from hypothesis import settings

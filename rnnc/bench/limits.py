@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
+from rnnc.analysis.recurrence import analyse_recurrence
+from rnnc.backends.kernels.nest import by_forms
+from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.ir.dims import Dim
 from rnnc.ir.domains.cost import costs, size_in_bytes
 from rnnc.ir.graph import CellIR, ancestors, is_static
@@ -63,8 +66,14 @@ class Bound:
 
 
 def bound(ir: CellIR, dims: Mapping[str, int], batch: int, steps: int, limits: Limits, direction: str) -> Bound:
-    """The roofline of a cell at a shape; the work of cells that a model calls is not counted."""
+    """The roofline of a cell at a shape; the work of cells that a model calls is not counted.
+
+    Arithmetic is that of the updates in their normal forms: a product of a matrix of rank one with the state, as
+    written, would be K times more than any strategy does.
+    """
     tokens = batch * steps
+    if ir.states:
+        ir = by_forms(pointwise(analyse_recurrence(ir))).cell
     needed = ancestors(ir, [*(o.node for o in ir.outputs), *(s.update for s in ir.states)])
     work = costs(ir, sorted(needed))
     flops = special = Dim.of(0)

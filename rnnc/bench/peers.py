@@ -1,35 +1,30 @@
 """Other people's implementations of what a cell computes, where they compute the same.
 
-Whether they do is found out, never assumed: weights are brought over by the structure of the graph (or, for whole
-mixers, by their parameters' names and shapes), both are run on random inputs, and only equal outputs make a peer.  A
-cell's name plays no part.
+Whether they do is found out, never assumed: weights are brought over by the structure of the graph or (for whole
+mixers, `mixers.py`) by their shapes, both are run on random inputs, and only equal outputs make a peer.  Names, of
+cells or of parameters, play no part.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rnnc.bench.mixers import mixers
+from rnnc.bench.peer import Peer
 from rnnc.ir.graph import CellIR, Node, NodeId, users
 from rnnc.ir.ops import OPS
 
 AGREE = 1e-4  # ||a - b|| / ||b|| of outputs in float32
 SHORT = 7  # steps of the comparison
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
-    """`run(*inputs)` gives the cell's outputs; `parameters` get gradients."""
-
-    name: str
-    run: Callable[..., Tensor]
-    parameters: Sequence[Tensor] = ()
+SHAKEN = 0.05  # standard deviation of what is added to every weight before
 
 
 def relative_error(a: Tensor, b: Tensor) -> float:
@@ -39,25 +34,66 @@ def relative_error(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm().clamp(min=1e-30))
 
 
-def peers(cell: CellIR, layer: nn.Module, inputs: Sequence[Tensor]) -> list[Peer]:
-    """All peers of a layer (of the torch backend), which have its weights."""
+def peers(
+    cell: CellIR,
+    layer: nn.Module,
+    inputs: Sequence[Tensor],
+    *,
+    compiled: bool = False,
+    on_run: Callable[[str], None] = lambda name: None,
+) -> list[Peer]:
+    """All peers of a layer (of the torch backend); with `compiled` its `associative_scan` by `torch.compile` too.
+
+    They have the weights of a copy of the layer, moved by random amounts: at special values (zero, one) other cells
+    would compute the same.
+    """
     short = [x[:, :SHORT].detach() for x in inputs]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of their imports
-        found = layer(*short)
-        want = found[0]
+        layer = _shaken(layer)
+        want = layer(*short)[0]
         if not isinstance(want, Tensor):
             return []
-        made = itertools.chain(_torch_layers(cell, layer), _mixers(layer), _functions(layer, short), _scanned(layer))
-        return [p for p in made if _same(p, short, want)]
+
+        def same(p: Peer) -> Peer | None:
+            return _same(p, short, want)
+
+        made = (_torch_layers(cell, layer), _functions(layer, short), _scanned(layer))
+        found = [p for kind in made for p in first_of_each(kind, same)]
+        found.extend(mixers(cell, layer, short, same))
+        if compiled and any(p.name == SCAN for p in found):
+            on_run("torch.compile of associative_scan, up to a minute")
+            whole = [x.detach() for x in inputs]
+            there = layer(*whole)[0]
+            found.extend(filter(None, (_same(p, whole, there) for p in _compiled_scan(layer))))
+        return found
 
 
-def _same(peer: Peer, inputs: Sequence[Tensor], want: Tensor) -> bool:
-    """Whether a peer gives the same numbers.  One that cannot take such inputs at all is none."""
+def _shaken(layer: nn.Module) -> nn.Module:
+    """A copy with every parameter moved by a random amount."""
+    other = copy.deepcopy(layer)
+    generator = torch.Generator().manual_seed(0)
+    for p in other.parameters():
+        p += SHAKEN * torch.randn(p.shape, generator=generator).to(p.dtype)
+    return other
+
+
+def first_of_each(made: Iterable[Peer], same: Callable[[Peer], Peer | None]) -> Iterator[Peer]:
+    """The first way of bringing weights over that computes the same, for each name."""
+    known: set[str] = set()
+    for p in made:
+        if p.name not in known and (found := same(p)) is not None:
+            known.add(p.name)
+            yield found
+
+
+def _same(peer: Peer, inputs: Sequence[Tensor], want: Tensor) -> Peer | None:
+    """The peer, if it gives the same numbers.  One that cannot take such inputs at all is none."""
     try:
-        return relative_error(peer.run(*inputs), want) < AGREE
+        error = relative_error(peer.run(*inputs), want)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
-        return False
+        return None
+    return replace(peer, error=error) if error < AGREE else None
 
 
 # ---------------------------------------------------------------- nn.RNN, nn.GRU, nn.LSTM
@@ -163,63 +199,38 @@ def _fill(module: nn.RNNBase, order: Sequence[Gate], own: Mapping[str, Tensor]) 
             bias[k * n : (k + 1) * n].copy_(own[m.bias] if m.bias is not None else torch.zeros(n))
 
 
-# ---------------------------------------------------------------- mixers and functions of transformers
-
-
-def _mixers(layer: nn.Module) -> Iterator[Peer]:
-    """The mixer of Mamba in transformers, whose parameters ours are parts of."""
-    own = dict(layer.named_parameters())
-    names = {f"{x}_linear_weight" for x in ("u", "z", "low", "B", "C", "dt", "y")}
-    names |= {"u_conv_weight", "u_conv_bias", "dt_bias", "A_log", "D"}
-    if set(own) != names:
-        return
-    try:
-        from transformers import MambaConfig
-        from transformers.models.mamba.modeling_mamba import MambaMixer
-    except ImportError:
-        return
-    (e, d), (rank, _), (n, _) = (own[f"{x}_linear_weight"].shape for x in ("u", "low", "B"))
-    sizes: dict[str, Any] = {"hidden_size": d, "intermediate_size": e, "state_size": n, "time_step_rank": rank}
-    config = MambaConfig(**sizes, conv_kernel=own["u_conv_weight"].shape[-1], num_hidden_layers=1)
-    peer = MambaMixer(config, layer_idx=0)
-    theirs = dict(peer.named_parameters())
-    try:
-        theirs["in_proj.weight"].copy_(torch.cat([own["u_linear_weight"], own["z_linear_weight"]]))
-        theirs["x_proj.weight"].copy_(torch.cat([own[f"{x}_linear_weight"] for x in ("low", "B", "C")]))
-        for name, source in (
-            ("conv1d.bias", "u_conv_bias"),
-            ("dt_proj.weight", "dt_linear_weight"),
-            ("dt_proj.bias", "dt_bias"),
-            ("A_log", "A_log"),
-            ("D", "D"),
-            ("out_proj.weight", "y_linear_weight"),
-        ):
-            theirs[name].copy_(own[source])
-        theirs["conv1d.weight"].copy_(own["u_conv_weight"].unsqueeze(1))
-    except RuntimeError:  # other shapes
-        return
-    yield Peer(name="transformers MambaMixer", run=lambda x: peer(x), parameters=list(peer.parameters()))
+# ---------------------------------------------------------------- functions of transformers
 
 
 def _functions(layer: nn.Module, inputs: Sequence[Tensor]) -> Iterator[Peer]:
-    """The gated delta rule of transformers, as chunks and as a loop, for cells of q, k, v, log decay and beta."""
-    if list(layer.parameters()) or [x.ndim for x in inputs] != [4, 4, 4, 3, 3]:
+    """The gated delta rule of transformers, as chunks and as a loop: its q, k, v, log decay and beta may be the inputs
+    of a cell in any order, its queries scaled or not.
+    """
+    if list(layer.parameters()) or sorted(x.ndim for x in inputs) != [3, 3, 4, 4, 4]:
         return
     try:
         from transformers.models.qwen3_next import modeling_qwen3_next as theirs
     except ImportError:
         return
+    vectors = [k for k, x in enumerate(inputs) if x.ndim == 4]
+    numbers = [k for k, x in enumerate(inputs) if x.ndim == 3]
     for name in ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule"):
         function = getattr(theirs, name, None)
-        if function is not None:
-            yield Peer(name=f"transformers {name}", run=_unscaled(function))
+        if function is None:
+            continue
+        for first in itertools.permutations(vectors):
+            for second in itertools.permutations(numbers):
+                for scaled in (False, True):
+                    yield Peer(name=f"transformers {name}", run=_in_order(function, (*first, *second), scaled))
 
 
-def _unscaled(function: Callable[..., Any]) -> Callable[..., Tensor]:
-    """They divide queries by the root of their size, which a cell need not."""
+def _in_order(function: Callable[..., Any], order: Sequence[int], scaled: bool) -> Callable[..., Tensor]:
+    """With the inputs in their order; they divide queries by the root of their size, which a cell need not."""
 
-    def run(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> Tensor:
-        found: Tensor = function(q * q.shape[-1] ** 0.5, k, v, g, beta, initial_state=None, output_final_state=True)[0]
+    def run(*inputs: Tensor) -> Tensor:
+        q, *rest = (inputs[k] for k in order)
+        q = q if scaled else q * q.shape[-1] ** 0.5
+        found: Tensor = function(q, *rest, initial_state=None, output_final_state=True)[0]
         return found
 
     return run
@@ -228,17 +239,44 @@ def _unscaled(function: Callable[..., Any]) -> Callable[..., Tensor]:
 # ---------------------------------------------------------------- associative_scan
 
 
+SCAN = "associative_scan, eager"
+
+
 def _scanned(layer: nn.Module) -> Iterator[Peer]:
-    """The same module, its scans done by PyTorch's own `associative_scan` (without a compiler)."""
+    """The same module, its scans done by PyTorch's own `associative_scan` (as it is, without a compiler)."""
+    module = _with_scan(layer)
+    if module is not None:
+        yield Peer(name=SCAN, run=lambda *x: module(*x)[0], parameters=list(module.parameters()))
+
+
+def _compiled_scan(layer: nn.Module) -> Iterator[Peer]:
+    """That module by `torch.compile`, forward alone: its backward has no compiled form on a CPU."""
+    module = _with_scan(layer)
+    if module is None:
+        return
+    whole = torch.compile(module, dynamic=False)
+
+    def run(*inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = whole(*(x.detach() for x in inputs))[0]
+            return found
+
+    yield Peer(name="associative_scan, compiled", run=run, differentiable=False, fixed=True)
+
+
+def _with_scan(layer: nn.Module) -> nn.Module | None:
+    """The module with `associative_scan` in the place of the runtime's scans; None where it has none."""
     source = getattr(type(layer), "source", "")
     if "linear_scan(" not in source and "lerp_scan(" not in source:
-        return
+        return None
     try:
         from torch._higher_order_ops.associative_scan import associative_scan
     except ImportError:
-        return
+        return None
 
-    def linear(a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None) -> Tensor:
+    def linear(
+        a: Tensor | None, b: Tensor | None, h0: Tensor, *, length: int | None = None, bounds: None = None
+    ) -> Tensor:
         steps = next((x.shape[1] for x in (a, b) if x is not None and x.ndim == h0.ndim + 1), length or 1)
         shape = (h0.shape[0], steps, *h0.shape[1:])
         factor = (h0.new_ones(()) if a is None else a).expand(shape)
@@ -246,15 +284,15 @@ def _scanned(layer: nn.Module) -> Iterator[Peer]:
         term = torch.cat([(term[:, 0] + factor[:, 0] * h0).unsqueeze(1), term[:, 1:]], 1)
         return associative_scan(_combine, (factor, term), 1, combine_mode="generic")[1]
 
-    def lerp(share: Tensor, new: Tensor, h0: Tensor, *, length: int | None = None) -> Tensor:
+    def lerp(share: Tensor, new: Tensor, h0: Tensor, *, length: int | None = None, bounds: None = None) -> Tensor:
         return linear(1 - share, share * new, h0, length=length)
 
     scope: dict[str, Any] = {"__name__": "rnnc_bench_peer"}
     exec(compile(source, "<peer>", "exec"), scope)
     scope |= {"linear_scan": linear, "lerp_scan": lerp}
-    module = scope[scope["__all__"][0]](**_sizes(layer))
+    module: nn.Module = scope[scope["__all__"][0]](**_sizes(layer))
     module.load_state_dict(layer.state_dict())
-    yield Peer(name="associative_scan", run=lambda *x: module(*x)[0], parameters=list(module.parameters()))
+    return module
 
 
 def _combine(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

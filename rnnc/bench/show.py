@@ -23,26 +23,30 @@ def table(result: Result) -> str:
         limit = f"{result.bound_ms[direction]:.3g} ms, set by {result.set_by[direction]}"
         lines += ["", f"{direction} (the machine allows {limit})"]
         width = max(len(r.name) for r in result.rows) + 2
-        for r in sorted(result.rows, key=lambda r: r.timings[direction].median_ms):
+        for r in sorted(timed(result, direction), key=lambda r: r.timings[direction].median_ms):
             lines.append(f"  {'*' if r.chosen else ' '} {r.name:{width}s} {_figures(r, direction)}")
-    lines += ["", *(f'* what backend="auto" runs: {w}' for w in result.why), *_faster(result)]
+    lines += ["", *(f"* {w}" for w in result.why), f'backend="auto" is {result.automatic} here', *_faster(result)]
     lines += [f"left out: {name}: {why}" for name, why in result.left_out]
     return "\n".join(lines)
+
+
+def timed(result: Result, direction: str) -> list[Row]:
+    """Those that were measured in a direction: what has no backward is timed forward only."""
+    return [r for r in result.rows if direction in r.timings]
 
 
 WORTH = 1.2  # from how much faster another backend is named
 
 
 def _faster(result: Result) -> list[str]:
-    """Which backend to compile for, where another one is faster forward and backward."""
+    """How to compile, where something else than what `backend="auto"` takes is faster forward and backward."""
     both = DIRECTIONS[1]
-    own = [r for r in result.rows if r.chosen]
-    fastest = min(
-        (r for r in result.rows if r.kind == "strategy"), key=lambda r: r.timings[both].median_ms, default=None
-    )
-    if not own or fastest is None:
+    own = next((r for r in result.rows if r.name == f"{result.automatic}: auto"), None)
+    rows = [r for r in result.rows if r.kind == "strategy"]
+    fastest = min(rows, key=lambda r: r.timings[both].median_ms, default=None)
+    if own is None or fastest is None:
         return []
-    ratio = own[0].timings[both].median_ms / fastest.timings[both].median_ms
+    ratio = own.timings[both].median_ms / fastest.timings[both].median_ms
     backend, _, strategy = fastest.name.partition(": ")
     if ratio < WORTH:
         return []
@@ -67,9 +71,9 @@ def plot(result: Result, where: Path) -> None:
         return
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(12, 1.5 + 0.35 * len(result.rows)), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(14, 1.5 + 0.35 * len(result.rows)), layout="constrained")
     for axis, direction in zip(axes, DIRECTIONS, strict=True):
-        rows = list(reversed(result.rows))
+        rows = list(reversed(timed(result, direction)))
         times = [r.timings[direction] for r in rows]
         spread = [
             [t.median_ms - t.quartiles_ms[0] for t in times],
@@ -92,7 +96,7 @@ def _title(result: Result) -> str:
 
 def svg(result: Result) -> str:
     """The picture without any library: bars on a logarithmic scale, lines for the quartiles and the limit."""
-    height = 60 + len(DIRECTIONS) * (40 + ROW * len(result.rows))
+    height = 60 + sum(40 + ROW * len(timed(result, d)) for d in DIRECTIONS)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
         f'font-size="13"><rect width="{WIDTH}" height="{height}" fill="white"/>',
@@ -102,13 +106,14 @@ def svg(result: Result) -> str:
     for direction in DIRECTIONS:
         parts.append(f'<text x="10" y="{y + 4}" font-weight="bold">{direction}</text>')
         y += 14
-        times = [t for r in result.rows for t in (r.timings[direction].fastest_ms, *r.timings[direction].quartiles_ms)]
+        rows = timed(result, direction)
+        times = [t for r in rows for t in (r.timings[direction].fastest_ms, *r.timings[direction].quartiles_ms)]
         scale = _Scale(min([*times, result.bound_ms[direction]]), max(times))
-        for r in result.rows:
+        for r in rows:
             parts += _bar(r, direction, y, scale)
             y += ROW
         x = scale.x(result.bound_ms[direction])
-        top = y - ROW * len(result.rows)
+        top = y - ROW * len(rows)
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{y}" stroke="black" stroke-dasharray="2 3"/>')
         y += 26
     parts.append(f'<text x="10" y="{height - 10}">dotted: what the machine allows; times on a logarithmic scale</text>')

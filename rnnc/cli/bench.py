@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from rnnc.cli.options import Hyper, cell_option, choose_cell, load_spec, set_opt
 
 if TYPE_CHECKING:
     from rnnc.bench.calibrate import Measured
+    from rnnc.bench.settings import OnRun
 
 MOST = {"batch": 1 << 16, "steps": 1 << 20, "size": 1 << 16}  # of one number of a shape
 
@@ -51,7 +52,16 @@ class Seconds(click.FloatRange):
         return found
 
 
-@click.command("bench", epilog="Example: rnnc bench mingru --shape 2,512,32 --rounds 3")
+EXAMPLES = """\b
+Examples:
+  rnnc bench mingru --shape 2,512,32 --rounds 3
+  rnnc bench gru --shape 2,64,16 --rounds 2 --against eager-peers --plot gru.svg
+  rnnc bench gated_deltanet --cell GatedDeltaOp --shape 1,128,2,16,16 --backend cpu --json
+  rnnc bench --calibrate --rounds 3
+"""
+
+
+@click.command("bench", epilog=EXAMPLES)
 @click.argument("file", metavar="[FILE]", required=False)
 @cell_option
 @set_option
@@ -62,7 +72,12 @@ class Seconds(click.FloatRange):
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Interleaved rounds.")
 @click.option("--seconds", type=Seconds(1, 86400), default=60.0, show_default=True, help="Time limit for all runs.")
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="May be repeated. Default: torch and cpu.")
-@click.option("--against", type=click.Choice(["peers"]), default=None, help="Also what others have that is the same.")
+@click.option(
+    "--against",
+    type=click.Choice(["peers", "eager-peers"]),
+    default=None,
+    help="Also what PyTorch and transformers have that computes the same; peers: also compiled (up to a minute more).",
+)
 @click.option("--json", "as_json", is_flag=True, help="The record on stdout instead of the table.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.svg|OUT.png")
 @click.option("--calibrate", is_flag=True, help="Measure what the planner ranks by, once for this machine.")
@@ -70,7 +85,8 @@ def bench_command(file: str | None, calibrate: bool, **options: Any) -> int:
     """Measure a cell: all legal strategies, backends and the loop over steps, side by side.
 
     Every round runs each of them once; the table has medians with quartiles, the ratio to the loop and the part of what
-    the machine allows.  With --calibrate and no FILE the planner's rates are measured and kept.
+    the machine allows, and behind it what each backend chose and what it expected.  With --calibrate and no FILE the
+    planner's rates are measured and kept.
     """
     if calibrate:
         return _calibrate(options["rounds"], options["threads"], options["seconds"], file)
@@ -109,7 +125,7 @@ def _bench(
     from rnnc.bench.show import plot as draw
     from rnnc.bench.show import table
 
-    chosen = {**settings, **({"backends": backends} if backends else {}), "against_peers": against == "peers"}
+    chosen = {**settings, **({"backends": backends} if backends else {}), "against": against}
     with _progress(f"bench {name or file}") as on_run:
         result = bench(spec, name, given, Settings(batch=batch, steps=steps, **chosen), on_run)
     click.echo(json.dumps(result.to_json(), indent=1) if as_json else table(result))
@@ -137,11 +153,11 @@ def _calibrate(rounds: int, threads: int | None, seconds: float, file: str | Non
         torch.set_num_threads(threads)
     deadline = time.monotonic() + seconds
     with _progress("calibrate") as on_run:
-        found = measured(rounds, on_case=lambda k, n, title: on_run(f"{k + 1} of {n}: {title}"), deadline=deadline)
-    rates = fitted(found)
-    for m, chosen, ratio in regret(found, rates):
+        found = measured(rounds, on_case=lambda k, n, title: on_run(title, k, n), deadline=deadline)
+    rates, used = fitted(found), torch.get_num_threads()
+    for m, chosen, ratio in regret(found, rates, threads=used):
         click.echo(_line(m, chosen, ratio))
-    where = write(rates)
+    where = write(rates, used)
     click.echo(f"wrote {where}", err=True)
     return 0
 
@@ -159,22 +175,32 @@ def _line(m: Measured, chosen: str, ratio: float) -> str:
 
 
 @contextmanager
-def _progress(label: str) -> Iterator[Callable[[str], None]]:
-    """What is running: one line that changes on a terminal, a line for each stage otherwise."""
+def _progress(label: str) -> Iterator[OnRun]:
+    """What is running: a bar on a terminal, a line for each stage and every tenth of it otherwise."""
     import sys
 
     if not sys.stderr.isatty():
-        said: set[str] = set()
-
-        def stage(name: str) -> None:
-            what = name.split(":")[0]
-            if what not in said and not what[:1].isdigit():
-                said.add(what)
-                click.echo(f"{label}: {what}", err=True)
-
-        yield stage
+        yield _lines(label)
         return
     from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    with Console(stderr=True).status(label) as status:
-        yield lambda name: status.update(f"{label}: {name}")
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        row = bar.add_task(label, total=None)
+        yield lambda name, done, total: bar.update(
+            row, description=f"{label}: {name}", completed=done, total=total or None
+        )
+
+
+def _lines(label: str) -> OnRun:
+    said: set[tuple[str, int]] = set()
+
+    def say(name: str, done: int, total: int) -> None:
+        stage = name.split(":")[0] if total == 0 or name.startswith(("forward", "compile")) else "running"
+        part = 10 * done // total if total else 0
+        if (stage, part) not in said:
+            said.add((stage, part))
+            click.echo(f"{label}: {stage}" + (f" {10 * part} %" if total else ""), err=True)
+
+    return say
