@@ -296,8 +296,9 @@ class Module:
         tests = [f"{names[0]}.shape[1] == 0"]
         for k in (c.kernel for c in self.choices):
             if k is not None and k.fits is not None:
-                size = self.cell.nodes[self.cell.state(k.states[0]).node].type.shape[-1]
-                tests.append(f"not {k.name}.serves({self.writer.context(0).dim(size)}, {names[0]})")
+                c, cell = self.writer.context(0), self.cell
+                sizes = [c.dim(cell.nodes[cell.state(s).node].type.shape[-1]) for s in k.states]
+                tests.append(f"not {k.name}.serves({tuple_text(sizes) if k.lengths else sizes[0]}, {names[0]})")
         return [
             "if cu_seqlens is not None:",
             f"    if {' or '.join(tests)}:",
@@ -339,6 +340,10 @@ class Module:
         self.imports.add("no_steps")
         lines = [*self.packed(names), *self.fresh_state(self.packs)]
         lines += [f"if {names[0]}.shape[1] == 0:", f"    return no_steps(self, {tuple_text(names)}, state)"]
+        if any(c.in_loop for c in self.choices) and not self.nodes_of("attention"):  # whose state grows
+            self.imports |= {"open_length", "open_steps"}
+            lines.append(f"if open_length({names[0]}):  # left open by an exporter")
+            lines.append(f"    return open_steps(self, {tuple_text(names)}, state, reverse=reverse)")
         turn = flip(self.writer)
         lines += ["if reverse:", f"    {', '.join(names)} = {', '.join(map(turn, names))}"]
         return [head, *indented([*lines, *written.lines, *written.ending(turn)])]

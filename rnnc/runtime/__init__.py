@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rnnc.runtime.chunk import MicroStep, Read, Update, matrix_scan, matrix_states
+from rnnc.runtime.exported import open_length, open_steps
 from rnnc.runtime.functional import (
     causal_attention,
     causal_conv,
@@ -91,6 +92,8 @@ __all__ = [
     "new_past",
     "newton_scan",
     "no_steps",
+    "open_length",
+    "open_steps",
     "own_steps",
     "packed_bounds",
     "rmsnorm",

@@ -14,7 +14,7 @@ import torch
 if TYPE_CHECKING:
     from torch._library.custom_ops import CustomOpDef
 
-__all__ = ["exporting", "operator", "traced"]
+__all__ = ["exporting", "operator", "scan_operator", "traced"]
 
 # Came with 2.7.  Without it a compiled program is treated like an exported one: correct, one idle chunk longer.
 exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -26,6 +26,17 @@ def operator(name: str, schema: str, kernel: Callable[..., Any]) -> CustomOpDef:
     The schema is written out: how much of it is inferred from annotations has changed from version to version.
     """
     return torch.library.custom_op(f"rnnc::{name}", kernel, mutates_args=(), schema=schema)
+
+
+def scan_operator() -> Callable[..., Any] | None:
+    """`scan(body, carried, sequences, dim=, reverse=)` as one operation; None where PyTorch has none.  It is not public
+    yet (2.6 to 2.13 have it in the same place).
+    """
+    try:
+        from torch._higher_order_ops.scan import scan
+    except ImportError:
+        return None
+    return scan  # type: ignore[no-any-return]
 
 
 _TRANSFORMS: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)

@@ -135,6 +135,28 @@ def test_torch_export(name: str) -> None:
     same(torch.export.export(Step(), (x[:, 0], state)).module()(x[:, 0], state), layer.step(x[:, 0], state))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised inside torch.export
+@pytest.mark.parametrize("name", ["lstm", "slstm"])
+def test_export_with_an_open_length(name: str) -> None:
+    """A loop over time is one operation of the program, for any number of steps, in both directions."""
+    layer, x = rnnc.compile(rnnc.stdlib(name), backend="torch")(d=8), torch.randn(2, 5, 8)
+
+    class Both(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.layer(x), self.layer(x, reverse=True)
+
+    steps = torch.export.Dim("steps", min=2, max=4096)
+    program = torch.export.export(Both(), (x,), dynamic_shapes={"x": {1: steps}}).module()
+    for count in (2, 9):
+        x = torch.randn(2, count, 8)
+        for found, wanted in zip(program(x), Both()(x), strict=True):
+            same(found, wanted)
+
+
 @pytest.mark.parametrize("name", [n for n in ALL if n not in ("lru", "Rotor")])
 def test_autocast(name: str) -> None:
     """Matmuls in bfloat16, states in float32, numbers near those in float32, and a backward pass."""
