@@ -6,6 +6,7 @@ Values of a machine are frozen: `Values` is a tuple of (name, shape, entries) th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -19,6 +20,7 @@ from rnnc.ir.domains.exact import ExactCell, exact_array
 from rnnc.ir.evaluate import evaluate
 from rnnc.ir.graph import CellIR, Node, NodeId, ancestors
 from rnnc.ir.unfold import inline_calls, unfold_time
+from rnnc.verify.effort import spend
 
 Arrays: TypeAlias = Mapping[str, Any]
 Entries: TypeAlias = "tuple[Any, ...] | bytes"
@@ -99,6 +101,17 @@ def dead_taps(cell: CellIR, body: ExactCell) -> dict[str, Any]:
     return {name: mask for name, mask in found.items() if mask.any()}
 
 
+def work_of(cell: CellIR, n: Node, dims: Mapping[str, int]) -> int:
+    """Entries of a node, and products and sums of a contraction."""
+    size = math.prod(d.evaluate(dims) for d in (*n.type.per, *n.type.shape))
+    if n.op != "einsum":
+        return size
+    sizes: dict[str, int] = {}
+    for labels, a in zip(str(n.attr("spec")).split("->")[0].split(","), n.args, strict=True):
+        sizes |= zip(labels, [d.evaluate(dims) for d in cell.nodes[a].type.shape], strict=True)
+    return size + 2 * math.prod(sizes.values()) * math.prod(d.evaluate(dims) for d in n.type.per)
+
+
 def settled(x: Number) -> Number:
     """x after a step: without what vanishes, and with an error of order omega^-2 for any smaller power.
 
@@ -120,12 +133,16 @@ class ExactLayer:
         self.cell, self.dims, self.params = cell, dict(dims), dict(params)
         self.body = ExactCell(cell, dims, params, nonnegative_nodes)
         self.dead = dead_taps(cell, self.body)
+        self.entries = sum(work_of(self.body.cell, n, self.body.dims) for n in self.body.cell.nodes)
         self.no_output = ""
 
     def start(self) -> Values:
         return self.kept(self.body.start())
 
     def kept(self, state: Arrays) -> Values:
+        """The values of a step, of which this counts the cost."""
+        spend("exact node", len(self.body.cell.nodes))
+        spend("exact entry", self.entries)
         values = map_values(settled, freeze({k: v for k, v in state.items() if k not in self.dead}))
         for name, mask in self.dead.items():
             entries = [unknown() if d else settled(x) for d, x in zip(mask.reshape(-1), state[name].reshape(-1))]
@@ -248,6 +265,7 @@ class FloatLayer:
         return self._freeze({s.name: (s.node, self.static[s.init]) for s in self.cell.states})
 
     def advance(self, state: Values, inputs: Arrays) -> tuple[Values, Values | None]:
+        spend("float node", len(self.cell.nodes))
         kinds = {"complex": self.domain.complex, "real": self.domain.real, "bool": np.bool_, "token": np.int64}
         stored = {name: (shape, raw) for name, shape, raw in state}
         for s in self.cell.states:

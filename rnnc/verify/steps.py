@@ -7,6 +7,7 @@ known either.  What is known after a step therefore holds whatever stood there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from rnnc.ir.evaluate import Domain, evaluate
 from rnnc.ir.graph import Node, NodeId
 from rnnc.ir.ops import OPS
 from rnnc.ir.ops.table import Site
-from rnnc.verify.effort import Effort
+from rnnc.verify.effort import Effort, spend
 from rnnc.verify.machines import Arrays, settled
 
 np: Any = numpy  # object arrays, which its stubs do not describe
@@ -84,6 +85,8 @@ class Steps(Domain[Codes]):
     def apply(self, node: Node, args: tuple[Codes, ...]) -> Codes:
         if self.effort is not None and self.effort.over:
             raise OutOfTime
+        spend("table")
+        spend("code", sum(a.size for a in args))
         site = self.body.domain.site(node)
         if node.op in VIEWS:
             value = OPS[node.op].value
@@ -166,6 +169,8 @@ class Steps(Domain[Codes]):
         return np.concatenate([self._summed(self._products(*part), axes) for part in parts])
 
     def _products(self, a: Codes, b: Codes) -> Codes:
+        spend("table")
+        spend("code", 2 * math.prod(np.broadcast_shapes(a.shape, b.shape)))
         return self.table.each(self._times, a, b)
 
     def _times(self, a: Any, b: Any) -> Any:
@@ -185,6 +190,8 @@ class Steps(Domain[Codes]):
                 if self.effort is not None and self.effort.over:
                     raise OutOfTime
                 half = x.shape[-1] // 2
+                spend("table")
+                spend("code", 2 * x.size)
                 pairs = self.table.each(self._plus, x[..., :half], x[..., half : 2 * half])
                 x = np.concatenate([pairs, x[..., 2 * half :]], axis=-1)
             x = x[..., 0] if x.shape[-1] else np.zeros(x.shape[:-1], dtype=np.int64)

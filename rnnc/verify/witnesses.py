@@ -45,7 +45,7 @@ class Found:
 def find(
     subject: Subject, target: Target, copies: int, precision: Precision, budget: float
 ) -> tuple[Found | str, float]:
-    """A witness under this precision, or why there is none; and the seconds spent."""
+    """A witness under this precision, or why there is none; and the seconds' worth of work."""
     if budget < LEAST:
         return "no weights were searched for", 0.0
     if find_spec("rnnc.verify.witness.search") is None:

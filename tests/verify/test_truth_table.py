@@ -9,11 +9,11 @@ import pytest
 from truth_record import DOCUMENT, Record, engine, record, rendered, stored, target
 from truth_table import TABLE, Entry, Subject
 
+from rnnc.verify.engine import BUDGET
 from rnnc.verify.results import ClaimResult
 
 SUBJECTS = tuple(dict.fromkeys(e.subject for e in TABLE))
 FOUND = tuple(e for e in TABLE if e.expected == "proved")
-SECONDS = {False: 30.0, True: 120.0}  # for the search, by whether an entry is slow
 
 
 def check(entry: Entry, result: ClaimResult) -> None:
@@ -45,7 +45,7 @@ def test_theorems_say_no_exactly_where_they_must(subject: Subject) -> None:
     ids=lambda e: f"{e.subject.name}-{e.text}",
 )
 def test_known_positive_entries_come_with_weights(entry: Entry) -> None:
-    result = engine(entry.subject, SECONDS[entry.slow]).decide(target(entry.claim), copies=entry.layers)
+    result = engine(entry.subject, BUDGET).decide(target(entry.claim), copies=entry.layers)
     check(entry, result)
     assert entry.reached_by(result.verdict), f"{entry.text}: {result.verdict}: {result.reason}"
     assert result.evidence is not None

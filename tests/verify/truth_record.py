@@ -81,7 +81,7 @@ HEAD = """# What each cell can and cannot do
 
 Made by `python tests/verify/truth_record.py`: every entry of the truth table (`tests/verify/truth_table.py`, where each
 has its source or derivation), with what `rnnc verify` says under `finite_precision` when the search for weights has
-{seconds} seconds of processor time for each.
+{seconds} seconds' worth of work for each; none takes more than eight.
 
 **no**: ruled out by a theorem. **yes**: weights were found, and their states, or sets of these, close exactly (in the
 limit, where not *attained*). *yes*: possible, but no weights are found; the reason stands below. **?**: open, no

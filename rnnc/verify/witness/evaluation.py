@@ -19,6 +19,7 @@ from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.ops import OPS
 from rnnc.ir.ops.table import Site
 from rnnc.ir.types import Interval
+from rnnc.verify.effort import spend
 from rnnc.verify.witness.expressions import Expression, LinearSystem, NotAffine, contracted
 from rnnc.verify.witness.numbers import ONE, ZERO, Number, forward, infinite, is_real, modulus, size
 from rnnc.verify.witness.rules import UNARY
@@ -164,6 +165,8 @@ class Evaluation:
         return memo[node]
 
     def _expressions(self, b: Branch, n: Node, symbolic: bool, memo: dict[NodeId, Array], own: bool) -> Array:
+        spend("node")
+        spend("value", len(self.contexts) * math.prod(self.shape(n.id)))
         if n.id in b.fixed and not own:
             return _wrap(b.fixed[n.id])
         chosen = _wrap(b.wanted[n.id]) if n.id in b.wanted else None

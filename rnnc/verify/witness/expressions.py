@@ -15,6 +15,7 @@ import numpy as np
 from rnnc.exact import Asymptotic
 from rnnc.exact import functions as fn
 from rnnc.ir.graph import NodeId
+from rnnc.verify.effort import spend
 from rnnc.verify.witness.numbers import ONE, ZERO, Number, is_real, quotient
 
 Array: TypeAlias = Any  # np.ndarray of expressions
@@ -169,6 +170,7 @@ class LinearSystem:
         self._uses: dict[Variable, set[Variable]] = {}  # an unknown -> the pivots in whose rows it stands
 
     def copy(self) -> LinearSystem:
+        spend("copied", len(self.pivots))
         new = LinearSystem()
         new.pivots = dict(self.pivots)
         new._uses = {v: set(rows) for v, rows in self._uses.items()}
@@ -186,6 +188,8 @@ class LinearSystem:
 
     def _add(self, left: Expression, value: Number) -> bool:
         assert left.constant is not None
+        spend("equation")
+        spend("term", len(left.terms))
         e = self.reduce(Expression(left.constant - value, left.terms))
         assert e.constant is not None
         free = {v: c for v, c in e.terms.items() if c}

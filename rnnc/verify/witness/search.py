@@ -47,7 +47,7 @@ MOST_ROUNDED = 200  # states in floating point, beyond those that exact arithmet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """`seconds` of processor time for one search; `states` for one closure."""
+    """`seconds` worth of work (`rnnc.verify.effort`) for one search; `states` for one closure."""
 
     seconds: float = 10.0
     states: int = BUDGET

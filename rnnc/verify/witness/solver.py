@@ -15,7 +15,7 @@ import numpy as np
 from rnnc.analysis.ranges import Ranges
 from rnnc.exact import NotExact
 from rnnc.ir.graph import CellIR, Node, NodeId
-from rnnc.verify.effort import Effort
+from rnnc.verify.effort import Effort, spend
 from rnnc.verify.witness.domains import two_points
 from rnnc.verify.witness.evaluation import BY_STATE, BY_WINDOW, Branch, Contexts, Evaluation
 from rnnc.verify.witness.expressions import NotAffine
@@ -36,7 +36,7 @@ class Stuck(Exception):
 
 
 class Clock:
-    """Raises OutOfBudget once the seconds (of processor time) are over, or the nodes taken too many."""
+    """Raises OutOfBudget once the seconds' worth of work is over, or the nodes taken too many."""
 
     def __init__(self, seconds: float, steps: int = 200_000) -> None:
         self.effort = Effort.of(seconds)
@@ -255,6 +255,7 @@ class Solver(Evaluation):
 
     def _question(self, b: Branch, n: Node) -> Want:
         target = b.wanted[n.id]
+        spend("wanted", target.size)
         return Want(
             n,
             self.site(n.id),
