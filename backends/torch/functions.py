@@ -14,7 +14,7 @@ from rnnc.backends.torch.kernels import all_steps, one_step
 from rnnc.backends.torch.loop import sequential
 from rnnc.backends.torch.needs import closure, count_uses, state_dependence
 from rnnc.backends.torch.order import in_order
-from rnnc.backends.torch.strategies import WRITERS, Choice, by_gate, coefficient_titles, coefficients
+from rnnc.backends.torch.strategies import WRITERS, Choice, by_gate, coefficient_titles, coefficients, dots_of
 from rnnc.backends.torch.timeops import Time
 from rnnc.ir.graph import CellIR, NodeId, State
 
@@ -200,6 +200,7 @@ class Forward:
         found = {s.node for s in states} | {s.update for s in states} | self.loop_reads.get(choice.group.index, set())
         if isinstance(choice.form, MatrixState) and choice.form.reads is not None:
             found |= {r.node for r in choice.form.reads}
+            found |= {i for k in range(len(choice.form.reads)) for i in dots_of(choice.form, k)}
         return found
 
     def roots(self, choice: Choice) -> list[NodeId]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, assert_never
 
-from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState, MicroStep
+from rnnc.analysis.forms import BlockLinear, Coupled, Dense, Elementwise, Form, Group, MatrixState, MicroStep, Read
 from rnnc.backends.torch.expr import ATOM, UNARY, Expr, call
 from rnnc.backends.torch.gates import Gated, gated_update
 from rnnc.backends.torch.kernels import Kernel
@@ -80,6 +80,7 @@ def coefficients(cell: CellIR, form: Form | Gated | Linearised) -> list[NodeId]:
             found = [n for step in form.steps for n in micro_step_nodes(cell, step)]
             for read in form.reads or ():
                 found = [*found, read.key, read.extra]
+            found = [*found, form.normaliser.value] if form.normaliser is not None else found
         case BlockLinear():
             found = (form.blocks, form.b)
         case Dense():
@@ -308,7 +309,7 @@ def chunkwise(f: Forward, choice: Choice) -> None:
     tail += ([] if choice.least is None else [f"least={choice.least!r}"]) + f.bounds
     tail += ["across=True"] if form.reads_across else []
     body.comment(body.source.line(f.cell.nodes[s.update]))
-    wanted = [r for r in form.reads or () if r.node in f.outside]
+    wanted = [r for k, r in enumerate(form.reads or ()) if {r.node, *dots_of(form, k)} & f.outside]
     if form.reads is None:
         function = c.use("matrix_states")
         whole_state(f, form.state, call(function, start, listed(steps), *tail) + (".mT" if right else ""))
@@ -317,6 +318,9 @@ def chunkwise(f: Forward, choice: Choice) -> None:
     for r in wanted:
         key = tensor(f, r.key, form.state, values if form.reads_across else keys)
         reads.append(call(c.use("Read"), key, *(['"old"'] if r.when == "old" else [])))
+    if form.normaliser is not None:
+        _normalised(f, form, steps, reads, wanted, tail)
+        return
     names = [body.names.fresh(body.title(f.cell.nodes[r.node])) for r in wanted]
     final = body.names.fresh(form.state)
     targets = f"({', '.join(names)}{',' if len(names) == 1 else ''})" if names else "_"
@@ -328,6 +332,38 @@ def chunkwise(f: Forward, choice: Choice) -> None:
         if r.extra is not None:
             extra = body.env[r.extra]
             body.statement(f"{name} = {name} + {extra.at(0)}")
+
+
+def dots_of(form: MatrixState, read: int) -> tuple[NodeId, ...]:
+    """What is read off the normaliser, if there is one, by the key of one of the form's reads."""
+    return () if form.normaliser is None else form.normaliser.reads[read]
+
+
+def _normalised(
+    f: Forward, form: MatrixState, steps: list[str], reads: list[str], wanted: list[Read], tail: list[str]
+) -> None:
+    """A matrix state with its normaliser, by one call."""
+    body, n = f.body, form.normaliser
+    assert n is not None
+    assert form.reads is not None
+    right = form.side == "right"
+    names = [body.names.fresh(body.title(f.cell.nodes[r.node])) for r in wanted]
+    dots = [body.names.fresh(f"{n.state}_dot") for _ in wanted]
+    finals = [body.names.fresh(s) for s in (form.state, n.state)]
+    lists = [f"({', '.join(x)}{',' if len(x) == 1 else ''})" if x else "_" for x in (names, dots)]
+    value = [] if n.value is None else [f"value={tensor(f, n.value, n.state)}"]
+    start = f'state["{form.state}"]{".mT" if right else ""}'
+    given: list[str | list[str]] = [start, f'state["{n.state}"]', steps, reads, *value, *tail]
+    long_call(body.lines, f"{', '.join([*lists, *finals])} = ", "normalised_scan", given)
+    f.body.c.use("matrix_scan")
+    f.finals[form.state] = f"{finals[0]}.mT" if right else finals[0]
+    f.finals[n.state] = finals[1]
+    for r, name, dot in zip(wanted, names, dots, strict=True):
+        body.variable(r.node, name)
+        if r.extra is not None:
+            body.statement(f"{name} = {name} + {body.env[r.extra].at(0)}")
+        for i in n.reads[form.reads.index(r)]:
+            body.variable(i, dot)
 
 
 def micro_step(f: Forward, step: MicroStep, state: str, keys: tuple[Dim, ...], values: tuple[Dim, ...]) -> str:

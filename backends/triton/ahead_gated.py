@@ -24,10 +24,15 @@ PASSES = {  # of a scan with keys K and values V: which kernel, and what the tab
     "keys, one decay": "`walk`, backward: dk, one decay a step",
     "states": "`walk` without outputs",
     "gate": "`gate_gradient`",
+    "normalised scores": "`alike`, with a normaliser: of dO and v",
+    "normalised outputs": "`walk`, with a normaliser: o",
+    "normalised queries": "`walk`, with a normaliser: dq",
+    "normalised keys": "`walk`, with a normaliser, backward: dk",
 }
 PRECISE = {"g", "total", "start", "last", "kept", "ends", "end", "intra", "d_g", "d_r", "d_w"}  # float32 arrays
+PRECISE |= {"x_extra", "out_extra", "x_extra_scaled", "y_extra_scaled"}
 TABLES = {"table", "runs", "owner"}  # of packed sequences
-ODD = {"T", "H", "SPAN", "S", "RUNS"}  # sizes that need not be divisible by 16
+ODD = {"T", "H", "SPAN", "S", "RUNS", "SIZE"}  # sizes that need not be divisible by 16
 
 
 def compiled_gated(
@@ -44,7 +49,7 @@ def compiled_gated(
     """Compile one of PASSES."""
     kernel, constants = _pass(which, keys, values, dtype, machine_of(target), old, base)
     constants["PACKED"] = packed
-    precise = PRECISE | ({"out"} if which.startswith(("spread", "queries", "keys")) else set())
+    precise = PRECISE | ({"out"} if which.startswith(("spread", "queries", "keys", "normalised")) else set())
     names: list[str] = list(kernel.arg_names)
     constants |= {n: 1 for n in names if n.endswith(("_n", "_m"))}
     signature: dict[str, str] = {}
@@ -95,6 +100,14 @@ def _pass(
             return walked(values, keys, across=False, reverse=True, ends=True)
         case "states":
             return walked(keys, values, across=False, reverse=False, out=False)
+        case "normalised scores":
+            return alike, sizes.alike_constants(values, dtype, old=old, extra=True)
+        case "normalised outputs":
+            return walked(keys, values, across=False, reverse=False, keep=True, column=True)
+        case "normalised queries":
+            return walked(values, keys, across=False, reverse=False, row=True)
+        case "normalised keys":
+            return walked(values, keys, across=False, reverse=True, ends=True, row=True)
         case "gate":
             return gate_gradient, sizes.gate_constants(keys, dtype, old=old)
         case _:

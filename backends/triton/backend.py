@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
-from rnnc.analysis.forms import Form, MatrixState
+from rnnc.analysis.forms import Form, MatrixState, Normaliser
+from rnnc.analysis.normalisers import with_normalisers
 from rnnc.analysis.ranges import Ranges
 from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.backends.kernels.region import find_coupled, find_region
@@ -26,7 +27,7 @@ from rnnc.backends.triton.coupled import coupled_kernels, find_coupled_step
 from rnnc.backends.triton.descriptor import coupled_text, recurrence_text
 from rnnc.backends.triton.kernel import Step, find_step
 from rnnc.backends.triton.layout import largest
-from rnnc.backends.triton.low_rank import LOW_RANK, has_low_rank_kernel
+from rnnc.backends.triton.low_rank import LOW_RANK, decays_keys, has_low_rank_kernel
 from rnnc.backends.triton.text import Kernel
 from rnnc.ir.graph import CellIR, NodeId
 from rnnc.plan.choose import GroupPlan, Plan, plan
@@ -67,8 +68,26 @@ def _plans(cell: CellIR, dims: Mapping[str, int] | None, strategy: Strategies) -
         recurrence = by_transitions(pointwise(p.recurrence))
         asked = for_cell(c, cell, strategy)
         whole = p if recurrence is p.recurrence else plan(recurrence, dims if c == cell else None, asked)
-        found[c] = replace(whole, groups=tuple(_across(recurrence.cell, g, asked) for g in whole.groups))
+        whole = replace(whole, groups=tuple(_across(recurrence.cell, g, asked) for g in whole.groups))
+        found[c] = _with_normalisers(whole, asked)
     return found
+
+
+def _with_normalisers(p: Plan, asked: Strategies) -> Plan:
+    """The plan with the normalisers of matrix states that run by chunkwise kernels, where those may take them along."""
+    recurrence = with_normalisers(p.recurrence)
+    scanned = {g.group.states[0] for g in p.groups if g.strategy == "scan" and not _named(g, asked)}
+    taken: set[str] = set()
+    groups = []
+    for g, new in zip(p.groups, recurrence.groups, strict=True):
+        form = g.form
+        if isinstance(form, MatrixState) and _chunkwise(p.recurrence.cell, g) and not form.steps[0].low_rank:
+            n = next((f.normaliser for f in new.forms if isinstance(f, MatrixState)), None)
+            if n is not None and not form.reads_across and n.state in scanned - taken:
+                taken.add(n.state)
+                g = replace(g, chosen=replace(g.chosen, form=replace(form, normaliser=n)))
+        groups.append(g)
+    return replace(p, recurrence=recurrence, groups=tuple(groups)) if taken else p
 
 
 def _across(cell: CellIR, g: GroupPlan, asked: Strategies) -> GroupPlan:
@@ -112,6 +131,7 @@ class _File:
             for g in p.groups
             if (reason := _no_kernel(cell, g, later[g.group.index], asked)) is not None
         }
+        columns = {n.state: g for g in p.groups if (n := _normaliser(g)) is not None}
         read: list[NodeId] = []  # by groups that PyTorch runs in a normal form
         for g in p.groups:
             if g.form is not None and (_chunkwise(cell, g) or g.group.index in without):
@@ -119,6 +139,12 @@ class _File:
         for g, planned in zip(p.groups, explanation(p), strict=True):
             choice = Choice.of(cell, g)
             call: Call | None = None
+            if g.group.states[0] in columns:
+                matrix = columns[g.group.states[0]].group.states[0]
+                why.append(f"{g.group.states[0]}: one more column of {matrix}, in the same kernels")
+                continue
+            if (n := _normaliser(g)) is not None:
+                choice = replace(choice, group=replace(g.group, states=(*g.group.states, n.state)))
             if _chunkwise(cell, g):
                 self.chunkwise = True
                 choice = replace(choice, least=least_log_decay(cell, g.form))
@@ -216,9 +242,10 @@ class _File:
         if self.chunkwise:
             line = next(x for x in text.split("\n") if x.startswith("from rnnc.runtime import"))
             imported = line.removeprefix("from rnnc.runtime import ").split(", ")
-            ours = "from rnnc.runtime.gpu.matrix import matrix_scan"
-            rest = f"from rnnc.runtime import {', '.join(n for n in imported if n != 'matrix_scan')}"
-            text = text.replace(line, f"{rest}\n{ours}", 1)
+            own = [n for n in ("matrix_scan", "normalised_scan") if f"{n}(" in text]
+            ours = f"from rnnc.runtime.gpu.matrix import {', '.join(own)}"
+            rest = ", ".join(n for n in imported if n != "matrix_scan")
+            text = text.replace(line, f"from rnnc.runtime import {rest}\n{ours}" if rest else ours, 1)
         if not self.texts:
             return text
         classes = ["CoupledRecurrence", "Product"] if self.coupled else []
@@ -239,6 +266,10 @@ CHUNKWISE = "chunkwise kernels, chunk states one after another, outputs all at o
 SERVED = frozenset(
     {"step", "sequential", "scan", "newton"}
 )  # strategies whose work a kernel does when they are asked for
+def _normaliser(g: GroupPlan) -> Normaliser | None:
+    return g.form.normaliser if isinstance(g.form, MatrixState) else None
+
+
 
 
 def _no_kernel(cell: CellIR, g: GroupPlan, later: list[str], asked: Strategies) -> str | None:
@@ -321,13 +352,12 @@ def has_chunkwise_kernel(cell: CellIR, form: Form | None) -> bool:
 
 def least_log_decay(cell: CellIR, form: Form | None) -> float | None:
     """A lower bound of the log decays that holds for any inputs, whatever was declared of them, or None."""
-    if not has_chunkwise_kernel(cell, form) or not isinstance(form, MatrixState):
+    if not isinstance(form, MatrixState) or not (has_chunkwise_kernel(cell, form) or decays_keys(cell, form)):
         return None
-    (step,) = form.steps
-    if step.log_decay is None:
-        return None
-    least = Ranges(cell.nodes, {}).real(step.log_decay).lo
-    return None if least is None else math.nextafter(float(least), -math.inf)
+    ranges = Ranges(cell.nodes, {})
+    found = [ranges.real(step.log_decay).lo for step in form.steps if step.log_decay is not None]
+    known = [math.nextafter(float(x), -math.inf) for x in found if x is not None]
+    return min(known) if known and len(known) == len(found) else None
 
 
 SENTENCES = {

@@ -66,6 +66,19 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Normaliser:
+    """A vector state n with the decay and the writes of a matrix state, whose value is a number: n <- D n + u value.
+
+    `value` is a scalar node, None for one.  `reads[j]` are the nodes that are n . key for the key of the matrix's
+    `reads[j]`, before or after the step as that is.
+    """
+
+    state: str
+    value: NodeId | None
+    reads: tuple[tuple[NodeId, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixState:
     """A matrix (or vector) state under a product of micro-steps, first to last.
 
@@ -75,6 +88,8 @@ class MatrixState:
 
     `across` are the uses of a state that only decays and is written to, when each is a contraction along the other axis
     than the decay's: S key for a left-acting state (S^T key, right), a [K] vector.  Empty where `reads` are known.
+
+    `normaliser` is another state that may run along with this one, as one more column: see `rnnc.analysis.normalisers`.
     """
 
     state: str
@@ -83,6 +98,7 @@ class MatrixState:
     reads: tuple[Read, ...] | None
     whole_because: NodeId | None = None
     across: tuple[Read, ...] = ()
+    normaliser: Normaliser | None = None
 
     @property
     def reads_across(self) -> bool:

@@ -34,6 +34,15 @@ CELLS = {  # a body each, of a cell with dims n and m
     "  S <- diag(sigmoid(g)) @ S + outer(v, k)\n  output y: real[m] = S @ q + tanh(S' @ k)",
     "scalar, read across": HEAD + "input g: real <= 0\n  state S: real[n, m] = 0\n"
     "  S <- exp(g) * S + outer(k, v)\n  output y: real[n] = S' @ v",
+    "normalised": HEAD + "input g: real\n  input c: real\n  state z: real[n] = 0\n  state S: real[n, m] = 0\n"
+    "  z <- sigmoid(g) * z + c * tanh(c) * k\n  S <- sigmoid(g) * S + outer(tanh(c) * k, v)\n"
+    "  output y: real[m] = S'.T @ q / (1 + abs(dot(z', q)))",
+    "normalised, transposed": HEAD + "input g: real\n  state S: real[m, n] = 0\n  state z: real[n] = 0\n"
+    "  S <- sigmoid(g) * S + outer(v, k)\n  z <- sigmoid(g) * z + k\n"
+    "  output y: real[m] = S @ q / (1 + abs(dot(q, z)))",
+    "normalised by keys": HEAD + "input g: real[n]\n  state S: real[n, m] = 0\n  state z: real[n] = 0\n"
+    "  S <- diag(sigmoid(g)) @ S + outer((1 - sigmoid(g)) * k, v)\n  z <- sigmoid(g) * z + (1 - sigmoid(g)) * k\n"
+    "  output y: real[m] = S'.T @ q / (1 + abs(dot(z', q)))",
     "no decay": HEAD + "state S: real[n, m] = 0\n  S <- S + outer(k, v)\n  output y: real[m] = S'.T @ q",
 }
 
@@ -226,6 +235,65 @@ def checks() -> None:
         for axis in ("keys",):
             given = [x.detach().requires_grad_() for x in problem(axis, mild=True, steps=3)]
             torch.library.opcheck(gated_scan, (*given, False, axis, 1))
+        given = [x.detach().requires_grad_() for x in problem("none", mild=True, steps=3)]
+        given[4] = torch.randn(1, 1, 5, 8, dtype=torch.float64, requires_grad=True)
+        value = torch.randn(1, 3, 1, dtype=torch.float64, requires_grad=True)
+        torch.library.opcheck(gated_scan, (*given, False, "none", 1, None, value))
+
+
+def wider(bounds: Tensor | None, old: bool, *given: Tensor) -> tuple[Tensor, ...]:
+    """A state with one more column, each sequence alone: the read of both parts, and the last state."""
+    q, k, v, g, start, c = given
+    ends = [0, q.shape[1]] if bounds is None else bounds.tolist()
+    values = torch.cat([v, c.unsqueeze(-1)], -1)
+    rows = [
+        one_by_one(*(x[:, a:b] for x in (q, k, values, g)), start[i : i + 1], old, "none")
+        if a < b
+        else (values[:, :0], start[i : i + 1])
+        for i, (a, b) in enumerate(itertools.pairwise(ends))
+    ]
+    o = torch.cat([y for y, _ in rows], 1)
+    return o[..., :-1], o[..., -1], torch.cat([last for _, last in rows])
+
+
+def fused(bounds: Tensor | None, old: bool, *given: Tensor) -> tuple[Tensor, ...]:
+    q, k, v, g, start, c = given
+    o, last, _, dots = gated_scan(q, k, v, g, start, old, "none", 1, bounds, c)
+    return o, dots, last
+
+
+def in_front(bounds: Tensor | None, old: bool, *given: Tensor) -> tuple[Tensor, ...]:
+    q, k, v, g, start, c = given
+    step, read = MicroStep(log_decay=g, writes=((k, v),)), Read(q, "old" if old else "new")
+    (o,), (n,), *last = matrix.normalised_scan(start[..., :-1], start[..., -1], [step], [read], c, bounds=bounds)
+    return o, n, torch.cat([last[0], last[1].unsqueeze(-1)], -1)
+
+
+def normaliser() -> None:
+    """One more column whose values are numbers: alone, packed, in parts of the steps, where no kernel serves, and
+    without a value given.
+    """
+    packed = torch.tensor([0, 5, 5, 37])
+
+    def check(way: Callable[..., Any], bounds: Tensor | None, old: bool, steps: int = 37) -> list[Tensor]:
+        given = problem("none", mild=bounds is not None, steps=steps)
+        shapes = (1 if bounds is None else 3, 1, 5, 8), (1, steps, 1)
+        given[4:] = [torch.randn(x, dtype=torch.float64, requires_grad=True) for x in shapes]
+        agrees(given, [functools.partial(wider, bounds, old), functools.partial(way, bounds, old)])
+        return given
+
+    check(fused, None, False)
+    check(fused, packed, False)
+    check(in_front, packed, True)
+    with changed(*((of, "KEPT", 32) for of in (gated, gated_sizes)), (gated, "programs_wanted", lambda: 3)):
+        check(fused, None, False, 70)
+    with changed((decays, "one_pass", lambda *_: False)):
+        check(in_front, None, True, 5)
+    q, k, v, g, start, c = check(in_front, None, False)
+    (o,), (n,), *_ = matrix.normalised_scan(start[..., :-1], start[..., -1], [MicroStep(writes=((k, v),))], [Read(q)])
+    want = wider(None, False, q, k, v, torch.zeros_like(g), start, torch.ones_like(c))
+    assert support.error(o, want[0].detach()) < 1e-12
+    assert support.error(n, want[1].detach()) < 1e-12
 
 
 def no_steps() -> None:
@@ -234,7 +302,7 @@ def no_steps() -> None:
         for axis, gates in (("keys", 5), ("values", 7), ("none", 1)):
             shapes = [(batch, steps, 3, n) for n in (5, 5, 7, gates)] + [(batch, 3, 5, 7)]
             q, k, v, g, state = (torch.randn(s, requires_grad=True) for s in shapes)
-            o, last, _ = gated_scan(q, k, v, g, state, False, axis, 1)
+            o, last, *_ = gated_scan(q, k, v, g, state, False, axis, 1)
             weight = torch.randn_like(last)
             (o.sum() + (last * weight).sum()).backward()
             assert o.shape == v.shape
@@ -258,4 +326,5 @@ CASES: dict[str, Callable[[], None]] = {
     "front of decays": front,
     "low precision, decays": low_precision,
     "checks of decays": checks,
+    "normaliser": normaliser,
 }

@@ -18,7 +18,7 @@ OWN = {  # a body each, of a cell with dims d, n and m
     "  h <- P @ (a * h) + linear(x)\n  output y: real[n] = h'",
     "complex blocks": HEAD + "param w: complex[n, n] init normal(0.2)\n  state z: complex[n] = complex(1, 0)\n"
     "  z <- sigmoid(linear[n](x)) * (w @ z) + complex(linear[n](x), 0.1)\n  output y: real[n] = abs(z')",
-    "nonlinear": HEAD + "let A: real[n, n] = 0.5 * tanh(reshape(linear[n*n](x), n, n))\n  state h: real[n] = 0\n"
+    "nonlinear dense": HEAD + "let A: real[n, n] = 0.5 * tanh(reshape(linear[n*n](x), n, n))\n  state h: real[n] = 0\n"
     "  h <- tanh(A @ h + A.T @ (h * h) + linear(x))\n  output y: real[n] = h'",
     "two sides": HEAD + "let A: real[n, n] = 0.3 * tanh(reshape(linear[n*n](x), n, n))\n"
     "  param R: real[m, m] init normal(0.4)\n  state S: real[n, m] = 0\n"

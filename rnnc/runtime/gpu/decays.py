@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from rnnc.runtime.chunk import MicroStep, Read
+from rnnc.runtime.gpu.compat import interpreted
 from rnnc.runtime.gpu.gated import Axis
-from rnnc.runtime.gpu.gated_operator import gated_scan
+from rnnc.runtime.gpu.gated_operator import call_gated_scan
 from rnnc.runtime.gpu.gated_sizes import LARGEST, base_of
-from rnnc.runtime.gpu.recurrence import interpreted
 from rnnc.runtime.layout import common_dtype, sequence_length, spread
 
 __all__ = ["scan", "served"]
+
+INTERPRETED = interpreted()  # decided when Triton is imported; traced code cannot ask
 
 
 def served(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vector: bool) -> bool:
@@ -32,7 +34,7 @@ def served(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vec
     plain = step.decay is None and not step.low_rank and not step.updates
     if not plain or not step.writes or any(v is None for _, v in step.writes):
         return False
-    return state.is_cuda or interpreted()
+    return state.is_cuda or INTERPRETED
 
 
 def scan(
@@ -88,6 +90,53 @@ def scan(
     return tuple(outputs), final.reshape(state.shape).to(dtype)
 
 
+def normalised(
+    state: Tensor,
+    normaliser: Tensor,
+    steps: Sequence[MicroStep],
+    reads: Sequence[Read],
+    value: Tensor | None,
+    *,
+    length: int | None = None,
+    bounds: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A scan with its normaliser: the read of both, [B, T, *P, V] and [B, T, *P], and their last values.
+
+    Requires: `one_pass` serves them.  `value`: see `rnnc.runtime.gpu.matrix.normalised_scan`.
+    """
+    (step,), (read,) = steps, reads
+    entries, *per, keys, values = state.shape
+    (u, v) = step.writes[0]
+    assert v is not None
+    g = state.new_zeros(()) if step.log_decay is None else step.log_decay
+    g = g if g.ndim in (len(per) + 3,) else g.unsqueeze(-1)
+    vectors = [u, v, read.key]
+    length = sequence_length(len(per) + 1, [*vectors, g], length)
+    dtype = common_dtype(state, normaliser, *vectors, step.log_decay, value)
+    batch, heads = entries if bounds is None else 1, math.prod(per)
+
+    def sequence(x: Tensor, core: int, kind: torch.dtype) -> Tensor:
+        return spread(x.to(kind), batch, length, (*per, core)).reshape(batch, length, heads, core)
+
+    one = state.new_ones(1) if value is None else value.unsqueeze(-1)
+    gate, number = sequence(g, 1, torch.promote_types(g.dtype, dtype)), sequence(one, 1, dtype).squeeze(-1)
+    start = torch.cat([state, normaliser.unsqueeze(-1).to(state.dtype)], -1).reshape(entries, heads, keys, values + 1)
+    given = sequence(read.key, keys, dtype), sequence(u, keys, dtype), sequence(v, values, dtype)
+    o, last, _, dots = call_gated_scan(*given, gate, start, read.when == "old", "none", 1, bounds, number)
+    last = last.reshape(entries, *per, keys, values + 1)
+    outputs = o.reshape(batch, length, *per, values), dots.to(dtype).reshape(batch, length, *per)
+    return *outputs, last[..., :-1].to(dtype), last[..., -1].to(dtype)
+
+
+def one_pass(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read]) -> bool:
+    """Whether `normalised` runs a state: as `served`, with one decay a step, one write, one read, and on chip whole."""
+    if not served(state, steps, reads, False) or len(reads) != 1 or len(steps[0].writes) != 1:
+        return False
+    g, rank = steps[0].log_decay, state.ndim - 3
+    single = g is None or g.ndim in (0, rank, rank + 2) or g.shape[-1] == 1
+    return single and max(state.shape[-2:]) <= LARGEST
+
+
 def _added(xs: Sequence[Tensor]) -> Tensor:
     total = xs[0]
     for x in xs[1:]:
@@ -113,7 +162,9 @@ def _blocks(
         columns = []
         for b in _ranges(v.shape[-1]):
             gate = g[..., a] if axis == "keys" else g[..., b] if axis == "values" else g
-            o, last, _ = gated_scan(q[..., a], k[..., a], v[..., b], gate, start[:, :, a, b], old, axis, base, bounds)
+            o, last, *_ = call_gated_scan(
+                q[..., a], k[..., a], v[..., b], gate, start[:, :, a, b], old, axis, base, bounds
+            )
             columns.append((o, last))
         outputs.append(columns[0][0] if len(columns) == 1 else torch.cat([o for o, _ in columns], -1))
         rows.append(columns[0][1] if len(columns) == 1 else torch.cat([last for _, last in columns], -1))

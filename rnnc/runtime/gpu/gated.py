@@ -6,7 +6,7 @@ Kernels and what they compute: `rnnc.runtime.gpu.intra`, `rnnc.runtime.gpu.walk`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import triton
@@ -31,7 +31,7 @@ from rnnc.runtime.gpu.splits import gradients_between, states_between
 from rnnc.runtime.gpu.tuning import machine, programs_wanted
 from rnnc.runtime.gpu.walk import gate_gradient, walk
 
-__all__ = ["Axis", "Scan"]
+__all__ = ["Axis", "Extra", "Scan"]
 
 Axis = Literal["keys", "values", "none"]  # of the state, along which decays differ
 
@@ -60,6 +60,11 @@ class Scan:
     base: int
     sequences: int = 0
     table: Table | None = None
+    extra: bool = False  # whether states have one more column than values, a normaliser
+
+    @property
+    def columns(self) -> int:
+        return self.values + self.extra
 
     @property
     def batch(self) -> int:
@@ -108,16 +113,25 @@ class Scan:
         """Any tensor where nothing is packed."""
         return self.g if self.table is None else self.table.chunks
 
-    def pairs(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Scores [B, T, H, C], x from the chunk's start and y to its end, and the chunks' sums [B, H, chunks, N]."""
+    def pairs(
+        self, x: Tensor, y: Tensor, more: tuple[Tensor, Tensor] | None = None, scaled_more: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Scores [B, T, H, C], x from the chunk's start and y to its end, and the chunks' sums [B, H, chunks, N].
+
+        `more` is one more column of x and of y, [B, T, H]; those as x and y are returned are put into `scaled_more`.
+        """
         inner = x.shape[-1]
         scores = self.empty(self.steps, self.heads, self.chunk, dtype=self.dtype)
         scaled = [self.empty(self.steps, self.heads, inner, dtype=self.dtype) for _ in "xy"]
         totals = self.empty(self.heads, self.chunks, inner)
         kernel: Any = alike if self.axis == "none" else pairs
         gates = strided(self.g)
+        ends: tuple[Any, ...] = ()
         if self.axis == "none":
-            constants, gates = alike_constants(inner, self.dtype, old=self.old), gates[:-1]
+            constants = alike_constants(inner, self.dtype, old=self.old, extra=more is not None)
+            gates = gates[:-1]
+            gates += (x, x) if more is None else tuple(e.contiguous() for e in more)
+            ends = (scores, scores) if more is None else tuple(self.empty(self.steps, self.heads) for _ in more)
         else:
             constants = pairs_constants(inner, self.dtype, machine(), old=self.old, strict=self.old, base=self.base)
         kernel[self.batch * self.heads * self.chunks,](
@@ -126,6 +140,7 @@ class Scan:
             *gates,
             scores,
             *scaled,
+            *ends,
             totals,
             self.chunk_table,
             self.steps,
@@ -135,6 +150,8 @@ class Scan:
             PACKED=self.table is not None,
             num_warps=warps_of(kernel.__name__, constants, machine()),
         )
+        if scaled_more is not None:
+            scaled_more += ends
         return scores, scaled[0], scaled[1], totals
 
     def spread(
@@ -183,18 +200,19 @@ class Scan:
         reverse: bool = False,
         keep: bool = False,
         ends: tuple[Tensor, Tensor] | None = None,
+        extra: Extra | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Outputs [B, T, H, ...], the last state [B, H, K, V], and the states before every KEPT steps (`keep`).
 
         The state is [K, V] or, `turned`, [V, K] for the kernel: its first axis is the one of x and y.  `inside` is
         what a chunk's own steps do: scores where the decay is on that axis, else what they add.  A `start` of rank 5
         has the states before every KEPT steps, and all of those runs go at once.  `ends` are kept states and the sums
-        to be filled, see `rnnc.runtime.gpu.walk`.
+        to be filled, see `rnnc.runtime.gpu.walk`.  `extra` belongs to the column that the state has more.
         """
         outer = z.shape[-1]
         outputs = self.empty(self.steps, self.heads, outer, dtype=out)
-        kept = self.empty(self.heads, self.slots, self.keys, self.values) if keep else None
-        run = _Walk(self, x, y, z, totals, inside, turned, reverse)
+        kept = self.empty(self.heads, self.slots, self.keys, self.columns) if keep else None
+        run = _Walk(self, x, y, z, totals, inside, turned, reverse, extra)
         if start.ndim == 5:
             span, starts = self.every, start
         elif self.table is not None:
@@ -244,6 +262,16 @@ class Scan:
         return self.chunks if parts < 2 else triton.cdiv(self.slots, parts) * self.every
 
 
+class Extra(NamedTuple):
+    """Numbers [B, T, H] of the column that a state has more, contiguous: of x and of y (of z, where values are columns,
+    then the first has no meaning), and its outputs (without meaning where values are rows).
+    """
+
+    x: Tensor
+    value: Tensor
+    out: Tensor
+
+
 @dataclass(frozen=True, slots=True)
 class _Walk:
     """One of the passes of a scan, ready to be launched."""
@@ -256,19 +284,25 @@ class _Walk:
     inside: Tensor
     turned: bool
     reverse: bool
+    extra: Extra | None
 
     def constants(self, **flags: bool) -> dict[str, Any]:
         of = self.of
         inner, outer = self.y.shape[-1], self.z.shape[-1]
         across = of.axis != "none" and (of.axis == "values") != self.turned
+        flags |= {"column": of.extra and not self.turned, "row": of.extra and self.turned}
         return walk_constants(
             inner, outer, of.dtype, machine(), across=across, reverse=self.reverse, old=of.old, **flags
         )
 
+    def blocks(self, constants: dict[str, Any]) -> int:
+        """Programs that share the columns of a state."""
+        return int(triton.cdiv(self.z.shape[-1] + constants["COLUMN"], constants["BM"]))
+
     @property
     def programs(self) -> int:
         """Of one run over all chunks."""
-        return self.of.batch * self.of.heads * triton.cdiv(self.z.shape[-1], self.constants()["BM"])
+        return self.of.batch * self.of.heads * self.blocks(self.constants())
 
     def starts(self, start: Tensor, span: int) -> Tensor:
         """The states before (behind) every `span` chunks, [B, H, spans, K, V]: first every span by itself, from
@@ -276,7 +310,7 @@ class _Walk:
         """
         of = self.of
         spans = triton.cdiv(of.chunks, span)
-        zero = start.new_zeros((of.batch, of.heads, spans, of.keys, of.values), dtype=of.accumulator)
+        zero = start.new_zeros((of.batch, of.heads, spans, of.keys, of.columns), dtype=of.accumulator)
         total = self(span, zero)
         totals = self.totals[..., :1] if of.axis == "none" else self.totals
         sums = torch.nn.functional.pad(totals, (0, 0, 0, spans * span - of.chunks))
@@ -298,11 +332,11 @@ class _Walk:
         runs, spans = self.totals, starts.shape[2]
         if of.table is not None:
             runs = of.table.parts if span else of.table.whole
-        last = of.empty(of.heads, spans, of.keys, of.values)
+        last = of.empty(of.heads, spans, of.keys, of.columns)
         constants = self.constants(out=outputs is not None, keep=kept is not None, ends=ends is not None)
-        blocks = triton.cdiv(self.z.shape[-1], constants["BM"])
+        more = self.extra or Extra(last, last, last)
         kept_states, sums = ends or (kept, None)
-        walk[of.batch * of.heads * spans * blocks,](
+        walk[of.batch * of.heads * spans * self.blocks(constants),](
             *strided(self.x),
             *strided(self.y),
             *strided(self.z),
@@ -315,6 +349,7 @@ class _Walk:
             last if kept_states is None else kept_states,
             last if sums is None else sums,
             last if outputs is None else outputs,
+            *more,
             runs,
             of.steps,
             of.heads,
@@ -322,7 +357,8 @@ class _Walk:
             span,
             of.sequences,
             spans,
-            *((1, of.values) if self.turned else (of.values, 1)),
+            of.keys * of.columns,
+            *((1, of.columns) if self.turned else (of.columns, 1)),
             **constants,
             PACKED=of.table is not None,
             num_warps=warps_of("walk", constants, machine()),

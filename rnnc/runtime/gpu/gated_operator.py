@@ -4,6 +4,8 @@
 
 with one log decay g a step, or one for each row (keys) or column (values) of S.  `torch.compile` and `torch.export`
 keep `rnnc::gated_scan` as one node.
+
+A normaliser n_t = exp(g_t) n_{t-1} + c_t k_t, read as n_t . q_t, is one more column of S: its value is a number, c_t.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from rnnc.runtime.gpu.gated import Axis, Scan
+from rnnc.runtime.gpu.functional import functional
+from rnnc.runtime.gpu.gated import Axis, Extra, Scan
 from rnnc.runtime.gpu.gated_sizes import KEPT, chunk_of
 from rnnc.runtime.gpu.packed import Table
 
-__all__ = ["gated_scan"]
+__all__ = ["call_gated_scan", "gated_scan"]
 
 
 @torch.library.custom_op("rnnc::gated_scan", mutates_args=())
@@ -31,31 +34,46 @@ def gated_scan(
     axis: str,
     base: int,
     bounds: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    value: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """q, k [B, T, H, K], v [B, T, H, V], log decays g [B, T, H, n], start [B, H, K, V].
 
     `axis` "keys": n = K, "values": n = V, "none": n = 1.  `old`: the state before a step is read.  `base`: see
     `rnnc.runtime.gpu.gated_sizes.base_of`.  Outputs o [B, T, H, V], the last state, and the states before every
     KEPT steps.  With `bounds` [S + 1] sequences are packed: B is 1, `start` and the last states have S entries.
+
+    With `value` [B, T, H], for one decay a step, states are [K, V + 1]: the last column is a normaliser, whose reads
+    [B, T, H] come last.
     """
-    of = _scan(q, v, g, old, axis, base, bounds)
+    of = _scan(q, v, g, old, axis, base, bounds, value)
+    dots = of.empty(*((of.steps, of.heads) if of.extra else (0, 0)))
     if not of.steps:
-        nothing = of.empty(0, of.heads, of.values, dtype=q.dtype), of.empty(of.heads, 0, of.keys, of.values)
-        return nothing[0], start.clone(memory_format=torch.contiguous_format), nothing[1]
+        nothing = of.empty(0, of.heads, of.values, dtype=q.dtype), of.empty(of.heads, 0, of.keys, of.columns)
+        return nothing[0], start.clone(memory_format=torch.contiguous_format), nothing[1], dots
     with torch.cuda.device_of(q):
         match of.axis:
             case "keys" | "none":
                 inside, x, y, totals = of.pairs(q, k)
-                o, last, kept = of.walk(x, y, v, totals, start, inside=inside, out=q.dtype, keep=True)
+                more = None if value is None else Extra(dots, value.contiguous(), dots)
+                o, last, kept = of.walk(x, y, v, totals, start, inside=inside, out=q.dtype, keep=True, extra=more)
             case "values":
                 inside, z, totals = of.spread(q, k, v, scaled=True)
                 o, last, kept = of.walk(q, k, z, totals, start, inside=inside, out=q.dtype, keep=True)
     assert kept is not None
-    return o, last.to(start.dtype, copy=True), kept
+    return o, last.to(start.dtype, copy=True), kept, dots
 
 
 def _scan(
-    q: Tensor, v: Tensor, g: Tensor, old: bool, axis: str, base: int, bounds: Tensor | None, *, fake: bool = False
+    q: Tensor,
+    v: Tensor,
+    g: Tensor,
+    old: bool,
+    axis: str,
+    base: int,
+    bounds: Tensor | None,
+    value: Tensor | None,
+    *,
+    fake: bool = False,
 ) -> Scan:
     packed = None if bounds is None or fake else Table.of(bounds, q.shape[1], chunk_of(q.dtype), KEPT)
     return Scan(
@@ -68,6 +86,7 @@ def _scan(
         base=base,
         sequences=0 if bounds is None else bounds.shape[0] - 1,
         table=packed,
+        extra=value is not None,
     )
 
 
@@ -82,10 +101,12 @@ def _(
     axis: str,
     base: int,
     bounds: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    of = _scan(q, v, g, old, axis, base, bounds, fake=True)
+    value: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    of = _scan(q, v, g, old, axis, base, bounds, value, fake=True)
     o, last = of.empty(of.steps, of.heads, of.values, dtype=q.dtype), start.new_empty(start.shape)
-    return o, last, of.empty(of.heads, of.slots, of.keys, of.values)
+    dots = of.empty(*((of.steps, of.heads) if of.extra else (0, 0)))
+    return o, last, of.empty(of.heads, of.slots, of.keys, of.columns), dots
 
 
 @torch.library.custom_op("rnnc::gated_scan_backward", mutates_args=())
@@ -103,14 +124,51 @@ def gated_scan_backward(
     axis: str,
     base: int,
     bounds: Tensor | None = None,
+    value: Tensor | None = None,
+    d_dots: Tensor | None = None,
 ) -> list[Tensor]:
-    """Gradients of q, k, v, g and the initial state."""
-    of = _scan(q, v, g, old, axis, base, bounds)
+    """Gradients of q, k, v, g and the initial state; and of `value` where there is one."""
+    of = _scan(q, v, g, old, axis, base, bounds, value)
     if not of.steps:
         d_start = d_last.to(of.accumulator, copy=True, memory_format=torch.contiguous_format)
-        return [*(x.new_empty(x.shape) for x in (q, k, v, g)), d_start]
+        own = (q, k, v, g) if value is None else (q, k, v, g, value)
+        return [*(x.new_empty(x.shape) for x in own[:4]), d_start, *(x.new_empty(x.shape) for x in own[4:])]
     with torch.cuda.device_of(q):
+        if value is not None and d_dots is not None:
+            return _normalised_backward(of, (q, k, v, value), last, kept, d_o, d_last, d_dots)
         return _backward(of, q, k, v, o, last, kept, d_o, d_last)
+
+
+def _normalised_backward(
+    of: Scan, given: tuple[Tensor, ...], last: Tensor, kept: Tensor, d_o: Tensor, d_last: Tensor, d_dots: Tensor
+) -> list[Tensor]:
+    """`_backward` for one decay a step and one more column of values."""
+    q, k, v, value = given
+    low, wide = q.dtype, of.accumulator
+    ends = of.empty(of.heads, of.slots, of.keys)
+    d_value = of.empty(of.steps, of.heads)
+    d_o, d_dots, value = d_o.contiguous(), d_dots.contiguous(), value.contiguous()
+    scores, x, y, totals = of.pairs(q, k)
+    more = Extra(d_value, d_dots, d_value)
+    d_v, d_start, _ = of.walk(y, x, d_o, totals, d_last, inside=scores, out=low, reverse=True, extra=more)
+    sides: list[Tensor] = []
+    inside, a, b, totals = of.pairs(d_o, v, (d_dots, value), sides)
+    from_start, to_end = sides
+    ahead, back = Extra(from_start, to_end, to_end), Extra(to_end, from_start, from_start)
+    d_q, _, _ = of.walk(a, b, k, totals, kept, inside=inside, out=wide, turned=True, extra=ahead)
+    d_k, _, _ = of.walk(
+        *(b, a, q, totals, d_last),
+        inside=inside,
+        out=wide,
+        turned=True,
+        reverse=True,
+        ends=(kept, ends),
+        extra=back,
+    )
+    end = (d_last.to(wide) * last.to(wide)).sum(-1).sum(-1, keepdim=True)
+    d_g = of.gate_gradient((q, d_q), (k, d_k), ends.sum(-1, keepdim=True), end)
+    gradients = [d_q.to(low), d_k.to(low), d_v.to(low), d_g.to(of.g.dtype), d_start.to(wide, copy=True)]
+    return [*gradients, d_value.to(value.dtype)]
 
 
 def _backward(
@@ -163,23 +221,32 @@ def _(
     axis: str,
     base: int,
     bounds: Tensor | None = None,
+    value: Tensor | None = None,
+    d_dots: Tensor | None = None,
 ) -> list[Tensor]:
     found = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v, g)]
-    return [*found, kept.new_empty(last.shape)]
+    more = [] if value is None else [torch.empty(value.shape, dtype=value.dtype, device=value.device)]
+    return [*found, kept.new_empty(last.shape), *more]
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    q, k, v, g, start, *ctx.flags, bounds = inputs
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    q, k, v, g, start, *ctx.flags, bounds, value = inputs
     ctx.start_dtype = start.dtype
-    ctx.save_for_backward(q, k, v, g, *output, bounds)
+    ctx.save_for_backward(q, k, v, g, *output[:3], bounds, value)
 
 
-def _derivative(ctx: Any, d_o: Tensor | None, d_last: Tensor | None, d_kept: Tensor | None) -> tuple[Any, ...]:
-    q, k, v, g, o, last, kept, bounds = ctx.saved_tensors
+def _derivative(
+    ctx: Any, d_o: Tensor | None, d_last: Tensor | None, d_kept: Tensor | None, d_dots: Tensor | None
+) -> tuple[Any, ...]:
+    q, k, v, g, o, last, kept, bounds, value = ctx.saved_tensors
     d_o = torch.zeros_like(o) if d_o is None else d_o.to(o.dtype)
     d_last = torch.zeros_like(last) if d_last is None else d_last
-    *found, d_start = gated_scan_backward(q, k, v, g, o, last, kept, d_o, d_last, *ctx.flags, bounds)
-    return *found, d_start.to(ctx.start_dtype), None, None, None, None
+    if value is not None and d_dots is None:
+        d_dots = torch.zeros_like(value, dtype=kept.dtype)
+    found = gated_scan_backward(q, k, v, g, o, last, kept, d_o, d_last, *ctx.flags, bounds, value, d_dots)
+    more = found[5:] or [None]
+    return *found[:4], found[4].to(ctx.start_dtype), None, None, None, None, *more
 
 
 gated_scan.register_autograd(_derivative, setup_context=_setup)
+call_gated_scan = functional(gated_scan, _setup, _derivative)

@@ -64,8 +64,8 @@ def pairs_constants(
     }
 
 
-def alike_constants(inner: int, dtype: torch.dtype, *, old: bool) -> dict[str, Any]:
-    return {**_common(dtype), "N": inner, "OLD": old, "BN": block(inner, 32)}
+def alike_constants(inner: int, dtype: torch.dtype, *, old: bool, extra: bool = False) -> dict[str, Any]:
+    return {**_common(dtype), "N": inner, "OLD": old, "EXTRA": extra, "BN": block(inner, 32)}
 
 
 def spread_constants(
@@ -97,10 +97,14 @@ def walk_constants(
     out: bool = True,
     keep: bool = False,
     ends: bool = False,
+    column: bool = False,
+    row: bool = False,
 ) -> dict[str, Any]:
     wide = block(inner, LARGEST)
     few = target == "old" or chunk_of(dtype) < 64  # where operands, or all of a product, are in registers
     most = max(16, min(32, 2048 // wide) if few else min(64, 4096 // wide))
+    if row or column:  # a row more that is held, or a column more that is filled in
+        most = max(16, most // 2)
     return {
         **_common(dtype),
         "N": inner,
@@ -110,6 +114,8 @@ def walk_constants(
         "OUT": out,
         "KEEP": keep,
         "ENDS": ends,
+        "COLUMN": column,
+        "ROW": row,
         "EVERY": KEPT // chunk_of(dtype),
         "BN": wide,
         "BM": block(outer, most),
@@ -149,6 +155,8 @@ def warps_of(kernel: str, constants: dict[str, Any], target: str) -> int:
             return 8
         case "walk":
             few = target == "old" or constants["C"] < 64 or constants["BN"] >= 128
-            return 8 if few or constants["BN"] * constants["BM"] > 2048 else 4
+            return (
+                8 if few or (constants["ROW"] and constants["ENDS"]) or constants["BN"] * constants["BM"] > 2048 else 4
+            )
         case _:
             return 4

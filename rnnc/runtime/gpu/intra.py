@@ -255,15 +255,17 @@ def alike(
     x_ptr, x_b, x_t, x_h, x_n,
     y_ptr, y_b, y_t, y_h, y_n,
     g_ptr, g_b, g_t, g_h,
+    x_extra_ptr, y_extra_ptr,
     scores_ptr,
     x_scaled_ptr, y_scaled_ptr,
+    x_extra_scaled_ptr, y_extra_scaled_ptr,
     total_ptr,
     table_ptr,
     T, H, S,
-    N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, PACKED: tl.constexpr, C: tl.constexpr, BN: tl.constexpr,
-    PRECISION: tl.constexpr,
+    N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, PACKED: tl.constexpr, EXTRA: tl.constexpr, C: tl.constexpr,
+    BN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """What `pairs` gives, for one log decay g a step (STRICT where OLD)."""
+    """What `pairs` gives, for one log decay g a step (STRICT where OLD).  EXTRA: x and y have one more column [T]."""
     i = tl.program_id(0).to(tl.int64)
     chunks = chunk_rows(T, S, C, PACKED)
     chunk, head = i % chunks, i // chunks
@@ -291,6 +293,13 @@ def alike(
         tl.store(x_scaled_ptr + row + place, x * to_read[:, None], mask=mask)
         tl.store(y_scaled_ptr + row + place, y * to_end[:, None], mask=mask)
         tl.store(total_ptr + i * N + n, tl.zeros([BN], ACC) + total, mask=n < N)
+    if EXTRA:
+        lone = (b * T + at + c) * H + h
+        x_extra = tl.load(x_extra_ptr + lone, mask=in_t, other=0.0).to(ACC)
+        y_extra = tl.load(y_extra_ptr + lone, mask=in_t, other=0.0).to(ACC)
+        product += x_extra[:, None] * y_extra[None, :]
+        tl.store(x_extra_scaled_ptr + lone, x_extra * to_read, mask=in_t)
+        tl.store(y_extra_scaled_ptr + lone, y_extra * to_end, mask=in_t)
     seen = (c - shift)[:, None] >= c[None, :]
     between = tl.cumsum(tl.where((c - shift)[:, None] > c[None, :], read[:, None], 0.0), 0)
     scores = tl.where(seen, product * tl.exp2(between), 0.0)

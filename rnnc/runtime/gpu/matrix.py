@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from rnnc.runtime import chunk as reference
@@ -14,7 +15,43 @@ from rnnc.runtime.chunk import MicroStep, Read
 from rnnc.runtime.gpu import decays, low_rank
 from rnnc.runtime.packed import last_state, states_before
 
-__all__ = ["matrix_scan"]
+__all__ = ["matrix_scan", "normalised_scan"]
+
+
+def normalised_scan(
+    state: Tensor,
+    normaliser: Tensor,
+    steps: Sequence[MicroStep],
+    reads: Sequence[Read],
+    value: Tensor | None = None,
+    *,
+    length: int | None = None,
+    least: float | None = None,
+    bounds: Tensor | None = None,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor, Tensor]:
+    """`matrix_scan` of a state [K, V] and of a vector [K] with the same decay and writes, whose value is a number:
+
+        n <- decay n + u value,    read as n . key
+
+    `value` is [B, T, *P] (one where there is none).  The reads of both, [B, T, *P, V] and [B, T, *P], and the last
+    values of both.  One column more of the state, in the same kernels; where no kernel serves, by `matrix_scan`.
+    """
+    if decays.one_pass(state, steps, reads):
+        o, dots, last, norm = decays.normalised(state, normaliser, steps, reads, value, length=length, bounds=bounds)
+        return (o,), (dots,), last, norm
+    (step,) = steps
+    one = state.new_ones(()) if value is None else value
+    writes = []
+    for u, v in step.writes:
+        assert v is not None
+        more = one if value is not None else one.expand(v.shape[:-1])
+        lead = torch.broadcast_shapes(v.shape[:-1], more.shape)
+        writes.append((u, torch.cat([v.expand(*lead, v.shape[-1]), more.expand(lead).unsqueeze(-1)], -1)))
+    whole = torch.cat([state, normaliser.unsqueeze(-1)], -1)
+    found, final = matrix_scan(
+        whole, [step._replace(writes=tuple(writes))], reads, length=length, least=least, bounds=bounds
+    )
+    return tuple(y[..., :-1] for y in found), tuple(y[..., -1] for y in found), final[..., :-1], final[..., -1]
 
 
 def _across(

@@ -12,7 +12,9 @@ of S (the keys), the gradients are scans of the same kind: with P = dO v^T,
     dq [T, K]: x = dO, y = v, z = k, forward            dk [T, K]: x = v, y = dO, z = q, backward
 
 where o and dv decay on the contracted axis of the state and dq and dk on the one that stays; with the decay on the
-columns it is the other way round, and one decay for all of the state may be taken to be on either.  So no gradient
+columns it is the other way round, and one decay for all of the state may be taken to be on either.  A normaliser is
+one more column of the state, whose value is a number a step (1, say): COLUMN where values are columns, ROW where they
+are rows, which would make the state larger than a power of two if it were treated as the rest.  So no gradient
 needs a chunk's state in memory: dq starts from states kept every EVERY chunks, dk and dv from the gradient of the
 last state.
 """
@@ -41,10 +43,12 @@ def walk(
     start_ptr, last_ptr,
     kept_ptr, ends_ptr,
     out_ptr,
+    x_extra_ptr, extra_ptr, out_extra_ptr,
     runs_ptr,
-    T, H, V, SPAN, S, RUNS, S_N, S_M,
+    T, H, V, SPAN, S, RUNS, SIZE, S_N, S_M,
     N: tl.constexpr, ACC: tl.constexpr, OUTER: tl.constexpr, REVERSE: tl.constexpr, OLD: tl.constexpr,
     OUT: tl.constexpr, KEEP: tl.constexpr, ENDS: tl.constexpr, EVERY: tl.constexpr, PACKED: tl.constexpr,
+    COLUMN: tl.constexpr, ROW: tl.constexpr,
     C: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr, STAGES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BM of V columns of one head's state over SPAN chunks of C steps, from the state before them.
@@ -55,17 +59,24 @@ def walk(
 
     Without OUT only the state is carried.  KEEP stores it every EVERY chunks; ENDS writes the sums over n of the states
     kept by another walk times this one's, at the same places.  PACKED: a span is one of RUNS runs of S sequences.
+
+    A state has SIZE entries.  COLUMN: z has one more column, `extra` [T], whose outputs go to `out_extra`.  ROW: x and
+    y have one more, `x_extra` and `extra`, for one more row of the state, of which the scores know.
     """
     i = tl.program_id(0).to(tl.int64)
-    blocks, chunks = tl.cdiv(V, BM), chunk_rows(T, S, C, PACKED)
+    W = V + 1 if COLUMN else V
+    blocks, chunks = tl.cdiv(W, BM), chunk_rows(T, S, C, PACKED)
     spans, slots = RUNS if PACKED else tl.cdiv(chunks, SPAN), chunk_rows(T, S, C * EVERY, PACKED)
     span, head = i // blocks % spans, i // blocks // spans
     b, h = head // H, head % H
     c, n, m = tl.arange(0, C), tl.arange(0, BN), i % blocks * BM + tl.arange(0, BM)
     in_n, in_m = n < N, m < V
-    in_state = in_n[:, None] & in_m[None, :]
+    in_state = in_n[:, None] & (m < W)[None, :]
     place = n[:, None] * S_N + m[None, :] * S_M
-    state = tl.load(start_ptr + (head * spans + span) * (N * V) + place, mask=in_state, other=0.0).to(ACC)
+    state = tl.load(start_ptr + (head * spans + span) * SIZE + place, mask=in_state, other=0.0).to(ACC)
+    if ROW:
+        last_row = N * S_N + m * S_M
+        row = tl.load(start_ptr + (head * spans + span) * SIZE + last_row, mask=in_m, other=0.0).to(ACC)
     origin, stop, count, first, slot = run_steps(runs_ptr, span, T, SPAN, C, EVERY, PACKED)
     for step in tl.range(0, count, num_stages=STAGES):
         chunk = first + count - 1 - step if REVERSE else first + step
@@ -74,16 +85,24 @@ def walk(
         in_t = at + c < stop
         inner, outer = in_t[:, None] & in_n[None, :], in_t[:, None] & in_m[None, :]
         if KEEP:
-            kept = kept_ptr + (head * slots + slot + k // EVERY) * (N * V) + place
+            kept = kept_ptr + (head * slots + slot + k // EVERY) * SIZE + place
             tl.store(kept, state, mask=in_state & (k % EVERY == 0))
         y_at, z_at = y_ptr + b * y_b + h * y_h + at * y_t, z_ptr + b * z_b + h * z_h + at * z_t
         y = tl.load(y_at + (c[:, None] * y_t + n[None, :] * y_n), mask=inner, other=0.0)
         z = tl.load(z_at + (c[:, None] * z_t + m[None, :] * z_m), mask=outer, other=0.0)
+        lone = (b * T + at + c) * H + h
+        if COLUMN:
+            extra = tl.load(extra_ptr + lone, mask=in_t, other=0.0)
+            z = tl.where((m == V)[None, :], extra[:, None], z).to(z.dtype)
+        if ROW:
+            gain = tl.sum(tl.load(extra_ptr + lone, mask=in_t, other=0.0).to(ACC)[:, None] * z.to(ACC), 0)
         if OUT:
             x_at = x_ptr + b * x_b + h * x_h + at * x_t
             x = tl.load(x_at + (c[:, None] * x_t + n[None, :] * x_n), mask=inner, other=0.0)
             out = tl.dot(x, state.to(x.dtype), input_precision=PRECISION).to(ACC)
-            row = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
+            place_out = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
+            if ROW:
+                out += tl.load(x_extra_ptr + lone, mask=in_t, other=0.0).to(ACC)[:, None] * row[None, :]
             if OUTER:
                 # from the chunk's start to the read; backward from after the write to the chunk's end
                 other = c + (1 if REVERSE else -1 if OLD else 0)
@@ -91,24 +110,34 @@ def walk(
                 g_at = g_ptr + b * g_b + h * g_h + at * g_t
                 g = tl.load(g_at + (other[:, None] * g_t + m[None, :] * g_m), mask=inside, other=0.0)
                 out *= tl.exp2(tl.cumsum(g.to(ACC) * LOG2E, 0, reverse=REVERSE))
-                out += tl.load(intra_ptr + row, mask=outer, other=0.0)
+                out += tl.load(intra_ptr + place_out, mask=outer, other=0.0)
             else:
                 table = ((b * T + at) * H + h) * C + (c[:, None] * (H * C) + c[None, :])
                 scores = tl.load(scores_ptr + table, mask=in_t[:, None], other=0.0)
                 scores = tl.trans(scores) if REVERSE else scores
                 out += tl.dot(scores, z, input_precision=PRECISION).to(ACC)
-            tl.store(out_ptr + row, out, mask=outer)
+            tl.store(out_ptr + place_out, out, mask=outer)
+            if COLUMN:
+                lone_out = tl.broadcast_to(lone[:, None], [C, BM])
+                tl.store(out_extra_ptr + lone_out, out, mask=in_t[:, None] & (m == V)[None, :])
         if OUTER:
             total = tl.load(total_ptr + (head * chunks + chunk) * V + m, mask=in_m, other=0.0)[None, :]
         else:
             total = tl.load(total_ptr + (head * chunks + chunk) * N + n, mask=in_n, other=0.0)[:, None]
+        if ROW:
+            whole = tl.load(total_ptr + (head * chunks + chunk) * N)
+            row = row * tl.exp2(whole) + gain
         state = state * tl.exp2(total) + tl.dot(tl.trans(y), z, input_precision=PRECISION).to(ACC)
         if ENDS:  # noqa: SIM102  (decided when compiled)
             if k % EVERY == 0:
                 same = head * slots + slot + k // EVERY
-                ended = tl.sum(tl.load(kept_ptr + same * (N * V) + place, mask=in_state, other=0.0) * state, 0)
+                ended = tl.sum(tl.load(kept_ptr + same * SIZE + place, mask=in_state, other=0.0) * state, 0)
+                if ROW:
+                    ended += tl.load(kept_ptr + same * SIZE + last_row, mask=in_m, other=0.0) * row
                 tl.store(ends_ptr + same * V + m, ended, mask=in_m)
-    tl.store(last_ptr + (head * spans + span) * (N * V) + place, state, mask=in_state)
+    tl.store(last_ptr + (head * spans + span) * SIZE + place, state, mask=in_state)
+    if ROW:
+        tl.store(last_ptr + (head * spans + span) * SIZE + last_row, row, mask=in_m)
 
 
 @triton.jit(do_not_specialize=["T", "S"])
