@@ -135,7 +135,13 @@ class Module:
             if d.default is not None and d.default.names:
                 body += [
                     f"if {dim_name(d.name)} is None:",
-                    *indented([*check(d.default), f"{dim_name(d.name)} = {dim_text(d.default, dim_name)}"]),
+                    *indented(
+                        [
+                            *check(d.default),
+                            *positive(d.default),
+                            f"{dim_name(d.name)} = {dim_text(d.default, dim_name)}",
+                        ]
+                    ),
                 ]
         body += self.checks()
         body += [f"self.{dim_name(d.name)} = {dim_name(d.name)}" for d in cell.dims]

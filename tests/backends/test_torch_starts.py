@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -64,6 +66,14 @@ def test_subscripts_are_checked_when_sizes_are_known(read: str, problem: str) ->
     with pytest.raises(ValueError) as caught:
         layer(d=4)
     assert str(caught.value) == problem
+
+
+def test_a_default_size_is_checked_when_it_is_known() -> None:
+    text = "cell A(d: dim, e: dim = 2 - d) {\n  input x: real[d]\n  output y: real[e] = linear(x)\n}"
+    layer = rnnc.compile(rnnc.parse(text))
+    layer(d=6, e=1)
+    with pytest.raises(ValueError, match=re.escape("-d + 2 has to be positive, and is not with d = 6")):
+        layer(d=6)
 
 
 @pytest.mark.parametrize(
