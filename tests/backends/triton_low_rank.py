@@ -10,7 +10,7 @@ import torch_support as support
 from torch import Tensor
 
 from rnnc.runtime.chunk import MicroStep, Read, Update, matrix_scan
-from rnnc.runtime.gpu import low_rank, low_rank_operator
+from rnnc.runtime.gpu import low_rank, low_rank_launch, low_rank_operator
 from rnnc.runtime.gpu import recurrence as launch
 
 WIDE = torch.float64
@@ -159,6 +159,17 @@ def keyed_mixed(reading: bool) -> None:
     for when in ("old", "new"):
         p = Problem(1, 17)
         p.check([p.mixed(reading=reading, keyed=True)], when)
+
+
+def scores_beforehand() -> None:
+    """Where registers are few, scores come from a kernel of their own."""
+    low_rank_launch.scored, kept = lambda *_: True, low_rank_launch.scored
+    for when in ("old", "new"):
+        p = Problem(1, 37)
+        p.check([p.delta(), p.delta(gate=False)], when)
+    p = Problem(1, 19)
+    p.check([p.mixed(reading=True)])
+    low_rank_launch.scored = kept
 
 
 def several_reads() -> None:
@@ -326,6 +337,7 @@ CASES: dict[str, Callable[[], None]] = {
     "a low-rank term and a write": lambda: mixed(False),
     "rank two": lambda: mixed(True),
     "outputs apart": outputs_apart,
+    "scores beforehand": scores_beforehand,
     "short sequences": short,
     "grouped values": grouped,
     "packed delta rules": lambda: packed(False),

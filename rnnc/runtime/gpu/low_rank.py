@@ -1,7 +1,7 @@
 """Delta rules and their kin on GPUs: how the steps of `matrix_scan` become rows of `rnnc::low_rank_scan`.
 
 Served: steps that read the state they update (rank-one terms, with or without a write), log decays of all keys alike
-or of each, any reads of vectors, a state [K, V] with K at most 256.  `rnnc.runtime.gpu.low_rank_inverse` says what is
+or of each, any reads of vectors, a state [K, V] with K at most 256 (128 in float32).  `rnnc.runtime.gpu.low_rank_inverse` says what is
 computed, and how.
 """
 
@@ -23,7 +23,7 @@ from rnnc.runtime.layout import common_dtype, sequence_length, spread
 __all__ = ["scan", "served"]
 
 INTERPRETED = interpreted()  # decided when Triton is imported; traced code cannot ask
-LARGEST_KEY = 256
+LARGEST_KEY = {4: 128}  # by the bytes of a number, else 256: what the registers of one program hold
 LARGEST_RANK = 16  # rows that read the same state: blocks of 16 rows must not part them
 
 
@@ -32,7 +32,7 @@ LARGEST_RANK = 16  # rows that read the same state: blocks of 16 rows must not p
 
 def served(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vector: bool) -> bool:
     """Whether the kernels here run these steps."""
-    if vector or not reads or state.ndim < 3 or state.is_complex() or state.shape[-2] > LARGEST_KEY:
+    if vector or not reads or state.ndim < 3 or state.is_complex():
         return False
     if not any(x.b is not None for step in steps for x in updates_of(step)):
         return False
@@ -40,6 +40,8 @@ def served(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vec
     if any(len(updates_of(step)) > min(LARGEST_RANK, chunk_of(dtype) // 2) for step in steps):
         return False
     if any(step.decay is not None for step in steps):
+        return False
+    if state.shape[-2] > LARGEST_KEY.get(dtype.itemsize, 256):
         return False
     return INTERPRETED or (state.is_cuda and dtype.itemsize <= 4)
 

@@ -1,8 +1,9 @@
 """Kernels from chunk to chunk of a diagonal-plus-low-rank recurrence; `low_rank_inverse` says what they compute.
 
 `kept` has the state before each chunk, `behind` the gradient of the state after it, `w` the values W of all rows.
-KEYED: q and b come decayed from the chunk's start and u to its end, with the chunks' scores P and sums of log decays
-(base 2) of each key; s and c are as ever, and g is none.
+SCORED: the chunks' scores P are given, by `low_rank_scores` where registers do not hold their products beside a state.
+KEYED: they are, with q and b decayed from the chunk's start and u to its end, and sums of log decays (base 2) of each
+key; s and c are as ever, and g is none.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
@@ -15,14 +16,14 @@ import triton.language as tl
 from rnnc.runtime.gpu.low_rank_rows import between, chunk_of, decays, factor, numbers, place, reads, sees, tile, times
 from rnnc.runtime.gpu.packed import sequence
 
-__all__ = ["low_rank_outputs", "low_rank_walk", "low_rank_walk_back"]
+__all__ = ["low_rank_outputs", "low_rank_scores", "low_rank_walk", "low_rank_walk_back"]
 
 
 @triton.jit
 def _scores(q, u, to_read, after, ii, scores, square, R: tl.constexpr, OLD: tl.constexpr, GATE: tl.constexpr,
-            KEYED: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    """P of a chunk: what reads see of writes; KEYED: from memory."""
-    if KEYED:
+            SCORED: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+    """P of a chunk: what reads see of writes; SCORED: from memory."""
+    if SCORED:
         return tl.load(scores + square).to(ACC)
     else:
         return times(q, tl.trans(u), ACC) * between(to_read, after, sees(ii, ii, R, OLD), GATE, ACC)
@@ -35,6 +36,40 @@ def _faded(S, end, total, kk, in_k, KEYED: tl.constexpr, ACC: tl.constexpr):
         return S * tl.exp2(tl.load(total + kk, mask=in_k, other=0.0))[:, None]
     else:
         return S * factor(end, ACC)
+
+
+@triton.jit(do_not_specialize=["L"])
+def low_rank_scores(
+    q_ptr, q_b, q_t, q_n, q_h, q_e, q_k,
+    u_ptr, u_b, u_t, u_n, u_h, u_e, u_k,
+    g_ptr, g_b, g_t, g_n, g_h, g_e,
+    table_ptr,
+    scores_ptr,
+    L, H, E,
+    K: tl.constexpr, N: tl.constexpr, R: tl.constexpr, GATE: tl.constexpr, OLD: tl.constexpr, PACKED: tl.constexpr,
+    ACC: tl.constexpr, SUM: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """P of one chunk of one head, under decays of all keys alike."""
+    i, heads = tl.program_id(0).to(tl.int64), (H * E).to(tl.int64)
+    hk, he = i % heads // E, i % E
+    b, at, left = chunk_of(i // heads, L, C, table_ptr, PACKED)
+    ii = tl.arange(0, C)
+    step, row = at // N, (at % N).to(tl.int32) + ii
+    in_t = ii < left
+    g_at = place(g_ptr, b, hk, he, g_b, g_h, g_e, step, g_t)
+    before, after, _ = decays(g_at, row, g_t, g_n, N, R, ii, in_t, GATE, SUM)
+    reading, to_read = reads(before, after, row, N, OLD)
+    reading = reading & in_t
+    q_at = place(q_ptr, b, hk, he, q_b, q_h, q_e, step, q_t)
+    u_at = place(u_ptr, b, hk, he, u_b, u_h, u_e, step, u_t)
+    P = tl.zeros([C, C], ACC)
+    for column in range(0, K, BK):
+        kk = column + tl.arange(0, BK)
+        q = tile(q_at, row, q_t, q_n, N, kk, q_k, reading[:, None] & (kk < K)[None, :])
+        u = tile(u_at, row, u_t, u_n, N, kk, u_k, in_t[:, None] & (kk < K)[None, :])
+        P += times(q, tl.trans(u), ACC)
+    P *= between(to_read, after, sees(ii, ii, R, OLD), GATE, ACC)
+    tl.store(scores_ptr + i * (C * C) + (ii[:, None] * C + ii[None, :]), P)
 
 
 @triton.jit(do_not_specialize=["L"])
@@ -55,9 +90,9 @@ def low_rank_walk(
     w_ptr,
     o_ptr,
     L, H, E, V,
-    K: tl.constexpr, N: tl.constexpr, R: tl.constexpr, GATE: tl.constexpr, TIED: tl.constexpr, KEYED: tl.constexpr,
-    OLD: tl.constexpr, OUTPUTS: tl.constexpr, KEEP: tl.constexpr, PACKED: tl.constexpr, ACC: tl.constexpr,
-    SUM: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, STAGES: tl.constexpr,
+    K: tl.constexpr, N: tl.constexpr, R: tl.constexpr, GATE: tl.constexpr, TIED: tl.constexpr, SCORED: tl.constexpr,
+    KEYED: tl.constexpr, OLD: tl.constexpr, OUTPUTS: tl.constexpr, KEEP: tl.constexpr, PACKED: tl.constexpr,
+    ACC: tl.constexpr, SUM: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """BV columns of one head's state over all chunks; OUTPUTS: writes o; KEEP: writes `kept` and `w`."""
     i, heads = tl.program_id(0).to(tl.int64), (H * E).to(tl.int64)
@@ -96,7 +131,7 @@ def low_rank_walk(
             reading = reading & in_t
             q_at = place(q_ptr, b, hk, he, q_b, q_h, q_e, step, q_t)
             q = tile(q_at, row, q_t, q_n, N, kk, q_k, reading[:, None] & in_k[None, :])
-            weight = _scores(q, u, to_read, after, ii, scores_ptr + kept * (C * C), square, R, OLD, GATE, KEYED, ACC)
+            weight = _scores(q, u, to_read, after, ii, scores_ptr + kept * (C * C), square, R, OLD, GATE, SCORED, ACC)
             o = times(q, held, ACC) * factor(to_read, ACC)[:, None]
             o += times(weight.to(q.dtype), (w * s[:, None]).to(q.dtype), ACC)
             o_at = o_ptr + here * V + ((row // N * (H * E * V))[:, None] + vv[None, :])
@@ -118,7 +153,7 @@ def low_rank_outputs(
     w_ptr,
     o_ptr,
     L, H, E, V,
-    K: tl.constexpr, N: tl.constexpr, R: tl.constexpr, GATE: tl.constexpr, KEYED: tl.constexpr, OLD: tl.constexpr,
+    K: tl.constexpr, N: tl.constexpr, R: tl.constexpr, GATE: tl.constexpr, SCORED: tl.constexpr, OLD: tl.constexpr,
     PACKED: tl.constexpr, ACC: tl.constexpr, SUM: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
     BV: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -141,7 +176,7 @@ def low_rank_outputs(
     u_at = place(u_ptr, b, hk, he, u_b, u_h, u_e, step, u_t)
     u = tile(u_at, row, u_t, u_n, N, kk, u_k, in_t[:, None] & in_k[None, :])
     square = ii[:, None] * C + tl.arange(0, C)[None, :]
-    weight = _scores(q, u, to_read, after, ii, scores_ptr + i * (C * C), square, R, OLD, GATE, KEYED, ACC)
+    weight = _scores(q, u, to_read, after, ii, scores_ptr + i * (C * C), square, R, OLD, GATE, SCORED, ACC)
     weight = (weight * s[None, :]).to(q.dtype)
     for column in tl.range(0, V, BV, num_stages=STAGES, disable_licm=True):
         vv = column + tl.arange(0, BV)
@@ -172,9 +207,9 @@ def low_rank_walk_back(
     x_ptr,
     d_start_ptr,
     L, H, E, V,
-    K: tl.constexpr, N: tl.constexpr, R: tl.constexpr, GATE: tl.constexpr, TIED: tl.constexpr, KEYED: tl.constexpr,
-    OLD: tl.constexpr, PACKED: tl.constexpr, ACC: tl.constexpr, SUM: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr, STAGES: tl.constexpr,
+    K: tl.constexpr, N: tl.constexpr, R: tl.constexpr, GATE: tl.constexpr, TIED: tl.constexpr, SCORED: tl.constexpr,
+    KEYED: tl.constexpr, OLD: tl.constexpr, PACKED: tl.constexpr, ACC: tl.constexpr, SUM: tl.constexpr,
+    C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """The gradient of BV columns of one head's state, from the last chunk to the first; writes `behind`, and x: v's."""
     i, heads = tl.program_id(0).to(tl.int64), (H * E).to(tl.int64)
@@ -210,7 +245,7 @@ def low_rank_walk_back(
         inverse = tl.load(inverse_ptr + kept * (C * C) + square)
         held = dS.to(u.dtype)
         tl.store(behind_ptr + kept * (K * V) + state, held, mask=in_state)
-        weight = _scores(q, u, to_read, after, ii, scores_ptr + kept * (C * C), square, R, OLD, GATE, KEYED, ACC)
+        weight = _scores(q, u, to_read, after, ii, scores_ptr + kept * (C * C), square, R, OLD, GATE, SCORED, ACC)
         d_w = times(tl.trans(weight.to(d_o.dtype)), d_o, ACC)
         d_w = (d_w + times(u, held, ACC) * factor(end - after, ACC)[:, None]) * s[:, None]
         x = times(tl.trans(inverse), d_w.to(inverse.dtype), ACC)

@@ -13,9 +13,9 @@ from rnnc.runtime.gpu.arrange import near
 from rnnc.runtime.gpu.compat import LAUNCH
 from rnnc.runtime.gpu.low_rank_backward import low_rank_backward
 from rnnc.runtime.gpu.low_rank_inverse import low_rank_inverse
-from rnnc.runtime.gpu.low_rank_kernels import low_rank_outputs, low_rank_walk, low_rank_walk_back
+from rnnc.runtime.gpu.low_rank_kernels import low_rank_outputs, low_rank_scores, low_rank_walk, low_rank_walk_back
 from rnnc.runtime.gpu.low_rank_keyed import low_rank_keyed_backward, low_rank_pairs, low_rank_products
-from rnnc.runtime.gpu.low_rank_sizes import chunk_of, constants_of
+from rnnc.runtime.gpu.low_rank_sizes import chunk_of, constants_of, scored
 from rnnc.runtime.gpu.packed import chunk_table, rows_kept
 from rnnc.runtime.gpu.tuning import machine
 
@@ -23,12 +23,12 @@ __all__ = ["Kept", "Problem", "Scores", "problem"]
 
 
 class Scores(NamedTuple):
-    """What decays of each key make of a chunk's rows: M and P [chunks, heads, C, C], and sums of log decays (base 2)
-    [chunks, heads, K].  Without such decays none of it is read, and another tensor stands for each."""
+    """What the rows of a chunk are to each other, found beforehand: P [chunks, heads, C, C]; under a decay for each key
+    M likewise, and the sums of its logarithms (base 2) [chunks, heads, K]."""
 
-    system: Tensor
     scores: Tensor
-    total: Tensor
+    system: Tensor | None = None
+    total: Tensor | None = None
 
 
 class Kept(NamedTuple):
@@ -54,7 +54,7 @@ class Problem(NamedTuple):
     shared: int
     old: bool
     base: int
-    found: Scores | None = None  # with q, u and b decayed to the ends of their chunks
+    found: Scores | None = None  # with a decay for each key, q, u and b are decayed to the ends of their chunks
 
     @property
     def batch(self) -> int:
@@ -91,7 +91,9 @@ class Problem(NamedTuple):
     @property
     def keyed(self) -> bool:
         """Whether every key has a decay of its own."""
-        return self.found is not None or (self.g is not None and self.g.ndim == 6)
+        if self.found is not None:
+            return self.found.total is not None
+        return self.g is not None and self.g.ndim == 6
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -114,6 +116,7 @@ class Problem(NamedTuple):
             shared=self.shared,
             gate=self.g is not None,
             keyed=self.keyed,
+            scored=self.found is not None,
             first=self.g is not None and self.g.shape[2] < self.u.shape[2],
             tied=self.b is None,
             old=self.old,
@@ -142,14 +145,29 @@ class Problem(NamedTuple):
 
     # ------------------------------------------------------------ launches
 
-    def decayed(self, *, system: bool) -> Problem:
-        """The problem whose rows are decayed to the ends of their chunks; itself where keys have no own decays."""
-        if not self.keyed:
-            return self
+    def prepared(self, *, system: bool) -> Problem:
+        """The problem with what is found of its chunks beforehand; `system`: M too, if it is."""
+        if self.keyed:
+            return self._decayed(system=system)
+        return self._scored() if scored(self.keys, self.u.dtype, machine()) else self
+
+    def _scored(self) -> Problem:
+        found = Scores(self.empty(self.chunks, self.heads, self.chunk, self.chunk))
+        low_rank_scores[self.chunks * self.heads,](
+            *self.given("q", "u", "g"),
+            self.table(),
+            found.scores,
+            *self.sizes[:3],
+            **self.constants("low_rank_scores"),
+        )
+        return self._replace(found=found)
+
+    def _decayed(self, *, system: bool) -> Problem:
+        """The problem whose rows are decayed to the ends of their chunks."""
         square = (self.chunks, self.heads, self.chunk, self.chunk)
         found = Scores(
-            self.empty(*(square if system else (0,)), dtype=self.accumulator),
             self.empty(*square),
+            self.empty(*(square if system else (0,)), dtype=self.accumulator),
             self.empty(self.chunks, self.heads, self.keys, dtype=self.accumulator),
         )
         q, b, u = self.empty(*self.q.shape), self.empty(*self.u.shape), self.empty(*self.u.shape)
@@ -171,7 +189,9 @@ class Problem(NamedTuple):
         return self._replace(q=q, u=u, b=b, g=None, found=found)
 
     def scores(self) -> tuple[Tensor, Tensor]:
-        return (self.s, self.s) if self.found is None else (self.found.scores, self.found.total)
+        """P and the sums of log decays; what is absent is not read."""
+        found = self.found or Scores(self.s)
+        return found.scores, self.s if found.total is None else found.total
 
     def inverses(self) -> Tensor:
         """[chunks, heads, C, C]."""
@@ -179,7 +199,7 @@ class Problem(NamedTuple):
         low_rank_inverse[self.chunks * self.heads,](
             *self.given("u", "b", "s", "c", "g"),
             self.table(),
-            self.s if self.found is None else self.found.system,
+            self.s if self.found is None or self.found.system is None else self.found.system,
             inverse,
             *self.sizes[:3],
             **self.constants("low_rank_inverse"),

@@ -58,9 +58,9 @@ def low_rank_scan(
     if not o.numel() or not last.numel():
         return o.zero_(), last.copy_(start), inverse
     with torch.cuda.device_of(u):
-        p = p.decayed(system=True)
+        p = p.prepared(system=True)
         inverse = p.inverses()
-        if fused(p.batch * p.heads, p.keys, p.values, machine()):
+        if fused(p.batch * p.heads, p.keys, p.values, u.dtype, machine()):
             last, _ = p.walk(inverse, start, o, keep=False)
         else:
             last, kept = p.walk(inverse, start, None, keep=True)
@@ -91,7 +91,8 @@ def _gradient_shapes(u: Tensor, b: Tensor | None, v: Tensor, g: Tensor | None, s
     batch, steps, rows, heads, groups, keys = u.shape
     acc = torch.float64 if u.dtype == torch.float64 else torch.float32
     keyed = g is not None and g.ndim == 6
-    block = blocks_of("low_rank_keyed_backward" if keyed else "low_rank_backward", keys, v.shape[-1], machine()).keys
+    kernel = "low_rank_keyed_backward" if keyed else "low_rank_backward"
+    block = blocks_of(kernel, keys, v.shape[-1], u.dtype, machine()).keys
     numbers = (-(-keys // block), batch, steps, rows, heads, groups)
     return (
         launch.empty((batch, steps, heads, groups, keys), u, u.dtype),
@@ -141,10 +142,10 @@ def _backward(p: Problem, found: Gradients, start: Tensor, inverse: Tensor, d_o:
         for x in found[:-1]:
             x.zero_()
         return found
-    decayed = p.decayed(system=False)
-    _, kept = decayed.walk(inverse, start, None, keep=True)
+    prepared = p.prepared(system=False)
+    _, kept = prepared.walk(inverse, start, None, keep=True)
     d_o = d_o.to(p.u.dtype).contiguous()
-    behind = decayed.walk_back(inverse, d_o, d_last, d_v, d_start)
+    behind = prepared.walk_back(inverse, d_o, d_last, d_v, d_start)
     p.gradients(kept, behind, d_o, d_v, (d_q, d_u, d_b, d_s, d_c, d_g))
     return found
 

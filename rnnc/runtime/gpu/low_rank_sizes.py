@@ -11,7 +11,7 @@ import triton.language as tl
 from rnnc.runtime.gpu.gated_sizes import base_of
 from rnnc.runtime.gpu.tuning import power_of_two
 
-__all__ = ["Blocks", "base_rows", "blocks_of", "chunk_of", "constants_of", "fused"]
+__all__ = ["Blocks", "base_rows", "blocks_of", "chunk_of", "constants_of", "fused", "scored"]
 
 CHUNK = 64  # rows of a chunk: the height of one product of sm_90's tensor cores
 SHORT = 16  # of float32 ones, which has no tensor cores: a product's operands are all in registers
@@ -40,16 +40,20 @@ def _block(size: int, most: int) -> int:
     return max(16, min(most, power_of_two(size)))
 
 
-def blocks_of(kernel: str, keys: int, values: int, machine: str) -> Blocks:
+def blocks_of(kernel: str, keys: int, values: int, dtype: torch.dtype, machine: str) -> Blocks:
     """The default configuration: one that spills on no target.
 
     `machine` is "amd", or "old" for NVIDIA's before sm_90, whose products hold their operands in registers, or "".
     """
     amd, old, whole = machine == "amd", machine == "old", _block(keys, 256)
+    if dtype.itemsize == 4 and kernel.startswith("low_rank_walk"):
+        return Blocks(whole, 16, 4 if amd else 8, 1)
     warps, stages = 4 if amd else 8, 1 if amd else 2
     match kernel:
         case "low_rank_inverse":
             return Blocks(min(whole, 64), 16, 1 if amd else 4 if old else 2, 1)
+        case "low_rank_scores":
+            return Blocks(min(whole, 64), 16, warps, 1)
         case "low_rank_pairs":
             return Blocks(min(whole, 32), 16, warps, 1)
         case "low_rank_keyed_backward":
@@ -59,24 +63,27 @@ def blocks_of(kernel: str, keys: int, values: int, machine: str) -> Blocks:
         case "low_rank_outputs":
             return Blocks(whole, _block(values, 64 if whole <= 128 else 32), warps, stages)
         case "low_rank_walk_back":
-            columns = (32 if whole <= 64 else 16) if old else 64 if whole <= 128 else 32
+            columns = (32 if whole <= 128 else 16) if old else 64 if whole <= 128 else 32
             return Blocks(whole, _block(values, columns), warps, 1 if whole > (64 if old else 128) else stages)
         case _:
-            columns = (16 if whole <= 64 else 32) if old else 64 if whole <= 64 else 32 if whole <= 128 else 16
+            columns = (32 if whole == 128 else 16) if old else 64 if whole <= 64 else 32 if whole <= 128 else 16
             return Blocks(whole, _block(values, columns), warps, stages)
 
 
-def fused(states: int, keys: int, values: int, machine: str) -> bool:
+def scored(keys: int, dtype: torch.dtype, machine: str) -> bool:
+    """Whether scores are found beforehand: where a product of reads and writes leaves no registers for a state."""
+    return dtype.itemsize == 4 or (machine == "old" and keys > 64)
+
+
+def fused(states: int, keys: int, values: int, dtype: torch.dtype, machine: str) -> bool:
     """Whether outputs are written on the way from chunk to chunk: where heads and columns fill the GPU by themselves.
 
     That spares writing and reading the states and values of all chunks; otherwise the chunks' outputs are what can be
-    done at once.  Before sm_90 keys above 64 leave no registers for both.
+    done at once.
     """
-    if machine == "old" and keys > 64:
-        return False
     if not torch.cuda.is_available():
         return True
-    blocks = blocks_of("low_rank_walk", keys, values, machine)
+    blocks = blocks_of("low_rank_walk", keys, values, dtype, machine)
     processors = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
     return states * triton.cdiv(values, blocks.values) >= int(processors)
 
@@ -91,6 +98,7 @@ def constants_of(
     shared: int = 1,
     gate: bool = True,
     keyed: bool = False,
+    scored: bool = False,
     first: bool = False,
     tied: bool = True,
     old: bool = False,
@@ -100,9 +108,10 @@ def constants_of(
 ) -> dict[str, Any]:
     """Compile-time arguments and options; `dtype` is that of the inputs.
 
-    `keyed`: a decay for each key; `first`: only a time step's first row has any; `base`: see `base_rows`.
+    `keyed`: a decay for each key; `first`: only a time step's first row has any; `scored`: the scores of chunks
+    are given; `base`: see `base_rows`.
     """
-    blocks = blocks_of(kernel, keys, values, machine)
+    blocks = blocks_of(kernel, keys, values, dtype, machine)
     chunk = chunk_of(dtype)
     acc = tl.float64 if dtype == torch.float64 else tl.float32
     found: dict[str, Any] = {"K": keys, "N": rows, "C": chunk, "BK": blocks.keys, "PACKED": packed, "ACC": acc}
@@ -115,13 +124,15 @@ def constants_of(
     else:
         found["GATE"] = gate and not keyed
         found["SUM"] = tl.float64 if dtype.itemsize > 2 else tl.float32  # few, in short chunks: digits cost nothing
-        if kernel != "low_rank_backward":
-            found["KEYED"] = keyed
-    if kernel != "low_rank_outputs":
+    if kernel in ("low_rank_inverse", "low_rank_walk", "low_rank_walk_back"):
+        found["KEYED"] = keyed
+    if kernel in ("low_rank_walk", "low_rank_outputs", "low_rank_walk_back"):
+        found["SCORED"] = scored or keyed
+    if kernel not in ("low_rank_outputs", "low_rank_scores"):
         found["TIED"] = tied
     if kernel != "low_rank_inverse":
         found["OLD"] = old
-    if kernel in ("low_rank_inverse", "low_rank_pairs", "low_rank_keyed_backward"):
+    if kernel in ("low_rank_inverse", "low_rank_scores", "low_rank_pairs", "low_rank_keyed_backward"):
         return found | {"num_warps": blocks.warps}
     return found | _over_values(blocks, old)
 
