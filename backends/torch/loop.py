@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rnnc.backends.torch.body import VIEWS, Body, indented, state_value
 from rnnc.backends.torch.context import identifier
-from rnnc.backends.torch.expr import Expr
+from rnnc.backends.torch.expr import ATOM, Expr
 from rnnc.backends.torch.gates import mixture
 from rnnc.backends.torch.joining import apply_joined, find_maps, join
 from rnnc.backends.torch.needs import closure
@@ -104,6 +104,10 @@ def loop_body(f: Forward, states: list[State], moving: set[NodeId], still: set[N
         titles={k: v for k, v in outer.titles.items() if k in {s.update for s in states}},
     )
     for i in sorted(moving):
+        if not outer.env[i].text.isidentifier():  # known from within another value, which a kernel reads
+            name = outer.names.fresh(outer.title(f.cell.nodes[i]))
+            outer.statement(f"{name} = {outer.env[i].text}")
+            outer.env[i] = replace(outer.env[i], text=name, prec=ATOM)
         name = outer.names.fresh(f"{outer.env[i].text}_t")
         loop.env[i] = replace(outer.env[i], text=name, base="", index=(), unlifted=None, flipped=None, add_bias=None)
         loop.bound[i] = name

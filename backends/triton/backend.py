@@ -197,7 +197,7 @@ class _File:
             views=turned.views,
             asked=largest_state(step) or "",
             fits=None if _always_fits(step) else (moving or inputs)[0],
-            packed=True,
+            packed=_always_fits(step),
         )
         return call, f"{' and '.join(g.group.states)}: kernel, {SENTENCES['turned']}"
 
@@ -262,10 +262,6 @@ class _File:
         return text.replace("from torch import Tensor, nn\n", f"from torch import Tensor, nn\n\n{ours}\n", 1)
 
 
-CHUNKWISE = "chunkwise kernels, chunk states one after another, outputs all at once"
-SERVED = frozenset(
-    {"step", "sequential", "scan", "newton"}
-)  # strategies whose work a kernel does when they are asked for
 def _normaliser(g: GroupPlan) -> Normaliser | None:
     return g.form.normaliser if isinstance(g.form, MatrixState) else None
 
@@ -274,6 +270,10 @@ def _normaliser(g: GroupPlan) -> Normaliser | None:
 
 def _no_kernel(cell: CellIR, g: GroupPlan, later: list[str], asked: Strategies) -> str | None:
     """Why a group runs by PyTorch; None where there is a kernel."""
+CHUNKWISE = "chunkwise kernels, chunk states one after another, outputs all at once"
+SERVED = frozenset(
+    {"step", "sequential", "scan", "newton"}
+)  # strategies whose work a kernel does when they are asked for
     if _named(g, asked) and g.strategy not in SERVED and not _chunkwise(cell, g):
         return f"the strategy {g.strategy.replace('_', ' ')} was asked for, which has none here"
     if any(cell.nodes[cell.state(s).node].type.dtype == "bool" for s in g.group.states):
