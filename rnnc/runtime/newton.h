@@ -11,8 +11,13 @@
  * damping and single steps of one block do not touch another.
  */
 #define NEWTON_SMALLEST 16  /* steps of a segment, of which sizes are multiples; a state is kept as often */
-#define NEWTON_WALKS 12     /* of one window */
-#define NEWTON_STRETCH 64   /* single steps before the next attempt; doubled each time */
+#define NEWTON_WALKS 12     /* of one window; from the fourth on it must be on the way to be done by then */
+#define NEWTON_STRETCH 128  /* single steps before the next attempt; doubled each time */
+#ifdef RNNC_F64
+#define NEWTON_ROUNDING 0x1p-51 /* of numbers near 1: two units in the last place */
+#else
+#define NEWTON_ROUNDING 0x1p-22f
+#endif
 
 struct newton_place { /* where a group of segments is in the arrays of a call */
   void *const *arrays;
@@ -123,8 +128,15 @@ struct newton_block { /* the rows that are solved together */
 static const T newton_damped[] = {1, (T)0.5, (T)0.25, 0};
 
 INLINE T newton_abs(T x) { return x < 0 ? -x : x; }
-INLINE int newton_same(T a, T b) { return a == b || (a != a && b != b); }
 INLINE int newton_finite(T x) { return x - x == 0; }
+INLINE T newton_scale(T x) { return newton_abs(x) > 1 ? newton_abs(x) : 1; }
+/* What is left between the end of a segment and the start of the next: nothing where it is no more than the rounding of
+ * a few steps, which a loop over all steps commits too. */
+INLINE T newton_gap(T end, T start) {
+  if (end == start || (end != end && start != start)) return 0;
+  const T gap = end - start;
+  return newton_finite(gap) && newton_abs(gap) <= NEWTON_ROUNDING * newton_scale(start) ? 0 : gap;
+}
 
 /* Where the state (or product) with number s of a row is, of segment k counted through all groups. */
 INLINE T *newton_at(const struct newton_block *x, const struct newton_group *groups, int tail, int starts, int64_t s,
@@ -247,10 +259,9 @@ static __attribute__((unused)) int64_t newton_row(struct newton_block *x, int64_
   for (int64_t k = 0; k < last; k++) {
     const T growth = END(states + states * states, r, k + 1)[j];
     for (int64_t i = 0; i < states; i++) {
-      const T e = END(i, r, k)[j], s = START(i, r, k + 1)[j], gap = newton_same(e, s) ? 0 : e - s;
+      const T e = END(i, r, k)[j], s = START(i, r, k + 1)[j], gap = newton_gap(e, s), scale = newton_scale(s);
       next[i] = gap;
       for (int64_t m = 0; m < states; m++) if (d[m] != 0) next[i] += END(states + i * states + m, r, k)[j] * d[m];
-      const T scale = newton_abs(s) > 1 ? newton_abs(s) : 1;
       const T here = newton_abs(gap) / scale, there = next[i] == 0 ? 0 : growth * newton_abs(next[i]) / scale;
       if (!(here <= most && there <= most) && wrong > last) wrong = k + 1;
       residual = here > residual ? here : residual;
@@ -276,9 +287,9 @@ static __attribute__((unused)) int64_t newton_row(struct newton_block *x, int64_
       const T e = END(i, r, k)[j];
       T *s = START(i, r, k + 1) + j, sum = 0;
       for (int64_t m = 0; m < states; m++) if (d[m] != 0) sum += END(states + i * states + m, r, k)[j] * d[m];
-      const T found = newton_finite(e + damped * sum) ? e + damped * sum : e;
-      next[i] = newton_same(found, *s) || !newton_finite(found - *s) ? 0 : found - *s;
-      *s = found;
+      const T found = newton_finite(e + damped * sum) ? e + damped * sum : e, change = newton_gap(found, *s);
+      next[i] = newton_finite(change) ? change : 0;
+      if (change != 0) *s = found;
     }
     for (int64_t i = 0; i < states; i++) d[i] = next[i];
   }
@@ -309,7 +320,7 @@ static __attribute__((unused)) int64_t newton_window(struct newton_block *x, int
   memset(x->damping, 0, (size_t)places);
   for (int64_t p = 0; p < places; p++) x->smallest[p] = (T)INFINITY;
   int64_t good = 0;
-  for (*walks = 0; good <= last && *walks < NEWTON_WALKS; ++*walks) {
+  for (*walks = 0; good <= last && (*walks < 4 || good * NEWTON_WALKS >= *walks * (last + 1)); ++*walks) {
 #pragma omp parallel for num_threads((int)x->team) if (x->team > 1) schedule(static)
     for (int64_t i = 0; i < x->team; i++)
       if (i * w->segments <= last)
@@ -348,11 +359,13 @@ static __attribute__((unused)) int newton_solve_block(const struct newton_kernel
   for (int64_t at = 0; at < call->steps;) {
     const int64_t left = call->steps - at;
     if (size < tiny) {
-      int64_t n = stretch < x.size ? stretch : x.size;
-      n = n < left ? n : left;
-      newton_singly(&x, at, n);
-      report->sequential += n, at += n;
-      stretch = 2 * stretch, size = 4 * tiny < x.size ? 4 * tiny : x.size;
+      const int64_t to = at + (stretch < left ? stretch : left);
+      report->sequential += to - at;
+      for (int64_t n; at < to; at += n) {
+        n = to - at < x.size ? to - at : x.size;
+        newton_singly(&x, at, n);
+      }
+      stretch = 2 * stretch, size = tiny;
       continue;
     }
     int64_t fit = ((left + all - 1) / all + tiny - 1) / tiny * tiny, walks;
