@@ -45,6 +45,20 @@ def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, 
     return writer.with_imports(text)
 
 
+def routes(cell: CellIR) -> list[tuple[str, tuple[str, ...], str]]:
+    """For each group of a cell and of those it calls: the cell's name, the states, and by what they run, or "PyTorch: "
+    and why.
+    """
+    writer, found = _File(sources={}), []
+    for c, p in _plans(cell, None, None).items():
+        _, why = writer.choices(c.name, p, None)
+        for g, sentence in zip(p.groups, why, strict=True):
+            how = sentence.partition(": ")[2].removeprefix("kernel, ").partition("; ")[0]
+            _, missing, reason = sentence.partition("No kernel: ")
+            found.append((c.name, g.group.states, f"PyTorch: {reason}" if missing else how))
+    return found
+
+
 def unavailable() -> str | None:
     """Why Triton kernels cannot run here: no triton, or no GPU and no interpreter either."""
     if find_spec("triton") is None:
@@ -141,7 +155,7 @@ class _File:
             call: Call | None = None
             if g.group.states[0] in columns:
                 matrix = columns[g.group.states[0]].group.states[0]
-                why.append(f"{g.group.states[0]}: one more column of {matrix}, in the same kernels")
+                why.append(f"{g.group.states[0]}: one more column of a matrix state, in the same kernels; of {matrix}")
                 continue
             if (n := _normaliser(g)) is not None:
                 choice = replace(choice, group=replace(g.group, states=(*g.group.states, n.state)))
@@ -262,18 +276,18 @@ class _File:
         return text.replace("from torch import Tensor, nn\n", f"from torch import Tensor, nn\n\n{ours}\n", 1)
 
 
-def _normaliser(g: GroupPlan) -> Normaliser | None:
-    return g.form.normaliser if isinstance(g.form, MatrixState) else None
-
-
-
-
-def _no_kernel(cell: CellIR, g: GroupPlan, later: list[str], asked: Strategies) -> str | None:
-    """Why a group runs by PyTorch; None where there is a kernel."""
 CHUNKWISE = "chunkwise kernels, chunk states one after another, outputs all at once"
 SERVED = frozenset(
     {"step", "sequential", "scan", "newton"}
 )  # strategies whose work a kernel does when they are asked for
+
+
+def _normaliser(g: GroupPlan) -> Normaliser | None:
+    return g.form.normaliser if isinstance(g.form, MatrixState) else None
+
+
+def _no_kernel(cell: CellIR, g: GroupPlan, later: list[str], asked: Strategies) -> str | None:
+    """Why a group runs by PyTorch; None where there is a kernel."""
     if _named(g, asked) and g.strategy not in SERVED and not _chunkwise(cell, g):
         return f"the strategy {g.strategy.replace('_', ' ')} was asked for, which has none here"
     if any(cell.nodes[cell.state(s).node].type.dtype == "bool" for s in g.group.states):
