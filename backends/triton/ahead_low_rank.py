@@ -8,7 +8,7 @@ import torch
 
 from rnnc.backends.triton.ahead import TYPES, Resources, _built, machine_of
 from rnnc.runtime.gpu import low_rank_backward, low_rank_inverse, low_rank_kernels, low_rank_keyed
-from rnnc.runtime.gpu.low_rank_sizes import constants_of, scored
+from rnnc.runtime.gpu.low_rank_sizes import constants_of, default_way
 
 MODULES = (low_rank_inverse, low_rank_keyed, low_rank_kernels, low_rank_backward)
 COMMON = ("low_rank_inverse", "low_rank_walk", "low_rank_outputs", "low_rank_walk_back")
@@ -55,7 +55,7 @@ def compiled_low_rank(
     if keyed and which in COMMON:  # q, u and b come scaled, each by its own
         tied, gate = False, False
     flags: dict[str, Any] = {"rows": rows, "gate": gate, "tied": tied, "keyed": keyed, "base": base}
-    flags["scored"] = scored(keys, dtype, machine_of(target))
+    flags["scored"] = default_way("forward", 1, keys, values, dtype, machine_of(target)).scored
     constants = constants_of(which, keys, values, dtype, machine=machine_of(target), **flags)
     options = {k: constants.pop(k) for k in ("num_warps",)}
     if which == "low_rank_walk":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ import torch_support as support
 from torch import Tensor
 
 from rnnc.runtime.chunk import MicroStep, Read, Update, matrix_scan
-from rnnc.runtime.gpu import low_rank, low_rank_launch, low_rank_operator
+from rnnc.runtime.gpu import low_rank, low_rank_operator, low_rank_tuning, tuner
 from rnnc.runtime.gpu import recurrence as launch
 
 WIDE = torch.float64
@@ -161,15 +163,40 @@ def keyed_mixed(reading: bool) -> None:
         p.check([p.mixed(reading=reading, keyed=True)], when)
 
 
+@contextmanager
+def way(**changed: Any) -> Iterator[None]:
+    """Configurations with something set."""
+    kept = low_rank_tuning.default_way
+    low_rank_tuning.default_way = lambda *given: replace(kept(*given), **changed)
+    yield
+    low_rank_tuning.default_way = kept
+
+
 def scores_beforehand() -> None:
     """Where registers are few, scores come from a kernel of their own."""
-    low_rank_launch.scored, kept = lambda *_: True, low_rank_launch.scored
-    for when in ("old", "new"):
-        p = Problem(1, 37)
-        p.check([p.delta(), p.delta(gate=False)], when)
-    p = Problem(1, 19)
-    p.check([p.mixed(reading=True)])
-    low_rank_launch.scored = kept
+    with way(scored=True):
+        for when in ("old", "new"):
+            p = Problem(1, 37)
+            p.check([p.delta(), p.delta(gate=False)], when)
+        p = Problem(1, 19)
+        p.check([p.mixed(reading=True)])
+
+
+def every_way() -> None:
+    """All configurations that a tuner would measure are run, and the last of them is the oracle."""
+    ways: list[Any] = []
+
+    def timer(run: Callable[[], object]) -> float:
+        run()
+        ways.append(run)
+        return -float(len(ways))
+
+    tuner.TUNER, kept = tuner.Tuner(timer=timer, folder=lambda: None, always=True), tuner.TUNER
+    for keyed in (False, True):
+        p = Problem(1, 3, keys=3, values=33)
+        p.check([p.delta(keyed=p.gates() if keyed else None)])
+    tuner.TUNER = kept
+    assert len(ways) == 4 * tuner.FEW  # forward and backward
 
 
 def several_reads() -> None:
@@ -207,13 +234,12 @@ def _as(step: MicroStep, at: dict[int, Tensor]) -> MicroStep:
 
 def outputs_apart() -> None:
     """Where few heads do not fill a GPU, all chunks' outputs are found at once."""
-    low_rank_operator.fused, kept = lambda *_: False, low_rank_operator.fused
-    for when in ("old", "new"):
-        p = Problem(1, 37)
-        p.check([p.delta(), p.delta(gate=False)], when)
-    p = Problem(1, 67)
-    p.check([p.delta(keyed=p.gates())])
-    low_rank_operator.fused = kept
+    with way(fused=False):
+        for when in ("old", "new"):
+            p = Problem(1, 37)
+            p.check([p.delta(), p.delta(gate=False)], when)
+        p = Problem(1, 67)
+        p.check([p.delta(keyed=p.gates())])
 
 
 def short() -> None:
@@ -338,6 +364,7 @@ CASES: dict[str, Callable[[], None]] = {
     "rank two": lambda: mixed(True),
     "outputs apart": outputs_apart,
     "scores beforehand": scores_beforehand,
+    "every way": every_way,
     "short sequences": short,
     "grouped values": grouped,
     "packed delta rules": lambda: packed(False),

@@ -1,8 +1,8 @@
 """Delta rules and their kin on GPUs: how the steps of `matrix_scan` become rows of `rnnc::low_rank_scan`.
 
 Served: steps that read the state they update (rank-one terms, with or without a write), log decays of all keys alike
-or of each, any reads of vectors, a state [K, V] with K at most 256 (128 in float32).  `rnnc.runtime.gpu.low_rank_inverse` says what is
-computed, and how.
+or of each, any reads of vectors, a state [K, V] with K at most 256 (128 in float32).
+`rnnc.runtime.gpu.low_rank_inverse` says what is computed, and how.
 """
 
 from __future__ import annotations

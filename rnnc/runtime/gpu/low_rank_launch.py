@@ -15,7 +15,7 @@ from rnnc.runtime.gpu.low_rank_backward import low_rank_backward
 from rnnc.runtime.gpu.low_rank_inverse import low_rank_inverse
 from rnnc.runtime.gpu.low_rank_kernels import low_rank_outputs, low_rank_scores, low_rank_walk, low_rank_walk_back
 from rnnc.runtime.gpu.low_rank_keyed import low_rank_keyed_backward, low_rank_pairs, low_rank_products
-from rnnc.runtime.gpu.low_rank_sizes import chunk_of, constants_of, scored
+from rnnc.runtime.gpu.low_rank_sizes import Way, chunk_of, constants_of
 from rnnc.runtime.gpu.packed import chunk_table, rows_kept
 from rnnc.runtime.gpu.tuning import machine
 
@@ -54,6 +54,8 @@ class Problem(NamedTuple):
     shared: int
     old: bool
     base: int
+    chain: str = "low_rank_walk"  # the kernel whose configuration is `way`
+    way: Way | None = None  # by default that of `low_rank_sizes.blocks_of`, scores on the way
     found: Scores | None = None  # with a decay for each key, q, u and b are decayed to the ends of their chunks
 
     @property
@@ -107,7 +109,7 @@ class Problem(NamedTuple):
         return self.s if self.bounds is None else chunk_table(self.row_bounds(), self.chunk, self.chunks)
 
     def constants(self, kernel: str) -> dict[str, Any]:
-        return LAUNCH | constants_of(
+        found = LAUNCH | constants_of(
             kernel,
             self.keys,
             self.values,
@@ -124,6 +126,9 @@ class Problem(NamedTuple):
             base=self.base,
             machine=machine(),
         )
+        if self.way is not None and kernel == self.chain:
+            found |= {"BV": self.way.columns, "STAGES": self.way.stages, "num_warps": self.way.warps}
+        return found
 
     def given(self, *names: str) -> list[Any]:
         """Arrays with their strides; what is absent is not read, and another stands for it."""
@@ -149,7 +154,7 @@ class Problem(NamedTuple):
         """The problem with what is found of its chunks beforehand; `system`: M too, if it is."""
         if self.keyed:
             return self._decayed(system=system)
-        return self._scored() if scored(self.keys, self.u.dtype, machine()) else self
+        return self._scored() if self.way is not None and self.way.scored else self
 
     def _scored(self) -> Problem:
         found = Scores(self.empty(self.chunks, self.heads, self.chunk, self.chunk))

@@ -10,7 +10,8 @@ from torch import Tensor
 from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.functional import functional
 from rnnc.runtime.gpu.low_rank_launch import Problem, problem
-from rnnc.runtime.gpu.low_rank_sizes import blocks_of, chunk_of, fused
+from rnnc.runtime.gpu.low_rank_sizes import blocks_of, chunk_of
+from rnnc.runtime.gpu.low_rank_tuning import tuned
 from rnnc.runtime.gpu.packed import rows_kept
 from rnnc.runtime.gpu.tuning import machine
 
@@ -58,14 +59,23 @@ def low_rank_scan(
     if not o.numel() or not last.numel():
         return o.zero_(), last.copy_(start), inverse
     with torch.cuda.device_of(u):
-        p = p.prepared(system=True)
-        inverse = p.inverses()
-        if fused(p.batch * p.heads, p.keys, p.values, u.dtype, machine()):
-            last, _ = p.walk(inverse, start, o, keep=False)
-        else:
-            last, kept = p.walk(inverse, start, None, keep=True)
-            p.outputs(kept, o)
+        p = tuned(p, "forward", lambda x: _forward(x, start, o))
+        last, inverse = _forward(p, start, o)
     return o, last, inverse
+
+
+def _forward(p: Problem, start: Tensor, o: Tensor) -> tuple[Tensor, Tensor]:
+    """Fills o; the last states and the inverses."""
+    way = p.way
+    assert way is not None
+    p = p.prepared(system=True)
+    inverse = p.inverses()
+    if way.fused:
+        last, _ = p.walk(inverse, start, o, keep=False)
+    else:
+        last, kept = p.walk(inverse, start, None, keep=True)
+        p.outputs(kept, o)
+    return last, inverse
 
 
 @low_rank_scan.register_fake
@@ -130,21 +140,23 @@ def low_rank_scan_backward(
     The states before all chunks and the values are found once more.
     """
     with torch.cuda.device_of(u):
-        p = problem(q, u, b, v, s, c, g, bounds, shared, old, base)
-        return _backward(p, _gradient_shapes(u, b, v, g, start), start, inverse, d_o, d_last)
+        p = problem(q, u, b, v, s, c, g, bounds, shared, old, base)._replace(chain="low_rank_walk_back")
+        found = _gradient_shapes(u, b, v, g, start)
+        if not d_o.numel() or not d_last.numel():
+            found[-1].copy_(d_last)
+            for x in found[:-1]:
+                x.zero_()
+            return found
+        d_o = d_o.to(u.dtype).contiguous()
+        p = tuned(p, "backward", lambda x: _backward(x, found, start, inverse, d_o, d_last))
+        return _backward(p, found, start, inverse, d_o, d_last)
 
 
 def _backward(p: Problem, found: Gradients, start: Tensor, inverse: Tensor, d_o: Tensor, d_last: Tensor) -> Gradients:
     """`low_rank_scan_backward`, on the device of its tensors."""
     d_q, d_u, d_b, d_v, d_s, d_c, d_g, d_start = found
-    if not d_o.numel() or not d_last.numel():
-        d_start.copy_(d_last)
-        for x in found[:-1]:
-            x.zero_()
-        return found
     prepared = p.prepared(system=False)
     _, kept = prepared.walk(inverse, start, None, keep=True)
-    d_o = d_o.to(p.u.dtype).contiguous()
     behind = prepared.walk_back(inverse, d_o, d_last, d_v, d_start)
     p.gradients(kept, behind, d_o, d_v, (d_q, d_u, d_b, d_s, d_c, d_g))
     return found

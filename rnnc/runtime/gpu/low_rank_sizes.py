@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ import triton.language as tl
 from rnnc.runtime.gpu.gated_sizes import base_of
 from rnnc.runtime.gpu.tuning import power_of_two
 
-__all__ = ["Blocks", "base_rows", "blocks_of", "chunk_of", "constants_of", "fused", "scored"]
+__all__ = ["Blocks", "Way", "base_rows", "blocks_of", "chunk_of", "constants_of", "default_way"]
 
 CHUNK = 64  # rows of a chunk: the height of one product of sm_90's tensor cores
 SHORT = 16  # of float32 ones, which has no tensor cores: a product's operands are all in registers
@@ -54,6 +55,8 @@ def blocks_of(kernel: str, keys: int, values: int, dtype: torch.dtype, machine: 
             return Blocks(min(whole, 64), 16, 1 if amd else 4 if old else 2, 1)
         case "low_rank_scores":
             return Blocks(min(whole, 64), 16, warps, 1)
+        case "low_rank_pairs" | "low_rank_keyed_backward" if dtype.itemsize == 4:  # 16 rows
+            return Blocks(min(whole, 32), 16, 4, 1)
         case "low_rank_pairs":
             return Blocks(min(whole, 32), 16, warps, 1)
         case "low_rank_keyed_backward":
@@ -70,22 +73,38 @@ def blocks_of(kernel: str, keys: int, values: int, dtype: torch.dtype, machine: 
             return Blocks(whole, _block(values, columns), warps, stages)
 
 
-def scored(keys: int, dtype: torch.dtype, machine: str) -> bool:
-    """Whether scores are found beforehand: where a product of reads and writes leaves no registers for a state."""
-    return dtype.itemsize == 4 or (machine == "old" and keys > 64)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How the chain from chunk to chunk runs: columns of a state that a program holds, its warps, stages of its loads.
 
-
-def fused(states: int, keys: int, values: int, dtype: torch.dtype, machine: str) -> bool:
-    """Whether outputs are written on the way from chunk to chunk: where heads and columns fill the GPU by themselves.
-
-    That spares writing and reading the states and values of all chunks; otherwise the chunks' outputs are what can be
-    done at once.
+    `fused`: it writes outputs on the way, which spares writing and reading all states and values; else the chunks'
+    outputs are found at once.  `scored`: what reads see of writes is found beforehand.
     """
-    if not torch.cuda.is_available():
-        return True
-    blocks = blocks_of("low_rank_walk", keys, values, dtype, machine)
-    processors = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
-    return states * triton.cdiv(values, blocks.values) >= int(processors)
+
+    columns: int
+    warps: int
+    stages: int
+    fused: bool
+    scored: bool
+
+
+def default_way(role: str, states: int, keys: int, values: int, dtype: torch.dtype, machine: str) -> Way:
+    """The way that spills nowhere.  Outputs are written on the way where heads and columns fill the GPU by themselves;
+    scores come beforehand where their product leaves no registers for a state.
+    """
+    kernel = "low_rank_walk_back" if role == "backward" else "low_rank_walk"
+    blocks = blocks_of(kernel, keys, values, dtype, machine)
+    fills = True
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+        fills = states * triton.cdiv(values, blocks.values) >= int(properties.multi_processor_count)
+    return Way(
+        columns=blocks.values,
+        warps=blocks.warps,
+        stages=blocks.stages,
+        fused=fills,
+        scored=dtype.itemsize == 4 or (machine == "old" and keys > 64),
+    )
 
 
 def constants_of(

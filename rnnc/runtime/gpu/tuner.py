@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -32,6 +32,7 @@ from rnnc.runtime.gpu.tuning import ENTRIES, HELD, Config, current, power_of_two
 __all__ = ["TUNER", "Tuner", "bucket", "candidates", "device_name"]
 
 Timer = Callable[[Callable[[], object]], float]
+C = TypeVar("C")  # a configuration: a frozen dataclass of numbers, `Config` or another kernel's own
 FEW = 5  # configurations that are measured, the default among them
 TIMES = 5  # runs of each, after one that does not count
 
@@ -62,7 +63,7 @@ class Tuner:
     timer: Timer = device_seconds
     folder: Callable[[], Path | None] = lambda: cache_folder("triton")
     always: bool = False
-    known: dict[tuple[Any, ...], Config] = field(default_factory=dict)
+    known: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     @property
     def works(self) -> bool:
@@ -71,9 +72,7 @@ class Tuner:
             return True
         return os.environ.get("RNNC_TUNE") != "0" and not interpreted() and torch.cuda.is_available()
 
-    def choose(
-        self, key: tuple[Any, ...], options: Callable[[], Sequence[Config]], run: Callable[[Config], object]
-    ) -> Config:
+    def choose(self, key: tuple[Any, ...], options: Callable[[], Sequence[C]], run: Callable[[C], object]) -> C:
         """The configuration for a problem: remembered, or the fastest of `options`, whose first is the default.
 
         One that cannot be run (too much shared memory, say) is left out; the default has to run.  While a CUDA graph is
@@ -82,7 +81,7 @@ class Tuner:
         found = self.known.get(key)
         return self._chosen(key, options(), run) if found is None else found
 
-    def _chosen(self, key: tuple[Any, ...], options: Sequence[Config], run: Callable[[Config], object]) -> Config:
+    def _chosen(self, key: tuple[Any, ...], options: Sequence[C], run: Callable[[C], object]) -> C:
         name = self.name(key)
         found = self.read(name, key, options)
         if found is None:
@@ -94,7 +93,7 @@ class Tuner:
         self.known[key] = found
         return found
 
-    def _seconds(self, config: Config, run: Callable[[Config], object], needed: bool) -> float | None:
+    def _seconds(self, config: C, run: Callable[[C], object], needed: bool) -> float | None:
         from triton.runtime.errors import OutOfResources, PTXASError
 
         try:
@@ -109,7 +108,7 @@ class Tuner:
     def name(self, key: tuple[Any, ...]) -> str:
         return hashlib.sha256(repr(key).encode()).hexdigest()
 
-    def read(self, name: str, key: tuple[Any, ...], options: Sequence[Config]) -> Config | None:
+    def read(self, name: str, key: tuple[Any, ...], options: Sequence[C]) -> C | None:
         """A sound entry's configuration, if it is one of the options."""
         folder = self.folder()
         if folder is None:
@@ -123,9 +122,9 @@ class Tuner:
             return None
         if not isinstance(entry, dict) or entry.get("key") != repr(key):
             return None
-        return next((c for c in options if asdict(c) == entry.get("config")), None)
+        return next((c for c in options if _values(c) == entry.get("config")), None)
 
-    def write(self, name: str, key: tuple[Any, ...], config: Config, seconds: float) -> None:
+    def write(self, name: str, key: tuple[Any, ...], config: Any, seconds: float) -> None:
         """A cache that cannot be written is none: it is a convenience."""
         folder = self.folder()
         if folder is None:
@@ -137,6 +136,11 @@ class Tuner:
             os.replace(file.name, folder / f"{name}.json")
         except OSError:
             return
+
+
+def _values(config: Any) -> dict[str, Any]:
+    found: dict[str, Any] = asdict(config)
+    return found
 
 
 TUNER = Tuner()
