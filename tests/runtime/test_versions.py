@@ -31,7 +31,7 @@ SINCE: dict[str, str] = {
     "2.0": "torch.nn.functional.scaled_dot_product_attention",
     "1": """torch.Tensor torch.__version__ torch._assert_async
         torch.abs torch.add torch.addcmul torch.addmm torch.arange torch.atanh
-        torch.autocast torch.autograd.Function torch.baddbmm torch.bfloat16 torch.bmm torch.bool
+        torch.autocast torch.autograd.Function torch.autograd.grad torch.baddbmm torch.bfloat16 torch.bmm torch.bool
         torch.broadcast_tensors torch.cat torch.complex torch.complex128 torch.complex64 torch.contiguous_format
         torch.cos torch.cuda.get_device_name torch.cuda.is_available torch.device torch.diag_embed torch.dtype
         torch.einsum torch.empty torch.empty_like torch.empty_strided torch.erf torch.exp torch.expm1 torch.eye
@@ -49,16 +49,19 @@ SINCE: dict[str, str] = {
         torch.nn.init.ones_ torch.nn.init.orthogonal_ torch.nn.init.uniform_ torch.nn.init.xavier_uniform_
         torch.nn.init.zeros_ torch.nn.utils.clip_grad_norm_ torch.no_grad torch.ones torch.ones_like
         torch.optim.AdamW torch.optim.Optimizer torch.promote_types torch.repeat_interleave torch.rsqrt
-        torch.set_flush_denormal torch.sigmoid torch.sign torch.sin torch.softmax torch.sqrt torch.stack torch.sub
-        torch.tanh torch.tensor torch.view_as_complex torch.view_as_real torch.where torch.zeros torch.zeros_like""",
+        torch.searchsorted torch.set_flush_denormal torch.sigmoid torch.sign torch.sin torch.softmax torch.sqrt
+        torch.stack torch.sub
+        torch.tanh torch.tensor torch.uint8 torch.view_as_complex torch.view_as_real torch.where torch.zeros
+        torch.zeros_like""",
 }
 # Methods and properties of tensors; all are older than 2.0, `mT` and `mH` of 1.11 the youngest.
-METHODS = """abs add_ addcmul_ all argmax backward ceil chunk clamp clone conj contiguous copy_ cos cpu cumprod
-    cumsum detach device diagonal dtype exp expand expand_as flatten flip float imag index_put index_select
-    is_complex is_cuda is_floating_point is_meta isfinite item log long mH mT masked_fill max mean movedim
-    mul_ narrow ndim neg neg_ new_empty new_full new_ones new_tensor new_zeros norm numel permute prod real
-    requires_grad requires_grad_ reshape resolve_conj resolve_neg scatter_add shape sqrt square squeeze
-    stride sum to tolist transpose tril triu type unbind unflatten unsqueeze view view_as"""
+METHODS = """abs add_ addcmul_ all amax any argmax backward ceil chunk clamp clone conj contiguous copy_ cos cpu
+    cumprod cumsum detach device diagonal dtype exp expand expand_as flatten flip float imag index_copy
+    index_put index_select is_complex is_cuda is_floating_point is_meta isfinite item log long mH mT
+    masked_fill max mean min movedim mul_ narrow ndim neg neg_ new_empty new_full new_ones new_tensor
+    new_zeros nonzero norm numel permute prod real requires_grad requires_grad_ reshape resolve_conj
+    resolve_neg scatter_add shape sqrt square squeeze stride sum to tolist transpose tril triu type unbind
+    unflatten unsqueeze view view_as"""
 # Attributes that tensors have too, of other things: modules, strings, tuples, data types.
 OTHERS = {"__init__", "index", "inner", "name", "names", "outer", "split", "values", "size"}
 NOT_TENSORS = (
