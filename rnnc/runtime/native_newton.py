@@ -29,7 +29,8 @@ SMALLEST = 16  # steps between states that are kept, as in newton.h
 VECTORS = 4  # that go through a step abreast: a special function waits for itself (docs/cpu.md)
 WINDOW = 1 << 18  # bytes of a window's copies for one thread: they stay in the second-level cache
 MOST = 1024  # steps of a segment
-SMALL = 1 << 14  # numbers of state times steps up to which one thread is faster
+SMALL = 1 << 14  # numbers of state times steps up to which one thread is faster ...
+TEAM = 1 << 18  # ... also where threads share the segments of a block, and wait for each other in every window
 WARM = 32  # steps in front of a segment from which its first state is guessed, to begin with
 COUNTS = 6
 
@@ -185,7 +186,9 @@ class _Call:
         lanes = VECTORS * self.lanes
         size = WINDOW // (max(1, numbers) * lanes * self.dtype.itemsize) // SMALLEST * SMALLEST
         work = self.batch * self.steps * self.numbers(self.kernel.states) * self.width * self.blocks
-        threads = torch.get_num_threads() if work > SMALL else 1
+        threads = torch.get_num_threads()
+        if work <= (SMALL if self.batch * self.blocks >= threads else TEAM):
+            threads = 1
         values = (self.steps, self.batch, VECTORS, min(max(size, SMALLEST), MOST), threads, warm)
         return (ctypes.c_int64 * len(values))(*values)
 
