@@ -13,6 +13,8 @@ import torch_support as support
 
 import rnnc
 import rnnc.spec
+from rnnc.analysis.recurrence import analyse_recurrence
+from rnnc.backends.cpu.backend import natives
 from rnnc.ir.oracle import init_params
 
 LIBRARY = Path(rnnc.spec.stdlib("deltanet").file).parent
@@ -36,6 +38,18 @@ def cells(*folders: Path) -> list[Any]:
 @cache
 def compiled(path: Path, cell: str) -> Any:
     return rnnc.compile(spec_of(path), cell, backend="cpu")
+
+
+@cache
+def by_kernels(path: Path, cell: str) -> dict[str, Any]:
+    """The cell by each kind of kernel that some group of its has: strategies that are asked for by name."""
+    recurrence = analyse_recurrence(spec_of(path).lower(cell))
+    kinds = {at: {w.strategy for w in works} for at, works in natives(recurrence).items()}
+    found = {}
+    for kind in sorted(set().union(*kinds.values())):
+        asked = {s: kind for g in recurrence.groups if kind in kinds.get(g.index, ()) for s in g.states}
+        found[kind] = rnnc.compile(spec_of(path), cell, backend="cpu", strategy=asked)
+    return found
 
 
 def case(path: Path, cell: str, steps: int, dims: dict[str, int] | None = None) -> support.Case:
@@ -71,6 +85,20 @@ def test_is_the_oracle(path: Path, cell: str) -> None:
         found = case(path, cell, steps)
         found.check(layer, step=steps == 63)
         found.check(layer, dtype=torch.float32, tolerance=1e-4, step=steps == 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "cell"), cells(LIBRARY, UNLISTED, ODD))
+def test_every_kind_of_kernel(path: Path, cell: str) -> None:
+    """Kernels that the planner may leave aside give the same."""
+    ir = spec_of(path).lower(cell)
+    if not ir.inputs:
+        pytest.skip("a cell without inputs is no module")
+    dims = odd_dims(ir) if path.parent == ODD else None
+    for kind, layer in by_kernels(path, cell).items():
+        tolerance = 1e-6 if kind == "newton" else 1e-9
+        for steps in (1, 67):
+            case(path, cell, steps, dims).check(layer, tolerance=tolerance, step=False)
 
 
 @pytest.mark.parametrize(("path", "cell"), cells(LIBRARY, UNLISTED))

@@ -33,6 +33,8 @@ for p in cells.cells({folder}):
     print(cell, flush=True)
     for steps in (1, 2, 17):
         cells.case(path, cell, steps, dims).check(cells.compiled(path, cell), step=steps == 2)
+    for kind, layer in cells.by_kernels(path, cell).items():
+        cells.case(path, cell, 37, dims).check(layer, tolerance=1e-6, step=False)
 """
 ODD_SIZES = """
 for file, cell, dims in cells.ODD_SIZES:
@@ -43,6 +45,26 @@ for file, cell, dims in cells.ODD_SIZES:
     found = cells.case(path, cell, 21, ir.dim_values({k: v for k, v in dims.items() if k in known}))
     found.check(cells.compiled(path, cell), step=False)
     found.check(cells.compiled(path, cell), dtype=torch.float32, tolerance=1e-4)
+"""
+HALF = """
+for file, cell in (("lstm", "LSTM"), ("gru", "GRU"), ("minlstm", "MinLSTM"), ("gated_deltanet", "GatedDeltaNet")):
+    spec = cells.spec_of(cells.LIBRARY / (file + ".rnn"))
+    dims = cells.support.small_dims(spec.lower(cell))
+    for half in (torch.bfloat16, torch.float16):
+        layer = cells.rnnc.compile(spec, cell, backend="cpu")(**dims, dtype=half)
+        x = torch.randn(3, 19, layer.d, dtype=half)
+        y, state = layer(x)
+        y.float().sum().backward()
+        with torch.no_grad():
+            assert torch.isfinite(layer.step(x[:, 0], state={k: v.detach() for k, v in state.items()})[0]).all()
+"""
+MANY = """
+for file, cell in (("lru", "LRU"), ("mamba2", "Mamba2"), ("slstm", "sLSTM")):
+    spec = cells.spec_of(cells.LIBRARY / (file + ".rnn"))
+    layer = cells.rnnc.compile(spec, cell, backend="cpu")(d=48)
+    with torch.no_grad():
+        for count in (1, 3, 65, 130):
+            assert torch.isfinite(layer.step(torch.randn(count, 48))[0]).all()
 """
 PRODUCTS = """
 for dtype in (torch.float32, torch.float64):
@@ -100,6 +122,12 @@ def test_products_of_matrices(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["LIBRARY", "UNLISTED", "ODD"])
 def test_all_cells(folder: str, tmp_path: Path) -> None:
     run(ALL_CELLS.format(folder=f"cells.{folder}", chosen="bool"), tmp_path, threads=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("body", [HALF, MANY], ids=["half types", "many sequences"])
+def test_steps_and_types(body: str, tmp_path: Path) -> None:
+    run(body, tmp_path)
 
 
 @pytest.mark.slow
