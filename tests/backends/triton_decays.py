@@ -13,7 +13,7 @@ import torch_support as support
 from torch import Tensor
 
 from rnnc.runtime.chunk import MicroStep, Read, matrix_scan
-from rnnc.runtime.gpu import decays, gated, gated_operator, gated_sizes, matrix
+from rnnc.runtime.gpu import decays, gated, gated_operator, gated_sizes, matrix, tuner
 from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.gated_operator import gated_scan
 
@@ -228,6 +228,20 @@ def low_precision() -> None:
                     assert support.error(b.double(), a) < 4 * torch.finfo(dtype).eps, (dtype, axis, mild)
 
 
+def tuned() -> None:
+    """Every configuration of a pass that a tuner would measure is run, and with the last of them it is the oracle."""
+    measured: list[int] = []
+
+    def timer(run: Callable[[], object]) -> float:
+        run()
+        measured.append(1)
+        return -float(len(measured))
+
+    with changed((tuner, "TUNER", tuner.Tuner(timer=timer, folder=lambda: None, always=True))):
+        of_axis("keys", steps=3)
+    assert len(measured) >= 2 * 4  # more than the default, of every pass
+
+
 def checks() -> None:
     """PyTorch's own checks of the operator."""
     plain = lambda shape, like, dtype: like.new_zeros(list(shape), dtype=dtype)  # noqa: E731
@@ -325,6 +339,7 @@ CASES: dict[str, Callable[[], None]] = {
     "packed decays": packed,
     "front of decays": front,
     "low precision, decays": low_precision,
+    "tuned decays": tuned,
     "checks of decays": checks,
     "normaliser": normaliser,
 }

@@ -25,6 +25,7 @@ from rnnc.runtime.gpu.gated_sizes import (
     walk_constants,
     warps_of,
 )
+from rnnc.runtime.gpu.gated_tuning import Columns, tuned
 from rnnc.runtime.gpu.intra import alike, pairs, spread
 from rnnc.runtime.gpu.packed import Table, rows_kept
 from rnnc.runtime.gpu.splits import gradients_between, states_between
@@ -295,14 +296,15 @@ class _Walk:
             inner, outer, of.dtype, machine(), across=across, reverse=self.reverse, old=of.old, **flags
         )
 
-    def blocks(self, constants: dict[str, Any]) -> int:
-        """Programs that share the columns of a state."""
-        return int(triton.cdiv(self.z.shape[-1] + constants["COLUMN"], constants["BM"]))
+    @property
+    def outer(self) -> int:
+        """Columns of a state."""
+        return self.z.shape[-1] + int(self.of.extra and not self.turned)
 
     @property
     def programs(self) -> int:
         """Of one run over all chunks."""
-        return self.of.batch * self.of.heads * self.blocks(self.constants())
+        return self.of.batch * self.of.heads * int(triton.cdiv(self.outer, self.constants()["BM"]))
 
     def starts(self, start: Tensor, span: int) -> Tensor:
         """The states before (behind) every `span` chunks, [B, H, spans, K, V]: first every span by itself, from
@@ -336,7 +338,7 @@ class _Walk:
         constants = self.constants(out=outputs is not None, keep=kept is not None, ends=ends is not None)
         more = self.extra or Extra(last, last, last)
         kept_states, sums = ends or (kept, None)
-        walk[of.batch * of.heads * spans * self.blocks(constants),](
+        arguments = (
             *strided(self.x),
             *strided(self.y),
             *strided(self.z),
@@ -359,10 +361,17 @@ class _Walk:
             spans,
             of.keys * of.columns,
             *((1, of.columns) if self.turned else (of.columns, 1)),
-            **constants,
-            PACKED=of.table is not None,
-            num_warps=warps_of("walk", constants, machine()),
         )
+        states = of.batch * of.heads * spans
+
+        def run(size: Columns) -> None:
+            options = constants | size.constants
+            walk[states * triton.cdiv(self.outer, size.columns),](*arguments, **options, PACKED=of.table is not None)
+
+        default = Columns(
+            columns=constants["BM"], warps=warps_of("walk", constants, machine()), stages=constants["STAGES"]
+        )
+        run(tuned(default, constants, of.dtype, self.outer, states, -(-of.chunks // spans), run))
         return last
 
 
