@@ -1,4 +1,4 @@
-"""Norms and softmax inside updates, written as the sums that they are: kernels have sums, and need no rule for norms."""
+"""Norms and softmax inside updates, written as the sums that they are: kernels need no rule for them."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from rnnc.analysis.forms import Form, MatrixState, Normaliser
 from rnnc.analysis.normalisers import with_normalisers
 from rnnc.analysis.ranges import Ranges
+from rnnc.backends.kernels.norms import without_norms
 from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.backends.kernels.region import find_coupled, find_region
 from rnnc.backends.kernels.turned import by_transitions, find_turned
@@ -79,7 +80,7 @@ def _plans(cell: CellIR, dims: Mapping[str, int] | None, strategy: Strategies) -
         if not c.states:
             found[c] = p
             continue
-        recurrence = by_transitions(pointwise(p.recurrence))
+        recurrence = by_transitions(pointwise(without_norms(p.recurrence)))
         asked = for_cell(c, cell, strategy)
         whole = p if recurrence is p.recurrence else plan(recurrence, dims if c == cell else None, asked)
         whole = replace(whole, groups=tuple(_across(recurrence.cell, g, asked) for g in whole.groups))

@@ -27,7 +27,7 @@ pytest.importorskip("triton")
 
 FOLDER = Path(__file__).parent
 ACROSS = ("decay of values", "values, transposed", "scalar, read across")
-NORMALISED = ("normalised", "normalised, transposed", "normalised by keys")
+NORMALISED = ("normalised by a number", "normalised, transposed", "normalised by keys")
 SPILLS = {("normalised keys", "sm_80", 128)}  # 208 bytes: docs/kernels.md
 SPLITS = ("MinGRU", "SelectiveScan", "HGRNComplex", "GLA", "old_state", "max_plus", "log_plus")
 GROUPS = {
@@ -49,6 +49,7 @@ GROUPS = {
         "reset first",
         "peephole",
         "rounds",
+        "projected",
         "coupled operators",
     ),
     "packed and tuned": ("packed", "packed layers", "tuned", "coupled operators"),

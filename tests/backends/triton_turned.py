@@ -43,11 +43,21 @@ STDLIB = {  # of tests/stdlib/odd
     "Blocks": "blocks",
     "Tokens": "tokens",
     "Reflections": "reflections",
+    "Normalised": "normalised",
+    "NormalisedHeads": "nests",
     "InAndOut": "cascades",
     "SizedOperators": "sized_operators",
     "FixedBlocksPerHead": "found_by_fuzzing",
 }
-SLOW = ("blocks of a matrix", "symmetrised", "vector reflection", "SizedOperators", "FixedBlocksPerHead", "Blocks")
+SLOW = (
+    "blocks of a matrix",
+    "symmetrised",
+    "vector reflection",
+    "SizedOperators",
+    "FixedBlocksPerHead",
+    "Blocks",
+    "NormalisedHeads",
+)
 SCANNED = ("scalars",)  # cells whose kernels are scans
 CHIPPED = ("FixedBlocksPerHead",)  # and those with a product with a fixed matrix
 CASES = (*OWN, *STDLIB)
