@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rnnc.analysis.forms import Group
-from rnnc.backends.kernels.axes import POINTWISE, REDUCTIONS, VIEWS, Axes, Label, Unlabelled, is_number
+from rnnc.backends.kernels.axes import POINTWISE, REDUCTIONS, VIEWS, Axes, Label, Unlabelled, axes_of, is_number
 from rnnc.backends.torch.context import static_nodes
 from rnnc.backends.torch.needs import state_dependence
 from rnnc.ir.builder import Builder
+from rnnc.ir.dims import ONE
 from rnnc.ir.graph import CellIR, Input, Node, NodeId, Output, State, ancestors
 from rnnc.ir.rewrite import copy_node
 
@@ -84,11 +85,19 @@ def find_region(cell: CellIR, group: Group, later: Iterable[str] = (), read: Ite
 
 
 def find_coupled(
-    cell: CellIR, group: Group, later: Iterable[str] = (), read: Iterable[NodeId] = (), *, sums: bool = False
+    cell: CellIR,
+    group: Group,
+    later: Iterable[str] = (),
+    read: Iterable[NodeId] = (),
+    *,
+    sums: bool = False,
+    sizes: bool = False,
 ) -> Coupled | None:
     """The region of a group between its products with learned matrices, or None where it is not pointwise there.
 
-    With `sums` a product that is only read in a sum with a sequence stands for that sum (`Product.start`).
+    With `sums` a product that is only read in a sum with a sequence stands for that sum (`Product.start`).  With `sizes` a
+    product may lead from vectors of one length to those of another, where states have both, and one that is a state's
+    new value may be an output.
     """
     finder = start(cell, group, later, read)
     if finder is None:
@@ -98,7 +107,7 @@ def find_coupled(
         return None
     if sums:
         finder.join_sums()
-    return finder.coupled()
+    return finder.coupled(sizes)
 
 
 def start(cell: CellIR, group: Group, later: Iterable[str], read: Iterable[NodeId] = ()) -> Finder | None:
@@ -281,11 +290,23 @@ class Finder:
             return False
         if i in self.turned:
             return False
-        if node.op in REDUCTIONS or contracts(node) or self.depends[i]:  # another group's kernel may give it
+        if node.op in REDUCTIONS or contracts(node):
+            return False
+        if self.depends[i] and not self._wider(node):  # another group's kernel may give it
             return False
         if node.op == "add" and any(a in self.static for a in node.args):  # a bias, which the matrix product adds
             return not any(self.node(a).op == "einsum" for a in node.args)
         return self.parallel() <= self.axes.carried(i)
+
+    def _wider(self, node: Node) -> bool:
+        """Whether a value has more axes than what it is made of and another group gives: a gate times an outer product,
+        which as a sequence of matrices would be far more to read than its factors.
+        """
+
+        def real(i: NodeId) -> int:
+            return sum(d != ONE for d in axes_of(self.node(i).type))
+
+        return all(real(a) < real(node.id) for a in node.args if self.depends[a])
 
     def trim(self) -> None:
         """Leave out what is only another view of a value: it costs nothing outside, and may cost more to write."""
@@ -297,10 +318,14 @@ class Finder:
 
     # ------------------------------------------------------------ the result
 
-    def region(self, also: Iterable[NodeId] = ()) -> Region:
-        """The region, with the values `also` as its last outputs."""
-        inside = self.body | self.atoms
-        inner = self.body | self.summed
+    def region(self, also: Iterable[NodeId] = (), products: bool = False) -> Region:
+        """The region, with the values `also` as its last outputs.
+
+        With `products` a state that is set to a product as it is has it as an output, where something reads it.
+        """
+        made = {s.update for s in self.states} & self.cuts.keys() if products else set[NodeId]()
+        inside = self.body | self.atoms | made
+        inner = self.body | self.summed | made
         mine = inner | {i for i in self.cuts if not (self.users[i] - inner or i in self.ends)}
         outputs = tuple(sorted(i for i in inside if i in self.users and (self.users[i] - mine or i in self.ends)))
         outputs += tuple(also)
@@ -362,18 +387,20 @@ class Finder:
         fits = i in self.inputs and i not in self.cuts and i not in self.static and self.node(i).type.dtype == "real"
         return fits and self.users[i] & self.body == {reader} and self.axes.labels(i) == self.axes.labels(reader)
 
-    def coupled(self) -> Coupled | None:
+    def coupled(self, sizes: bool = False) -> Coupled | None:
         """The region between products; None where one leads to other entries than it comes from."""
         read = [i for i in sorted(self.inputs) if i in self.cuts]
         vectors = {self.cuts[i].vector for i in read}
         for i in read:
             vector = self.cuts[i].vector
             real = all(self.node(x).type.dtype == "real" for x in (vector, self.cuts[i].weight))
-            inside = vector in self.body | self.atoms
-            if not (inside and real and self.axes.labels(vector) == self.axes.labels(i)):
+            if not (real and vector in self.body | self.atoms):
+                return None
+            own, other = self.axes.labels(vector), self.axes.labels(i)
+            if own[:-1] != other[:-1] if sizes else own != other:
                 return None
         computed = sorted(vectors - self.atoms)
-        region = self.region(also=computed)
+        region = self.region(also=computed, products=sizes)
         wanted = len(region.outputs) - len(computed)
         place = {s.node: k for k, s in enumerate(self.states)}
         products = tuple(

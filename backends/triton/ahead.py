@@ -71,8 +71,8 @@ def compiled(
     for name, size in zip("NMLRJ", inner):
         constants |= {name: size, f"B{name}": triton.next_power_of_2(size)}
     if isinstance(of, CoupledRecurrence):
-        config = config or of.config(which, inner[0], dtype.itemsize, machine_of(target))
-        constants |= {"BB": config.steps, "BN": config.channels, "STAGES": config.stages, "LOW": LOW[dtype]}
+        config = config or of.config(which, sizes, dtype.itemsize, machine_of(target))
+        constants |= {**of.blocks(sizes), "BB": config.steps, "STAGES": config.stages, "LOW": LOW[dtype]}
         constants |= {"KEEP": True} if which == "forward" else {}
     else:
         config = config or of.default_config(of.axes.size("d", sizes), inner)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import textwrap
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
@@ -167,8 +168,11 @@ class _File:
                 sentence = f"{' and '.join(g.group.states)}: {kernels}; {g.chosen.safety}"
             elif g.group.index in without:
                 sentence = f"{planned}. No kernel: {without[g.group.index]}"
+            elif _lengths(cell, g, later[g.group.index]):
+                call, sentence = self._coupled(title, cell, g, later[g.group.index])
             elif find_region(cell, g.group, later[g.group.index]) is None:
-                write = self._turned if find_coupled(cell, g.group, later[g.group.index]) is None else self._coupled
+                coupled = find_coupled(cell, g.group, later[g.group.index], sizes=True)
+                write = self._turned if coupled is None else self._coupled
                 call, sentence = write(title, cell, g, later[g.group.index])
             else:
                 call, sentence = self._kernel(title, cell, g, later[g.group.index], read)
@@ -181,7 +185,7 @@ class _File:
         region = find_region(cell, g.group, later, read)
         assert region is not None
         source, inner = Source(self.sources), region.step
-        name = self.names.fresh(identifier(f"{title.lower()}_{'_'.join(g.group.states)}"))
+        name = self.names.fresh(kernel_name(title, g.group.states))
         step = find_step(name, cell, region, lambda node: source.line(inner.nodes[node]))
         assert step is not None
         kind, kernels = schedule(step, g.strategy)  # by Newton's method where `newton.applies`
@@ -196,7 +200,7 @@ class _File:
         turned = find_turned(cell, g.group, later)
         assert turned is not None
         region, source = turned.region, Source(self.sources)
-        name = self.names.fresh(identifier(f"{title.lower()}_{'_'.join(g.group.states)}"))
+        name = self.names.fresh(kernel_name(title, g.group.states))
         inner = region.step
         step = find_step(name, cell, region, lambda node: source.line(inner.nodes[node]), turned.readings)
         assert step is not None
@@ -219,8 +223,8 @@ class _File:
     def _coupled(self, title: str, cell: CellIR, g: GroupPlan, later: list[str]) -> tuple[Call, str]:
         """Write the kernels of a group with products of learned matrices; how they are called, and a sentence."""
         source = Source(self.sources)
-        name = self.names.fresh(identifier(f"{title.lower()}_{'_'.join(g.group.states)}"))
-        coupled = find_coupled(cell, g.group, later)
+        name = self.names.fresh(kernel_name(title, g.group.states))
+        coupled = find_coupled(cell, g.group, later, sizes=True)
         assert coupled is not None
         inner = coupled.region.step
         c = find_coupled_step(name, cell, coupled, lambda node: source.line(inner.nodes[node]))
@@ -238,6 +242,7 @@ class _File:
             outputs=coupled.region.outputs[: coupled.wanted],
             fits=(moving or weights)[0],
             packed=True,
+            lengths=len(c.step.layout.inner) > 1,
         )
         return call, f"{' and '.join(g.group.states)}: kernel, {SENTENCES['coupled']}"
 
@@ -277,14 +282,14 @@ class _File:
         return text.replace("from torch import Tensor, nn\n", f"from torch import Tensor, nn\n\n{ours}\n", 1)
 
 
+def _normaliser(g: GroupPlan) -> Normaliser | None:
+    return g.form.normaliser if isinstance(g.form, MatrixState) else None
+
+
 CHUNKWISE = "chunkwise kernels, chunk states one after another, outputs all at once"
 SERVED = frozenset(
     {"step", "sequential", "scan", "newton"}
 )  # strategies whose work a kernel does when they are asked for
-
-
-def _normaliser(g: GroupPlan) -> Normaliser | None:
-    return g.form.normaliser if isinstance(g.form, MatrixState) else None
 
 
 def _no_kernel(cell: CellIR, g: GroupPlan, later: list[str], asked: Strategies) -> str | None:
@@ -294,19 +299,37 @@ def _no_kernel(cell: CellIR, g: GroupPlan, later: list[str], asked: Strategies) 
     if any(cell.nodes[cell.state(s).node].type.dtype == "bool" for s in g.group.states):
         return "a state of truth values"
     region = find_region(cell, g.group, later)
-    if region is None:
+    if region is None or _lengths(cell, g, later):
         return _not_coupled(cell, g, later)
     step = find_step("step", cell, region, lambda node: None)
     if step is None:
         return "no axis of its states could be shared out among programs"
     if g.strategy == "newton" and not newton.applies(cell, g.group, step):
-        return "Newton's method over all steps is PyTorch's, but for one state whose entries step by themselves"
+        return "Newton's method over all steps runs by PyTorch where entries of different positions meet"
     return None
+
+
+def kernel_name(title: str, states: Iterable[str]) -> str:
+    """In letters that Triton takes for a function: `Letters`, `α` --> `letters_alpha`."""
+    text = "".join(
+        c if c.isascii() else unicodedata.name(c, f"u{ord(c):x}").split()[-1].lower()
+        for c in f"{title.lower()}_{'_'.join(states)}"
+    )
+    return identifier(text)
+
+
+def _lengths(cell: CellIR, g: GroupPlan, later: list[str]) -> bool:
+    """Whether products with learned matrices lead between states of several lengths (a projected LSTM): then a matrix
+    has the axes of two states, and the step would pass for pointwise, every program with all matrices in registers.
+    """
+    coupled = find_coupled(cell, g.group, later, sizes=True)
+    step = None if coupled is None else find_coupled_step("step", cell, coupled, lambda node: None)
+    return step is not None and len(step.step.layout.inner) > 1
 
 
 def _not_coupled(cell: CellIR, g: GroupPlan, later: list[str]) -> str | None:
     """Why a group that is not pointwise runs by PyTorch; None where there is a kernel."""
-    coupled = find_coupled(cell, g.group, later)
+    coupled = find_coupled(cell, g.group, later, sizes=True)
     if coupled is None:
         return _not_turned(cell, g, later)
     if find_coupled_step("step", cell, coupled, lambda node: None) is None:

@@ -78,7 +78,7 @@ def find_coupled_step(
     arrays = [f.inputs[p.input] for p in coupled.products]
     arrays += [f.states[p.state] if p.state is not None else f.outputs[p.output or 0] for p in coupled.products]
     layout = find_rows(f, b, [a.axes for a in arrays])
-    if layout is None or not all(layout.held(s.axes)[-1:] == ("n",) for s in f.states):
+    if layout is None or not all({*layout.held(s.axes)[-1:]} & {*layout.inner_names} for s in f.states):
         return None
     rounds = product_rounds(f, coupled.products)
     if rounds is None:
@@ -150,12 +150,29 @@ class _Writer:
 
     def matrices(self, *, turned: bool) -> list[str]:
         """All matrices, [in, out] or (`turned`, for gradients) [out, in]."""
-        lines = ["rows = tl.arange(0, BN)[:, None]", "whole = (rows < N) & in_n"]
         grid = "g * {0}_g + " if self.step.layout.grid else ""
         first, last = ("o", "i") if turned else ("i", "o")
-        place = f"{grid}rows * {{0}}_{first} + n * {{0}}_{last}"
-        lines += [f"{w} = tl.load({w}_ptr + {place.format(w)}, mask=whole, other=0.0).to(LOW)" for w in self.c.weights]
+        pairs = [self.ends(n)[::-1] if turned else self.ends(n) for n in range(len(self.c.products))]
+        several = len(self.step.layout.inner) > 1
+        lines = []
+        for x in dict.fromkeys(x for x, _ in pairs):
+            lines.append(f"{self.rows(x)} = tl.arange(0, B{x.upper()})[:, None]")
+        if not several:
+            lines.append("whole = (rows < N) & in_n")
+        for w, (x, y) in zip(self.c.weights, pairs, strict=True):
+            place = f"{grid}{self.rows(x)} * {{0}}_{first} + {y} * {{0}}_{last}".format(w)
+            mask = f"({self.rows(x)} < {x.upper()}) & in_{y}" if several else "whole"
+            lines.append(f"{w} = tl.load({w}_ptr + {place}, mask={mask}, other=0.0).to(LOW)")
         return lines
+
+    def rows(self, axis: str) -> str:
+        return f"rows_{axis}" if len(self.step.layout.inner) > 1 else "rows"
+
+    def ends(self, n: int) -> tuple[str, str]:
+        """The axes of what product n multiplies and of its result."""
+        p, f, layout = self.c.products[n], self.step.forward, self.step.layout
+        vector = f.states[p.state] if p.state is not None else f.outputs[p.output or 0]
+        return layout.held(vector.axes)[-1], layout.held(f.inputs[p.input].axes)[-1]
 
     def title(self, n: int) -> str:
         """The name of a product's result: that of the array that takes it."""
@@ -164,9 +181,9 @@ class _Writer:
     def arrays(self, of: Sequence[str], places: Sequence[int], form: str) -> list[str]:
         return [form.format(of[k]) for k in places]
 
-    def product(self, vector: str, n: int) -> str:
+    def product(self, vector: str, n: int, turned: bool = False) -> str:
         self.s.helpers.add("product")
-        return f"product({vector}, {self.c.weights[n]}, in_n)"
+        return f"product({vector}, {self.c.weights[n]}, in_{self.ends(n)[turned]})"
 
     def tile(self, program: Program, result: Result, value: Part) -> str:
         """A result as a whole tile of its array, axes that the value lacks included."""
@@ -312,7 +329,7 @@ class _Writer:
             if n in c.own:
                 s.lines.append(self.save(f"d_{self.title(n)}_ptr", self.step.forward.inputs[p.input], found[n]))
             if p.output is not None:
-                text = self.product(found[n], n)
+                text = self.product(found[n], n, turned=True)
                 text = f"{sums[p.output]} + {text}" if p.output in sums else text
                 sums[p.output] = s.bind(f"d_{self.step.arrays.outputs[p.output]}", Part(text=text)).text
                 self.f.given["d_output", p.output, 0] = Part(text=sums[p.output])
@@ -325,7 +342,9 @@ class _Writer:
         values = self.s.run(program.pruned(results))
         found = []
         for r, value in zip(results, values, strict=True):
-            products = [self.product(gradients[n], n) for n, p in enumerate(c.products) if p.state == r.index]
+            products = [
+                self.product(gradients[n], n, turned=True) for n, p in enumerate(c.products) if p.state == r.index
+            ]
             terms = [*([] if value.number == 0 and products else [self.tile(program, r, value)]), *products]
             name = self.s.bind(f"d_{self.step.arrays.states[r.index]}_new", Part(text=terms[0])).text
             self.s.lines += [f"{name} += {x}" for x in terms[1:]]

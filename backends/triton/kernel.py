@@ -40,6 +40,7 @@ INDICES = (
     "counts_ptr",
     "rows",
     "whole",
+    *(f"rows_{n}" for n in "nmlrj"),
     "bounds_ptr",
 )
 RINGS = ("linear", "complex", "max_plus", "min_plus", "log_plus")

@@ -41,8 +41,10 @@ class Layout:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The axes of a tile: [t, d, n, ...] or [b, n]."""
-        return (*(["t"] if self.timed else []), "b" if self.rows else "d", *self.inner_names)
+        """The axes of a tile: [t, d, n, ...] or [b, n], where vectors of other lengths lie along n, too."""
+        if self.rows:
+            return ("b", "n")
+        return (*(["t"] if self.timed else []), "d", *self.inner_names)
 
     @property
     def inner_names(self) -> tuple[str, ...]:
@@ -85,17 +87,22 @@ class Layout:
     def shape(self, held: Iterable[str], time: bool = True) -> str:
         """A tile's shape: `[BT, BD, 1]` for a value that has t and d."""
         own = set(held)
-        sizes = [f"B{a.upper()}" if (a in own and (a != "t" or time)) else "1" for a in self.axes]
+        axes = self.axes
+        if self.rows and own & set(self.inner_names):
+            axes = ("b", *(n for n in self.inner_names if n in own))
+        sizes = [f"B{a.upper()}" if (a in own and (a != "t" or time)) else "1" for a in axes]
         return f"[{', '.join(sizes)}]"
 
     def index(self, axis: str) -> str:
         """How a vector along an axis is indexed to stand along that axis of a tile; empty for tiles of one axis."""
         if len(self.axes) == 1:
             return ""
+        if self.rows and axis != "b":
+            axis = "n"
         return f"[{', '.join(':' if a == axis else 'None' for a in self.axes)}]"
 
     def position(self, axis: str) -> int:
-        return self.axes.index(axis)
+        return 1 if self.rows and axis != "b" else self.axes.index(axis)
 
 
 def find_layout(forward: Program, backward: Program, readings: Mapping[int, int]) -> Layout | None:
@@ -151,24 +158,24 @@ def _twins(turned: Mapping[Label, Label], state: Array) -> tuple[tuple[Label, La
 
 
 def find_rows(forward: Program, backward: Program, vectors: Iterable[tuple[Label | None, ...]]) -> Layout | None:
-    """The parts of the labels of a step with products, whose vectors have the axes `vectors`; None where they differ
-    in more than outer labels, or where something else is summed over.
+    """The parts of the labels of a step with products, whose vectors have the axes `vectors`, in the end one of the
+    states' each; None where something else is summed over, or where a value has two of them.
     """
     ends = {axes[-1] for axes in vectors}
-    if len(ends) != 1 or None in ends:
+    if not ends or None in ends:
         return None
-    (vector,) = ends
-    assert vector is not None
-    outer = (forward.parallel & backward.parallel) - {vector}
-    outer -= {x for r in forward.results for x in r.over}
+    outer = (forward.parallel & backward.parallel) - ends
+    outer |= {a for axes in vectors for a in axes[:-1] if a is not None}
+    outer -= {x for r in (*forward.results, *backward.results) for x in r.over if r in forward.results}
     order = [a for s in forward.states for a in s.axes if a is not None]
-    used = {x for v in (*forward.values, *backward.values) for x in v.labels}
+    labels = [{*v.labels} for v in (*forward.values, *backward.values)]
+    used = {x for own in labels for x in own}
     grid = tuple(a for a in dict.fromkeys(order) if a in outer)
-    if vector not in order or not used <= {vector, *grid}:
+    if not ends <= set(order) or not used <= {*ends, *grid} or any(len(own & ends) > 1 for own in labels):
         return None
     if any(not {a for a in axes[:-1] if a is not None} <= set(grid) for axes in vectors):
         return None
-    return Layout(tile=(), grid=grid, inner=(vector,), rows=True)
+    return Layout(tile=(), grid=grid, inner=tuple(a for a in dict.fromkeys(order) if a in ends), rows=True)
 
 
 def _beside(axes: tuple[Label | None, ...], left: Label, right: Label) -> bool:

@@ -65,6 +65,7 @@ GROUPS = {
     ),
 }
 SLOW = (
+    "packed delta rule",
     "transforms, mamba",
     "transforms, gated_deltanet",
     "transforms, heads of entries",

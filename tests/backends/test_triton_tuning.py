@@ -121,7 +121,7 @@ def test_candidates_are_few_start_with_the_default_and_keep_buffers(
 
 def test_loads_ahead_fit_a_small_gpu() -> None:
     """What is read ahead has to fit beside the matrices on the device at hand, not on the largest of its kind."""
-    matrices, stage = on_chip(64, 4, 2), 40 * 1024
+    matrices, stage = on_chip([(64, 64)] * 4, 2), 40 * 1024
     for fast in (99 * 1024, FAST["old"], FAST[""]):
         found = coupled_config("forward", 64, matrices, stage, 2, "", fast)
         assert matrices + (found.stages - 1) * stage <= fast

@@ -54,6 +54,18 @@ CELLS = {  # with products of learned matrices
   output y: real[n] = h'
   output mean_c: real = mean(c')
 }""",
+    "projected": """cell Projected(d: dim, n: dim, p: dim) {
+  input x: real[d]
+  state h: real[p] = 0
+  state c: real[n] = 0
+  gate i: real[n] in (0, 1) = sigmoid(linear(x) + linear(h, bias = false))
+  gate f: real[n] in (0, 1) = sigmoid(linear(x) + linear(h, bias = false))
+  gate g: real[n] in (-1, 1) = tanh(linear(x) + linear(h, bias = false))
+  gate o: real[n] in (0, 1) = sigmoid(linear(x) + linear(h, bias = false))
+  c <- f * c + i * g
+  h <- linear(o * tanh(c'), bias = false)
+  output y: real[p] = h'
+}""",
     "rounds": """cell Rounds(d: dim, heads: dim, n: dim) {
   input x: real[d]
   param M: real[n, n] init normal(0.4)
@@ -308,20 +320,23 @@ def packed() -> None:
         assert all(support.error(a, b) < 1e-12 for a, b in zip(*found, strict=True)), file
 
 
-def packed_layers() -> None:
+HEADS = {"d": 4, "heads": 2, "dk": 3, "dv": 2}
+PACKED: tuple[tuple[str, str | None, dict[str, int]], ...] = (
+    ("mingru", None, {"d": 3, "n": 5}),
+    ("lstm", None, {"d": 3, "n": 5}),
+    ("lru", None, {"d": 2, "n": 3}),
+    ("mamba", "Mamba", {"d": 2, "e": 5, "n": 3, "rank": 2}),
+    ("gla", "GLA", HEADS),
+    ("projected", None, {"d": 3, "n": 5, "p": 2}),
+)
+
+
+def packed_layers(layers: tuple[tuple[str, str | None, dict[str, int]], ...]) -> None:
     """`cu_seqlens` of a whole layer in one launch is one call for each length: outputs, states, gradients; reversed,
     too, and with wrong boundaries refused.
     """
     bounds = torch.tensor([0, 4, 4, 5, 11], dtype=torch.int32)
-    heads = {"d": 4, "heads": 2, "dk": 3, "dv": 2}
-    for file, cell, dims in (
-        ("mingru", None, {"d": 3, "n": 5}),
-        ("lstm", None, {"d": 3, "n": 5}),
-        ("lru", None, {"d": 2, "n": 3}),
-        ("mamba", "Mamba", {"d": 2, "e": 5, "n": 3, "rank": 2}),
-        ("gla", "GLA", heads),
-        ("gated_deltanet", "GatedDeltaNet", heads),
-    ):
+    for file, cell, dims in layers:
         _, layer, _ = layer_of(spec_of(file), cell, None, Config(steps=4, channels=4))
         torch.manual_seed(0)
         net = layer(**dims, dtype=torch.float64)
@@ -406,7 +421,8 @@ CASES: dict[str, Callable[[], None]] = {
     "same bits": same_bits,
     "coupled operators": coupled_operators,
     "packed": packed,
-    "packed layers": packed_layers,
+    "packed layers": lambda: packed_layers(PACKED),
+    "packed delta rule": lambda: packed_layers((("gated_deltanet", "GatedDeltaNet", HEADS),)),
     "tuned": tuned,
     "S5": lambda: is_the_oracle("s5", kind="scan", dims={"d": 3, "n": 5}),
     "Hawk": lambda: is_the_oracle("rglru", "Hawk", kind="scan", steps=9),
@@ -423,6 +439,7 @@ COUPLED = {
     "Pendulum": ("pendulum", {"d": 3, "n": 5}),
     "reset first": ("reset first", {"d": 3, "n": 5}),
     "peephole": ("peephole", {"d": 3, "n": 7}),
+    "projected": ("projected", {"d": 3, "n": 7, "p": 5}),
     "rounds": ("rounds", {"d": 2, "heads": 3, "n": 5}),
 }
 CASES |= {

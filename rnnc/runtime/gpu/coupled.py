@@ -7,7 +7,7 @@ whether it is, and an emitted module takes PyTorch's loop otherwise.  The operat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +34,7 @@ from rnnc.runtime.layout import common_dtype
 
 __all__ = ["CoupledRecurrence", "Product"]
 
+LONGEST = {"amd": 64}  # entries of vectors of several lengths, 128 elsewhere: with longer ones registers spill
 LOW = {
     torch.float64: tl.float64,
     torch.float32: tl.float32,
@@ -43,9 +44,11 @@ LOW = {
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def device() -> tuple[int, bool]:
-    """Bytes for matrices on this device, and whether it multiplies matrices of float64; a constant when traced."""
-    return fast_memory(), interpreted()
+def device() -> tuple[int, bool, int]:
+    """Of this device: bytes for matrices, whether it multiplies matrices of float64, and LONGEST; a constant when
+    traced.
+    """
+    return fast_memory(), interpreted(), LONGEST.get(machine(), 128)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,19 +80,35 @@ class CoupledRecurrence(Recurrence):
     kept: tuple[int, ...]
     vectors: tuple[str, ...] = ()
 
-    def fits(self, state: Tensor, like: Tensor) -> bool:
-        """Whether all matrices of a head fit on chip, for products in the dtype of `like`."""
-        return self.serves(state.shape[self.states[0].index(self.axes.inner)], like)
+    def fits(self, state: Tensor | Sequence[Tensor], like: Tensor) -> bool:
+        """Whether all matrices of a head fit on chip, for products in the dtype of `like`.
 
-    def serves(self, size: int, like: Tensor) -> bool:
-        """`fits`, for states of `size` entries."""
-        room, doubles = device()
-        return on_chip(size, len(self.products), like.element_size()) <= room and (
-            doubles or like.dtype != torch.float64
-        )
+        `state`: the first state or, where vectors have several lengths, all of them.
+        """
+        if isinstance(state, Tensor):
+            return self.serves(state.shape[self.states[0].index(self.axes.inner)], like)
+        return self.serves([x.shape[-1] for x in state], like)
 
-    def config(self, role: str, size: int, itemsize: int, machine: str, fast: int | None = None) -> Config:
-        """Sizes of blocks for one of the kernels, states of `size` entries, and products of `itemsize` bytes.
+    def serves(self, sizes: int | Sequence[int], like: Tensor) -> bool:
+        """`fits`, for states of so many entries."""
+        room, doubles, longest = device()
+        given = [sizes] if isinstance(sizes, int) else sizes
+        if len(given) > 1 and max(given) > longest:
+            return False
+        known = {d[-1]: n for d, n in zip(self.states, given)}
+        needed = on_chip([self.ends(p, known) for p in self.products], like.element_size())
+        return needed <= room and (doubles or like.dtype != torch.float64)
+
+    def ends(self, p: Product, sizes: Mapping[str, int]) -> tuple[int, int]:
+        """The entries of what a product multiplies and of its result, given those of the inner labels."""
+        vector = self.states[p.state] if p.state is not None else self.vectors[p.vector or 0]
+        return sizes[vector[-1]], sizes[p.axes[-1]]
+
+    def config(
+        self, role: str, sizes: Mapping[str, int], itemsize: int, machine: str, fast: int | None = None
+    ) -> Config:
+        """Sizes of blocks for one of the kernels, given the entries of the inner labels, and products of `itemsize`
+        bytes.
 
         `fast`: the bytes on chip that a program may use, by default those of a large GPU.
         """
@@ -98,9 +117,18 @@ class CoupledRecurrence(Recurrence):
         if role == "backward":
             streams += len(self.outputs)
             kept = len(self.kept) + sum(p.kept for p in self.products)
+        size = max(sizes[x] for x in self.axes.inner)
         stage = ROWS * max(16, 1 << (size - 1).bit_length()) * (streams * itemsize + kept * max(4, itemsize))
-        matrices = on_chip(size, len(self.products), itemsize)
-        return coupled_config(role, size, matrices, max(stage, 1), itemsize, machine, fast)
+        matrices = on_chip([self.ends(p, sizes) for p in self.products], itemsize)
+        least = min(sizes[x] for x in self.axes.inner)
+        return coupled_config(role, size, matrices, max(stage, 1), itemsize, machine, fast, least)
+
+    def blocks(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Compile-time arguments: the entries of vectors, and the powers of two that hold them."""
+        found = {}
+        for name, label in zip("NMLRJ", self.axes.inner):
+            found |= {name: sizes[label], f"B{name}": max(16, triton.next_power_of_2(sizes[label]))}
+        return found
 
     def run(
         self, inputs: list[Tensor], states: list[Tensor], numbers: list[int], steps: int, bounds: Tensor | None
@@ -134,7 +162,7 @@ class CoupledRecurrence(Recurrence):
 
 def _config(p: Problem, role: str, low: torch.dtype) -> Config:
     assert isinstance(p.of, CoupledRecurrence)
-    return p.chosen or p.of.configs.get(()) or p.of.config(role, p.inner[0], low.itemsize, machine(), fast_memory())
+    return p.chosen or p.of.configs.get(()) or p.of.config(role, p.sizes, low.itemsize, machine(), fast_memory())
 
 
 def _options(p: Problem, role: str, low: torch.dtype) -> list[Config]:
@@ -146,12 +174,12 @@ def _options(p: Problem, role: str, low: torch.dtype) -> list[Config]:
 
 
 def _launch(p: Problem, role: str, arguments: list[Any], acc: torch.dtype, low: torch.dtype, **more: Any) -> None:
-    size = p.inner[0]
     assert isinstance(p.of, CoupledRecurrence)
     config = _config(p, role, low)
     sizes = [*(p.dims[k] for k in getattr(p.of, f"{role}_dims")), p.steps]
     sizes += [*([p.heads] if p.of.axes.grid else []), p.batch]
-    constants = {"N": size, "BN": config.channels, "BB": config.steps, "PACKED": p.packed, "STAGES": config.stages}
+    constants: dict[str, Any] = {**p.of.blocks(p.sizes), "BB": config.steps, "PACKED": p.packed}
+    constants["STAGES"] = config.stages
     constants |= {"ACC": tl.float64 if acc == torch.float64 else tl.float32, "LOW": LOW[low], **more}
     grid = (triton.cdiv(p.batch, config.steps) * p.heads,)
     getattr(p.of, role)[grid](*arguments, *sizes, **constants, num_warps=config.warps, **LAUNCH)

@@ -146,26 +146,34 @@ def _fast_memory_of(device: int | None) -> int:
     return int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 99 * 1024))
 
 
-def on_chip(size: int, products: int, itemsize: int) -> int:
-    """Bytes that the matrices of a coupled step need on chip, with what products take besides.
+def on_chip(sizes: Sequence[tuple[int, int]], itemsize: int) -> int:
+    """Bytes that matrices of these sizes, those of a coupled step, need on chip, with what products take besides.
 
     Float32 products run without tensor cores, whose operands want twice the room.
     """
-    wide = max(16, power_of_two(size))
-    return (products * wide + 2 * ROWS) * wide * itemsize * (2 if itemsize > 2 else 1)
+    whole = [(max(16, power_of_two(a)), max(16, power_of_two(b))) for a, b in sizes]
+    besides = 2 * ROWS * max(x for pair in whole for x in pair)
+    return (sum(a * b for a, b in whole) + besides) * itemsize * (2 if itemsize > 2 else 1)
 
 
 def coupled_config(
-    role: str, size: int, matrices: int, stage: int, itemsize: int, machine: str, fast: int | None = None
+    role: str,
+    size: int,
+    matrices: int,
+    stage: int,
+    itemsize: int,
+    machine: str,
+    fast: int | None = None,
+    least: int | None = None,
 ) -> Config:
-    """`steps` are sequences a program holds, `channels` the entries of a state.
+    """`steps` are sequences a program holds, `channels` the entries of the longest state, `least` of the shortest one.
 
     `matrices`: bytes of all matrices and what products take; `stage`: bytes that a program reads in a step, of which as
     many steps as fit are read ahead, up to three.  `fast`: the bytes a program may use, by default a large GPU's.
     """
     wide = max(16, power_of_two(size))
     if machine == "amd":  # matrices are in registers there, and threads have twice as many
-        return Config(steps=ROWS, channels=wide, warps=8 if wide >= 128 else 4, stages=1)
+        return Config(steps=ROWS, channels=wide, warps=8 if (least or size) > 64 else 4, stages=1)
     if itemsize > 2:  # without tensor cores the operands of products fill the registers
         warps = 8 if role == "backward" or machine == "old" else 4
         return Config(steps=ROWS, channels=wide, warps=warps, stages=1, registers=255)
