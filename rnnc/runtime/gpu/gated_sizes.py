@@ -119,7 +119,7 @@ def walk_constants(
         "EVERY": KEPT // chunk_of(dtype),
         "BN": wide,
         "BM": block(outer, most),
-        "STAGES": 2,
+        "STAGES": 1 if target == "old" and ends and wide >= 128 else 2,  # reading ahead takes registers there
     }
 
 
