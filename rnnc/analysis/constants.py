@@ -7,8 +7,8 @@ roots of the square-free factors of a polynomial can.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -22,19 +22,22 @@ from rnnc.ir.types import Interval
 Rows: TypeAlias = "tuple[tuple[Fraction, ...], ...]"
 Poly: TypeAlias = "tuple[Fraction, ...]"  # coefficients, highest first
 MAX_SIZE = 24  # of a matrix whose characteristic polynomial is computed
+SMALL, FINE, GRID = 12, 20, 2**24  # up to which size how many bounds of complex roots are tried, on which grid
 PRECISION = Fraction(1, 10**12)  # width of an enclosure of an irrational root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConstantFacts:
     """`interval`: the smallest to the largest eigenvalue, where all are real (ends exact or rounded outward).
-    `diagonalisable`: over C.  `norm`: of the spectral norm.  `radius`: an interval of the spectral radius.
+    `diagonalisable`: over C.  `norm`: of the spectral norm.  `radius`: of the moduli of the eigenvalues, `abscissa` of
+    their real parts.
     """
 
     real: bool
     interval: Interval | None
     norm: Interval
     radius: Interval
+    abscissa: Interval
     unit_circle: bool
     diagonalisable: bool
 
@@ -60,7 +63,8 @@ def constant_facts(rows: Rows) -> ConstantFacts | None:
     if real:
         interval = Interval(lo=smallest_root(polynomial).lo, hi=largest_root(polynomial).hi)
     norm = _root(largest_root(characteristic_polynomial(_gram(rows))))
-    radius = _magnitude(interval) if interval is not None else Interval(lo=Fraction(0), hi=norm.hi)
+    radius = _magnitude(interval) if interval is not None else spectral_radius(polynomial, norm)
+    abscissa = interval or largest_real_part(polynomial, norm)
     on_circle = _is_identity(_gram(rows))
     if on_circle:
         norm = radius = exactly(1)
@@ -69,6 +73,7 @@ def constant_facts(rows: Rows) -> ConstantFacts | None:
         interval=interval,
         norm=norm,
         radius=radius,
+        abscissa=abscissa,
         unit_circle=on_circle,
         diagonalisable=_annihilates(rows, distinct),
     )
@@ -208,6 +213,83 @@ def smallest_root(p: Poly) -> Interval:
     assert found.lo is not None
     assert found.hi is not None
     return Interval(lo=-found.hi, hi=-found.lo)
+
+
+# ---------------------------------------------------------------- complex roots
+
+
+def in_unit_disk(p: Poly) -> bool:
+    """Whether all roots lie inside the open unit disk (Schur and Cohn)."""
+    p = _monic(p)
+    while len(p) > 1:
+        last = p[-1]
+        if abs(last) >= 1:
+            return False
+        p = _monic(tuple(x - last * y for x, y in zip(p[:-1], reversed(p[1:]), strict=True)))
+    return True
+
+
+def in_left_half_plane(p: Poly) -> bool:
+    """Whether all roots have negative real parts: those of (z + 1)^n p((z - 1) / (z + 1)) lie inside the unit disk."""
+    total: Poly = (Fraction(0),)
+    power: Poly = (Fraction(1),)  # of z + 1, as Horner's scheme goes on
+    for c in p:
+        raised = _plus(_scaled(total, (Fraction(1), Fraction(-1))), tuple(c * x for x in power))
+        total, power = raised, _scaled(power, (Fraction(1), Fraction(1)))
+    total = total[len(total) - len(p) :]
+    return total[0] != 0 and in_unit_disk(total)
+
+
+def _scaled(p: Poly, q: Poly) -> Poly:
+    out = [Fraction(0)] * (len(p) + len(q) - 1)
+    for i, x in enumerate(p):
+        for j, y in enumerate(q):
+            out[i + j] += x * y
+    return tuple(out)
+
+
+def _plus(p: Poly, q: Poly) -> Poly:
+    size = max(len(p), len(q))
+    wide = ((Fraction(0),) * (size - len(x)) + x for x in (p, q))
+    return tuple(x + y for x, y in zip(*wide, strict=True))
+
+
+def spectral_radius(p: Poly, norm: Interval) -> Interval:
+    """[0, r] for an r that no root exceeds in modulus, near the least one; below 1 where it is."""
+
+    def below(r: Fraction) -> bool:
+        return r > 0 and in_unit_disk(tuple(c / r**k for k, c in enumerate(p)))
+
+    return replace(_least(below, Fraction(1), Fraction(0), norm, len(p)), lo=Fraction(0))
+
+
+def largest_real_part(p: Poly, norm: Interval) -> Interval:
+    """[-|A|, s] for an s that no root exceeds in its real part, near the least one; below 0 where it is."""
+    assert norm.hi is not None
+    least = -norm.hi
+
+    def below(s: Fraction) -> bool:
+        shifted: Poly = (Fraction(0),)
+        for c in p:
+            shifted = _plus(_scaled(shifted, (Fraction(1), s)), (c,))
+        return in_left_half_plane(shifted[len(shifted) - len(p) :])
+
+    return replace(_least(below, Fraction(0), least, norm, len(p)), lo=least)
+
+
+def _least(below: Callable[[Fraction], bool], first: Fraction, lo: Fraction, norm: Interval, size: int) -> Interval:
+    """What lies below some numbers, from `first` on, and never above the norm."""
+    assert norm.hi is not None
+    hi, strict = norm.hi, False
+    for k in range(FINE if size <= SMALL else 1):
+        middle = first if k == 0 else Fraction(math.floor((lo + hi) / 2 * GRID), GRID)
+        if not lo < middle < hi and not (k == 0 and middle == hi):
+            continue
+        if below(middle):
+            hi, strict = middle, True
+        else:
+            lo = middle
+    return Interval(hi=hi, hi_open=strict)
 
 
 def _annihilates(rows: Rows, distinct: Poly) -> bool:

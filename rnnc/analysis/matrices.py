@@ -125,6 +125,7 @@ class Matrices(Domain[MatrixFacts]):
             shape,
             interval=found.interval,
             modulus=found.radius,
+            abscissa=found.abscissa,
             norm=found.norm,
             orthogonal=found.unit_circle,
             diagonalisable=found.diagonalisable,
@@ -285,7 +286,11 @@ class Matrices(Domain[MatrixFacts]):
         if m.skew:
             return orthogonal("the exponential of a skew matrix is orthogonal")
         if m.interval is None:
-            return MatrixFacts()
+            if m.abscissa.hi is None:
+                return MatrixFacts()
+            bound = iv.intersect(iv.monotone(iv.exp, m.abscissa), iv.between(0, None))
+            why = "the modulus of the exponential of an eigenvalue is that of its real part"
+            return MatrixFacts(modulus=replace(bound, lo=Fraction(0), lo_open=False), why=why)
         image = iv.intersect(iv.monotone(iv.exp, m.interval), iv.between(0, None))
         if m.symmetric:
             found = symmetric(image, "the exponential of a symmetric matrix is positive definite")

@@ -13,7 +13,8 @@ from rnnc.ir.types import Interval
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixFacts:
-    """`interval`: all eigenvalues are real and lie in it.  `modulus`: of the eigenvalues.  `norm`: all
+    """`interval`: all eigenvalues are real and lie in it.  `modulus`: of the eigenvalues, `abscissa`: of their real
+    parts.  `norm`: all
     singular values lie in it, so its upper end bounds the spectral norm.
 
     `lower`, `upper`: triangular; a diagonal matrix is both.  `family`: any two matrices with the same family commute
@@ -23,6 +24,7 @@ class MatrixFacts:
 
     interval: Interval | None = None
     modulus: Interval = NONNEGATIVE
+    abscissa: Interval = iv.ALL
     norm: Interval = NONNEGATIVE
     symmetric: bool = False
     skew: bool = False
@@ -89,6 +91,7 @@ def scaled(m: MatrixFacts, by: Interval) -> MatrixFacts:
         m,
         interval=None if m.interval is None else iv.mul(by, m.interval),
         modulus=iv.mul(size, m.modulus),
+        abscissa=iv.mul(by, m.abscissa),
         norm=iv.mul(size, m.norm),
         orthogonal=m.orthogonal and size == exactly(1),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -209,8 +210,9 @@ class Cell:
             need(self.bounded(group) or (not over and self.slope(group).hi < 1), f"{names(group)} may grow")
             return
         t = self.transition(group)
-        alone, e = not t.adds and t.norm.hi <= 1, t.eigenvalues
-        inside = self.fixed(group) and e is not None and e.within(Interval(lo=-1, hi=1, lo_open=True, hi_open=True))  # type: ignore[arg-type]
+        alone, e, one = not t.adds and t.norm.hi <= 1, t.eigenvalues, Fraction(1)
+        between = e is not None and e.within(Interval(lo=-one, hi=one, lo_open=True, hi_open=True))
+        inside = self.fixed(group) and (t.fades or between)
         # a continuous norm below one has a maximum below one on bounded values
         attained = t.norm.hi == 1 and t.norm.hi_open and not self.wild(t.nodes, COMPARISONS | NORMS | SINGULAR)
         need(t.norm.hi < 1 or alone or inside or attained, f"{names(group)} may grow: the norm is in {t.norm}")

@@ -17,6 +17,7 @@ from rnnc.ir.types import Disk, Domain, HalfPlane, Interval
 from rnnc.verify.trusted.ranges import INF, POSITIVE, ZERO, Range, add, closed, hull, magnitude, mul, neg, upto
 
 Matrix = Sequence[Sequence[Range]]
+MOST_SQUARES = 11
 FINE = Fraction(1, 10**6)  # to which irrational eigenvalues are found
 
 
@@ -71,6 +72,16 @@ def real_pair(m: Matrix) -> tuple[Range | None, Range | None]:
 
 
 # ---------------------------------------------------------------- rational matrices
+
+
+def fades(a: Sequence[Sequence[Fraction]]) -> bool:
+    """Whether the entries of some power are so small that its norm is below 1: then all eigenvalues are, too."""
+    for _ in range(MOST_SQUARES):
+        if sum(x * x for row in a for x in row) < 1:
+            return True
+        columns = [*zip(*a)]
+        a = [[sum((x * y for x, y in zip(row, column)), Fraction(0)) for column in columns] for row in a]
+    return False
 
 
 def characteristic(a: Sequence[Sequence[Fraction]]) -> list[Fraction]:

@@ -13,7 +13,16 @@ import numpy as np
 from rnnc.ir.dims import ONE as SINGLE
 from rnnc.ir.graph import CellIR, ancestors, is_static
 from rnnc.ir.types import Disk, Domain, HalfPlane, Interval, UnitNorm
-from rnnc.verify.trusted.matrices import characteristic, gershgorin, norm_bound, real_pair, real_roots, root, sum_of
+from rnnc.verify.trusted.matrices import (
+    characteristic,
+    fades,
+    gershgorin,
+    norm_bound,
+    real_pair,
+    real_roots,
+    root,
+    sum_of,
+)
 from rnnc.verify.trusted.products import Expansion, NoForm
 from rnnc.verify.trusted.ranges import (
     FULL,
@@ -46,7 +55,7 @@ class Transition:
 
     `eigenvalues`: where they lie, if all are real; `products`: where those of all products over time do, if all are.
     `diagonal`: one change of basis over C makes all A diagonal.  `nodes`: what A is made of; `single`: it is a product
-    of these, with no sign.
+    of these, with no sign.  `fades`: A is a matrix of numbers whose eigenvalues lie inside the unit disk.
     """
 
     eigenvalues: Range | None = None
@@ -59,6 +68,7 @@ class Transition:
     low_rank: bool = False  # along one axis, beside a diagonal; what is written has rank one
     single: bool = False
     adds: bool = True  # B is not zero
+    fades: bool = False
     nodes: frozenset[int] = frozenset()
 
     def lies_in(self, wanted: Domain, kind: str) -> bool:
@@ -327,4 +337,5 @@ def rational(a: list[list[Fraction]]) -> Transition:
     largest = real_roots(characteristic(squares))
     assert largest is not None, "a symmetric matrix has real eigenvalues"
     same = all(a[i][j] == a[j][i] for i in range(len(a)) for j in range(i))
-    return Transition(eigenvalues=real_roots(characteristic(a)), norm=root(upto(largest)), symmetric=same, blocks=True)
+    values = real_roots(characteristic(a))
+    return Transition(eigenvalues=values, norm=root(upto(largest)), symmetric=same, blocks=True, fades=fades(a))
