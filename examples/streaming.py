@@ -1,6 +1,8 @@
-"""Run a layer one step at a time, as a decoder does: the numbers are those of the whole sequence."""
+"""Run a layer by pieces and one step at a time, as a decoder does: the numbers are those of the whole sequence."""
 
 from __future__ import annotations
+
+import argparse
 
 import torch
 
@@ -8,7 +10,9 @@ import rnnc
 
 
 def main() -> None:
-    Mamba2 = rnnc.compile(rnnc.stdlib("mamba2"), "Mamba2")
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--backend", choices=("auto", "torch", "cpu"), default="auto", help="what runs the layer (auto)")
+    Mamba2 = rnnc.compile(rnnc.stdlib("mamba2"), "Mamba2", backend=p.parse_args().backend)
     torch.manual_seed(0)
     layer = Mamba2(d=32).double().eval()
     x = torch.randn(1, 60, 32, dtype=torch.float64)
@@ -16,9 +20,12 @@ def main() -> None:
     with torch.no_grad():
         whole, _ = layer(x)
 
-        # A prompt at once, then token by token from the state it left: the state carries convolution buffers too.
-        prompt, state = layer(x[:, :40])
-        streamed = [prompt]
+        # A prompt in pieces of any length, then token by token from the state they left: the state carries convolution
+        # buffers too.
+        streamed, state = [], None
+        for piece in (x[:, :1], x[:, 1:33], x[:, 33:40]):
+            y, state = layer(piece, state=state)
+            streamed.append(y)
         for t in range(40, 60):
             y, state = layer.step(x[:, t], state=state)
             streamed.append(y[:, None])

@@ -267,6 +267,21 @@ def _all_cheap(cell: CellIR, i: NodeId, computed: set[NodeId]) -> bool:
     return i not in computed or (node.op in CHEAP and all(_all_cheap(cell, a, computed) for a in node.args))
 
 
+def lasting(single: Single, memory: Set[NodeId]) -> frozenset[NodeId]:
+    """Of what has memory and is made of parameters alone, what is kept from step to step, as long as these are the
+    same: not sums and products entry by entry, which cost less than to compare what they are made of.
+    """
+    cell = single.cell
+
+    def cheap(i: NodeId) -> bool:
+        node = cell.nodes[i]
+        roots = [_through_views(cell, a)[0] for a in node.args]
+        return node.op in CHEAP | {"concat"} and all(r in memory or not cell.nodes[r].args or cheap(r) for r in roots)
+
+    found = {i for i in memory & single.static if cell.nodes[i].op not in LEAVES and not cheap(i)}
+    return frozenset(ancestors(cell, sorted(found)) & memory & single.static)
+
+
 def _needs_memory(cell: CellIR, node: Node) -> bool:
     """Whether a node is a reshape that reads its argument's memory as it lies there."""
     return node.op == "reshape" and not only_units(cell.nodes[node.args[0]], node)

@@ -37,7 +37,7 @@ START = {"sum": "0", "mean": "0", "amax": "-(T)INFINITY", "amin": "(T)INFINITY"}
 @dataclass(slots=True, kw_only=True)
 class Writer:
     cell: CellIR
-    static: Set[NodeId] = frozenset()  # values without a batch
+    lasting: Set[NodeId] = frozenset()  # values that are kept from step to step
     flattened: bool = False  # all axes are one, along the lanes
     lines: list[str] = field(default_factory=list)
     places: dict[NodeId, Place] = field(default_factory=dict)
@@ -57,9 +57,10 @@ class Writer:
         batch = None if static else grouped(size_text(sizes))
         return Place(pointer=pointer, strides=strides_text(sizes, order), batch=batch)
 
-    def memory(self, name: str, sizes: Sequence[Dim], static: bool) -> str:
-        """Memory of the function's own; of what parameters alone say, kept from step to step."""
-        self.scratch.append(Scratch(name=name, size=size_text(sizes), static=static))
+    def memory(self, name: str, sizes: Sequence[Dim], static: bool, batch: str = "") -> str:
+        """Memory of the function's own; `static`: kept from step to step, `batch`: how many times the sizes."""
+        size = f"{grouped(size_text(sizes))} * {batch}" if batch else size_text(sizes)
+        self.scratch.append(Scratch(name=name, size=size, static=static))
         return name
 
     def constants(self) -> list[str]:
@@ -317,7 +318,7 @@ class Writer:
     def matrix_function(self, i: NodeId, place: Place) -> None:
         """exp(M), or X with A X = B, of the matrices in memory."""
         node = self.nodes[i]
-        n, per, static = dim_c(node.type.shape[0]), node.type.per, i in self.static
+        n, per, static = dim_c(node.type.shape[0]), node.type.per, i in self.lasting
         square = [node.type.shape[0]] * 2
         work = self.memory(f"u{i}", square if node.op == "solve" else [Dim.of(3), *square], static)
         index = [*(Index(f"i{k}") for k in range(len(per))), ZERO, ZERO]

@@ -25,7 +25,7 @@ Text: TypeAlias = "tuple[str, str]"  # an expression, and what it is: V, M (a tr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scratch:
-    """Memory of the function's own, numbers for one sequence; `static`: that lasts while the parameters do."""
+    """Memory of the function's own; `static`: that lasts while the parameters do."""
 
     name: str
     size: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rnnc.backends.cpu.single import LEAVES, NUMBERS, Single, axes, kept
+from rnnc.backends.cpu.single import LEAVES, NUMBERS, Single, axes, kept, lasting
 from rnnc.backends.cpu.single_helpers import HELPERS
 from rnnc.backends.cpu.single_loops import Writer
 from rnnc.backends.cpu.single_places import Index, Place, Scratch, Text, grouped, size_text
@@ -15,7 +15,7 @@ from rnnc.ir.graph import NodeId, ancestors
 
 def single_text(single: Single) -> str:
     """The functions NAME_step, NAME_held and NAME_shapes of a step, behind `vector_math.h` and `HELPERS`."""
-    w = Writer(cell=single.cell, static=single.static)
+    w = Writer(cell=single.cell)
     nodes, cell = single.cell.nodes, single.cell
     for k, g in enumerate(single.given):
         real = nodes[g.node].type.dtype == "real"
@@ -23,6 +23,7 @@ def single_text(single: Single) -> str:
     constants = w.constants()
     results = single.results
     memory = kept(cell, [i for i, _ in results], [g.node for g in single.given], single.static)
+    w.lasting = lasting(single, memory)
     first: dict[NodeId, int] = {}
     for k, (i, buffer) in enumerate(results):
         given = nodes[i].op in LEAVES | NUMBERS or nodes[i].type.dtype == "complex"
@@ -33,13 +34,14 @@ def single_text(single: Single) -> str:
         i = node.id
         if i not in memory and i not in first:
             continue
-        static = i in single.static
+        static, lasts = i in single.static, i in w.lasting
         if i in first:
             place = w.place(i, f"r{first[i]}", False, 0)
         else:
-            place = w.place(i, w.memory(f"w{i}", axes(node), static), static, 0)
+            own = w.memory(f"w{i}", axes(node), lasts, "" if static else "batch")
+            place = w.place(i, own, static, 0)
         title = node.name or next((o.name for o in cell.outputs if o.node == i), "")
-        step, w.lines = w.lines, once if static else w.lines
+        step, w.lines = w.lines, once if lasts else w.lines
         w.lines += [f"  /* {title} */"] if title else []
         w.compute(i, place)
         w.lines = step
@@ -144,8 +146,8 @@ class _Text:
     def read_once(self) -> list[int]:
         """Places of the parameters that what is kept is made of."""
         s = self.single
-        lasting = {int(x.name[1:]) for x in self.scratch if x.static and x.name[0] == "w"}
-        needed = ancestors(s.cell, sorted(lasting))
+        made = {int(x.name[1:]) for x in self.scratch if x.static and x.name[0] == "w"}
+        needed = ancestors(s.cell, sorted(made))
         return [k for k, g in enumerate(s.given) if g.static and g.node in needed]
 
     def once_text(self) -> list[str]:
@@ -202,9 +204,7 @@ class _Text:
             *self.lasting(),
             *self.constants,
         ]
-        own = [
-            (x.name, f"{grouped(x.size)} * batch" if x.name[0] == "w" else x.size) for x in self.scratch if not x.static
-        ]
+        own = [(x.name, x.size) for x in self.scratch if not x.static]
         if s.halves:
             lines.append("#ifdef RNNC_E")
             rounded = [f"{grouped(size)} * batch" for size in sizes]

@@ -23,6 +23,14 @@ def test_example(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert capsys.readouterr().out.strip()
 
 
+def test_streaming_on_a_cpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    if compiled.compiler() is None:
+        pytest.skip("needs a C compiler")
+    monkeypatch.setattr(sys, "argv", ["streaming.py", "--backend", "cpu"])
+    runpy.run_path(str(EXAMPLES / "streaming.py"), run_name="__main__")
+    assert "streamed and whole differ" in capsys.readouterr().out
+
+
 def generate(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["generate.py", *QUICK, *arguments])
     runpy.run_path(str(EXAMPLES / "generate.py"), run_name="__main__")

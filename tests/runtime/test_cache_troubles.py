@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,11 +34,15 @@ def run():
 """
 
 
-def start(body: str, tmp: Path, **environment: str) -> subprocess.Popen[str]:
+def start(body: str, tmp: Path, within: str = "", **environment: str) -> subprocess.Popen[str]:
+    """A process; `within` are commands of a shell that go before it, in file systems of its own."""
     (tmp / "tmp").mkdir(exist_ok=True)
+    command = [sys.executable, "-c", LAYER + textwrap.dedent(body)]
+    if within:
+        command = ["unshare", "-rm", "sh", "-ec", f'{within}\nexec "$@"', "sh", *command]
     settings = {**os.environ, "RNNC_CACHE": str(tmp / "cache"), "TMPDIR": str(tmp / "tmp"), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-c", LAYER + textwrap.dedent(body)],
+        command,
         env=settings | environment,
         cwd=tmp,
         stdout=subprocess.PIPE,
@@ -83,6 +88,65 @@ def test_a_full_disk(tmp_path: Path, room: int) -> None:
     body = "import rnnc.runtime.compiled\n" + textwrap.dedent(body)
     assert finish(start(body, tmp_path))[0] == "refused"
     assert not list((tmp_path / "cache" / "native").iterdir())
+
+
+REFUSED = """
+    try:
+        run()
+    except rnnc.runtime.compiled.NativeError as problem:
+        assert {words!r} in str(problem), problem
+        print("refused")
+"""
+
+
+def mounts() -> bool:
+    """Whether a process may have file systems of its own here."""
+    found = shutil.which("unshare") and subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False)
+    return bool(found) and found.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not mounts(), reason="needs mounts of its own")
+def test_disks_that_are_full_or_read_only(tmp_path: Path) -> None:
+    """Real ones: a full cache, or one that cannot be written, costs the cache; without any room there is a message."""
+    for name in ("cache", "tmp"):
+        (tmp_path / name).mkdir()
+    full = f"mount -t tmpfs -o size=40k tmpfs {tmp_path}/"
+    assert finish(start("run()", tmp_path, within=f"{full}cache"))[0] == "kernel"
+    fixed = f"mount -t tmpfs tmpfs {tmp_path}/cache; mount -o remount,ro {tmp_path}/cache"
+    assert finish(start("run()", tmp_path, within=fixed))[0] == "kernel"
+    body = "import rnnc.runtime.compiled\n" + textwrap.dedent(REFUSED.format(words="set RNNC_CACHE or TMPDIR"))
+    assert finish(start(body, tmp_path, within=f"{full}cache\n{full}tmp"))[0] == "refused"
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.slow
+def test_a_poisoned_cache(tmp_path: Path) -> None:
+    """A sound library of somebody else's in the place of ours is not run: the next process builds its own."""
+    assert finish(start("run()", tmp_path))[0] == "kernel"
+    (library,) = (tmp_path / "cache" / "native").glob("*.so")
+    evil = tmp_path / "evil.c"
+    evil.write_text("__attribute__((constructor)) static void run(void) { __builtin_trap(); }\n")
+    harms = [lambda: subprocess.run(["cc", "-shared", "-fPIC", evil, "-o", library], check=True)]
+    if os.getuid() == 0:
+        harms.append(lambda: os.chown(library, 12345, 12345))
+    for harm in harms:
+        harm()
+        assert finish(start("run()", tmp_path))[0] == "kernel"
+    third = start("from rnnc.runtime import compiled\ncompiled._compile = None\nrun()", tmp_path)
+    assert finish(third)[0] == "kernel"
+
+
+@pytest.mark.slow
+def test_a_compiler_that_is_killed(tmp_path: Path) -> None:
+    """As where memory runs out: the message says so, nothing stays, and the next process builds."""
+    dying = tmp_path / "dyingcc"
+    dying.write_text('#!/bin/sh\ncase "$1" in --version) exec cc --version;; esac\nkill -9 $$\n')
+    dying.chmod(0o755)
+    body = "import rnnc.runtime.compiled\n" + textwrap.dedent(REFUSED.format(words="was killed (SIGKILL)"))
+    assert finish(start(body, tmp_path, CC=str(dying)))[0] == "refused"
+    assert not list((tmp_path / "cache" / "native").iterdir())
+    assert finish(start("run()", tmp_path))[0] == "kernel"
 
 
 @pytest.mark.slow
