@@ -57,6 +57,7 @@ class NativeNewton:
     gradients: tuple[tuple[int, ...] | None, ...]
     calls: dict[Any, _Call] = field(init=False, default_factory=dict, compare=False, repr=False)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(
         self,
         inputs: Sequence[Tensor],
