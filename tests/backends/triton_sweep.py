@@ -1,9 +1,10 @@
 """Every cell of the library, the unlisted and the odd ones, as Triton kernels: run by the interpreter, or compiled.
 
-`TRITON_INTERPRET=1 python triton_sweep.py interpreted [PART/OF]` compares outputs, last states and all gradients with
-the float64 oracle, every buffer filled with NaN beforehand; `python triton_sweep.py ahead TARGET [PART/OF]` compiles
-each kernel at its default configuration.  Both print a line a cell: its name, "ok" or what is wrong, and how its groups
-run.  A program of its own, since Triton decides when it is imported whether it interprets.
+`TRITON_INTERPRET=1 python triton_sweep.py interpreted [library]` compares outputs, last states and all gradients with
+the float64 oracle, every buffer filled with NaN beforehand; `python triton_sweep.py ahead TARGET [library]` compiles
+each kernel at its default configuration; `library` leaves out the odd cells.  Both print a line a cell: its name, "ok"
+or what is wrong, and how its groups run.  A program of its own, since Triton decides when it is imported whether it
+interprets.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from rnnc.runtime.gpu.tuning import Config
 FOLDERS = (cells.LIBRARY, cells.UNLISTED, cells.ODD)
 
 
-def every() -> Iterator[tuple[Path, str]]:
-    """All cells that are no models and have inputs."""
-    for folder in FOLDERS:
+def every(library: bool) -> Iterator[tuple[Path, str]]:
+    """All cells that are no models and have inputs; with `library` not the odd ones."""
+    for folder in FOLDERS[: 2 if library else 3]:
         for parameter in cells.cells(folder):
             path, cell = parameter.values
             if cells.spec_of(path).lower(cell).inputs:
@@ -85,12 +86,11 @@ def fits(path: Path, cell: str, target: str) -> str:
 
 def main(what: str, *rest: str) -> None:
     target = rest[0] if what == "ahead" else ""
-    part, of = (int(x) for x in (rest[-1] if rest and "/" in rest[-1] else "0/1").split("/"))
     if what == "interpreted":
         interpreted.guard_launches()
         launch.empty = coupled.empty = interpreted.poisoned
         np.seterr(all="ignore")
-    for path, cell in list(every())[part::of]:
+    for path, cell in every("library" in rest):
         begun = time.perf_counter()
         try:
             said = fits(path, cell, target) if target else is_the_oracle(path, cell)
