@@ -45,7 +45,8 @@ class BlockScan(Strategy):
 
     def why(self, problem: Problem, form: Form | None) -> str:
         n, _ = self._block(problem, form)
-        return f"{names(problem)} is linear with {n} by {n} blocks, whose products stay {n} by {n}"
+        verb = "is" if len(problem.group.states) == 1 else "are"
+        return f"{names(problem)} {verb} linear with {n} by {n} blocks, whose products stay {n} by {n}"
 
     def remedy(self, problem: Problem) -> str:
         return f"a transition of {names(problem)} made of fixed blocks (`blockdiag`, `rotation`) would be a block scan"
