@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rnnc.backends.triton import ahead
 from rnnc.backends.triton.ahead_gated import PASSES, compiled_gated
-from rnnc.backends.triton.ahead_low_rank import KERNELS, compiled_low_rank
+from rnnc.backends.triton.ahead_low_rank import KERNELS, KEYED, SIDES, compiled_low_rank
 from rnnc.backends.triton.backend import emit
 from rnnc.compile import load_source
 from rnnc.ir.rounding import keep_digits
@@ -45,10 +45,13 @@ def rows() -> list[tuple[str, list[ahead.Resources]]]:
             found.append((title, [ahead.compiled(of, role, t, sizes) for t in ahead.TARGETS]))
     for which, title in PASSES.items():
         found.append((title, [compiled_gated(which, t, 64, 64) for t in ahead.TARGETS]))
-    for which in KERNELS:
+    for which in dict.fromkeys((*KERNELS, *KEYED)):
+        keyed = which not in KERNELS
         for keep in (False, True) if which == "low_rank_walk" else (False,):
-            title = f"`{which}`{', keeping states' * keep}"
-            found.append((title, [compiled_low_rank(which, t, 64, 64, keep=keep) for t in ahead.TARGETS]))
+            for reads in (False, True) if which in SIDES else (False,):
+                title = f"`{which}`{', keeping states' * keep}{', of reads' * reads}"
+                flags = {"keep": keep, "reads": reads, "keyed": keyed}
+                found.append((title, [compiled_low_rank(which, t, 128, 128, **flags) for t in ahead.TARGETS]))
     return found
 
 

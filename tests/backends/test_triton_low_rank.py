@@ -9,6 +9,12 @@ pytest.importorskip("triton")
 
 from rnnc.backends.triton.ahead import SHARED
 from rnnc.backends.triton.ahead_low_rank import KERNELS, KEYED, SIDES, compiled_low_rank
+from rnnc.runtime.gpu import gated_tuning
+from rnnc.runtime.gpu.gated_tuning import Columns
+from rnnc.runtime.gpu.low_rank_launch import problem
+from rnnc.runtime.gpu.low_rank_sizes import default_way
+from rnnc.runtime.gpu.low_rank_tuning import neighbours
+from rnnc.runtime.gpu.tuner import FEW
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 OF_KEYS = ("low_rank_pairs", "low_rank_products", "low_rank_keyed_backward")
@@ -32,6 +38,34 @@ def test_ahead_of_time_without_spills(which: str, target: str) -> None:
 @pytest.mark.parametrize("which", OF_KEYS)
 def test_decays_of_keys_ahead_of_time_without_spills(which: str) -> None:
     fits(which, "sm_90", 128, keyed=True)
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("role", ["forward", "backward"])
+@pytest.mark.parametrize(("values", "heads"), [(3, 1), (64, 5), (128, 3000)])
+def test_ways_worth_a_measurement_are_few_and_start_with_the_default(
+    role: str, values: int, heads: int, keyed: bool
+) -> None:
+    rows = torch.empty(2, 70, 1, heads, 1, 24, device="meta")
+    numbers = torch.empty(2, 70, 1, heads, 1, device="meta")
+    v = torch.empty(2, 70, 1, heads, 1, values, device="meta")
+    p = problem(rows[:, :, 0], rows, None, v, numbers, numbers, rows if keyed else numbers, None, 1, False, 1)
+    default = default_way(role, 2 * heads, 24, values, torch.bfloat16, "")
+    found = neighbours(p, role, default)
+    assert found[0] == default
+    assert 1 < len(found) == len(set(found)) <= FEW
+    assert all(16 <= w.columns <= max(16, 2 * values) for w in found)
+    assert role == "forward" or all(w.fused == default.fused for w in found)
+    assert not keyed or all(w.scored == default.scored for w in found), "decays of keys need the scores anyway"
+
+
+@pytest.mark.parametrize(("outer", "runs"), [(3, 1), (64, 5), (128, 3000)])
+def test_columns_worth_a_measurement_are_few_and_start_with_the_default(outer: int, runs: int) -> None:
+    default = Columns(columns=32 if outer > 16 else 16, warps=4, stages=2)
+    found = gated_tuning.neighbours(default, {"C": 64, "BN": 64}, outer, runs, 7)
+    assert found[0] == default
+    assert 1 < len(found) == len(set(found)) <= FEW
+    assert all(16 <= c.columns <= max(16, outer) and 2 <= c.warps <= 8 for c in found)
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def blocks_of(kernel: str, keys: int, values: int, dtype: torch.dtype, machine: 
             return Blocks(whole, _block(values, columns), warps, 1 if whole > (64 if old else 128) else stages)
         case _:
             columns = (32 if whole == 128 else 16) if old else 64 if whole <= 64 else 32 if whole <= 128 else 16
-            return Blocks(whole, _block(values, columns), warps, stages)
+            return Blocks(whole, _block(values, columns), warps, 1 if whole > 128 else stages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
