@@ -182,7 +182,7 @@ def _kernel(name: str, cell: CellIR, group: Group, later: list[str], read: Seque
     """
     region = find_region(cell, group, later, read)
     alone = None if region is None else Kernel(name=name, region=region)
-    if alone is not None and (alone.layout.vector is not None or not alone.forward.sizes):
+    if alone is not None and not _narrow(alone):
         return alone
     coupled = find_coupled(cell, group, later, read, sums=True)
     if coupled is not None:
@@ -192,6 +192,18 @@ def _kernel(name: str, cell: CellIR, group: Group, later: list[str], read: Seque
     nest = find_nest(cell, group, later, read)
     found = None if nest is None else NestKernel(name=name, region=nest)
     return found if found is not None and found.fits else alone
+
+
+def _narrow(kernel: Kernel) -> bool:
+    """Whether a kernel has no axis for vector lanes but `per` blocks, though its states have others: those are summed
+    over inside the step, which a nest of loops does along the lanes.
+    """
+    step, vector = kernel.region.step, kernel.layout.vector
+    if vector is None:
+        return bool(kernel.forward.sizes)
+    states = zip(kernel.forward.states, (step.nodes[s.node].type for s in step.states), strict=True)
+    heads = [vector in a.axes[: len(t.per)] for a, t in states]
+    return all(heads) and any(step.nodes[s.node].type.rank for s in step.states)
 
 
 def _call(kernel: Kernel) -> Call:

@@ -20,7 +20,7 @@ from rnnc.plan.native import Work
 
 SERVED = frozenset({"step", "sequential", "scan"})  # strategies that the loop over time does the work of when asked for
 SPECIAL_CHAIN = 8  # dependent operations of one special function, in additions
-LOOP_CHAIN = 16  # of one loop nest of a step
+LOOP_CHAIN = 10  # of one loop nest of a step, forward and backward
 PRODUCT_CHAIN = 32  # of a product with a matrix, whose sums are many side by side
 
 
@@ -93,7 +93,7 @@ def _nest_work(kernel: NestKernel) -> Work:
     return Work(
         strategy="sequential",
         serves=SERVED,
-        rates="native sequential",
+        rates="native loops",
         why="a native kernel, one step after the other, each a few loops over arrays",
         flops=ahead.flops + back.flops,
         special=ahead.special + back.special,

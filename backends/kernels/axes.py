@@ -21,7 +21,13 @@ Axis: TypeAlias = "Label | None"  # None: an axis of size 1, which has no index
 
 VIEWS = frozenset({"lift", "merge", "split_per", "expand", "broadcast", "reshape", "transpose"})
 REDUCTIONS = frozenset({"sum", "mean", "amax", "amin"})
-POINTWISE = frozenset(n for n, op in OPS.items() if op.category == "elementwise") | VIEWS | REDUCTIONS | {"einsum"}
+ELEMENTWISE = frozenset(n for n, op in OPS.items() if op.category == "elementwise")
+POINTWISE = ELEMENTWISE | VIEWS | REDUCTIONS | {"einsum"}
+
+# Those that are written for pairs of a real and an imaginary part.
+OF_PAIRS = frozenset({"add", "sub", "neg", "mul", "div", "conj", "exp", "abs", "re", "im"}) | frozenset(
+    {"eq", "ne", "select", "polar", "complex"}
+)
 
 
 class Unlabelled(Exception):
@@ -95,6 +101,8 @@ class Axes:
         before = self.of[node.id] if again else None
         if node.op not in POINTWISE:
             raise Unlabelled(f"`{node.op}` does not act entry by entry")
+        if node.op in ELEMENTWISE - OF_PAIRS and any(cell.nodes[a].type.dtype == "complex" for a in node.args):
+            raise Unlabelled(f"`{node.op}` of a complex number")
         args = [(cell.nodes[a], self.of[a]) for a in node.args]
         if node.op == "einsum":
             self.of[node.id] = self._einsum(node, args)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal, TypeAlias
 
-from rnnc.backends.kernels.axes import REDUCTIONS, VIEWS, Axes, Axis, Label
+from rnnc.backends.kernels.axes import OF_PAIRS, REDUCTIONS, VIEWS, Axes, Axis, Label
 from rnnc.backends.kernels.region import Region
 from rnnc.ir import autodiff
 from rnnc.ir.dims import ONE, Dim
@@ -490,3 +490,4 @@ COMPLEX: dict[str, Any] = {
     "polar": lambda p, r, theta: p._polar(r[0], theta[0]),
     "complex": lambda p, x, y: (x[0], y[0]),
 }
+assert COMPLEX.keys() == OF_PAIRS

@@ -95,9 +95,9 @@ def find_coupled(
 ) -> Coupled | None:
     """The region of a group between its products with learned matrices, or None where it is not pointwise there.
 
-    With `sums` a product that is only read in a sum with a sequence stands for that sum (`Product.start`).  With `sizes` a
-    product may lead from vectors of one length to those of another, where states have both, and one that is a state's
-    new value may be an output.
+    With `sums` a product that is only read in a sum with a sequence stands for that sum (`Product.start`).  With
+    `sizes` a product may lead from vectors of one length to those of another, where states have both, and one that is
+    a state's new value may be an output.
     """
     finder = start(cell, group, later, read)
     if finder is None:

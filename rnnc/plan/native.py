@@ -30,6 +30,9 @@ NATIVE_DEVICES = {
     "native chunkwise": Device(
         name="native chunkwise", call=2e-4, overhead=4e-7, flop=1.3e-11, byte=3e-11, special=2.6e-10, far=4.5e-11
     ),
+    "native loops": Device(
+        name="native loops", call=1e-4, overhead=5e-9, flop=5e-11, byte=3e-11, special=1e-9, far=4.5e-11
+    ),
     "native products": Device(
         name="native products", call=1e-4, overhead=1.8e-8, flop=1e-11, byte=2.5e-10, special=2.6e-10
     ),
