@@ -91,7 +91,7 @@ class NestKernel(Kernel):
         n = self.region.step.nodes[node]
         assert n.type.dtype in ("real", "bool")
         found: tuple[Axis, ...] = tuple(None if d == ONE else self.labels.index(d) for d in axes(n))
-        return Array(dtype=n.type.dtype, axes=found, static=static)  # type: ignore[arg-type]
+        return Array(dtype=n.type.dtype, axes=found, static=static)
 
     @cached_property
     def forward(self) -> Program:
@@ -275,10 +275,8 @@ class _Function:
             if a.sequence:
                 lines.append(f"f->{a.name}_t = strides[{stride + front.index('t')}];")
             terms = [f"b * strides[{stride}]"] if a.batch else []
-            labelled = [x for x in a.array.axes[: len(outer)] if x is not None]
             at = iter(range(stride + len(front), stride + len(names)))
             places = [None if x is None else next(at) for x in a.array.axes[: len(outer)]]
-            assert len(labelled) == sum(p is not None for p in places)
             terms += [f"p{k} * strides[{p}]" for k, p in enumerate(places) if p is not None]
             lines.append(f"f->{a.name} = {' + '.join([f'(T *)arrays[{n}]', *terms])};")
             stride += len(names)
@@ -442,8 +440,6 @@ def _backward_step(f: _Function) -> StepText:
         else:
             sums[seed] = parts
     targets: list[Target] = []
-    zero = [("state", s.node) for s in step.states if s.node not in rule.grads]
-    assert not zero or all(step.nodes[i].type.dtype == "real" for _, i in zero)
     for s, p in zip(step.states, f.states("g_old"), strict=True):
         if s.node in rule.grads:
             targets.append(Target(node=rule.grads[s.node], like=s.node, place=p))

@@ -60,13 +60,14 @@ def _given(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read]) -> 
     if len(steps) != 1 or len(reads) != 1 or reads[0].when != "new" or steps[0].decay is not None or state.ndim < 3:
         return None
     updates, rank = updates_of(steps[0]), state.ndim - 3
-    if len(updates) != 1 or updates[0].v is None:
-        return None
     x = updates[0]
+    if len(updates) != 1 or x.v is None:
+        return None
     c = x.c if x.b is not None else None
     if isinstance(c, (int, float)):
         c = None if c == 1 else x.u.new_full((), float(c))
-    vectors = [y for y in (x.u, x.v, x.b, reads[0].key) if y is not None]
+    v = x.v
+    vectors = [y for y in (x.u, v, x.b, reads[0].key) if y is not None]
     scalars = [y for y in (steps[0].log_decay, c, x.s) if isinstance(y, Tensor)]
     if any(y.ndim not in (rank + 1, rank + 3) for y in vectors):
         return None
@@ -93,7 +94,7 @@ def _given(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read]) -> 
             log_decay=scalar(steps[0].log_decay),
             c=scalar(c),
             u=vector(u, k),
-            v=vector(x.v, n),
+            v=vector(v, n),
             b=None if x.b is None else vector(x.b, k),
             q=vector(reads[0].key, k),
             state=state.reshape(batch, heads, k, n).contiguous(),
@@ -138,11 +139,12 @@ class _Chunkwise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, d_final: Tensor) -> tuple[Tensor | None, ...]:
-        saved = iter(ctx.saved_tensors)
-        log_decay, c, u, v, b, q, state = (next(saved) if there else None for there in ctx.given)
-        starts, w = saved
+        *saved, starts, w = ctx.saved_tensors
+        left = iter(saved)
+        whole = _Given(*(next(left) if there else None for there in ctx.given))  # type: ignore[arg-type]
+        log_decay, c, u, _, b, q, _ = whole
         if torch.is_grad_enabled():  # to be differentiated again
-            return _again(_Given(log_decay, c, u, v, b, q, state), dy, d_final)
+            return _again(whole, dy, d_final)
         dy = dy if dy.stride(-1) == 1 or dy.shape[-1] == 1 else dy.contiguous()
         d_final = d_final.contiguous()
         x = _Given(log_decay, c, u, w, b, q, d_final)
