@@ -19,7 +19,8 @@ __all__ = ["open_length", "open_steps"]
 
 def open_length(x: Tensor) -> bool:
     """Whether an exporter keeps the number of steps of [B, T, ...] a variable, and PyTorch can say so in a program."""
-    return exporting() and not isinstance(x.shape[1], int) and scan_operator() is not None
+    steps: object = x.shape[1]  # a symbol in place of an int, then
+    return exporting() and not isinstance(steps, int) and scan_operator() is not None
 
 
 def own(x: Tensor) -> Tensor:
