@@ -48,12 +48,16 @@ class RangeReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupReport:
-    """One group of states; `transition` is the spec's name for its operator ("" where it has none)."""
+    """One group of states; `transition` is the spec's name for its operator ("" where it has none).
+
+    `plan` is PyTorch's; `native` the one with the C kernels of the CPU backend (None on a GPU).
+    """
 
     group: Group
     transition: str
     spectrum: Spectrum
     plan: GroupPlan
+    native: GroupPlan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +130,13 @@ def analyze(spec: Spec | CellIR, cell: str | None = None, **hyper: Any) -> Repor
         known = {p.name for p in spec.dims} | {"B", "T"}
         sizes = {k: int(v) for k, v in given.items() if k in known}
         return replace(_report(spec, sizes, device), expressivity=_questions(spec, sizes))
+    shape = {k: int(given.pop(k)) for k in ("B", "T") if k in given}  # unless the cell has dims of these names
     ir = spec.lower(cell, **given)
     known = {p.name for p in ir.dims}
-    sizes = {k: int(v) for k, v in given.items() if k in known}
+    if shape.keys() & known:
+        given |= {k: n for k, n in shape.items() if k in known}
+        ir = spec.lower(cell, **given)
+    sizes = shape | {k: int(v) for k, v in given.items() if k in known}
     claims = _claims(spec, cell, given)
     asked = {r.claim for r in claims}
     return replace(
@@ -160,12 +168,14 @@ def _report(ir: CellIR, given: Mapping[str, int], device: str) -> Report:
     recurrence = analyse_recurrence(ir)
     dims = ir.dim_values(given)
     planned = plan(recurrence, dims, device=device)
+    natives = _native_plans(ir, dims) if device == "cpu" and ir.states and ir.inputs else {}
     groups = tuple(
         GroupReport(
             group=p.group,
             transition=_transition_name(ir, p.group),
             spectrum=spectrum_of(recurrence, p.group),
             plan=p,
+            native=natives.get(p.group.states),
         )
         for p in planned.groups
     )
@@ -184,6 +194,19 @@ def _report(ir: CellIR, given: Mapping[str, int], device: str) -> Report:
         parts=tuple(_report(sub, {}, device) for sub in ir.subcells),
         ranges=_declared_ranges(recurrence.cell),
     )
+
+
+def _native_plans(ir: CellIR, dims: Mapping[str, int]) -> dict[tuple[str, ...], GroupPlan]:
+    """What `backend="cpu"` chooses for each group, kernels among the options."""
+    from rnnc.backends.cpu.backend import native_plans
+    from rnnc.ir.rounding import keep_digits
+
+    return {
+        g.group.states: g
+        for p in native_plans(keep_digits(ir), dims)
+        if p.recurrence.cell.name == ir.name
+        for g in p.groups
+    }
 
 
 def _declared_ranges(cell: CellIR) -> tuple[RangeReport, ...]:
@@ -281,6 +304,17 @@ def _group_json(g: GroupReport, dims: Mapping[str, int]) -> dict[str, Any]:
         "chosen": g.plan.strategy,
         "why": g.plan.chosen.why,
         "priced": g.plan.priced,
+        "native": None if g.native is None else _native_json(g.native),
+    }
+
+
+def _native_json(p: GroupPlan) -> dict[str, Any]:
+    """What the CPU backend runs: by a kernel or by PyTorch, and what every way is expected to take."""
+    return {
+        "chosen": p.strategy,
+        "kernel": p.chosen.native,
+        "why": p.chosen.why,
+        "expected": [{"name": o.name, "kernel": o.native, "seconds": o.seconds} for o in p.ranked],
     }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rnnc.analysis.report_flow import flow_of
 from rnnc.analysis.report_svg import complex_plane, flow_graph, real_line
-from rnnc.analysis.report_text import facts_of_kind, spectrum_text, transition_text
+from rnnc.analysis.report_text import expected, facts_of_kind, spectrum_text, transition_text
 
 if TYPE_CHECKING:
     from rnnc.analysis.report import GroupReport, Report
@@ -153,7 +153,13 @@ def _group(report: Report, g: GroupReport) -> Iterator[str]:
         said = [part for part in (o.why, o.safety, o.remedy) if part]
         name = o.name + (" (chosen)" if kind == "chosen" else "")
         rows.append((kind, [f"{mark} {escape(name)}", *map(escape, cost), "<br>".join(map(escape, said))]))
+    for o in () if g.native is None else g.native.natives:
+        kind = "chosen" if g.native is not None and o == g.native.chosen else ""
+        name = f"{o.name} in C" + (" (chosen on a CPU)" if kind else "")
+        cost = [o.depth, o.flops_per_token, o.bytes_per_token, ""]
+        rows.append((kind, [f"✓ {escape(name)}", *map(escape, cost), escape(o.why)]))
     yield _table(("strategy", "depth", "FLOPs / token", "bytes / token", "memory, bytes", "why"), rows)
+    yield f'<p class="soft">expected: {escape(expected(g))}</p>'
 
 
 def _eigenvalues(report: Report, g: GroupReport) -> str:

@@ -119,7 +119,10 @@ def _group(g: GroupReport) -> Iterator[RenderableType]:
         for remedy in dict.fromkeys(o.remedy for o in g.plan.options if o.remedy):
             yield Text(f"  to change   {remedy}")
     yield Text.assemble("  chosen      ", (g.plan.strategy, "bold green"), f": {g.plan.chosen.why}")
-    yield Text(f"  expected    {_expected(g)}")
+    yield Text(f"  expected    {expected(g)}")
+    if g.native is not None:
+        how = "by a C kernel" if g.native.chosen.native else "by PyTorch"
+        yield Text.assemble("  on a CPU    ", (g.native.strategy, "bold green"), f" {how}: {g.native.chosen.why}")
     if g.plan.chosen.safety:
         yield Text(f"  safe        {g.plan.chosen.safety}")
 
@@ -184,10 +187,13 @@ def _end(value: object) -> str:
     return text if len(text) <= 9 else f"{float(value):.6g}"  # type: ignore[arg-type]
 
 
-def _expected(g: GroupReport) -> str:
-    """What the planner ranked by: the estimate of every strategy that may be chosen, the fastest first."""
-    known = [(o.seconds, o.name) for o in g.plan.options if o.legal and o.seconds is not None and o.name != "step"]
-    return ", ".join(f"{name} {_time(t)}" for t, name in sorted(known)) + f" {g.plan.priced}"
+def expected(g: GroupReport) -> str:
+    """What the planner ranked by: the estimate of every way to run the group, the fastest first.  Beside those of C
+    kernels the others count what a kernel does along with the group.
+    """
+    options = (g.native or g.plan).ranked
+    known = [(o.seconds, o.title) for o in options if o.seconds is not None and o.name != "step"]
+    return ", ".join(f"{title} {_time(t)}" for t, title in sorted(known)) + f" {g.plan.priced}"
 
 
 def _time(seconds: float) -> str:

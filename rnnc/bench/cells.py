@@ -38,6 +38,17 @@ cell Delta(n: dim) {
   output y: real[n] = S'.T @ a
 }
 
+cell GatedDelta(n: dim) {
+  input a: real[n]
+  input b: real[n]
+  let k: unit[n] = l2norm(a)
+  gate f: real in (0, 1) = sigmoid(sum(b))
+  gate beta: real in (0, 1) = sigmoid(sum(a))
+  state S: real[n, n] = 0
+  S <- f * (S - beta * outer(k, S.T @ k)) + beta * outer(k, b)
+  output y: real[n] = S'.T @ a
+}
+
 cell Written(n: dim) {
   input a: real[n] in (0, 1)
   input b: real[n]
@@ -54,6 +65,14 @@ cell Entrywise(n: dim) {
   gate z: real[n] in (0, 1) = sigmoid(a + u * h)
   state h: real[n] = 0
   h <- (1 - z) * tanh(b + v * h) + z * h
+  output y: real[n] = h'
+}
+
+cell Normed(n: dim) {
+  input a: real[n] in (0, 1)
+  input b: real[n]
+  state h: real[n] = 0
+  h <- l2norm(a * h + b)
   output y: real[n] = h'
 }
 
@@ -86,6 +105,9 @@ SHAPES: tuple[tuple[str, tuple[int, int, int]], ...] = (
     ("Delta", (8, 256, 64)),
     ("Delta", (1, 512, 128)),
     ("Delta", (1, 256, 256)),
+    ("GatedDelta", (2, 256, 32)),
+    ("GatedDelta", (8, 1024, 64)),
+    ("GatedDelta", (2, 512, 128)),
     ("Written", (1, 32, 16)),
     ("Written", (2, 256, 32)),
     ("Written", (2, 512, 64)),
@@ -94,6 +116,11 @@ SHAPES: tuple[tuple[str, tuple[int, int, int]], ...] = (
     ("Entrywise", (1, 1024, 16)),
     ("Entrywise", (4, 512, 64)),
     ("Entrywise", (8, 256, 512)),
+    ("Entrywise", (1, 8192, 4)),
+    ("Entrywise", (1, 4096, 12)),
+    ("Entrywise", (1, 4096, 24)),
+    ("Normed", (2, 256, 16)),
+    ("Normed", (4, 128, 128)),
     ("Mixed", (1, 512, 4)),
     ("Mixed", (2, 256, 16)),
 )

@@ -30,13 +30,15 @@ class Timing:
     """Milliseconds over the rounds, and the paired speed-up over the baseline (its median and quartiles).
 
     `processor_ms` is the time that all threads of this process used: it exceeds the other where threads work (or spin)
-    side by side.
+    side by side.  `least_processor_ms` is the least of a round: with one thread what a machine without other work would
+    take, nearly.
     """
 
     median_ms: float
     quartiles_ms: tuple[float, float]
     fastest_ms: float
     processor_ms: float
+    least_processor_ms: float
     speedup: float
     speedup_quartiles: tuple[float, float]
     rounds: int
@@ -78,6 +80,7 @@ def _timing(own: Sequence[float], base: Sequence[float], processor: Sequence[flo
         quartiles_ms=_quartiles(own),
         fastest_ms=round(min(own), 4),
         processor_ms=round(statistics.median(processor), 4),
+        least_processor_ms=round(min(processor), 4),
         speedup=round(statistics.median(ratios), 3),
         speedup_quartiles=_quartiles(ratios),
         rounds=len(own),

@@ -5,7 +5,7 @@ seconds = call + launches * overhead + flops * flop + bytes * byte + special * s
 with the prices of a device, which are measured for each strategy (`calibration.py`) or the defaults below.
 
 The counts are of one forward pass over B sequences of T steps, 4 bytes a number (complex: two).  The model only has to
-rank strategies: it ignores that a backward pass costs two to three times as much for all of them.
+rank strategies: that a backward pass costs two to three times as much is in the prices.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _nearness(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 DEVICES = {
-    "cpu": Device(name="cpu", overhead=1e-5, flop=2.5e-11, byte=1e-10),  # two cores, PyTorch
+    "cpu": Device(name="cpu", overhead=2.5e-5, flop=6e-11, byte=2.5e-10),  # PyTorch, a backward pass included
     "cuda": Device(name="cuda", overhead=8e-6, flop=5e-14, byte=3.3e-13),
 }
 

@@ -96,8 +96,7 @@ def paid(work: Work, problem: Problem, threads: int) -> tuple[float, ...]:
     )
 
 
-BACKWARD = 3.0  # a forward and a backward pass, in forward passes
-SPECIAL = 1e-9  # of PyTorch, in seconds
+SPECIAL = 3e-9  # of PyTorch, forward and backward, in seconds
 
 
 def around(work: Work, problem: Problem, device: Device, form: Form | None) -> float:
@@ -110,5 +109,4 @@ def around(work: Work, problem: Problem, device: Device, form: Form | None) -> f
     numbers, specials = (sum((g[k] for g in gates), Dim.of(0)) for k in (0, 1))
     tokens = float(problem.value(BATCH) * problem.value(STEPS))
     moved = 3 * NUMBER * problem.number(numbers) * tokens  # two arguments and a result
-    once = len(gates) * device.overhead + moved * device.byte + SPECIAL * problem.number(specials) * tokens
-    return BACKWARD * once
+    return len(gates) * device.overhead + moved * device.byte + SPECIAL * problem.number(specials) * tokens

@@ -7,6 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
+from benchmarks.foundation import Case, Runner, judge, verdict_table
+from rnnc.bench.timing import Timing
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -29,10 +34,42 @@ def test_the_promises_are_judged_by_what_was_measured(tmp_path: Path) -> None:
     )
     record = json.loads(where.read_text())
     (case,) = record["cases"]
-    assert case["promise"] is None
+    assert case["promises"] == []
     assert set(case["errors"]) == set(case["timings"]["forward"]) > {"loop by hand", "compiled, scan"}
     assert all(t["processor_ms"] > 0 for t in case["timings"]["forward + backward"].values())
     assert b"compiled, scan" in done.stdout
+
+
+def test_every_promise_is_judged_in_its_direction() -> None:
+    def timing(speedup: float) -> Timing:
+        return Timing(
+            median_ms=1.0,
+            quartiles_ms=(1.0, 1.0),
+            fastest_ms=1.0,
+            processor_ms=1.0,
+            least_processor_ms=1.0,
+            speedup=speedup,
+            speedup_quartiles=(speedup, speedup),
+            rounds=1,
+        )
+
+    run = {"peer": Runner(run=torch.neg), "ours": Runner(run=torch.neg)}
+    case = Case(name="x", inputs=[], runners=run, promise=("ours", 3.0), also=[("forward", "ours", 2.0)])
+    found = {
+        "forward": {"peer": timing(1.0), "ours": timing(2.5)},
+        "forward + backward": {"peer": timing(1.0), "ours": timing(2.5)},
+    }
+    verdicts = judge(case, found)
+    assert [(v["direction"], v["kept"]) for v in verdicts] == [("forward + backward", False), ("forward", True)]
+    shown = verdict_table([{"case": "x", "timings": found, "promises": verdicts}]).split("\n")
+    assert [line.split()[0] for line in shown] == ["FAIL", "pass"]
+    assert all("ours against peer" in line for line in shown)
+
+
+def test_what_the_benchmark_of_kernels_takes_is_in_its_help() -> None:
+    command = [sys.executable, "-m", "benchmarks.cpu", "--help"]
+    shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    assert b"--mapped" in shown.stdout
 
 
 def test_disagreeing_numbers_are_not_timed() -> None:
