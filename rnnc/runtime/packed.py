@@ -68,7 +68,7 @@ def _replaced(x: Tensor, first: Tensor, bounds: Tensor) -> Tensor:
     """x `[L, ...]` with the rows `first` `[N, ...]` at the sequences' first steps."""
     total = x.shape[0]
     room = torch.cat([x, x[:1]])  # a row for what empty sequences would write
-    return room.index_put((_first(bounds, total),), first.expand(-1, *x.shape[1:]))[:total]
+    return room.index_put_((_first(bounds, total),), first.expand(-1, *x.shape[1:]))[:total]
 
 
 Compose = Callable[[Tensor, Tensor, Tensor], Tensor]
