@@ -1,4 +1,4 @@
-"""Prints which schedule runs each group of states in `backend="triton"`, over folders of specs, as docs/kernels.md has it.
+"""Prints which schedule runs each group of states in `backend="triton"`, as docs/kernels.md has it.
 
 python -m benchmarks.triton_routes [FOLDER ...]: by default the library, and the odd and unlisted cells of the tests.
 """
@@ -38,15 +38,10 @@ def table(folders: tuple[Path, ...] = FOLDERS) -> str:
     for cell, _, how in found(folders):
         groups.setdefault(how, []).append(cell)
     lines = ["| how a group runs | groups | cells that PyTorch runs |", "|---|---|---|"]
-    kernels = {how: cells for how, cells in groups.items() if not how.startswith("PyTorch")}
-    for how, cells in [*sorted(kernels.items()), *sorted((groups.keys() - kernels.keys()) and _rest(groups, kernels))]:
-        named = "" if how in kernels else ", ".join(dict.fromkeys(cells))
-        lines.append(f"| {how} | {len(cells)} | {named} |")
+    for how in sorted(groups, key=lambda how: (how.startswith("PyTorch"), how)):
+        cells = ", ".join(dict.fromkeys(groups[how])) if how.startswith("PyTorch") else ""
+        lines.append(f"| {how} | {len(groups[how])} | {cells} |")
     return "\n".join(lines)
-
-
-def _rest(groups: dict[str, list[str]], kernels: dict[str, list[str]]) -> list[tuple[str, list[str]]]:
-    return [(how, cells) for how, cells in groups.items() if how not in kernels]
 
 
 if __name__ == "__main__":

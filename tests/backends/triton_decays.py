@@ -34,7 +34,8 @@ CELLS = {  # a body each, of a cell with dims n and m
     "  S <- diag(sigmoid(g)) @ S + outer(v, k)\n  output y: real[m] = S @ q + tanh(S' @ k)",
     "scalar, read across": HEAD + "input g: real <= 0\n  state S: real[n, m] = 0\n"
     "  S <- exp(g) * S + outer(k, v)\n  output y: real[n] = S' @ v",
-    "normalised by a number": HEAD + "input g: real\n  input c: real\n  state z: real[n] = 0\n  state S: real[n, m] = 0\n"
+    "normalised by a number": HEAD
+    + "input g: real\n  input c: real\n  state z: real[n] = 0\n  state S: real[n, m] = 0\n"
     "  z <- sigmoid(g) * z + c * tanh(c) * k\n  S <- sigmoid(g) * S + outer(tanh(c) * k, v)\n"
     "  output y: real[m] = S'.T @ q / (1 + abs(dot(z', q)))",
     "normalised, transposed": HEAD + "input g: real\n  state S: real[m, n] = 0\n  state z: real[n] = 0\n"
