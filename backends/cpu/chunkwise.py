@@ -18,7 +18,7 @@ CHUNK = 32
 def find_chunkwise(cell: CellIR, group: Group) -> MatrixState | None:
     """The form by which the function in C runs a group; None where it does not."""
     form = next((f for f in group.forms if isinstance(f, MatrixState)), None)
-    if form is None or len(form.steps) != 1 or form.reads_across or form.reads is None:
+    if form is None or len(form.steps) != 1 or form.reads_across or form.reads is None or form.normaliser is not None:
         return None
     (step,), state = form.steps, cell.nodes[cell.state(form.state).node].type
     if state.rank != 2 or state.dtype != "real" or len(form.reads) != 1 or form.reads[0].when != "new":
