@@ -30,6 +30,7 @@ ACROSS = ("decay of values", "values, transposed", "scalar, read across")
 NORMALISED = ("normalised by a number", "normalised, transposed", "normalised by keys")
 SPILLS = {("normalised keys", "sm_80", 128)}  # 208 bytes: docs/kernels.md
 SPLITS = ("MinGRU", "SelectiveScan", "HGRNComplex", "GLA", "old_state", "max_plus", "log_plus")
+LOW_RANK = tuple(name for name in low_rank.CASES if name not in low_rank.SLOW)
 GROUPS = {
     "scans": (
         *("MinGRU", "MinGRU, one step", "Mamba", "LRU", "RGLRU", "S4D", "MinGRU, sequential"),
@@ -57,7 +58,8 @@ GROUPS = {
     "transforms": ("transforms, mingru", "transforms, gla", "transforms, lstm"),
     "newton": (*newton.SIZES, *newton.CASES),
     "unlisted": ("Phasor", "SaturatingMemory", "Tide", "ColumnEraser"),
-    "low rank": (*low_rank.MODULES, *(name for name in low_rank.CASES if name not in low_rank.SLOW)),
+    "low rank": (*low_rank.MODULES, *LOW_RANK[::2]),
+    "low rank, more": LOW_RANK[1::2],
     "low rank, cells": tuple(name for name in (*low_rank.CELLS, *low_rank.STEP_BY_STEP) if name not in low_rank.SLOW),
     "operators and splits": (
         *("bfloat16", "float16", "strides", "operators", "same bits"),
@@ -151,7 +153,10 @@ def test_chunkwise_kernels_ahead_of_time(target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     ("keys", "values", "dtype"),
-    [(16, 128, "bfloat16"), (128, 128, "bfloat16"), (64, 64, "float32"), (64, 64, "float16")],
+    [
+        *((16, 128, "bfloat16"), (128, 128, "bfloat16"), (64, 64, "float32"), (128, 128, "float32")),
+        (64, 64, "float16"),
+    ],
 )
 def test_more_chunkwise_kernels_ahead_of_time(target: str, keys: int, values: int, dtype: str) -> None:
     from rnnc.backends.triton.ahead_gated import PASSES

@@ -193,7 +193,7 @@ def every_way() -> None:
 
     tuner.TUNER, kept = tuner.Tuner(timer=timer, folder=lambda: None, always=True), tuner.TUNER
     for keyed in (False, True):
-        p = Problem(1, 3, keys=3, values=33)
+        p = Problem(1, 2, keys=3, values=17)
         p.check([p.delta(keyed=p.gates() if keyed else None)])
     tuner.TUNER = kept
     assert len(ways) == 4 * tuner.FEW  # forward and backward
