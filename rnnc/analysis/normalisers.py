@@ -3,7 +3,7 @@
     C <- a C + u v^T,   n <- a n + c u,   read by C^T q and n . q
 
 with a scalar c: for whoever runs C by chunks, n is a column whose value is c.  Products are compared factor by factor,
-so it does not matter how the two were spelled.
+so it does not matter how the two were spelled; c is what n's write has besides u, never a quotient by a part of u.
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ def _column(b: Builder, recurrence: Recurrence, place: int, form: MatrixState, g
         return None
     if _factors(b, step.decay) != _factors(b, vector.a):
         return None
-    rest = _quotient(_factors(b, vector.b), _factors(b, step.writes[0][0]))
-    if any(b.type(i).rank for i in rest):
-        return None
+    write = _factors(b, step.writes[0][0])
+    rest = _quotient(_factors(b, vector.b), write)
+    if any(b.type(i).rank or (i in write and not _never_zero(b, i)) for i in rest):
+        return None  # no scalar, or n would divide by what may be zero, which it does not do by itself
     early = {x for g in recurrence.groups[: min(place, group.index)] for x in g.states}
     depends = dependences(cell)
     given = [*rest, *(r.key for r in form.reads or ())]
@@ -79,6 +80,14 @@ def _factors(b: Builder, node: NodeId | None) -> dict[NodeId, int]:
         left, right = (_factors(b, a) for a in n.args)
         return _quotient(left, {i: -p if n.op == "mul" else p for i, p in right.items()})
     return {node: 1}
+
+
+def _never_zero(b: Builder, node: NodeId) -> bool:
+    """Whether a value is a number or a size, or a power of one."""
+    n = b.nodes[node]
+    if n.op == "pow":
+        return all(_never_zero(b, a) for a in n.args)
+    return n.op == "dim" or (n.op == "const" and isinstance(n.attr("value"), Fraction) and n.attr("value") != 0)
 
 
 def _quotient(a: dict[NodeId, int], b: dict[NodeId, int]) -> dict[NodeId, int]:

@@ -20,16 +20,26 @@ def test_a_normaliser_goes_with_its_matrix() -> None:
     assert found[("n",)] == "one more column of a matrix state, in the same kernels"
 
 
+OTHERWISE = (  # a normaliser's query, decay and write, and what the matrix state writes
+    ("k", "g", "k", "k"),
+    ("q", "2 * g", "k", "k"),
+    ("q", "g", "q", "k"),
+    ("q", "g", "exp(g) * k", "g * k"),
+    ("q", "g", "k", "tanh(g) * k"),
+    ("q", "g", "k", "k / g"),
+)
+
+
 def test_a_normaliser_that_is_read_otherwise_stays_alone() -> None:
-    """Another query, another decay, or another direction: a scan of its own."""
-    for read, decay, write in (("k", "g", "k"), ("q", "2 * g", "k"), ("q", "g", "q")):
+    """Another query, decay or direction, or a weight that may be 0 and that only the matrix has: a scan of its own."""
+    for read, decay, write, u in OTHERWISE:
         spec = rnnc.spec.parse(
             "cell C(n: dim) {\n input q: real[n]\n input k: real[n]\n input g: real\n"
-            " state S: real[n, n] = 0\n state z: real[n] = 0\n S <- sigmoid(g) * S + outer(k, q)\n"
+            f" state S: real[n, n] = 0\n state z: real[n] = 0\n S <- sigmoid(g) * S + outer({u}, q)\n"
             f" z <- sigmoid({decay}) * z + {write}\n output y: real[n] = S'.T @ q / (1 + abs(dot(z', {read})))\n}}"
         )
         found = {states: how for _, states, how in routes(spec.lower())}
-        assert found[("z",)].startswith("tiles of steps scanned"), (read, decay, write)
+        assert found[("z",)].startswith("tiles of steps scanned"), (read, decay, write, u)
 
 
 def test_what_has_no_kernel_says_why() -> None:
