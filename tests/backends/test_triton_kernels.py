@@ -185,6 +185,30 @@ def test_more_kernels_ahead_of_time(file: str, target: str) -> None:
     fits(of, tuple(r for r in roles if getattr(of, r) is not None), target, MORE[file])
 
 
+@cache
+def turned_kernel(name: str) -> Any:
+    from rnnc.backends.triton.backend import emit
+    from rnnc.runtime.gpu import Recurrence
+
+    spec = rnnc.spec.parse(turned.cell(name))
+    ir = spec.lower()
+    module = load_source(emit(ir, dims=None, strategy=None, sources=spec.sources), ir.name)
+    (found,) = [v for v in vars(module).values() if isinstance(v, Recurrence)]
+    return found
+
+
+def test_a_matrix_that_varies_in_time_ahead_of_time() -> None:
+    fits(turned_kernel("dense"), ("forward", "backward"), "sm_90", dict.fromkeys("AB", 16))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_more_matrices_that_vary_in_time_ahead_of_time(target: str) -> None:
+    """At the largest sizes that kernels take."""
+    fits(turned_kernel("dense"), ("forward", "backward"), target, dict.fromkeys("AB", 64))
+    fits(turned_kernel("dense matrix"), ("forward", "backward"), target, dict.fromkeys("ABC", 64))
+
+
 def fits(of: Any, roles: tuple[str, ...], target: str, sizes: dict[str, int]) -> None:
     from rnnc.backends.triton import ahead
 
