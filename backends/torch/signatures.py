@@ -30,8 +30,8 @@ def check(dim: Dim) -> list[str]:
 
 
 def positive(dim: Dim) -> list[str]:
-    """A test that a size is positive; none where it always is."""
-    if (dim - 1).is_nonnegative():
+    """A test that a size, known to be whole (`check`), is positive; none where it always is."""
+    if (-dim).is_negative():
         return []
     test = f"if {dim_text(dim, dim_name)} < 1:"
     return [test, f'    raise ValueError(f"{dim} has to be positive, and is not with {values_of(dim)}")']
