@@ -19,6 +19,7 @@ __all__ = ["Algebraic", "Exact", "I", "NotExact", "cosine", "is_zero", "root", "
 
 Exact: TypeAlias = "Fraction | Algebraic"
 ONE: Element = (1, {0: Fraction(1)})
+LARGE = 2**200  # coefficients from which floating point is not tried
 
 
 class Algebraic:
@@ -218,6 +219,8 @@ def sign(x: Exact) -> int:
         return (x > 0) - (x < 0)
     if not x.is_real:
         raise NotExact("a complex number is not ordered")
+    if any(abs(v) >= LARGE for _, c in x.terms.values() for v in c.values()):
+        return _sign_by_enclosure(x)
     size = sum(math.sqrt(r) * sum(abs(float(v)) for v in c.values()) for r, (_, c) in x.terms.items())
     near = complex(x).real
     if abs(near) > 1e-9 * size:  # far above the rounding of a few hundred additions
