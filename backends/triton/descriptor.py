@@ -9,6 +9,8 @@ from rnnc.backends.triton.kernel import Step
 from rnnc.backends.triton.layout import Layout
 from rnnc.backends.triton.text import Kernel
 
+SPECIAL = {"exp", "log", "sigmoid", "tanh", "softplus", "logsigmoid", "silu", "gelu", "expm1", "log1p", "sin", "cos"}
+MANY = 3  # of these from which the assembler, left to itself, may save a register and spill
 LONG = 100  # operations of a step and its derivative beyond which the tiles of the usual size fill the registers
 
 
@@ -27,6 +29,8 @@ def recurrence_text(step: Step, kind: str, kernels: tuple[Kernel, ...], key: str
     twins = "".join(_labels(pair) for pair in layout.turned)
     more += [f'twins="{twins}",'] if twins else []
     more += ["long=True,"] if len(step.backward.values) > LONG else []
+    full = step.complex or sum(v.op in SPECIAL for v in forward.values) >= MANY
+    more += ["full=True,"] if full and kind == "scan" else []
     return _text("Recurrence", step, kind, kernels, key, (inputs, outputs, gradients), more)
 
 

@@ -30,7 +30,10 @@ ZEROS = {"plus_times": "0.0", "max_plus": '-float("inf")', "min_plus": 'float("i
 
 
 def applies(step: Step) -> bool:
-    return step.form is not None
+    """Whether a state has an elementwise form; one of numbers alone (a counter) is no work for tiles, and fails to
+    compile for AMD's GPUs.
+    """
+    return step.coefficients is not None and any(v.load is not None for v in step.coefficients.values)
 
 
 def scan_kernels(step: Step) -> tuple[Kernel, ...]:

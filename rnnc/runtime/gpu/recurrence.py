@@ -38,9 +38,10 @@ class Recurrence:
 
     `inputs`, `outputs`, `states` are descriptors (see `arrange`); `gradients` are the inputs whose gradient `backward`
     writes; `..._dims` are the places, among the cell's dims, of those that a kernel takes.  `kind` is "scan" or
-    "sequential"; `long`: a step computes very much.  A scan may share out the steps, too: then `totals` says what each
-    split of them does to a state (and `backward_totals` to a gradient), and the states between the splits follow from
-    that.  `twins`: labels of inner axes that no state has, each with a state's that is as long.
+    "sequential"; `long`: a step computes very much; `full`: its kernels may use all registers.  A scan may share out
+    the steps, too: then `totals` says what each split of them does to a state (and `backward_totals` to a gradient),
+    and the states between the splits follow from that.  `twins`: labels of inner axes that no state has, each with a
+    state's that is as long.
     """
 
     key: str
@@ -57,6 +58,7 @@ class Recurrence:
     semiring: str = "plus_times"
     twins: str = ""
     long: bool = False
+    full: bool = False
     forward_dims: tuple[int, ...] = ()
     backward_dims: tuple[int, ...] = ()
     totals_dims: tuple[int, ...] = ()
@@ -149,7 +151,8 @@ class Recurrence:
     def default_config(self, channels: int, inner: Sequence[int]) -> Config:
         wide = self.semiring == "log_plus"
         parts = self.parts * len(self.states) ** 2 if self.kind == "newton" else self.parts
-        return default_config(self.kind, channels, inner, parts=parts, wide=wide, long=self.long)
+        found = default_config(self.kind, channels, inner, parts=parts, wide=wide, long=self.long)
+        return replace(found, registers=255) if self.full else found
 
     # ------------------------------------------------------------ buffers and launches
 
