@@ -110,3 +110,11 @@ def test_what_is_not_exact_is_refused() -> None:
     ):
         with pytest.raises((NotExact, ZeroDivisionError)):
             attempt()
+
+
+@pytest.mark.parametrize("factor", [1, -1])
+def test_signs_beyond_floating_point(factor: int) -> None:
+    """Coefficients of 400 digits: no float holds them."""
+    large = factor * Fraction(10) ** 400
+    assert sign(large * root(2) - large) == factor
+    assert sign(large - large * root(2)) == -factor

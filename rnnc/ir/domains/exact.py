@@ -90,6 +90,10 @@ class ExactDomain(Domain[Array]):
         return self._apply(node, args)
 
     def _apply(self, node: Node, args: tuple[Array, ...]) -> Array:
+        with np.errstate(all="ignore"):  # flags that Python's floats leave behind where a sign is decided
+            return self._exactly(node, args)
+
+    def _exactly(self, node: Node, args: tuple[Array, ...]) -> Array:
         try:
             if node.op in VIEWS or node.op in LOGICAL:
                 value = OPS[node.op].value

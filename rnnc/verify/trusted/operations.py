@@ -106,9 +106,9 @@ class Interpreter:
 
     def value(self, node: Node, args: Any) -> Any:
         site = self.site(node)
-        if self.kind == "exact":
-            return exactly(node, site, args)
         with np.errstate(all="ignore"):
+            if self.kind == "exact":
+                return exactly(node, site, args)
             return self.rounded(OPS[node.op].value(np, site, *args))  # type: ignore[misc]
 
     def rounded(self, value: Any, complex_: bool = False) -> Any:
