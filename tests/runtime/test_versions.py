@@ -57,7 +57,7 @@ SINCE: dict[str, str] = {
 # Methods and properties of tensors; all are older than 2.0, `mT` and `mH` of 1.11 the youngest.
 METHODS = """abs add_ addcmul_ all amax any argmax backward ceil chunk clamp clone conj contiguous copy_ cos cpu
     cumprod cumsum detach device diagonal dtype exp expand expand_as flatten flip float imag index_copy
-    index_put index_select is_complex is_cuda is_floating_point is_meta isfinite item log long mH mT
+    index_put index_put_ index_select is_complex is_cuda is_floating_point is_meta isfinite item log long mH mT
     masked_fill max mean min movedim mul_ narrow ndim neg neg_ new_empty new_full new_ones new_tensor
     new_zeros nonzero norm numel permute prod real requires_grad requires_grad_ reshape resolve_conj
     resolve_neg scatter_add shape sqrt square squeeze stride sum to tolist transpose tril triu type unbind
