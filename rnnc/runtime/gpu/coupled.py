@@ -125,7 +125,7 @@ class CoupledRecurrence(Recurrence):
 
     def blocks(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Compile-time arguments: the entries of vectors, and the powers of two that hold them."""
-        found = {}
+        found: dict[str, int] = {}
         for name, label in zip("NMLRJ", self.axes.inner):
             found |= {name: sizes[label], f"B{name}": max(16, triton.next_power_of_2(sizes[label]))}
         return found
