@@ -53,8 +53,9 @@ class Seconds(click.FloatRange):
 
 
 EXAMPLES = """\b
-Examples:
-  rnnc bench mingru --shape 2,512,32 --rounds 3
+Example: rnnc bench mingru --shape 2,512,32 --rounds 3
+\b
+More:
   rnnc bench gru --shape 2,64,16 --rounds 2 --against eager-peers --plot gru.svg
   rnnc bench gated_deltanet --cell GatedDeltaOp --shape 1,128,2,16,16 --backend cpu --json
   rnnc bench --calibrate --rounds 3
