@@ -74,7 +74,7 @@ def _shaken(layer: nn.Module) -> nn.Module:
     other = copy.deepcopy(layer)
     generator = torch.Generator().manual_seed(0)
     for p in other.parameters():
-        p += SHAKEN * torch.randn(p.shape, generator=generator).to(p.dtype)
+        p.add_(SHAKEN * torch.randn(p.shape, generator=generator).to(p.dtype))
     return other
 
 
