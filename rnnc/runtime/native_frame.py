@@ -112,8 +112,8 @@ class Frame:
     """The arrays of one C function in the order in which it takes them, with all their strides.
 
     `dtype` is the real type of the kernel, `narrow` that of narrow arrays, `vector` the label along vector lanes: that
-    axis has to be contiguous.  With `dense` all axes behind batch, time and that many more are.  An array is given by the caller, or fresh.  For a single step (`single`) sequences come
-    without the axis of time.
+    axis has to be contiguous.  With `dense` all axes behind batch, time and that many more are.  An array is given by
+    the caller, or fresh.  For a single step (`single`) sequences come without the axis of time.
     """
 
     dtype: torch.dtype

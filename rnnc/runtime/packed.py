@@ -1,8 +1,8 @@
 """Packed sequences `[1, L, ...]` with boundaries, all at once: what looks at neighbouring steps stops at their ends.
 
 `bounds` (int64 [N + 1], on the device) is what `packed_bounds` gives; sequence i is the steps bounds[i] ..
-bounds[i + 1] - 1 and may be empty; None stands for sequences `[B, T, ...]` of one length.  No length is read on the host, so nothing
-waits for the device and all shapes follow from L and N.
+bounds[i + 1] - 1 and may be empty; None stands for sequences `[B, T, ...]` of one length.  No length is read on the
+host, so nothing waits for the device and all shapes follow from L and N.
 
 A scan starts anew where a sequence begins: its first step forgets the state before it and has its own initial state
 worked in, a_1 -> 0 and b_1 -> a_1 (x) h_0 (+) b_1, which is exact.  A window of n past values is put in front of each
