@@ -105,9 +105,7 @@ class _Derivative(torch.autograd.Function):
         )
 
 
-def functional(
-    operator: Any, setup: Callable[..., None], derivative: Callable[..., Any]
-) -> Callable[..., Any]:
+def functional(operator: Any, setup: Callable[..., None], derivative: Callable[..., Any]) -> Callable[..., Any]:
     """`operator`, that `torch.func` can differentiate once as well; `setup` and `derivative` as registered with it."""
 
     def run(*arguments: Any) -> Any:
