@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy
 
+from rnnc.exact.algebraic import NotExact
+
 np: Any = numpy  # object arrays, which its stubs do not describe
 DENSE = 1 << 22  # choices of arguments up to which a list of all possible ones is kept
 
@@ -49,6 +51,8 @@ class Table:
         """f of arrays [K] of the K choices of arguments that occur; the places of its values, in the common shape."""
         wide = np.broadcast_arrays(*codes)
         size = len(self.values)
+        if size ** len(wide) >= 2**63:  # more choices than a key can tell apart
+            raise NotExact(f"{size} different numbers: too many")
         key = np.zeros(wide[0].shape, dtype=np.int64)
         for code in wide:
             key = key * size + code

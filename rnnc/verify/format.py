@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from fractions import Fraction
@@ -52,7 +53,7 @@ def decode(value: Any) -> Any:
     if isinstance(value, (bool, int)):
         return value
     if isinstance(value, str):
-        return Fraction(value)
+        return _rational(value)
     error = value["error"]
     if error is not None and not (type(error) is int and error in (EXPONENTIAL, UNKNOWN_ORDER)):
         _whole(error)
@@ -60,8 +61,15 @@ def decode(value: Any) -> Any:
     for c, turns, radicand, power, atoms in value["terms"]:
         named = ((_atom(kind, decode(v)), _whole(p)) for kind, v, p in atoms)
         key = (_whole(power), tuple(sorted(named, key=str)))
-        total = total + make({key: unity(Fraction(turns)) * Fraction(c) * root(radicand)}, None)
+        total = total + make({key: unity(_rational(turns)) * _rational(c) * root(radicand)}, None)
     return total
+
+
+def _rational(text: Any) -> Fraction:
+    """Of "p/q" or "p"; not of "1e999999999", which would fill the memory."""
+    if not isinstance(text, str) or not re.fullmatch(r"-?[0-9]+(/[0-9]+)?", text):
+        raise ValueError(f"{text} is no quotient of whole numbers")
+    return Fraction(text)
 
 
 def _whole(power: Any) -> int:
@@ -112,7 +120,7 @@ def encode_interval(x: Interval) -> list[Any]:
 
 def decode_interval(value: Any) -> Interval:
     lo, hi, lo_open, hi_open = value
-    lo, hi = (None if end is None else Fraction(end) for end in (lo, hi))
+    lo, hi = (None if end is None else _rational(end) for end in (lo, hi))
     return Interval(lo=lo, hi=hi, lo_open=bool(lo_open), hi_open=bool(hi_open))
 
 
@@ -148,4 +156,4 @@ def encode_hyper(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decode_hyper(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v if isinstance(v, (bool, int)) else Fraction(v) for k, v in given.items()}
+    return {k: v if isinstance(v, (bool, int)) else _rational(v) for k, v in given.items()}

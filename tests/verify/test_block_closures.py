@@ -13,6 +13,8 @@ import pytest
 from test_forged import UNKNOWN, forged, row
 
 import rnnc
+from rnnc.exact import NotExact
+from rnnc.exact.tables import Table
 from rnnc.ir.unfold import inline_calls
 from rnnc.verify.blocks import Block, close_blocks, told_by
 from rnnc.verify.certificate import certificate
@@ -335,6 +337,38 @@ def test_zero_times_what_may_have_no_value(term: str) -> None:
     bit = FLIP | {"states": of("v", "0/1", "1/1"), "steps": [[0, 1], [1, 0]]}
     with pytest.raises(Reject, match=r"no block alone determines|ZeroDivision"):
         check(product("x", f"(v - x) * (v - x) + p * ({term})", "0/1", last, bit))
+
+
+def test_truth_values_are_no_numbers() -> None:
+    """True + True would be True: with u = w = 1 the bit is lost, which other states are to hide."""
+    one, half = ("1/1", "1/1"), ("1/2", "1/2")
+    body = TWO.format(u="u", v="(v - x) * (v - x) * (2 - (u + w))").replace("= 0\n  state v", "= 1\n  state v")
+    body = body.replace("  u <-", "  state w: real[1] = 1\n  w <- w\n  u <-")
+
+    def claim(first: Any) -> str:
+        data = json.loads(product("x", "v", "0/1", {}, {}))
+        states = [
+            {"u": {"shape": [1], "entries": [u]}, "w": {"shape": [1], "entries": [w]}, "v": row(v)}
+            for u, w in (first, half)
+            for v in ("0/1", "1/1")
+        ]
+        held = {"u": [0], "w": [0], "v": [0]}
+        block = FLIP | {"entries": held, "states": states, "g": [0, 1] * 2, "steps": [[0, 1], [1, 0], [2, 3], [3, 2]]}
+        evidence = data["claims"][0]["evidence"] | {"blocks": [block]}
+        return forged(body, "recognizes parity", "closure", evidence)
+
+    with pytest.raises(Reject, match="truth values for numbers"):
+        check(claim((True, True)))
+    with pytest.raises(Reject, match="not what is stated"):
+        check(claim(one))
+
+
+def test_a_table_of_too_many_numbers() -> None:
+    """Three arguments of so many different numbers have more choices than int64 counts."""
+    table = Table()
+    table.values = range(2**21)  # type: ignore[assignment]  # as if so many were in it
+    with pytest.raises(NotExact, match="too many"):
+        table.each(lambda a, b, c: a, *[np.array([1])] * 3)
 
 
 def test_what_a_choice_does_not_take() -> None:

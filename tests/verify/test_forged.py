@@ -111,6 +111,10 @@ def test_a_gate_stays_in_its_range() -> None:
         {"terms": [["1", "0", 1, -600_000, []]], "error": None},
         {"terms": [], "error": -600_000},
         {"terms": [], "error": float("nan")},
+        "1e999999999",
+        "0.5",
+        {"terms": [["1", "1e-999999999", 1, 0, []]], "error": None},
+        {"terms": [["1e999999999", "0", 1, 0, []]], "error": None},
     ],
     ids=str,
 )

@@ -17,7 +17,7 @@ from rnnc.exact.asymptotic import is_unknown, unknown
 from rnnc.exact.tables import Table
 from rnnc.ir.graph import Node, ancestors
 from rnnc.ir.ops import OPS
-from rnnc.verify.trusted.boxes import contains
+from rnnc.verify.trusted.boxes import EXACT, contains
 from rnnc.verify.trusted.cells import need
 from rnnc.verify.trusted.machine import Machine
 
@@ -62,6 +62,9 @@ class Grid:
         """
         whole, sizes = self.m.start(), {name: len(at) for name, at in entries.items()}
         need(all(x[name].shape == (n,) for x in states for name, n in sizes.items()), "a state of other entries")
+        kinds = {s.name: EXACT if whole[s.name].dtype == object else bool for s in self.m.cell.states}
+        fit = all(isinstance(v, kinds[name]) for x in states for name in sizes for v in x[name].tolist())
+        need(fit, "a state has truth values for numbers")  # True + True is not 2
         given = {name: np.full((len(states), x.size), self.blank) for name, x in whole.items()}
         for name, at in entries.items():
             given[name][:, at] = self.table.coded(np.stack([x[name] for x in states]))
