@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -47,9 +48,10 @@ def compiled_low_rank(
     base: int = 1,
     keep: bool = False,
     reads: bool = False,
+    ones: Collection[str] = (),
 ) -> Resources:
     """Compile one of the kernels; `keep`: the walk of a backward, which keeps states and writes no outputs;
-    `reads`: the scores of reads, not of rows.
+    `reads`: the scores of reads, not of rows; `ones`: sizes and strides that are 1, of which a launch makes constants.
     """
     kernel = next(getattr(m, which) for m in MODULES if hasattr(m, which))
     if keyed and which in COMMON:  # q, u and b come scaled, each by its own
@@ -65,7 +67,7 @@ def compiled_low_rank(
     if which in SIDES:
         constants |= {"READS": reads}
     names: list[str] = list(kernel.arg_names)
-    constants |= {n: 1 for n in ("q_k", "u_k", "b_k", "v_v", "g_k") if n in names}
+    constants |= {n: 1 for n in ("q_k", "u_k", "b_k", "v_v", "g_k", *ones) if n in names}
     signature: dict[str, str] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
     precise = (

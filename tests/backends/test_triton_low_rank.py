@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 pytest.importorskip("triton")
 
-from rnnc.backends.triton.ahead import SHARED
+from triton._C.libtriton import ir
+from triton.compiler import ASTSource, make_backend
+
+from rnnc.backends.triton import ahead, ahead_low_rank
+from rnnc.backends.triton.ahead import SHARED, Resources
 from rnnc.backends.triton.ahead_low_rank import KERNELS, KEYED, SIDES, compiled_low_rank
 from rnnc.runtime.gpu import gated_tuning
+from rnnc.runtime.gpu.compat import LAUNCH
 from rnnc.runtime.gpu.gated_tuning import Columns
 from rnnc.runtime.gpu.low_rank_launch import problem
 from rnnc.runtime.gpu.low_rank_sizes import default_way
@@ -38,6 +45,30 @@ def test_ahead_of_time_without_spills(which: str, target: str) -> None:
 @pytest.mark.parametrize("which", OF_KEYS)
 def test_decays_of_keys_ahead_of_time_without_spills(which: str) -> None:
     fits(which, "sm_90", 128, keyed=True)
+
+
+def parsed(
+    kernel: Any, target: str, signature: dict[str, str], attributes: Any, constants: Any, options: Any
+) -> Resources:
+    """In place of `_built`: as far as Triton's intermediate representation, where all types are known."""
+    backend = make_backend(ahead.TARGETS[target])
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
+    chosen, context = backend.parse_options(options | LAUNCH), ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    functions = backend.get_codegen_implementation(chosen)
+    source.make_ir(ahead.TARGETS[target], chosen, functions, backend.get_module_map(), context)
+    return Resources(kernel=kernel.__name__, target=target, registers=0, spilled=0, shared=0)
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_a_single_head_is_a_constant(keyed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch makes constants of numbers that are 1, which have no methods of tensors; the interpreter does not."""
+    monkeypatch.setattr(ahead_low_rank, "_built", parsed)
+    one = {"H", "E", "V", *(f"{x}_{axis}" for x in "qubvscg" for axis in "tnhe")}
+    for which in KEYED if keyed else KERNELS:
+        found = compiled_low_rank(which, "sm_90", 16, 1, torch.float32, keyed=keyed, ones=one)
+        assert found.kernel == which
 
 
 @pytest.mark.parametrize("keyed", [False, True])

@@ -106,7 +106,7 @@ def low_rank_backward(
 
     Those of s, c and g are written for each block of keys, ROWS apart.
     """
-    i, heads, blocks = tl.program_id(0).to(tl.int64), (H * E).to(tl.int64), tl.cdiv(K, BK)
+    i, heads, blocks = tl.program_id(0).to(tl.int64), H * E, tl.cdiv(K, BK)
     block, i = i % blocks, i // blocks
     h = i % heads
     hk, he = h // E, h % E

@@ -178,7 +178,7 @@ def low_rank_inverse(
     if KEYED:
         M = _loaded(system_ptr + i * (C * C), r, B)
     else:
-        heads = (H * E).to(tl.int64)
+        heads = H * E
         hk, he = i % heads // E, i % E
         b, first, left = chunk_of(i // heads, L, C, table_ptr, PACKED)
         step, row = first // N, (first % N).to(tl.int32) + r

@@ -50,7 +50,7 @@ def low_rank_scores(
     ACC: tl.constexpr, SUM: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """P of one chunk of one head, under decays of all keys alike."""
-    i, heads = tl.program_id(0).to(tl.int64), (H * E).to(tl.int64)
+    i, heads = tl.program_id(0).to(tl.int64), H * E
     hk, he = i % heads // E, i % E
     b, at, left = chunk_of(i // heads, L, C, table_ptr, PACKED)
     ii = tl.arange(0, C)
@@ -95,7 +95,7 @@ def low_rank_walk(
     ACC: tl.constexpr, SUM: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """BV columns of one head's state over all chunks; OUTPUTS: writes o; KEEP: writes `kept` and `w`."""
-    i, heads = tl.program_id(0).to(tl.int64), (H * E).to(tl.int64)
+    i, heads = tl.program_id(0).to(tl.int64), H * E
     blocks = tl.cdiv(V, BV)
     head = i // blocks
     h = head % heads
@@ -158,7 +158,7 @@ def low_rank_outputs(
     BV: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """The outputs of one chunk of one head, given the state before it and its values."""
-    i, heads = tl.program_id(0).to(tl.int64), (H * E).to(tl.int64)
+    i, heads = tl.program_id(0).to(tl.int64), H * E
     h = i % heads
     hk, he = h // E, h % E
     b, at, left = chunk_of(i // heads, L, C, table_ptr, PACKED)
@@ -212,7 +212,7 @@ def low_rank_walk_back(
     C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """The gradient of BV columns of one head's state, from the last chunk to the first; writes `behind`, and x: v's."""
-    i, heads = tl.program_id(0).to(tl.int64), (H * E).to(tl.int64)
+    i, heads = tl.program_id(0).to(tl.int64), H * E
     blocks = tl.cdiv(V, BV)
     head = i // blocks
     h = head % heads

@@ -141,7 +141,7 @@ def low_rank_pairs(
 ):  # fmt: skip
     """Of one chunk of one head, READS: P [C, C] and q from its start; else M (with SYSTEM), b from its start, u to its
     end, and the sums of its log decays."""
-    i, heads = tl.program_id(0).to(tl.int64), (H * E).to(tl.int64)
+    i, heads = tl.program_id(0).to(tl.int64), H * E
     h = i % heads
     hk, he = h // E, h % E
     batch, at, left = chunk_of(i // heads, L, C, table_ptr, PACKED)
@@ -254,7 +254,7 @@ def low_rank_products(
 ):  # fmt: skip
     """`value_products` of BK keys of one chunk of one head, written out: the gradients of P and of M (without s and
     c), of q, b and u as decayed to the ends of the chunk, and the sums of S dS over values."""
-    i, heads, blocks = tl.program_id(0).to(tl.int64), (H * E).to(tl.int64), tl.cdiv(K, BK)
+    i, heads, blocks = tl.program_id(0).to(tl.int64), H * E, tl.cdiv(K, BK)
     block, i = i % blocks, i // blocks
     h = i % heads
     batch, at, left = chunk_of(i // heads, L, C, table_ptr, PACKED)
@@ -301,7 +301,7 @@ def low_rank_keyed_backward(
     READS: that of q, and what reads add to u's; what `low_rank_products` wrote becomes what rows, the second launch,
     start from: q's and u's gradients in float32, and `through` the gradient of the chunk's decay.
     """
-    i, heads, blocks = tl.program_id(0).to(tl.int64), (H * E).to(tl.int64), tl.cdiv(K, BK)
+    i, heads, blocks = tl.program_id(0).to(tl.int64), H * E, tl.cdiv(K, BK)
     block, i = i % blocks, i // blocks
     h = i % heads
     hk, he = h // E, h % E
