@@ -148,6 +148,7 @@ class Native:
         )
 
     def _remember(self, key: Any, tensors: Sequence[Tensor], dims: tuple[int, ...], steps: int | None) -> _Fitted:
+        _refuse_complex(self.name, self.given, tensors)
         dtype = _real_dtype(tensors)
         working = _working(dtype)
         narrow = dtype if HALF.get(dtype) and self._takes_half(dtype) else working
@@ -173,6 +174,7 @@ class Native:
         self, tensors: list[Tensor], dims: Sequence[int], steps: int | None
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The same by operators, for tracers and transforms."""
+        _refuse_complex(self.name, self.given, tensors)
         dtype = _real_dtype(tensors)
         working = _working(dtype)
         states = tensors[len(tensors) - len(self.states) :]
@@ -237,6 +239,12 @@ class _Fitted:
 
 
 REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
+def _refuse_complex(name: str, operands: Sequence[Operand], tensors: Sequence[Tensor]) -> None:
+    """Raises TypeError for complex numbers where real ones are meant: a cast would drop their imaginary parts."""
+    if any(x.is_complex() and not o.complex for o, x in zip(operands, tensors, strict=True)):
+        raise TypeError(f"kernel `{name}` takes real numbers where it was given complex ones")
 
 
 def _real(dtype: torch.dtype) -> torch.dtype:

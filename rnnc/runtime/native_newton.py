@@ -70,7 +70,8 @@ class NativeNewton:
 
         `inputs` are [B, T, ...], or [...] where they are static; `states` are the initial ones.  Computed in float32 or
         float64.  Differentiable once, in inputs and states.  Raises RuntimeError under tracers and transforms, since
-        the number of iterations depends on the numbers; ValueError for tensors of other sizes than the layer's.
+        the number of iterations depends on the numbers; ValueError for tensors of other sizes than the layer's, and
+        TypeError for complex ones.
         """
         tensors = [*inputs, *states]
         if traced(tensors):
@@ -81,6 +82,8 @@ class NativeNewton:
                     f'this module was compiled for the CPU (backend="cpu") and got a tensor on `{x.device}`: move it, '
                     'or compile the spec with backend="torch"'
                 )
+        if any(x.is_complex() for x in tensors):
+            raise TypeError(f"kernel `{self.name}` takes real numbers where it was given complex ones")
         dtype = common_dtype(*(x for x in tensors if x.is_floating_point()))
         working = compute_dtype(dtype)
         if any(x.dtype != working or x.is_neg() for x in tensors):

@@ -156,6 +156,24 @@ def test_other_devices_are_refused() -> None:
         copy.deepcopy(native).to("meta")(torch.empty(1, 2, native.d, device="meta", dtype=torch.float64))
 
 
+@pytest.mark.parametrize("strategy", ["sequential", "newton"])
+def test_complex_numbers_for_real_ones_are_refused(strategy: str) -> None:
+    """A cast would drop their imaginary parts."""
+    text = """
+    cell Squash(n: dim) {
+      input x: real[n]
+      state h: real[n] = 0
+      h <- 0.5 * tanh(h) + x
+      output y: real[n] = h'
+    }
+    """
+    layer = rnnc.compile(rnnc.parse(text), backend="cpu", strategy=strategy)(n=3)
+    x = torch.randn(2, 9, 3)
+    for given, state in ((x + 0j, None), (x, {"h": torch.zeros(2, 3, dtype=torch.complex64)})):
+        with pytest.raises(TypeError, match="takes real numbers where it was given complex ones"):
+            layer(given, state=state)
+
+
 def test_without_a_compiler_the_torch_backend_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     compiled.compiler.cache_clear()
