@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_forged import UNKNOWN, forged, row
+from test_forged import UNKNOWN, closing, forged, row
 
 import rnnc
 from rnnc.exact import NotExact
@@ -361,6 +361,19 @@ def test_truth_values_are_no_numbers() -> None:
         check(claim((True, True)))
     with pytest.raises(Reject, match="not what is stated"):
         check(claim(one))
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_sizes_do_not_fill_the_memory(parts: bool) -> None:
+    """Of 2000^3 entries none is listed."""
+    body = "  input x: real[1]\n  state h: real[a, b, c] = 0\n  h <- h + x[0]\n  output y: real[1] = x"
+    made = closing([[0, 0]], [{"x": "0/1"}, {"x": "1/1"}], [], [], [])
+    made["layers"][0]["sizes"] = dict.fromkeys("abc", 2000)
+    if parts:
+        made["blocks"] = [STILL | {"entries": {"h": [0]}, "g": [0], "states": of("h", "0/1"), "steps": [[0, 0]]}]
+    text = forged(body, "recognizes Every", "closure", made, "a: dim, b: dim, c: dim")
+    with pytest.raises(Reject, match="too large a node"):
+        check(text)
 
 
 def test_a_table_of_too_many_numbers() -> None:

@@ -35,9 +35,9 @@ def row(*entries: Any) -> dict[str, Any]:
     return {"shape": [len(entries)], "entries": list(entries)}
 
 
-def forged(body: str, claim: str, by: str, evidence: Any) -> str:
+def forged(body: str, claim: str, by: str, evidence: Any, dims: str = "") -> str:
     """A certificate of a cell `C` with one claim, which is said to be proved."""
-    text = f"{LANGUAGES}cell C() {{\n{body}\n  expect {{ {claim} }}\n}}\n"
+    text = f"{LANGUAGES}cell C({dims}) {{\n{body}\n  expect {{ {claim} }}\n}}\n"
     spec = parse(text)
     assert not spec.check().has_errors, [d.message for d in spec.check().items]
     cell = spec.lower("C")

@@ -33,7 +33,8 @@ def check_blocks(c: Cell, data: Any, own: Automaton) -> set[str]:
     grid = Grid(m, [m.inputs(data["letters"][a], f"letter `{a}`") for a in own.letters])
     start = m.start()
     held = sorted((name, k) for b in blocks for name, at in b["entries"].items() for k in at)
-    once = held == sorted((s, k) for s, x in start.items() for k in range(x.size))
+    once = len(held) == sum(x.size for x in start.values())
+    once = once and held == sorted((s, k) for s, x in start.items() for k in range(x.size))
     need(once and all(type(k) is int for _, k in held), "blocks hold each entry once")
     need(told_by([(b["delta"], b["start"]) for b in blocks], own), "the blocks' automata do not tell that of the claim")
     worked: dict[int, Any] = {}

@@ -23,6 +23,7 @@ from rnnc.verify.trusted.machine import Machine
 
 np: Any = numpy  # object arrays, which its stubs do not describe
 LARGE = 1 << 22  # products of a contraction that are formed at once
+MOST = 1 << 26  # entries of an array: a certificate is not to fill the memory
 
 
 class Grid:
@@ -48,6 +49,9 @@ class Grid:
                 values[i] = self.table.coded(self.m.given[i])[None, None]
             if i not in values:
                 n = self.m.cell.nodes[i]
+                rows, letters = np.broadcast_shapes((1, 1), *(values[a].shape[:2] for a in n.args))
+                once = letters * (rows if n.op != "einsum" else 1)  # of a contraction a part of the states at a time
+                need(once * self.m.work(n) <= MOST, f"too many states and letters for {n.op}")
                 values[i] = self.value(n, [values[a] for a in n.args])
                 worked[i] = (values[i] != self.blank).all(axis=(0, 1))
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy
@@ -19,6 +20,7 @@ from rnnc.verify.trusted.operations import Interpreter, each, inside
 np: Any = numpy  # object arrays, which its stubs do not describe
 NOISE, STEADY = 2.0**-44, 1e-7  # relative; the second well below the margins of `checking/structure.py`
 MOST_SIZE = 2000  # of a dim: a certificate is not to fill the memory
+MOST_ENTRIES = 1 << 24  # of a node, and products in a contraction
 
 
 def bare(x: Any) -> bool:
@@ -39,6 +41,7 @@ class Machine(Interpreter):
         wanted = cell.dim_values(free | {p.name: given[p.name] for p in cell.dims if p.name in given})
         fit = sizes == wanted and all(1 <= n <= MOST_SIZE for n in sizes.values())
         need(fit, f"{sizes} are not sizes of the cell")
+        need(all(self.work(n) <= MOST_ENTRIES for n in self.cell.nodes), f"{sizes} make too large a node")
         self.states = [s for s in self.cell.states if s.name not in left_out]
         self.given = {p.node: self.read(p.node, params[p.name], f"`{p.name}`") for p in self.cell.params}
         self.noise: Any = None
@@ -51,6 +54,14 @@ class Machine(Interpreter):
             if s not in self.states:
                 self.given[s.node] = np.empty(self.fitted(np.zeros(()), s.node).shape, dtype=object)
                 self.given[s.node].fill(unknown())
+
+    def work(self, node: Node) -> int:
+        """Entries of a node, or products of a contraction."""
+        sizes = dict(enumerate(self.sized(node.type.shape)))
+        if node.op == "einsum":
+            parts = zip(str(node.attr("spec")).split("->")[0].split(","), node.args, strict=True)
+            sizes = {k: n for p, a in parts for k, n in zip(p, self.sized(self.cell.nodes[a].type.shape), strict=True)}
+        return prod([*self.sized(node.type.per), *sizes.values()])
 
     def read(self, node: int, value: Any, what: str, domain: Domain | None = None, finite_: bool = False) -> Any:
         """An array of the certificate as a value of the node, inside its type and domain."""
