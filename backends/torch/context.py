@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 
-from rnnc.backends.torch.expr import Expr, dim_text
+from rnnc.backends.torch.expr import MUL, Expr, call, dim_text
 from rnnc.ir.dims import Dim
 from rnnc.ir.domains.dependence import dependences
 from rnnc.ir.graph import CellIR, NodeId
@@ -101,7 +101,11 @@ class Context:
         if e.number:
             sizes = [self.dim(d) for d in (*type_.per, *type_.shape)]
             shape = f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
-            e = Expr(text=f"{self.like}.new_full({shape}, {e.text})", static=True)
+            if type_.dtype == "complex":
+                ones = call(self.use("complex_of"), f"{self.like}.new_ones({shape})")
+                e = Expr(text=f"{ones} * {e.at(MUL)}", prec=MUL, static=True)
+            else:
+                e = Expr(text=f"{self.like}.new_full({shape}, {e.text})", static=True)
         add_lead = lead and e.static
         if not (e.small & wanted) and not add_lead:
             return e
