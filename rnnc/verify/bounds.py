@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise, product
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from rnnc.analysis import intervals as iv
 from rnnc.analysis.facts import Spectrum
-from rnnc.analysis.forms import Group
+from rnnc.analysis.forms import Elementwise, Group
 from rnnc.analysis.recurrence import analyse_recurrence
 from rnnc.analysis.spectrum import spectrum_of
 from rnnc.exact import NotExact, to_float
@@ -217,7 +218,7 @@ def stable(subject: Subject) -> Answer:
     return unknown(f"a proof that {open_[0].name} stays bounded: {open_[0].spectrum.why('stability')}")
 
 
-SPANS, SPAN = 4, 40
+SPANS, SPAN, LONG = 4, 40, 1000
 WARM = 5  # steps after which most windows of inputs are full
 
 
@@ -234,6 +235,7 @@ def _grows(subject: Subject) -> tuple[Point, str, list[float]] | None:
         if x.group.kind != "nonlinear" and x.group.semiring == "plus_times" and not x.reads and not x.feedback
         for s in x.group.states
     ]
+    tries = 4  # of long runs
     for p in prober.points(TRIES, batch=1):
         held = {k: np.repeat(v, SPAN, axis=1) for k, v in p.inputs.items()}
         state: dict[str, Array] = {}
@@ -244,9 +246,34 @@ def _grows(subject: Subject) -> tuple[Point, str, list[float]] | None:
                 sizes[s].append(float(np.abs(state[s]).max()))
         for s, found in sizes.items():
             ratios = [b / a for a, b in pairwise(found) if a > 0]
-            if len(ratios) == SPANS - 1 and np.isfinite(found).all() and min(ratios) > 10:
-                return p, s, found
+            if len(ratios) == SPANS - 1 and np.isfinite(found).all() and min(ratios) > 10 and tries:
+                if _outgrows(subject, p, s):
+                    return p, s, found
+                tries -= 1
     return None
+
+
+def _outgrows(subject: Subject, p: Point, state: str) -> bool:
+    """Whether a state grows beyond what eigenvalues in the closed unit disk allow: for a while a nilpotent matrix, too,
+    multiplies it by the same factor.
+
+    Entry K of a solution of a linear recurrence of order N is then at most sum_j C(K, j) C(K - j - 1, N - 1 - j) times
+    the largest of the first N, with equality where all roots are 1.
+    """
+    prober = subject.prober()
+    assert prober is not None
+    layer = subject.layer_of(state)
+    alone = len(layer.group.states) == 1 and any(isinstance(f, Elementwise) for f in layer.group.forms)
+    # beside the state its constant input, once windows of inputs are full
+    order = 1 + (1 if alone else sum(prober.size(s) for s in layer.group.states))
+    sizes = prober.course(p, state, LONG)[sum(prober.size(s) for s in prober.buffers) :]
+    sizes = sizes[: next(iter(np.flatnonzero(~np.isfinite(sizes))), None)]
+    first = max(sizes[:order], default=0.0)
+    for k in range(order, len(sizes), SPAN // 2):
+        most = 2 * sum(math.comb(k, j) * math.comb(k - j - 1, order - 1 - j) for j in range(order))
+        if 0 < first < sizes[k] and math.log(sizes[k]) - math.log(first) > math.log(most):
+            return True
+    return False
 
 
 def _creeps(subject: Subject) -> tuple[Point, str, float] | None:

@@ -6,6 +6,7 @@ refuted only where the numbers contradict it by a margin far above rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -174,6 +175,19 @@ class Prober:
         """The states behind the last step."""
         batch, steps = _extent(p)
         return run(self.cell, self.dims, p.params, p.inputs, p.state or None, batch=batch, steps=steps)[1]
+
+    def size(self, state: str) -> int:
+        """How many entries a state (or the buffer of a window) has."""
+        t = self.flat.nodes[self.flat.state(state).node].type
+        return math.prod(resolve((*t.per, *t.shape), self.dims))
+
+    def course(self, p: Point, state: str, steps: int) -> Array:
+        """The largest modulus of a state's entries after each of some equal inputs, [steps]."""
+        probed = replace(self.cell, outputs=(Output(name=PROBE, node=self.cell.state(state).update),))
+        held = {k: np.repeat(v[:1, :1], steps, axis=1) for k, v in p.inputs.items()}
+        with np.errstate(all="ignore"):
+            outputs, _ = run(probed, self.dims, p.params, held, None, batch=1, steps=steps)
+        return np.abs(outputs[PROBE][0]).reshape(steps, -1).max(axis=1)
 
 
 def _extent(p: Point) -> tuple[int | None, int | None]:

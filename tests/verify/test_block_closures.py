@@ -369,6 +369,7 @@ def test_sizes_do_not_fill_the_memory(parts: bool) -> None:
     body = "  input x: real[1]\n  state h: real[a, b, c] = 0\n  h <- h + x[0]\n  output y: real[1] = x"
     made = closing([[0, 0]], [{"x": "0/1"}, {"x": "1/1"}], [], [], [])
     made["layers"][0]["sizes"] = dict.fromkeys("abc", 2000)
+    made["automaton"]["accept"] = [0]
     if parts:
         made["blocks"] = [STILL | {"entries": {"h": [0]}, "g": [0], "states": of("h", "0/1"), "steps": [[0, 0]]}]
     text = forged(body, "recognizes Every", "closure", made, "a: dim, b: dim, c: dim")

@@ -257,3 +257,42 @@ def test_letters_do_not_grow_in_logarithms() -> None:
     letters = [{"x": "0/1"}, {"x": atom("log", {"terms": [["1", "0", 1, 1, []]], "error": None})}]
     made = closing(SEEN, letters, [{"h": "1/1"}], [[0, 0]], [0])
     rejected(forged(ONE, "recognizes Seen", "closure", made), "letter `b` is not finite")
+
+
+GATED = """  input x: real[1]
+  param p: real[1]
+  gate a: real[1] in (0, 1) = sigmoid(p)
+  state h: real[1] = 0
+  h <- a * h + x
+  output y: real[1] = h'"""
+
+
+@pytest.mark.parametrize("weight", [{"terms": [["1", "0", 1, 1, []]], "error": None}, UNKNOWN])
+def test_a_gate_of_one_in_the_limit_is_stable(weight: Any) -> None:
+    """With p = omega the state moves by 1 + O(exp(-omega)) in each step, which is not for ever."""
+    made = {"sizes": {}, "inputs": [{"x": row("1/1")}], "params": {"p": row(weight)}, "state": "h", "states": []}
+    rejected(forged(GATED, "not stable", "numbers", made | {"exact": True}), "is a limit|malformed")
+
+
+SHIFT = """  input x: real[1]
+  state h: real[N] = 0
+  h <- concat(x, 2 * h[0:M])
+  output y: real[N] = h'"""
+
+
+def test_what_grows_for_a_while_is_stable() -> None:
+    """All eigenvalues of a shift are zero: from step 200 on its state is the same."""
+    body = SHIFT.replace("N", "200").replace("M", "199")
+    made = {"sizes": {}, "inputs": [{"x": row("1/1")}], "params": {}, "state": "h", "states": [], "exact": False}
+    rejected(forged(body, "not stable", "numbers", made), "no such growth")
+    short = parse(f"cell C() {{\n{SHIFT.replace('N', '170').replace('M', '169')}\n  expect {{ stable }}\n}}\n")
+    assert [r.verdict for r in verify(short).results] == ["unknown"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 12])
+def test_what_grows_for_ever_is_not_stable(size: int) -> None:
+    body = f"input x: real[{size}]; param a: real[{size}, {size}]; state h: real[{size}] = 0; h <- a @ h + x"
+    spec = parse(f"cell C() {{ {body}; output y: real[{size}] = h'; expect {{ not stable }} }}")
+    found = verify(spec)
+    assert [r.verdict for r in found.results] == ["proved"]
+    assert check(json.dumps(certificate(found, spec))) == ["C: not stable: proved"]
