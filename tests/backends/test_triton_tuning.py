@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 
 import torch
 
-from rnnc.runtime.gpu.arrange import near
+from rnnc.runtime.gpu.arrange import near, near_inside
 from rnnc.runtime.gpu.tuner import FEW, Tuner, candidates
 from rnnc.runtime.gpu.tuning import ENTRIES, FAST, Config, coupled_config, default_config, on_chip
 
@@ -138,3 +138,19 @@ def test_offsets_in_a_chunk_fit_32_bits() -> None:
     assert near(far, 64).is_contiguous()
     rows = torch.empty(1, 8, 1 << 16, 4, 1, 16, device="meta").transpose(1, 2)  # u [B, T, N, H, E, K] of 8 rows a step
     assert near(rows, 64, rows=True) is rows
+
+
+def test_offsets_inside_a_program_fit_32_bits() -> None:
+    """What is not shared out among programs is counted in 32 bits, [.., n] or [.., n, 2]."""
+    wide = torch.empty_strided((2, 8, 4, 64), (1 << 40, 4, 1, 1 << 26), device="meta")  # time and channels last
+    assert near_inside(wide, 1).stride() == (8 * 4 * 64, 4 * 64, 64, 1)
+    assert near_inside(wide, 0) is wide
+    assert near_inside(wide[..., :32], 1).stride() == wide.stride()
+    assert near_inside(torch.view_as_real(torch.empty(2, 3, 5, dtype=torch.complex64)), 2).shape == (2, 3, 5, 2)
+
+
+def test_a_single_configuration_is_not_measured() -> None:
+    measured: list[Config] = []
+    only = default_config("newton", 64, ())
+    assert tuner(None, {}, measured).choose(("x",), lambda: [only], measured.append) == only
+    assert not measured

@@ -14,7 +14,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-__all__ = ["Axes", "arranged", "label_sizes", "near", "restored"]
+__all__ = ["Axes", "arranged", "label_sizes", "near", "near_inside", "restored"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +94,12 @@ def near(x: Tensor, steps: int, *, rows: bool = False) -> Tensor:
     if rows:
         reach += x.shape[2] * abs(x.stride(2))
     return x.contiguous() if reach >= 1 << 31 else x
+
+
+def near_inside(x: Tensor, axes: int) -> Tensor:
+    """A copy where 32 bits do not do for offsets along so many last axes: kernels count in 64 along all others."""
+    last = range(x.ndim - axes, x.ndim)
+    return x.contiguous() if sum((x.shape[k] - 1) * abs(x.stride(k)) for k in last) >= 1 << 31 else x
 
 
 def restored(x: Tensor, descriptor: str, axes: Axes, sizes: Mapping[str, int]) -> Tensor:

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from rnnc.runtime.gpu import interpreter, tuner
-from rnnc.runtime.gpu.arrange import Axes, arranged, is_complex, label_sizes, labels_of, lead_of, restored
+from rnnc.runtime.gpu.arrange import Axes, arranged, is_complex, label_sizes, labels_of, lead_of, near_inside, restored
 from rnnc.runtime.gpu.compat import LAUNCH, interpreted
 from rnnc.runtime.gpu.functional import functional
 from rnnc.runtime.gpu.newton import NewtonCounts
@@ -268,6 +268,7 @@ class Problem:
                 continue
             held = self.of.axes.held(d)
             grid = "g" in held and bool(set(self.of.axes.grid) & set(d))
+            x = near_inside(x, sum(a not in "btgd" for a in held) + is_complex(d))
             strides = [s for a, s in zip(held, x.stride()) if a != "g" or grid]
             found += [x, *strides]
         return found

@@ -75,13 +75,16 @@ class Tuner:
     def choose(self, key: tuple[Any, ...], options: Callable[[], Sequence[C]], run: Callable[[C], object]) -> C:
         """The configuration for a problem: remembered, or the fastest of `options`, whose first is the default.
 
-        One that cannot be run (too much shared memory, say) is left out; the default has to run.  While a CUDA graph is
-        captured nothing can be timed, and the default is taken where none is remembered.
+        Where that is the only one, nothing is run: runs count (`Recurrence.report`).  One that cannot be run (too much
+        shared memory, say) is left out; the default has to run.  While a CUDA graph is captured nothing can be timed,
+        and the default is taken where none is remembered.
         """
         found = self.known.get(key)
         return self._chosen(key, options(), run) if found is None else found
 
     def _chosen(self, key: tuple[Any, ...], options: Sequence[C], run: Callable[[C], object]) -> C:
+        if len(options) == 1:
+            return options[0]
         name = self.name(key)
         found = self.read(name, key, options)
         if found is None:
