@@ -253,6 +253,16 @@ def test_stable_states_are_numbers(update: str, verdict: str) -> None:
     assert [r.verdict for r in verify(spec).results] == [verdict]
 
 
+@pytest.mark.parametrize("number", ["log(p)", "sqrt(p)", "p ^ 0.5", "log(1 + p * p)"])
+def test_stable_with_weights_that_make_no_number(number: str) -> None:
+    body = f"  input x: real[1]\n  param p: real[1]\n  state h: real[1] = 0\n  h <- 0.5 * h + {number} * x"
+    text = forged(f"{body}\n  output y: real[1] = h'", "stable", "analysis", {})
+    if "1 +" in number:
+        assert check(text)
+    else:
+        rejected(text, "may be no number")
+
+
 def test_letters_do_not_grow_in_logarithms() -> None:
     letters = [{"x": "0/1"}, {"x": atom("log", {"terms": [["1", "0", 1, 1, []]], "error": None})}]
     made = closing(SEEN, letters, [{"h": "1/1"}], [[0, 0]], [0])

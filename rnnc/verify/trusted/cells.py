@@ -206,6 +206,9 @@ class Cell:
         """Raises Reject for a group that may not stay bounded, though what it reads does."""
         updates, over = self.updates(group), self.semirings(group)
         need(not self.wild(updates, SINGULAR), f"{names(group)}: {self.wild(updates, SINGULAR)} of varying values")
+        seen = [self.cell.nodes[i] for i in ancestors(self.cell, updates)]
+        odd = {n.op for n in seen if n.op in ("log", "sqrt", "pow") and n.type.dtype == "real" and not self.regular(n)}
+        need(not odd, f"{names(group)}: {odd} may be no number")
         if "plus_times" not in over:
             need(self.bounded(group) or (not over and self.slope(group).hi < 1), f"{names(group)} may grow")
             return

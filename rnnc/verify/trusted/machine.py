@@ -57,7 +57,7 @@ class Machine(Interpreter):
 
     def work(self, node: Node) -> int:
         """Entries of a node, or products of a contraction."""
-        sizes = dict(enumerate(self.sized(node.type.shape)))
+        sizes = dict[Any, int](enumerate(self.sized(node.type.shape)))
         if node.op == "einsum":
             parts = zip(str(node.attr("spec")).split("->")[0].split(","), node.args, strict=True)
             sizes = {k: n for p, a in parts for k, n in zip(p, self.sized(self.cell.nodes[a].type.shape), strict=True)}
