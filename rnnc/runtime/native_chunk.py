@@ -73,8 +73,10 @@ def _given(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read]) -> 
         return None
     if any(y.ndim not in (0, rank, rank + 2) for y in scalars):
         return None  # a decay for each key
+    if not _served([state, *vectors, *scalars]):  # asked first: to tracers sizes are no numbers
+        return None
     lengths = {y.shape[1] for y in vectors if y.ndim == rank + 3}
-    if len(lengths) != 1 or not state.numel() or not _served([state, *vectors, *scalars]):
+    if len(lengths) != 1 or not state.numel():
         return None
     batch, length, (k, n) = state.shape[0], lengths.pop(), state.shape[-2:]
     lead, heads = (batch, length, *state.shape[1:-2]), math.prod(state.shape[1:-2])

@@ -146,3 +146,14 @@ for sizes in ((1, 1, 1, 1, 1), (2, 31, 3, 5, 7), (1, 65, 2, 17, 33)):
 @pytest.mark.slow
 def test_sanitised(tmp_path: Path) -> None:
     sanitised.run(SCRIPT, tmp_path)
+
+
+def test_exported_for_any_length() -> None:
+    """Sizes that are symbols are not looked at: an exported program has PyTorch's form."""
+    layer = rnnc.compile(rnnc.stdlib("gated_deltanet"), "GatedDeltaNet", backend="cpu", strategy="chunkwise")(d=8)
+    x = torch.randn(2, 40, 8)
+    with torch.no_grad():
+        lengths = ({0: torch.export.Dim("batch", min=2), 1: torch.export.Dim("time", min=2)},)
+        program = torch.export.export(layer, (x,), dynamic_shapes=lengths).module()
+        for other in (x, torch.randn(3, 70, 8)):
+            torch.testing.assert_close(program(other)[0], layer(other)[0], rtol=1e-4, atol=1e-4)
