@@ -45,13 +45,15 @@ def compile(
     hyperparameters: dims become the constructor's defaults; int, real and bool ones are compiled in, and a constructor
     call with other values of them compiles and returns the matching specialisation.  `strategy` overrides the planner's
     choice: a name for all groups, or a mapping from state names.  `expect` gives the batch and the length that the
-    planner chooses for (the module takes any).
+    planner chooses for (the module takes any); ValueError where these are not positive.
 
     The class has the attributes `source` (the emitted text), `recurrence` and `report`; it and its instances can be
     pickled and copied.  Where this machine cannot run what a backend emits (no GPU for "triton"), a RuntimeWarning says
     so and the torch backend is taken.  Raises SpecError where the spec is wrong (E01xx-E05xx) or the strategy is not
     legal (E06xx).
     """
+    if expect is not None and (len(expect) != 2 or min(expect) < 1):
+        raise ValueError(f"expect is a batch and a length, both at least 1, not {expect}")
     request = Request(
         spec=spec, cell=cell, backend=backend, strategy=_frozen(strategy), hyper=dict(hyper), expect=expect
     ).here()

@@ -110,3 +110,10 @@ def test_a_cell_without_inputs_and_one_without_outputs() -> None:
         rnnc.compile(rnnc.parse(deaf))
     with pytest.raises(SpecError, match=r"E0604.*`A` has no input"):
         rnnc.compile(rnnc.parse(f"{deaf}\nmodel M() {{\n  input x: real\n  output y = A(3)()\n}}"), "M")
+
+
+@pytest.mark.parametrize("sizes", [(0, 5), (2, -1), (3,)])
+def test_expected_sizes_are_positive(sizes: tuple[int, ...]) -> None:
+    spec = rnnc.parse("cell A(d: dim) {\n  input x: real[d]\n  output y = x\n}")
+    with pytest.raises(ValueError, match="both at least 1"):
+        rnnc.compile(spec, expect=sizes)  # type: ignore[arg-type]
