@@ -25,7 +25,8 @@ import rnnc
 from benchmarks.cpu import DIAGONAL_GRU, PEEPHOLE
 from benchmarks.foundation import DECAY, ROTATION
 from benchmarks.measure import machine, parser
-from rnnc.bench.calibrate import Job, Measured, fitted, interleaved, least, measured, regret
+from rnnc.bench.calibrate import TURN, Job, Measured, fitted, least, measured, regret
+from rnnc.bench.timing import interleaved
 from rnnc.plan.calibration import Calibration
 
 FAR = 1.1  # times the best
@@ -107,7 +108,7 @@ def ratio(job: Job, chosen: str, seconds: dict[str, float], rounds: int) -> floa
     if first <= FAR:
         return first
     pair = [o for o in job.options() if o.title in (chosen, best)]
-    timings = interleaved(job.runners(pair), baseline=chosen, rounds=3 * rounds)
+    timings = interleaved(job.runners(pair), baseline=chosen, rounds=3 * rounds, turn=TURN)
     if torch.get_num_threads() == 1:
         return least(timings[chosen]) / least(timings[best])
     return timings[best].speedup

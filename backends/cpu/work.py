@@ -31,7 +31,8 @@ def work_of(kernel: Kernel) -> Work:
     forward, backward = kernel.forward, kernel.backward
     again = forward.pruned([r for r in forward.results if r.target == "state"])
     products = _products(kernel)
-    flops, special = _totals((forward, backward) if kernel.products else (forward, again, backward))
+    kept = bool(kernel.products or kernel.stored)  # all states: nothing is run again
+    flops, special = _totals((forward, backward) if kept else (forward, again, backward))
     arrays = {a.name: a for a in (*kernel.backward_arrays, *kernel.forward_arrays)}.values()
     layout = kernel.layout
     sequences = [a for a in arrays if a.sequence]
@@ -47,6 +48,7 @@ def work_of(kernel: Kernel) -> Work:
         special=special,
         numbers=moved,
         shared=shared,
+        near=_near(kernel, kept),
         lanes=ONE if layout.vector is None else forward.sizes[layout.vector],
         height=sum((_product(forward.sizes[x] for x in axes if x is not None) for axes in inside), Dim.of(0)),
         tasks=_product(forward.sizes[x] for x in layout.outer),
@@ -106,6 +108,21 @@ def _nest_work(kernel: NestKernel) -> Work:
         forward=ahead.flops,
         gates=_gates(kernel),
     )
+
+
+def _near(kernel: Kernel, kept: bool) -> Dim:
+    """Numbers of state that a step reads and writes in caches.
+
+    A state with an axis that is a loop inside a step lies in memory: it is read and written forward, its gradient
+    backward.  States that are worked out again are written, and read.
+    """
+    sizes, serial = kernel.forward.sizes, kernel.layout.serial
+    found = Dim.of(0)
+    for state in kernel.forward.states:
+        labels = [x for x in state.axes if x is not None]
+        passes = (0 if kept else 2) + (4 if any(x in serial for x in labels) else 0)
+        found = found + _product(sizes[x] for x in labels) * passes
+    return found
 
 
 def _totals(programs: Iterable[Program]) -> tuple[Dim, Dim]:

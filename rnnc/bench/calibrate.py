@@ -31,7 +31,7 @@ from rnnc.plan.native import NATIVE_DEVICES
 from rnnc.spec import Spec
 from rnnc.verify.probing import Prober
 
-PRICES = ("call", "overhead", "flop", "byte", "special", "far")
+PRICES = ("call", "overhead", "flop", "byte", "special", "far", "strided")
 SMALL = {
     "call": 1e-4,
     "overhead": 1e-5,
@@ -39,11 +39,13 @@ SMALL = {
     "byte": 1e-10,
     "special": 1e-9,
     "far": 1e-10,
+    "strided": 1e-10,
 }  # what is drawn to zero, by
 PULL = 0.02  # the weight of the defaults beside one measurement
 ROUNDS = 10  # of the fit
 LEAST = 0.3  # of a time that is left for the group when what its gates are expected to take is subtracted
 HOPELESS = 20.0  # times the fastest: measured once
+TURN = 5e-3  # seconds that a turn lasts at least: short runs are repeated
 SLOWEST = 3.0  # seconds by the defaults beyond which a strategy is not measured
 
 
@@ -116,7 +118,7 @@ class Job:
 def _each(
     runners: Mapping[str, Callable[[], object]], rounds: int, deadline: float | None = None
 ) -> Mapping[str, Timing]:
-    return interleaved(runners, baseline=next(iter(runners)), rounds=rounds, deadline=deadline)
+    return interleaved(runners, baseline=next(iter(runners)), rounds=rounds, deadline=deadline, turn=TURN)
 
 
 def least(t: Timing) -> float:
@@ -129,7 +131,9 @@ def least(t: Timing) -> float:
 def job(cell: str, shape: tuple[int, int, int]) -> Job:
     """One of the cells and shapes that are calibrated on."""
     batch, steps, n = shape
-    return Job(spec=_cells(), cell=cell, sizes={"n": n}, batch=batch, steps=steps)
+    ir = _cells().lower(cell)
+    values = ir.dim_values({"n": n})
+    return Job(spec=_cells(), cell=cell, sizes={d.name: values[d.name] for d in ir.dims}, batch=batch, steps=steps)
 
 
 @cache

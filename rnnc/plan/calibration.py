@@ -22,9 +22,9 @@ from typing import Any
 from rnnc.plan.cost import DEVICES, Device
 from rnnc.plan.native import NATIVE_DEVICES
 
-VERSION = 2
+VERSION = 3
 MOST_BYTES = 1 << 20
-WORK = 6  # numbers of a work
+WORK = 7  # numbers of a work
 MOST_KNOWN, MOST_LATE, MOST_THREADS = 1000, 20.0, 4096
 
 

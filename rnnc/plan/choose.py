@@ -145,7 +145,8 @@ def _group_plan(
     cures = remedies(recurrence.cell, group)
     options = tuple(_option(s, problem, rates.of(device, s.name), cures) for s in STRATEGIES)
     options = tuple(_with_gates(o, problem, DEVICES[device], works) for o in options)
-    natives = tuple(_native(w, problem, rates) for w in works)
+    forms = {o.name: o.form for o in options}
+    natives = tuple(_native(w, problem, rates, works, forms[w.strategy]) for w in works)
     by_name = {s.name: s for s in STRATEGIES}
     automatic = {w.strategy for w in works if w.automatic}
     able = [o for o in options if o.legal and by_name[o.name].may_choose(problem)]
@@ -164,9 +165,10 @@ def _priced(problem: Problem, rates: Calibration) -> str:
     return f"at {sizes}, by default rates (`rnnc bench --calibrate` measures them{note})"
 
 
-def _native(work: Work, problem: Problem, rates: Calibration) -> Option:
-    """The option of a kernel: legal where there is one."""
+def _native(work: Work, problem: Problem, rates: Calibration, works: Sequence[Work], form: Form | None) -> Option:
+    """The option of a kernel: legal where there is one.  Gates that another one would do along are PyTorch's here."""
     counts = paid(work, problem, rates.threads)
+    apart = 0.0 if work.gates else max(around(w, problem, DEVICES["cpu"], form) for w in works)
     flops, moved = per_step(work.forward), per_step(work.numbers)
     return Option(
         name=work.strategy,
@@ -182,8 +184,9 @@ def _native(work: Work, problem: Problem, rates: Calibration) -> Option:
         bytes_number=evaluated(moved * NUMBER, problem),
         flops_per_token=per_token(flops, problem),
         bytes_per_token=per_token(moved * NUMBER, problem),
-        seconds=rates.of("cpu", work.rates).seconds(counts),
+        seconds=rates.of("cpu", work.rates).seconds(counts) + apart,
         work=counts,
+        apart=apart,
     )
 
 

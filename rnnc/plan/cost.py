@@ -1,6 +1,7 @@
 """The cost model: a strategy's work as symbolic counts, and the time a device would take for it.
 
 seconds = call + launches * overhead + flops * flop + bytes * byte + special * special + far bytes * far
+          + strided bytes * strided
 
 with the prices of a device, which are measured for each strategy (`calibration.py`) or the defaults below.
 
@@ -35,7 +36,8 @@ CACHE = float(1 << 23)  # bytes moved in all from which they are not found in a 
 class Device:
     """What operations cost in seconds: `call` for the whole, `overhead` for one framework operation, and each unit of
     work: `flop`, `byte` moved, `special` function, and what a byte costs more where all of them do not fit into a cache
-    (`far`).  Measured by `rnnc bench --calibrate`, for each strategy.
+    (`far`), or where those of one step lie apart from the next one's (`strided`).  Measured by
+    `rnnc bench --calibrate`, for each strategy.
 
     `known` are works that were measured, with the logarithm of how much longer they took than these prices say: near
     them the estimate is what was measured.
@@ -48,11 +50,12 @@ class Device:
     special: float = 0.0
     call: float = 0.0
     far: float = 0.0
+    strided: float = 0.0
     known: tuple[tuple[tuple[float, ...], float], ...] = ()
 
     def seconds(self, work: Sequence[float]) -> float:
         """What this much work is expected to take."""
-        prices = (self.call, self.overhead, self.flop, self.byte, self.special, self.far)
+        prices = (self.call, self.overhead, self.flop, self.byte, self.special, self.far, self.strided)
         total = sum(n * price for n, price in zip(work, prices, strict=True))
         if not self.known or total <= 0:
             return total
@@ -61,10 +64,10 @@ class Device:
 
 
 def _nearness(a: Sequence[float], b: Sequence[float]) -> float:
-    """Towards 0 as launches, flops, bytes or special functions differ by more than a factor of about 1.5; for equal
-    work so much that no other counts beside it.
+    """Towards 0 as launches, flops, bytes, special functions or strided bytes differ by more than a factor of about
+    1.5; for equal work so much that no other counts beside it.
     """
-    apart = sum(log((x + 1) / (y + 1)) ** 2 for x, y in zip(a[1:5], b[1:5], strict=True))
+    apart = sum(log((x + 1) / (y + 1)) ** 2 for x, y in zip((*a[1:5], a[6]), (*b[1:5], b[6]), strict=True))
     return EQUAL * exp(-apart / (2 * NEAR**2)) / (apart + EQUAL)
 
 
@@ -170,9 +173,9 @@ def seconds(cost: Cost, problem: Problem, device: Device) -> float:
 
 
 def work_of(cost: Cost, problem: Problem) -> tuple[float, ...]:
-    """How often each price of a device is paid: calls, launches, flops, bytes, special functions, far bytes."""
+    """How often each price of a device is paid, in the order of `Device.seconds`."""
     flops, moved, special = (problem.number(c) for c in (cost.flops, cost.bytes, cost.special))
-    return (1.0, cost.launches, flops, moved, special, max(0.0, moved - CACHE))
+    return (1.0, cost.launches, flops, moved, special, max(0.0, moved - CACHE), 0.0)
 
 
 def evaluated(count: Dim, problem: Problem) -> int | None:

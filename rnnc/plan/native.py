@@ -14,7 +14,7 @@ from math import ceil
 
 from rnnc.analysis.forms import Form, MatrixState
 from rnnc.ir.dims import Dim
-from rnnc.plan.cost import BATCH, CACHE, NUMBER, STEPS, Device, Problem
+from rnnc.plan.cost import BATCH, CACHE, NOTHING, NUMBER, STEPS, Device, Problem
 
 LANES = 16  # numbers of a vector (float32, 512 bits)
 BLOCK = 4096  # numbers of state of one task: they stay in the first-level cache
@@ -22,13 +22,20 @@ BLOCK = 4096  # numbers of state of one task: they stay in the first-level cache
 # Prices of kernels where nothing was measured: one thread of a processor with vectors of 512 bits.
 NATIVE_DEVICES = {
     "native sequential": Device(
-        name="native sequential", call=1e-4, overhead=5e-9, flop=1.2e-11, byte=3e-11, special=2.6e-10, far=4.5e-11
+        name="native sequential",
+        call=1e-4,
+        overhead=5e-9,
+        flop=6e-12,
+        byte=1.1e-11,
+        special=2.6e-10,
+        far=4.5e-11,
+        strided=3e-10,
     ),
     "native newton": Device(
-        name="native newton", call=1.25e-4, overhead=5e-9, flop=2e-11, byte=6e-11, special=3e-10, far=4.5e-11
+        name="native newton", call=1.25e-4, overhead=5e-9, flop=2.6e-11, byte=1.2e-10, special=4e-10, far=4.5e-11
     ),
     "native chunkwise": Device(
-        name="native chunkwise", call=2e-4, overhead=4e-7, flop=1.3e-11, byte=3e-11, special=2.6e-10, far=4.5e-11
+        name="native chunkwise", call=1.7e-4, overhead=1e-7, flop=9e-12, byte=1.6e-10, special=2.6e-10, far=4.5e-11
     ),
     "native loops": Device(
         name="native loops", call=1e-4, overhead=5e-9, flop=5e-11, byte=3e-11, special=1e-9, far=4.5e-11
@@ -44,11 +51,12 @@ class Work:
     """What one kernel does for one step of one sequence, forward and backward together unless said.
 
     `strategy` is the one that it runs a group by, `serves` those that may be asked for and mean the same; `rates` the
-    name of its prices.  `numbers` are read and written, `shared` once more for every block of lanes after the first.
-    `lanes` is the axis along vectors, `height` how many numbers of state a lane has, `tasks` how many independent loops
-    over time one sequence has (`rows` sequences share one); `chain` counts the operations of a step that wait for each
-    other.  `forward` are the FLOPs of a forward pass alone, `gates` what PyTorch would compute apart:
-    for each operation that a kernel does before its update, the numbers it writes and its special functions.
+    name of its prices.  `numbers` are read and written, `shared` once more for every block of lanes after the first,
+    `near` in the caches of a core: states in memory, and those that the backward pass works out again.  `lanes` is the
+    axis along vectors, `height` how many numbers of state a lane has, `tasks` how many independent loops over time one
+    sequence has (`rows` sequences share one); `chain` counts the operations of a step that wait for each other.
+    `forward` are the FLOPs of a forward pass alone, `gates` what PyTorch would compute apart: for each operation that a
+    kernel does before its update, the numbers it writes and its special functions.
     """
 
     strategy: str
@@ -65,13 +73,17 @@ class Work:
     chain: float
     forward: Dim
     rows: int = 1
+    near: Dim = NOTHING
     gates: tuple[tuple[Dim, Dim], ...] = ()
     automatic: bool = True
     segments: bool = False  # whether lanes are segments of time: channels leave none unused, and threads have work
 
 
 def paid(work: Work, problem: Problem, threads: int) -> tuple[float, ...]:
-    """How often each price is paid: calls, operations that wait, FLOPs, bytes, special functions, far bytes."""
+    """How often each price is paid: calls, operations that wait, FLOPs, bytes, special functions, bytes far, strided.
+
+    Where sequences have several tasks (heads), what one reads in a step lies apart from what it reads in the next.
+    """
     batch, steps = float(problem.value(BATCH)), float(problem.value(STEPS))
     lanes = max(1.0, problem.number(work.lanes))
     vectors = ceil(lanes / LANES)
@@ -90,9 +102,10 @@ def paid(work: Work, problem: Problem, threads: int) -> tuple[float, ...]:
         1.0,
         steps * work.chain * ceil(tasks * blocks / threads),
         tokens * problem.number(work.flops) * wide,
-        moved / busy,
+        moved / busy + tokens * problem.number(work.near) * NUMBER,
         tokens * problem.number(work.special) * wide,
         max(0.0, moved - CACHE) / busy,
+        moved / busy * (1 - 1 / max(1.0, problem.number(work.tasks))),
     )
 
 

@@ -110,13 +110,13 @@ def test_the_fit_explains_what_it_was_given() -> None:
     found = []
     for shape in [(1, 16, 8), (2, 64, 64), (4, 1024, 64), (8, 2048, 64), (1, 4096, 256)]:
         options = {o.name: o for o in group_of("Decay", shape).options}
-        prices = (true.call, true.overhead, true.flop, true.byte, true.special, true.far)
+        prices = (true.call, true.overhead, true.flop, true.byte, true.special, true.far, true.strided)
         seconds = sum(n * p for n, p in zip(options["scan"].work, prices, strict=True))
         found.append(Measured(cell="Decay", shape=shape, seconds={"scan": seconds}))
     got = fitted(found)["cpu"]["scan"]
     for m in found:
         work = {o.name: o for o in group_of("Decay", m.shape).options}["scan"].work
-        prices = (got.call, got.overhead, got.flop, got.byte, got.special, got.far)
+        prices = (got.call, got.overhead, got.flop, got.byte, got.special, got.far, got.strided)
         again = sum(n * p for n, p in zip(work, prices, strict=True))
         assert again == pytest.approx(m.seconds["scan"], rel=0.1)
 
@@ -133,7 +133,7 @@ def test_auto_is_within_a_tenth_of_the_best_on_the_recorded_table() -> None:
     by_torch = [ratio for *_, ratio in regret(found, known, threads=threads, native=False)]
     assert sum(ratio > 1.1 for ratio in by_torch) <= 1  # gates that a kernel would do are no part of these estimates
     assert max(by_torch) <= 1.2
-    assert len(found) >= 30
+    assert len(found) >= 40
 
 
 def test_auto_is_near_the_best_on_the_shapes_of_the_benchmarks() -> None:
@@ -151,9 +151,8 @@ def test_auto_is_near_the_best_on_the_shapes_of_the_benchmarks() -> None:
     }
     for s in shapes:
         assert s["chosen"] in s["seconds"]
-        assert s["ratio"] <= 1.3, s["title"]
+        assert s["ratio"] <= 1.1, s["title"]
         assert s["by_torch_ratio"] <= 1.1, s["title"]
-    assert sum(s["ratio"] <= 1.1 for s in shapes) >= 20  # of 23; the others, on a busy machine, are in docs/roadmap.md
 
 
 def test_calibrating_writes_the_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

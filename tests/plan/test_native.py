@@ -41,15 +41,25 @@ def paid_by(cell: str, shape: tuple[int, int, int], threads: int = 1) -> tuple[f
 
 
 def test_what_a_kernel_does_is_counted_from_its_programs() -> None:
-    calls, waiting, flops, moved, special, _ = paid_by("Decay", (2, 100, 32))
+    calls, waiting, flops, moved, special, _, strided = paid_by("Decay", (2, 100, 32))
     assert calls == 1
     assert waiting == 2 * 100 * 2  # two sequences, a product and a sum a step
-    assert special == 0
-    # a h + b forward and again, and the derivative: g a, g h, and the sum of two gradients
-    assert flops == 2 * 100 * 32 * (2 + 2 + 3)
+    assert special == strided == 0
+    # a h + b forward, and not again, since y holds the states; the derivative: g a, g h, and the sum of two gradients
+    assert flops == 2 * 100 * 32 * (2 + 3)
     assert moved == 2 * 100 * 32 * 6 * 4  # a, b, y and their gradients
-    *_, special, _ = paid_by("Entrywise", (2, 100, 32))
-    assert special == 2 * 100 * 32 * 2 * 3  # a sigmoid and a tanh: forward, again, and in the derivative's own step
+    *_, special, _, _ = paid_by("Entrywise", (2, 100, 32))
+    assert special == 2 * 100 * 32 * 2 * 2  # a sigmoid and a tanh, forward and in the derivative's own step
+
+
+def test_states_in_memory_and_the_strides_of_heads_are_counted() -> None:
+    *_, moved, _, _, strided = paid_by("GatedDelta", (8, 100, 16))
+    assert strided == 0
+    sequences, near = 10 * 16 + 4, 6 * 16 * 16
+    assert moved == pytest.approx(4 * 8 * 100 * (sequences + near), rel=0.05)
+    *_, headed, _, _, strided = paid_by("Headed", (2, 100, 16))  # as many states, four in a sequence
+    assert headed == moved
+    assert 0 < strided < headed
 
 
 def test_lanes_that_nothing_uses_cost_as_much() -> None:
