@@ -78,7 +78,8 @@ def interleaved(
 def _turn(runner: Runner, seconds: float) -> tuple[float, float]:
     """Milliseconds of the fastest run in so many seconds, at least of one: by the wall clock, and of the processor."""
     end = time.perf_counter() + seconds
-    walls, useds = [], []
+    walls: list[float] = []
+    useds: list[float] = []
     while not walls or time.perf_counter() < end:
         start, used = time.perf_counter(), time.process_time()
         runner()
