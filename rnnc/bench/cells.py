@@ -1,7 +1,7 @@
 """What a calibration measures: cells whose groups have every structure that strategies differ on.
 
 They compute nothing beside their group: what PyTorch runs around it, for every strategy alike, would count as the time
-of the group, and draw the strategies together (norms of keys took a fifth of a delta rule's time by kernels).
+of the group, and draw the strategies together.
 """
 
 from __future__ import annotations
