@@ -1,4 +1,8 @@
-"""The CPU backend's entry: analyse, find kernels, emit the torch backend's module around them."""
+"""The CPU backend's entry: analyse, find kernels, emit the torch backend's module around them.
+
+Reports plan with these kernels too, and wait for no import of PyTorch: what `rnnc.runtime` holds is imported where
+texts are written.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,6 @@ from rnnc.backends.cpu.functions import kernel_text
 from rnnc.backends.cpu.kernel import Kernel
 from rnnc.backends.cpu.nest import NestKernel, nest_text
 from rnnc.backends.cpu.newton import NewtonKernel, find_newton
-from rnnc.backends.cpu.newton_text import newton_text
 from rnnc.backends.cpu.single import Single, find_single
 from rnnc.backends.cpu.single_helpers import HELPERS
 from rnnc.backends.cpu.single_text import steps_text
@@ -32,8 +35,6 @@ from rnnc.diagnostics import Diagnostic, SpecError
 from rnnc.ir.graph import CellIR, NodeId
 from rnnc.plan.choose import GroupPlan, Plan, plan
 from rnnc.plan.native import Work
-from rnnc.runtime.compiled import compiler, header
-from rnnc.runtime.native_newton import newton_header
 
 
 def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, sources: Mapping[str, str]) -> str:
@@ -44,6 +45,10 @@ def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, 
 
 def emit_c(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies) -> str:
     """The C that the emitted module holds, with what it includes: a file that a C compiler takes as it is."""
+    from rnnc.backends.cpu.newton_text import newton_text
+    from rnnc.runtime.compiled import header
+    from rnnc.runtime.native_newton import newton_header
+
     made, kernels = _plans(cell, dims, strategy)
     singles = find_steps(cell, made)
     if not kernels and not singles:
@@ -60,6 +65,8 @@ def emit_c(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies
 
 def unavailable() -> str | None:
     """Why the emitted text cannot be run on this machine; None where it can."""
+    from rnnc.runtime.compiled import compiler
+
     return None if compiler() else "no C compiler found (CC, cc, gcc, clang)"
 
 
@@ -277,6 +284,8 @@ def definitions(kernels: Sequence[Kernel]) -> Kernels:
         texts += [f'SOURCE = {raw}"""\n{source}"""\n', *(_object(k) for k in steps)]
         names |= {"Native"} | ({"Product"} if any(isinstance(k, CoupledKernel) for k in kernels) else set())
     if newtons:
+        from rnnc.backends.cpu.newton_text import newton_text
+
         source = "\n\n".join(map(newton_text, newtons))
         texts += [f'NEWTON_SOURCE = """\n{source}"""\n', *(_newton_object(k) for k in newtons)]
         names.add("NativeNewton")

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import nn
-
 from rnnc.backends.torch.body import Names, Source, indented
 from rnnc.backends.torch.cheap import cheap_step
 from rnnc.backends.torch.context import dim_name, identifier
@@ -51,6 +49,8 @@ class Module:
     native: bool = False  # see Context
 
     def __post_init__(self) -> None:
+        from torch import nn  # here: reports, which plan with kernels, need no PyTorch
+
         cell = self.cell
         recurrent = [n for s in cell.states for n in (s.update, s.init)]
         values = [p.init.node for p in cell.params if p.init.node is not None]

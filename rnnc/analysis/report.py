@@ -197,13 +197,9 @@ def _report(ir: CellIR, given: Mapping[str, int], device: str) -> Report:
 
 
 def _native_plans(ir: CellIR, dims: Mapping[str, int]) -> dict[tuple[str, ...], GroupPlan]:
-    """What `backend="cpu"` chooses for each group, kernels among the options; nothing without PyTorch."""
+    """What `backend="cpu"` chooses for each group, kernels among the options."""
+    from rnnc.backends.cpu.backend import native_plans
     from rnnc.ir.rounding import keep_digits
-
-    try:
-        from rnnc.backends.cpu.backend import native_plans
-    except ImportError:
-        return {}
 
     return {
         g.group.states: g

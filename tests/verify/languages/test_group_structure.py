@@ -52,9 +52,8 @@ def test_structure(generators: list[Permutation]) -> None:
     assert listed.invariants == large.invariants
 
 
-def test_an_analysis_does_not_import_sympy() -> None:
-    code = (
-        "import sys, rnnc; s = rnnc.stdlib('gru'); rnnc.analyze(s, s.cells[0]).to_json(); print('sympy' in sys.modules)"
-    )
+def test_an_analysis_imports_neither_sympy_nor_torch() -> None:
+    """Their imports alone would take longer than the analysis."""
+    code = "import sys, rnnc; s = rnnc.stdlib('gru'); rnnc.analyze(s, s.cells[0]).to_json(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert not {"sympy", "torch"} & set(done.stdout.split())
