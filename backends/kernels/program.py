@@ -19,6 +19,7 @@ from rnnc.backends.kernels.region import Region
 from rnnc.ir import autodiff
 from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.graph import CellIR, Node, NodeId
+from rnnc.ir.simplify import foldable
 
 ValueId: TypeAlias = int
 Source = Literal["input", "state", "d_output", "d_state"]
@@ -211,7 +212,7 @@ class Folding:
                 return self.op("sub", args[0], self.values[args[1]].args[0])
             case "sub", [None, None] if self.values[args[1]].op == "neg":
                 return self.op("add", args[0], self.values[args[1]].args[0])
-            case (("add" | "sub" | "mul"), [Fraction() as a, Fraction() as b]):
+            case (("add" | "sub" | "mul"), [Fraction() as a, Fraction() as b]) if foldable(a, b):
                 return self.const(a + b if name == "add" else a - b if name == "sub" else a * b)
             case "select", _ if args[1] == args[2]:
                 return args[1]

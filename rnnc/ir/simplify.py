@@ -20,6 +20,7 @@ from rnnc.ir.rewrite import copy_node, rebuild, roots
 Rule: TypeAlias = Callable[[Builder, Node], "NodeId | None"]
 MOST_ROUNDS = 50
 LARGEST_POWER = 64
+MOST_BITS = 4096  # of the numbers that are worked out: a spec that squares one again and again would fill the memory
 
 
 def simplify(cell: CellIR) -> CellIR:
@@ -177,10 +178,15 @@ ARITHMETIC: dict[str, Callable[[Fraction, Fraction], Fraction | bool]] = {
 }
 
 
+def foldable(*numbers: Fraction) -> bool:
+    """Whether what sum, product or quotient of these numbers gives is short enough to be worked out."""
+    return sum(x.numerator.bit_length() + x.denominator.bit_length() for x in numbers) <= MOST_BITS
+
+
 def constants(b: Builder, n: Node) -> NodeId | None:
     """2 + 1/2 --> 5/2,  and so on for + - * / ^ max min < <= == != neg abs sign step relu, exactly"""
     numbers = [_number(b, a) for a in n.args]
-    if not numbers or any(x is None for x in numbers):
+    if not numbers or any(x is None for x in numbers) or not foldable(*(x for x in numbers if isinstance(x, Fraction))):
         return None
     value: Fraction | bool | None = None
     match n.op, numbers:
@@ -197,7 +203,7 @@ def constants(b: Builder, n: Node) -> NodeId | None:
         case "div", [Fraction() as x, Fraction() as y] if y != 0:
             value = x / y
         case "pow", [Fraction() as x, Fraction() as y] if (
-            y.denominator == 1 and abs(y) <= LARGEST_POWER and (x != 0 or y >= 0)
+            y.denominator == 1 and abs(y) <= LARGEST_POWER and (x != 0 or y >= 0) and foldable(*[x] * int(abs(y)))
         ):
             value = x ** int(y)
         case op, [Fraction() as x, Fraction() as y] if op in ARITHMETIC:

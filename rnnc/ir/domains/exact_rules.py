@@ -24,6 +24,7 @@ Array = Any  # np.ndarray of object, bool or int64
 Rule: TypeAlias = Callable[..., Array]
 ZERO, ONE = Fraction(0), Fraction(1)
 MEMORY = 1 << 14  # results that are kept: a machine's steps ask for the same few again and again
+MOST_BITS = 1 << 20  # of a product: squared again and again a number would fill the memory
 
 
 # ---------------------------------------------------------------- arrays
@@ -79,7 +80,15 @@ def _mul(a: Number, b: Number) -> Number:
         return ZERO
     if isinstance(a, Asymptotic) or isinstance(b, Asymptotic):
         return _product_of(a, b)
-    return b if a is ONE else a if b is ONE else a * b
+    if a is ONE or b is ONE:
+        return b if a is ONE else a
+    if isinstance(a, Fraction) and isinstance(b, Fraction) and _bits(a) + _bits(b) > MOST_BITS:
+        raise NotExact(f"numbers of more than {MOST_BITS} bits")
+    return a * b
+
+
+def _bits(a: Fraction) -> int:
+    return a.numerator.bit_length() + a.denominator.bit_length()
 
 
 @lru_cache(maxsize=MEMORY)

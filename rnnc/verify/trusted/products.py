@@ -11,7 +11,7 @@ from typing import Any
 from rnnc.ir.dims import ONE as SINGLE
 from rnnc.ir.graph import CellIR, Node
 
-MOST_TERMS = 64
+MOST_TERMS, MOST_FACTORS, MOST_BITS = 64, 256, 1 << 16
 VIEWS = frozenset({"lift", "merge", "split_per", "expand", "broadcast", "reshape", "transpose"})
 FORMED = VIEWS | {"neg", "add", "sub", "mul", "div", "einsum", "sum", "eye", "layout"}
 
@@ -68,6 +68,9 @@ def product(s: Term, t: Term, names: list[list[Any]], wanted: list[Any], labels:
             if other is not None and label is not None and first(other) != first(label):
                 same[first(other)] = first(label)
             at[name] = other if label is None else label
+    bits = sum(n.bit_length() for x in (s.coef, t.coef) for n in (x.numerator, x.denominator))
+    if len(s.factors) + len(t.factors) > MOST_FACTORS or bits > MOST_BITS:
+        raise NoForm("a product of too many factors")
     both = Term(s.coef * t.coef, s.factors + t.factors, tuple(at.values())).relabelled(first)
     return both.summed(tuple(dict(zip(at, both.out, strict=True)).get(name) for name in wanted))
 

@@ -269,19 +269,29 @@ class Evaluation:
 
     def shaped(self, b: Branch, node: NodeId, own: bool = False) -> bool:
         """Affine in parameters once the values that layers read are chosen; `own` as for `expressions`."""
+        return self._shaped(b, node, own, {})
+
+    def _shaped(self, b: Branch, node: NodeId, own: bool, seen: dict[NodeId, bool]) -> bool:
+        """`seen`: what is known of the nodes below, each of which may be read many times."""
         n = self.cell.nodes[node]
+
+        def below(a: NodeId) -> bool:
+            if a not in seen:
+                seen[a] = self._shaped(b, a, False, seen)
+            return seen[a]
+
         if (node in b.fixed and not own) or n.op in ("param", "state"):
             return True
         if n.op == "einsum" or n.op == "mul":
             if any(self.static_affine(a) for a in n.args) and (n.op == "einsum" or self._decided(b, n)):
                 return True
-            return n.op == "mul" and self._decided(b, n) and all(self.shaped(b, a) for a in n.args)
+            return n.op == "mul" and self._decided(b, n) and all(map(below, n.args))
         if n.op == "take":
             return self.cell.nodes[n.args[0]].op == "param"
         if n.op == "div":
-            return self.shaped(b, n.args[0]) and self.free(n.args[1])
+            return below(n.args[0]) and self.free(n.args[1])
         if n.op in SUMS or n.op in VIEWS or n.op in PARTS or n.op == "complex":
-            return all(self.shaped(b, a) for a in n.args)
+            return all(map(below, n.args))
         return self.free(node)
 
     def _decided(self, b: Branch, n: Node) -> bool:

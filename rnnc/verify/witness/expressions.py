@@ -15,6 +15,7 @@ import numpy as np
 from rnnc.exact import Asymptotic
 from rnnc.exact import functions as fn
 from rnnc.ir.graph import NodeId
+from rnnc.ir.simplify import foldable
 from rnnc.verify.effort import spend
 from rnnc.verify.witness.numbers import ONE, ZERO, Number, is_real, quotient
 
@@ -83,6 +84,12 @@ class Expression:
         x, y = (self, other) if not self.terms else (other, self)
         assert x.constant is not None
         assert y.constant is not None
+        if (
+            isinstance(x.constant, Fraction)
+            and isinstance(y.constant, Fraction)
+            and not foldable(x.constant, y.constant)
+        ):
+            raise NotAffine  # a number squared again and again: nothing that a search could want
         if not y.terms:
             return Expression(x.constant * y.constant, {}, x.zeros | y.zeros)
         if isinstance(x.constant, Asymptotic):

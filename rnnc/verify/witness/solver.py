@@ -80,6 +80,7 @@ class Solver(Evaluation):
     ) -> None:
         super().__init__(cell, dims, contexts, ranges)
         self.clock = clock
+        self._unknowable: dict[NodeId, bool] = {}
 
     def at(self, contexts: Contexts) -> Solver:
         """The same cell in other contexts."""
@@ -277,10 +278,15 @@ class Solver(Evaluation):
 
     def unknowable(self, node: NodeId) -> bool:
         """A state of which nothing is known, or a multiple of one."""
-        n = self.cell.nodes[node]
-        if n.op == "state":
-            return node not in self.contexts.states
-        return (n.op == "mul" or n.op in VIEWS) and any(self.unknowable(a) for a in n.args)
+        if node not in self._unknowable:
+            n = self.cell.nodes[node]
+            product = n.op == "mul" or n.op in VIEWS
+            self._unknowable[node] = (
+                node not in self.contexts.states
+                if n.op == "state"
+                else product and any(self.unknowable(a) for a in n.args)
+            )
+        return self._unknowable[node]
 
     def _take(self, b: Branch, n: Node, option: Iterable[Array | None]) -> None:
         for a, target in zip(n.args, option, strict=True):
