@@ -227,10 +227,18 @@ class _Text:
         return lines
 
     def step_text(self) -> list[str]:
-        """NAME_step: 0; 1 without memory; 2 where a token is too large; 3 where a matrix has no inverse."""
+        """NAME_step: 0; 1 without memory; 2 where a token is too large; 3 where a matrix has no inverse.
+
+        Its one argument is where the addresses of the arrays (given ones, results) and of what parameters say lie, with
+        the numbers of threads and of sequences and the dims behind them: each argument more is Python's time.
+        """
         s = self.single
+        count = len(s.given) + len(s.results)
         lines = [
-            f"int {s.name}_step(void *const *arrays, const int64_t *dims, int64_t batch, int64_t threads, T *held) {{",
+            f"int {s.name}_step(void *const *arrays) {{",
+            f"  T *held = arrays[{count}];",
+            f"  const int64_t *numbers = (const int64_t *)(arrays + {count + 1}), *dims = numbers + 2;",
+            "  const int64_t threads = numbers[0], batch = numbers[1];",
             *_dims(s),
         ]
         for k, vocab in s.tokens.items():

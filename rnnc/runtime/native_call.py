@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
+from rnnc.runtime._compat import empty_cpu
 from rnnc.runtime.native_frame import Arranged, Frame, Operand
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Call:
         checkpoints = None
         if training and not k.stored:
             chunks = -(-self.steps // self.plan[4])
-            checkpoints = torch.empty(self.plan[2] * chunks * self.plan[3], dtype=self.dtype)
+            checkpoints = empty_cpu((self.plan[2] * chunks * self.plan[3],), (1,), self.dtype)
         self.run("forward", frame, arrays, checkpoints)
         if k.summed:
             found = [summed(x, len(o.parts)) for x, o in zip(found, (*k.outputs, *k.states), strict=True)]
@@ -222,7 +223,7 @@ class Call:
             if g is None:
                 dtype = self.narrow if o.narrow else self.dtype
                 dtype = torch.promote_types(dtype, torch.complex64) if o.complex else dtype
-                zero = torch.zeros(self.shape(o), dtype=dtype)
+                zero = torch.zeros(self.shape(o), dtype=dtype, device="cpu")
                 g = zero.expand(*(self.lead() if place < wanted else (self.batch,)), *zero.shape)
             found.append(g.resolve_conj().resolve_neg())
         return found

@@ -15,6 +15,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from rnnc.runtime._compat import empty_cpu
+
 __all__ = ["HALF", "Frame", "Fresh", "Operand", "contiguous_strides"]
 
 
@@ -59,7 +61,7 @@ class Fresh:
         if self.beside is not None:
             whole, at = before[self.beside[0]], self.beside[1]
             return whole.as_strided(self.size, self.stride, whole.storage_offset() + at)
-        x = torch.empty_strided(self.size, self.stride, dtype=self.dtype)
+        x = empty_cpu(self.size, self.stride, self.dtype)
         if x.nbytes >= HUGE:
             large_pages(x)
         if self.used is not None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnc.runtime._compat import traced
+from rnnc.runtime._compat import empty_cpu, traced
 from rnnc.runtime.compiled import load_library
 from rnnc.runtime.layout import common_dtype, compute_dtype
 from rnnc.runtime.native_call import summed
@@ -207,7 +207,7 @@ class _Call:
         kept = None
         if training:
             places = -(-self.steps // SMALLEST) * self.numbers(k.states) * self.width
-            kept = torch.empty(self.batch * self.blocks * places, dtype=self.dtype)
+            kept = empty_cpu((self.batch * self.blocks * places,), (1,), self.dtype)
         numbers = self.numbers([o for o in (*k.inputs, *k.outputs) if not o.static])
         settings = self.settings(numbers, report.warm)
         counts, largest = self.run("solve", self.frame, arrays, settings, kept)
@@ -301,5 +301,7 @@ class _Call:
         for place, (o, g) in enumerate(zip((*k.outputs, *k.states), given, strict=True)):
             lead = (self.batch, self.steps) if place < len(k.outputs) else (self.batch,)
             shape = (*lead, *self.shape(o))
-            found.append(torch.zeros((), dtype=self.dtype).expand(shape) if g is None else g.resolve_neg())
+            found.append(
+                torch.zeros((), dtype=self.dtype, device="cpu").expand(shape) if g is None else g.resolve_neg()
+            )
         return found

@@ -4,20 +4,26 @@ A call answers None where it does not serve (gradients are wanted, a tracer look
 many sequences), and the module goes on with its other way.  What depends on shapes and dtypes alone is worked out at
 the first call with them; what follows from parameters alone, in memory that is kept for each module, whenever these are
 not what they were.
+
+A token of a small layer takes a few microseconds, so what Python does around the C counts.  The layouts of a module's
+last step are recognised by one call (`same_layout`), everything else stands ready: memory of known sizes is asked for,
+and addresses and numbers are one string of bytes, the only argument of the C function.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import is_
+from struct import Struct
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
 
-from rnnc.runtime._compat import traced
+from rnnc.runtime._compat import empty_cpu, same_layout, traced
 from rnnc.runtime.compiled import NativeError, load_library
 from rnnc.runtime.native_frame import HALF
 
@@ -33,9 +39,8 @@ class _Fitted:
     """A call for tensors of one layout."""
 
     function: Any
-    dims: Any
-    batch: ctypes.c_int64
-    pointers: type[ctypes.Array[ctypes.c_void_p]]
+    addresses: Callable[..., bytes]  # of all arrays and of the memory for parameters, and the number of threads
+    sizes: bytes  # the batch and the dims
     copied: tuple[int, ...]  # places of tensors that are not contiguous, or lazily negated
     results: tuple[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], ...]  # sizes, strides, dtypes
     kind: tuple[tuple[int, ...], torch.dtype]  # what the memory for a set of parameters depends on
@@ -43,15 +48,36 @@ class _Fitted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """The call of a module's last step; `alike` says whether tensors are like those, `learns` whether some of them
+    require gradients.
+    """
+
+    fitted: _Fitted
+    dims: tuple[int, ...]
+    alike: Callable[..., bool]
+    learns: bool
+
+
+@dataclass(slots=True, kw_only=True)
 class _Held:
-    """Parameters of a module, and the entries of its dictionaries (of parameters, of submodules) that lead to them.
+    """Parameters of a module, and the entries of its dictionaries (of parameters, of submodules) that lead to them:
+    dictionaries, names, and what they held.
 
     `memory`: what follows from them, by `_Fitted.kind`; calls that run at once have each their own.
     """
 
-    tensors: list[Tensor]
-    entries: list[tuple[dict[str, Any], str, Any]]
+    module: ReferenceType[torch.nn.Module]
+    tensors: tuple[Tensor, ...]
+    owners: tuple[dict[str, Any], ...]
+    names: tuple[str, ...]
+    values: tuple[Any, ...]
     memory: dict[Any, list[Tensor]] = field(default_factory=dict)
+    ready: _Ready | None = None
+
+    def stands(self) -> bool:
+        """Whether the module has these parameters still."""
+        return all(map(is_, map(dict.get, self.owners, self.names), self.values))
 
     def take(self, fitted: _Fitted) -> Tensor:
         """Memory that no other call uses: zeros, or as a call left it."""
@@ -59,12 +85,13 @@ class _Held:
         try:
             return free.pop()
         except IndexError:
-            return torch.zeros(fitted.kept, dtype=torch.uint8)
+            return torch.zeros(fitted.kept, dtype=torch.uint8, device="cpu")
 
     def give(self, fitted: _Fitted, memory: Tensor) -> None:
         self.memory[fitted.kind].append(memory)
 
 
+ADDRESS = Tensor.data_ptr
 UNKNOWN: Any = object()  # no call was tried for a layout; None: it does not serve
 
 
@@ -73,8 +100,8 @@ def plain(x: Tensor) -> Tensor:
     return x.resolve_conj().resolve_neg().contiguous()
 
 
-def _hold(module: torch.nn.Module, names: tuple[str, ...]) -> _Held:
-    """Raises AttributeError where the module has no such parameter."""
+def _hold(module: torch.nn.Module, names: tuple[str, ...], forget: Callable[[Any], object]) -> _Held:
+    """`forget` is called when the module is gone.  Raises AttributeError where the module has no such parameter."""
     tensors: list[Tensor] = []
     entries: dict[tuple[int, str], tuple[dict[str, Any], str, Any]] = {}
     for path in names:
@@ -89,7 +116,8 @@ def _hold(module: torch.nn.Module, names: tuple[str, ...]) -> _Held:
         else:
             entries[id(at), last] = ({}, last, found)
         tensors.append(found)
-    return _Held(tensors=tensors, entries=list(entries.values()))
+    owners, keys, values = zip(*entries.values(), strict=True) if entries else ((), (), ())
+    return _Held(module=ref(module, forget), tensors=tuple(tensors), owners=owners, names=keys, values=values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +137,7 @@ class NativeStep:
     tokens: tuple[int, ...] = ()
     complex_: tuple[int, ...] = ()
     halves: bool = True
-    held: WeakKeyDictionary[torch.nn.Module, _Held] = field(
-        init=False, default_factory=WeakKeyDictionary, compare=False, repr=False
-    )
+    held: dict[int, _Held] = field(init=False, default_factory=dict, compare=False, repr=False)  # by id of the module
     calls: dict[Any, _Fitted | None] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def __call__(
@@ -121,41 +147,63 @@ class NativeStep:
 
         `varying` are inputs and states [B, ...], `params` says where the module has its parameters.
         """
-        if traced(varying) or torch.is_autocast_enabled("cpu"):  # which lowers the precision of products only
+        if torch.compiler.is_compiling():
             return None
-        held = self._parameters(module, params)
-        tensors = [*varying, *held.tensors]
+        held = self.held.get(id(module))
+        if held is None or not held.stands():
+            held = self._hold(module, params)
+        tensors: Sequence[Tensor] = (*varying, *held.tensors)
+        ready = held.ready
+        if ready is None or ready.dims != dims or not ready.alike(*tensors):
+            fitted = self._find(held, tensors, dims)
+        else:
+            fitted = None if ready.learns and torch.is_grad_enabled() else ready.fitted
+        if fitted is None:
+            return None
+        if fitted.copied:
+            tensors = [plain(x) if k in fitted.copied else x for k, x in enumerate(tensors)]
+        found = [empty_cpu(size, stride, dtype) for size, stride, dtype in fitted.results]
+        return self._run(held, fitted, tensors, found)
+
+    def _run(self, held: _Held, fitted: _Fitted, tensors: Sequence[Tensor], found: list[Tensor]) -> list[Tensor] | None:
+        places = map(ADDRESS, (*tensors, *found))
+        threads = torch.get_num_threads()
+        if fitted.kept:
+            memory = held.take(fitted)
+            failed = fitted.function(fitted.addresses(*places, memory.data_ptr(), threads) + fitted.sizes)
+            held.give(fitted, memory)
+        else:
+            failed = fitted.function(fitted.addresses(*places, 0, threads) + fitted.sizes)
+        match failed:
+            case 0:
+                return found
+            case 1:
+                raise MemoryError(f"no memory for a step of `{self.name}`")
+            case 2:
+                raise IndexError("index out of range in self: a token is not below the size of the vocabulary")
+        return None  # a matrix without an inverse, which PyTorch says
+
+    def _find(self, held: _Held, tensors: Sequence[Tensor], dims: tuple[int, ...]) -> _Fitted | None:
+        """The call for tensors of other layouts than at the module's last step, in which it is ready from now on."""
+        if traced(tensors) or torch.is_autocast_enabled("cpu"):  # which lowers the precision of products only
+            return None
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             return None
         key = (dims, *[(x.dtype, x.shape, x.is_contiguous(), x.is_cpu, x.is_neg(), x.is_conj()) for x in tensors])
         fitted = self.calls.get(key, UNKNOWN)  # one look: another thread may clear them between two
         if fitted is UNKNOWN:
             fitted = self._remember(key, tensors, dims)
-        if fitted is None:
-            return None
-        if fitted.copied:
-            tensors = [plain(x) if k in fitted.copied else x for k, x in enumerate(tensors)]
-        found = [torch.empty_strided(size, stride, dtype=dtype) for size, stride, dtype in fitted.results]
-        pointers = fitted.pointers(*[x.data_ptr() for x in tensors], *[x.data_ptr() for x in found])
-        memory = held.take(fitted)
-        threads = ctypes.c_int64(torch.get_num_threads())
-        failed = fitted.function(pointers, fitted.dims, fitted.batch, threads, memory.data_ptr())
-        held.give(fitted, memory)
-        match failed:
-            case 1:
-                raise MemoryError(f"no memory for a step of `{self.name}`")
-            case 2:
-                raise IndexError("index out of range in self: a token is not below the size of the vocabulary")
-            case 3:
-                return None  # a matrix without an inverse, which PyTorch says
-        return found
+        alike = None if fitted is None else same_layout(tensors)
+        if alike is not None:
+            learns = any(x.requires_grad for x in tensors)
+            held.ready = _Ready(fitted=fitted, dims=dims, alike=alike, learns=learns)
+        return fitted
 
-    def _parameters(self, module: torch.nn.Module, names: tuple[str, ...]) -> _Held:
+    def _hold(self, module: torch.nn.Module, names: tuple[str, ...]) -> _Held:
         """The module's parameters.  To look them up costs more than many a step: they are remembered, with what each
         part of the module held then, which is compared."""
-        held = self.held.get(module)
-        if held is None or any(entries.get(name) is not value for entries, name, value in held.entries):
-            self.held[module] = held = _hold(module, names)
+        key, known = id(module), self.held
+        self.held[key] = held = _hold(module, names, lambda _: known.pop(key, None))
         return held
 
     def _remember(self, key: Any, tensors: Sequence[Tensor], dims: tuple[int, ...]) -> _Fitted | None:
@@ -185,16 +233,15 @@ class NativeStep:
         shapes = [(batch, *s) if k < varying else s for k, s in enumerate(wanted[:count])]
         if any(tuple(x.shape) != s for x, s in zip(tensors, shapes, strict=True)):
             return None
-        results = [torch.empty(batch, *s) for s in wanted[count:]]
+        results = [torch.empty(batch, *s, device="cpu") for s in wanted[count:]]
         function, held = (getattr(library, f"{self.name}_{kind}") for kind in ("step", "held"))
-        function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+        function.argtypes = (ctypes.c_void_p,)
         held.restype = ctypes.c_int64
         sizes = (ctypes.c_int64 * max(1, len(dims)))(*dims)
         return _Fitted(
             function=function,
-            dims=sizes,
-            batch=ctypes.c_int64(batch),
-            pointers=ctypes.c_void_p * (count + len(results)),
+            addresses=Struct(f"{count + len(results) + 1}Pq").pack,
+            sizes=Struct(f"{1 + len(dims)}q").pack(batch, *dims),
             copied=tuple(k for k, x in enumerate(tensors) if not x.is_contiguous() or x.is_neg() or x.is_conj()),
             results=tuple((tuple(x.shape), x.stride(), kind) for x, kind in zip(results, kinds[count:], strict=True)),
             kind=(dims, dtype),

@@ -181,7 +181,7 @@ def _preferred(dtype: torch.dtype, asked: str) -> bool:
     if asked == "c":
         return True
     with torch.no_grad():
-        a, b = (torch.ones(256, 256, dtype=dtype) for _ in range(2))
+        a, b = (torch.ones(256, 256, dtype=dtype, device="cpu") for _ in range(2))
         return _seconds(lambda: run(a, b)) * GAIN < _seconds(lambda: a @ b)
 
 

@@ -44,6 +44,18 @@ def same(a: Any, b: Any, tolerance: float = 1e-10) -> None:
         support.assert_close(support.flat(sa)[key], value, tolerance)
 
 
+@pytest.mark.parametrize(("name", "cell"), [PAIRS[0], PAIRS[3]])
+def test_another_default_device(name: str, cell: str) -> None:
+    """Memory that C writes is the processor's, whatever tensors are made on otherwise."""
+    native, by_torch = layers(name, cell)
+    x, state = torch.randn(2, 40, native.d, dtype=torch.float64, requires_grad=True), by_torch.initial_state(2)
+    with torch.device("meta"):
+        y, last = native(x, state)
+        (found,) = torch.autograd.grad(y.sum() + last["h"].sum(), x)
+    y, last = by_torch(x, state)
+    support.assert_close(found, torch.autograd.grad(y.sum() + last["h"].sum(), x)[0], 1e-10)
+
+
 @pytest.mark.parametrize(("name", "cell"), PAIRS)
 def test_options_of_a_call(name: str, cell: str) -> None:
     native, by_torch = layers(name, cell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,10 @@ import pytest
 import torch
 import torch_support as support
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import rnnc
-from rnnc.runtime import NativeStep, compiled, native_step
+from rnnc.runtime import NativeStep, _compat, compiled, native_step
 
 pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="needs a C compiler")
 
@@ -53,6 +55,7 @@ def served(layer: Any, x: Tensor, state: Any = None) -> bool:
     """Whether a step runs by the one function."""
     step = whole_step(layer)
     step.calls.clear()
+    step.held.clear()
     layer.step(x, state=state)
     return any(found is not None for found in step.calls.values())
 
@@ -173,7 +176,7 @@ def test_what_parameters_alone_say_follows_them(name: str, cell: str, write: Cal
             for p in m.parameters():
                 write(p)
     same(native.step(x), by_torch.step(x))
-    held = whole_step(native).held[native].memory
+    held = whole_step(native).held[id(native)].memory
     assert [m.numel() > 128 for free in held.values() for m in free] == [True], kept  # there is such memory, and one
 
 
@@ -304,6 +307,101 @@ def test_steps_that_are_refused_say_why() -> None:
         native.step(torch.randn(2, native.d + 1, dtype=torch.float64))
     with pytest.raises(KeyError):
         native.step(torch.randn(2, native.d, dtype=torch.float64), state={})
+
+
+class Wrapped(torch.Tensor):
+    """A subclass, as a library may pass."""
+
+
+class Seen(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_what_stands_ready_is_for_tensors_of_the_same_kind_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one call that recognises the last step's tensors refuses all that has to be looked at; numbers are right."""
+    native, by_torch = (copy.deepcopy(m).float() for m in layers("minlstm", "MinLSTM"))
+    looked: list[int] = []
+    find = NativeStep._find
+
+    def counted(self: NativeStep, *arguments: Any) -> Any:
+        looked.append(1)
+        return find(self, *arguments)
+
+    monkeypatch.setattr(NativeStep, "_find", counted)
+    x, state = torch.randn(3, native.d), by_torch.initial_state(3)
+    turned = torch.randn(native.d, 3).T
+    halves = torch.complex(torch.randn(3, native.d), torch.randn(3, native.d))
+
+    def ready(x: Tensor, wanted: bool, state: Any = state) -> None:
+        looked.clear()
+        found = native.step(x, state=state)
+        assert (not looked) == wanted
+        same(found, by_torch.step(x, state=state), 1e-5)
+
+    def again() -> None:
+        native.step(x, state=state)
+        ready(x.clone(), True)
+
+    for other in (turned, halves.conj().imag, torch._neg_view(x), x.as_subclass(Wrapped), torch.nn.Parameter(x)):
+        again()
+        ready(other, False)
+    for mode in (Seen(), torch.inference_mode()):
+        again()
+        with mode:
+            ready(x, False)
+    again()
+    ready(x[:2], False, {k: v[:2] for k, v in state.items()})
+    again()
+    with pytest.raises(RuntimeError, match=r"size|shape"):
+        native.step(x[:, 1:], state=state)
+    again()
+    mapped = torch.func.vmap(lambda x: native.step(x.expand(3, -1), state=state)[0])(x)
+    support.assert_close(mapped[1], by_torch.step(x[1].expand(3, -1), state=state)[0], 1e-5)
+    again()
+    with torch.enable_grad():
+        ready(x, True)  # parameters require gradients: it is known without a look that it does not serve
+        assert native.step(x, state=state)[0].requires_grad
+
+
+@torch.no_grad()
+def test_steps_without_the_call_that_recognises_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a version of PyTorch that has none of what is not public: the same numbers."""
+    assert _compat.same_layout([torch.zeros(2)]) is not None  # this version has it
+    native, by_torch = (copy.deepcopy(m) for m in layers("mamba2", "Mamba2"))
+    monkeypatch.setattr(native_step, "same_layout", lambda tensors: None)
+    monkeypatch.setattr(native_step, "empty_cpu", _compat._empty_cpu)
+    x = torch.randn(2, native.d, dtype=torch.float64)
+    for _ in range(2):
+        assert served(native, x)
+        same(native.step(x), by_torch.step(x))
+    assert whole_step(native).held[id(native)].ready is None
+
+
+def test_parameters_are_forgotten_with_their_module() -> None:
+    native = copy.deepcopy(layers("minlstm", "MinLSTM")[0])
+    held = whole_step(native).held
+    before = len(held)
+    with torch.no_grad():
+        native.step(torch.randn(2, native.d, dtype=torch.float64))
+    assert len(held) == before + 1
+    del native
+    gc.collect()
+    assert len(held) == before
+
+
+@torch.no_grad()
+def test_a_step_with_another_default_device() -> None:
+    """Memory that C writes is the processor's, whatever tensors are made on otherwise."""
+    native, by_torch = layers("mamba2", "Mamba2")
+    x, state = torch.randn(2, native.d, dtype=torch.float64), by_torch.initial_state(2)
+    wanted = by_torch.step(x, state=state)
+    whole_step(native).held.clear()
+    with torch.device("meta"):
+        found = [native.step(x, state=state) for _ in range(2)]
+    for each in found:
+        same(each, wanted)
 
 
 @torch.no_grad()

@@ -25,8 +25,8 @@ DECLARED = (2, 6)
 SINCE: dict[str, str] = {
     "2.7": "torch.compiler.is_exporting",
     "2.5": "torch._library.custom_ops.CustomOpDef.register_vmap",
-    "2.4": """torch.amp.is_autocast_available torch.is_autocast_enabled torch.library.custom_op torch.nn.RMSNorm
-        torch.nn.functional.rms_norm""",
+    "2.4": """torch.amp.is_autocast_available torch.get_autocast_dtype torch.is_autocast_enabled
+        torch.library.custom_op torch.nn.RMSNorm torch.nn.functional.rms_norm""",
     "2.1": "torch.compiler.is_compiling torch.compiler.disable",
     "2.0": "torch.nn.functional.scaled_dot_product_attention",
     "1": """torch.Tensor torch.__version__ torch._assert_async
@@ -36,7 +36,7 @@ SINCE: dict[str, str] = {
         torch.cos torch.cuda.get_device_name torch.cuda.is_available torch.device torch.diag_embed torch.dtype
         torch.einsum torch.empty torch.empty_like torch.empty_strided torch.erf torch.exp torch.expm1 torch.eye
         torch._C torch.fft.fft torch.fft.ifft torch.fft.irfft torch.fft.rfft torch.finfo torch.float32 torch.float64
-        torch.from_numpy torch.linalg.vector_norm torch.nan_to_num
+        torch.from_numpy torch.linalg.vector_norm torch.nan_to_num torch._neg_view
         torch.float16 torch.full torch.get_default_dtype torch.get_num_threads torch.int64 torch.is_grad_enabled
         torch.isfinite torch.lerp
         torch.linalg.matrix_exp torch.linalg.solve torch.linalg.solve_triangular torch.log torch.logaddexp
