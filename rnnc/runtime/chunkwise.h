@@ -1,339 +1,263 @@
-/* Matrix states under a scalar decay, chunk by chunk, with products whose tiles stay in registers.
+/* Matrix states, chunk by chunk in products of matrices.
  *
- *   S_t = a_t S_{t-1} + u_t w_t^T,   w_t = v_t + c_t S_{t-1}^T b_t (without b: w_t = v_t),   y_t = S_t^T q_t
+ *   S_r = D_r S_{r-1} + u_r w_r^T,   w_r = v_r + c_r S_{r-1}^T b_r (without b: w_r = v_r)
  *
- * for S [K, V].  Let g_t be the sum of the log decays from the chunk's start to step t.  Inside a chunk
+ * for S [K, V], row by row: D_r is a number or a diagonal matrix, and `per` rows are a time step, which reads
+ * y_t = S^T q_t from the state behind its last row, or before its first.  Let G_r be the product of the decays of a
+ * chunk's rows before r, and W the decays between a reader and a row (`chunk_decays.h`).  Inside a chunk
  *
- *   w_t = v_t + p_t S_0^T b_t + sum over s < t of N_ts w_s,   p_t = c_t e^{g_{t-1}},   N_ts = c_t e^{g_{t-1} - g_s} b_t.u_s
- *   y_t = e^{g_t} S_0^T q_t + sum over s <= t of A_ts w_s,    A_ts = e^{g_t - g_s} q_t.u_s
- *   S_C = e^{g_C} S_0 + sum over s of e^{g_C - g_s} u_s w_s^T
+ *   w_r = v_r + S_0^T (G_r c_r b_r) + sum over s < r of N_rs w_s,   N_rs = c_r b_r W u_s
+ *   y_t = S_0^T (G_seen q_t) + sum over s < seen of A_ts w_s,       A_ts = q_t W u_s
+ *   S_C = G_C S_0 + sum over s of (G_C / G_{s+1}) u_s w_s^T
  *
  * (the UT transform of Yang et al. 2024).  All that touches the state is a product of matrices with CHUNK rows or
  * columns.  The backward runs through the chunks from the last to the first with the derivative of these lines; it
- * starts from the states before each chunk and the w, which the forward leaves.  Compiled behind `vector_math.h`.
+ * starts from the states before each chunk and the w, which the forward leaves.  Compiled behind `chunk_decays.h`.
  */
-#define CHUNK 32
-#define WIDE (2 * LANES)
-#if VECTOR_BYTES == 64 /* 32 registers: 24 sums, two vectors of B, a number of A */
-#define TALL 12
-#else
-#define TALL 6
-#endif
-#define LEAST_LOG -1e4 /* e to it is 0, and sums of it are exact enough in double precision */
-#define UNROLLED _Pragma("GCC unroll 12")
-enum { SET, ADD };
 
-/* C [m, n] = or += A B.  A has strides (ai, ak); rows of B and C are whole vectors, n is a multiple of LANES. */
-#define TILE(rows, vectors) \
-  { \
-    V s[rows][vectors]; \
-    UNROLLED for (int r = 0; r < rows; r++) for (int e = 0; e < vectors; e++) s[r][e] = (V){0}; \
-    const T *x = a, *y = b + j; \
-    for (int64_t d = 0; d < depth; d++, x += ak, y += ldb) { \
-      V z[vectors]; \
-      for (int e = 0; e < vectors; e++) z[e] = load(y + e * LANES, LANES); \
-      UNROLLED for (int r = 0; r < rows; r++) for (int e = 0; e < vectors; e++) s[r][e] += x[r * ai] * z[e]; \
-    } \
-    UNROLLED for (int r = 0; r < rows; r++) for (int e = 0; e < vectors; e++) { \
-      T *to = c + r * ldc + j + e * LANES; \
-      store(to, mode == ADD ? load(to, LANES) + s[r][e] : s[r][e], LANES); \
-    } \
-  }
-static void multiply(int mode, int64_t m, int64_t n, int64_t depth, const T *a, int64_t ai, int64_t ak, const T *b,
-    int64_t ldb, T *c, int64_t ldc) {
-  for (; m >= TALL; m -= TALL, a += TALL * ai, c += TALL * ldc) {
-    int64_t j = 0;
-    for (; j + WIDE <= n; j += WIDE) TILE(TALL, 2)
-    for (; j < n; j += LANES) TILE(TALL, 1)
-  }
-  for (; m >= 4; m -= 4, a += 4 * ai, c += 4 * ldc) {
-    int64_t j = 0;
-    for (; j + WIDE <= n; j += WIDE) TILE(4, 2)
-    for (; j < n; j += LANES) TILE(4, 1)
-  }
-  for (; m > 0; m--, a += ai, c += ldc) {
-    int64_t j = 0;
-    for (; j + WIDE <= n; j += WIDE) TILE(1, 2)
-    for (; j < n; j += LANES) TILE(1, 1)
-  }
-}
-
-static void transpose(const T *x, int64_t rows, int64_t columns, int64_t ldx, T *y, int64_t ldy) {
-  for (int64_t i = 0; i < rows; i += 8)
-    for (int64_t j = 0; j < columns; j += 8)
-      for (int64_t p = i; p < i + 8 && p < rows; p++)
-        for (int64_t q = j; q < j + 8 && q < columns; q++) y[q * ldy + p] = x[p * ldx + q];
-}
-static void scale_rows(T *x, int64_t rows, int64_t n, const T *by) {
-  for (int64_t r = 0; r < rows; r++, x += n)
-    for (int64_t j = 0; j < n; j += LANES) store(x + j, load(x + j, LANES) * by[r], LANES);
-}
-INLINE T dot(const T *x, const T *y, int64_t n) {
-  V s = {0};
-  for (int64_t j = 0; j < n; j += LANES) s += load(x + j, LANES) * load(y + j, LANES);
-  return total(s);
-}
-/* Rows of a sequence into whole vectors; zeros behind the last row and the last column. */
-static void gather(const T *x, int64_t stride, int64_t rows, int64_t n, T *to, int64_t wide) {
-  memset(to, 0, sizeof(T) * (size_t)(CHUNK * wide));
-  for (int64_t r = 0; r < rows; r++) memcpy(to + r * wide, x + r * stride, sizeof(T) * (size_t)n);
-}
-static void scatter(T *x, int64_t stride, int64_t rows, int64_t n, const T *from, int64_t wide) {
-  for (int64_t r = 0; r < rows; r++) memcpy(x + r * stride, from + r * wide, sizeof(T) * (size_t)n);
-}
-
-/* What a chunk is: its inputs in whole vectors, and what follows from them.  e: e^g, before: e^{g_{t-1}}, end: e^{g_C - g},
- * p as above; weight is e^{g_t - g_s} for s <= t, and 0 for s > t; strict is the same of the row before, e^{g_{t-1} - g_s}. */
-struct chunk {
-  T *q, *u, *v, *b, *w, *A, *N, *turned, *weight, *strict, e[CHUNK], before[CHUNK], end[CHUNK], p[CHUNK], c[CHUNK], last;
+/* sizes: batch, heads, rows, K, V, rows of a time step, whether reads see the state before it, whether D has K numbers. */
+struct sizes {
+  int64_t batch, heads, rows, k, n, per, old, keyed, kp, vp, chunks;
 };
-
-static void weigh(struct chunk *f, const T *log_decay, int64_t stride, const T *c, int64_t c_stride, int64_t rows) {
-  double g[CHUNK], sum = 0;
-  T step[CHUNK];
-  for (int t = 0; t < CHUNK; t++) {
-    step[t] = log_decay && t < rows ? log_decay[t * stride] : 0;
-    if (step[t] < LEAST_LOG) step[t] = LEAST_LOG;
-    g[t] = sum += (double)step[t];
-    f->c[t] = t < rows ? (c ? c[t * c_stride] : 1) : 0;
-  }
-  for (int t = 0; t < CHUNK; t++) f->e[t] = (T)g[t], f->end[t] = (T)(sum - g[t]);
-  for (int t = 0; t < CHUNK; t += LANES) {
-    store(f->e + t, v_exp(load(f->e + t, LANES)), LANES);
-    store(f->end + t, v_exp(load(f->end + t, LANES)), LANES);
-    store(step + t, v_exp(load(step + t, LANES)), LANES);
-  }
-  f->last = f->e[CHUNK - 1];
-  memset(f->strict, 0, sizeof(T) * CHUNK);
-  f->weight = f->strict + CHUNK;
-  for (int t = 0; t < CHUNK; t++) {
-    T *row = f->weight + t * CHUNK;
-    for (int s = 0; s < CHUNK; s += LANES) store(row + s, load(row - CHUNK + s, LANES) * step[t], LANES);
-    row[t] = 1;
-    f->before[t] = t ? f->e[t - 1] : 1;
-    f->p[t] = f->c[t] * f->before[t];
-  }
+static struct sizes sizes_of(const int64_t *x) {
+  struct sizes z = {x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]};
+  z.kp = (z.k + LANES - 1) / LANES * LANES, z.vp = (z.n + LANES - 1) / LANES * LANES;
+  z.chunks = (z.rows + CHUNK - 1) / CHUNK;
+  return z;
 }
 
-/* A and N, and (plain) the products of rows that they are made of, without decays. */
-static void pairs(struct chunk *f, int64_t kp) {
-  transpose(f->u, CHUNK, kp, kp, f->turned, CHUNK);
-  multiply(SET, CHUNK, CHUNK, kp, f->q, kp, 1, f->turned, CHUNK, f->A, CHUNK);
-  for (int i = 0; i < CHUNK * CHUNK; i += LANES) store(f->A + i, load(f->A + i, LANES) * load(f->weight + i, LANES), LANES);
-  if (!f->b) return;
-  multiply(SET, CHUNK, CHUNK, kp, f->b, kp, 1, f->turned, CHUNK, f->N, CHUNK);
-  for (int i = 0; i < CHUNK * CHUNK; i += LANES) store(f->N + i, load(f->N + i, LANES) * load(f->strict + i, LANES), LANES);
+/* What a chunk is: its inputs in whole vectors, and what follows from them.  b is c b; gate_* are decayed: q and b from the
+ * chunk's start, u to its end.  Readers t are those of the time steps whose read stands at one of its rows. */
+struct chunk {
+  struct decays g;
+  int64_t at, rows, first, readers; /* its first row and how many it has, its first time step that reads and how many do */
+  int seen[CHUNK], before[CHUNK], behind[CHUNK];
+  T c[CHUNK], *q, *u, *w, *b, *plain_b, *gate_q, *gate_u, *gate_b, *A, *N;
+};
+static int64_t numbers(const struct sizes *z) {
+  return decay_numbers(z->kp, (int)z->keyed) + CHUNK * (7 * z->kp + z->vp + 2 * CHUNK);
+}
+static void place(struct chunk *f, const struct sizes *z, T **m) {
+  place_decays(&f->g, m, z->k, z->kp, (int)z->keyed);
+  T **keyed[] = {&f->q, &f->u, &f->b, &f->plain_b, &f->gate_q, &f->gate_u, &f->gate_b};
+  for (int i = 0; i < 7; i++) *keyed[i] = take(m, CHUNK * z->kp);
+  f->w = take(m, CHUNK * z->vp), f->A = take(m, CHUNK * CHUNK), f->N = take(m, CHUNK * CHUNK);
+  for (int i = 0; i < CHUNK; i++) f->before[i] = i, f->behind[i] = i + 1;
 }
 
-/* arrays: log_decay, c, u, v, b, q, state, then y, final, starts, w; of those log_decay, c and b may be null.
- * sizes: batch, heads, T, K, V.  strides: of each sequence (log_decay, c, u, v, b, q, y, w) those of batch, time, heads; states
- * are [batch, heads, K, V], starts [batch, heads, chunks, K, V] (null: nothing is kept), all without gaps. */
+/* Arrays of one task, by their number; strides of each sequence are those of batch, time and heads. */
 #define AT(n, of) ((of) ? (of) + i_b * strides[3 * (n)] + i_h * strides[3 * (n) + 2] : (of))
-#define EACH_TASK \
-  for (int64_t task = 0; task < batch * heads; task++)
+#define STRIDE(n) strides[3 * (n) + 1]
+struct given {
+  const T *log_decay, *c, *u, *b, *q;
+};
+enum { LOG_DECAY, READ, WRITE, VALUE, BASE, QUERY, FIRST_OUT };
 
-static int64_t numbers(int64_t kp, int64_t vp) {
-  return CHUNK * (4 * kp + 2 * vp + 3 * CHUNK + 1);
-}
-static void place(struct chunk *f, T *m, int64_t kp, int64_t vp, int has_b) {
-  f->q = m, m += CHUNK * kp, f->u = m, m += CHUNK * kp, f->b = has_b ? m : NULL, m += CHUNK * kp;
-  f->v = m, m += CHUNK * vp, f->w = m, m += CHUNK * vp;
-  f->A = m, m += CHUNK * CHUNK, f->N = m, m += CHUNK * CHUNK, f->turned = m, m += CHUNK * kp;
-  f->strict = m; /* one row more than the others */
+/* Everything about a chunk but its values, which are w. */
+static void enter(struct chunk *f, const struct sizes *z, int64_t at, const struct given *x, const int64_t *strides) {
+  const int64_t kp = z->kp, left = z->rows - at, stands = z->old ? 0 : z->per - 1;
+  f->at = at, f->rows = left < CHUNK ? left : CHUNK;
+  f->first = at <= stands ? 0 : (at - stands + z->per - 1) / z->per;
+  f->readers = 0;
+  for (int64_t r; (r = (f->first + f->readers) * z->per + stands) < at + f->rows; f->readers++)
+    f->seen[f->readers] = (int)(r - at) + !z->old;
+  if (z->keyed) decays_by_keys(&f->g, x->log_decay + at * STRIDE(LOG_DECAY), STRIDE(LOG_DECAY), f->rows);
+  else decays_of_rows(&f->g, x->log_decay ? x->log_decay + at * STRIDE(LOG_DECAY) : NULL, STRIDE(LOG_DECAY), f->rows);
+  gather(x->u + at * STRIDE(WRITE), STRIDE(WRITE), f->rows, z->k, f->u, kp);
+  gather(x->q + f->first * STRIDE(QUERY), STRIDE(QUERY), f->readers, z->k, f->q, kp);
+  face(&f->g, f->u);
+  pairs(&f->g, f->q, f->readers, f->seen, f->u, f->A);
+  decayed(&f->g, f->g.from, f->q, f->readers, f->seen, f->gate_q);
+  decayed(&f->g, f->g.end, f->u, CHUNK, f->before, f->gate_u);
+  if (!x->b) return;
+  gather(x->b + at * STRIDE(BASE), STRIDE(BASE), f->rows, z->k, f->plain_b, kp);
+  for (int64_t r = 0; r < CHUNK; r++) {
+    f->c[r] = r < f->rows ? (x->c ? x->c[(at + r) * STRIDE(READ)] : 1) : 0;
+    for (int64_t j = 0; j < kp; j += LANES) store(f->b + r * kp + j, f->c[r] * load(f->plain_b + r * kp + j, LANES), LANES);
+  }
+  pairs(&f->g, f->b, CHUNK, f->before, f->u, f->N);
+  decayed(&f->g, f->g.from, f->b, CHUNK, f->before, f->gate_b);
 }
 
+static void load_state(const T *x, const struct sizes *z, T *S) {
+  for (int64_t i = 0; i < z->k; i++) memcpy(S + i * z->vp, x + i * z->n, sizeof(T) * (size_t)z->n);
+}
+static void store_state(T *x, const struct sizes *z, const T *S) {
+  for (int64_t i = 0; i < z->k; i++) memcpy(x + i * z->n, S + i * z->vp, sizeof(T) * (size_t)z->n);
+}
+
+/* w = v, the values already there, and what they read of the state before the chunk and of each other. */
+static void solve(const struct chunk *f, const T *S, int64_t k, int64_t kp, int64_t vp, T *out) {
+  multiply(SET, CHUNK, vp, k, f->gate_b, kp, 1, S, vp, out, vp);
+  for (int64_t r = 0; r < f->rows; r++)
+    for (int64_t j = 0; j < vp; j += LANES) {
+      V x = load(f->w + r * vp + j, LANES) + load(out + r * vp + j, LANES);
+      for (int64_t s = 0; s < r; s++) x += f->N[r * CHUNK + s] * load(f->w + s * vp + j, LANES);
+      store(f->w + r * vp + j, x, LANES);
+    }
+}
+/* (I - N)^T z' = z, in place */
+static void solve_back(const struct chunk *f, int64_t vp, T *z) {
+  for (int64_t r = f->rows - 2; r >= 0; r--)
+    for (int64_t j = 0; j < vp; j += LANES) {
+      V x = load(z + r * vp + j, LANES);
+      for (int64_t s = r + 1; s < f->rows; s++) x += f->N[s * CHUNK + r] * load(z + s * vp + j, LANES);
+      store(z + r * vp + j, x, LANES);
+    }
+}
+
+#define EACH_TASK for (int64_t task = 0; task < z.batch * z.heads; task++)
+/* Zeros: rows and columns behind the last ones are read, times zero, so they must be numbers. */
+static T *memory_of(int64_t n) {
+  const size_t bytes = sizeof(T) * (size_t)((n + 64) / 64 * 64);
+  T *found = aligned_alloc(64, bytes);
+  if (found) memset(found, 0, bytes);
+  return found;
+}
+
+/* arrays: log_decay, c, u, v, b, q, state, then y, final, starts, w; of those log_decay, c and b may be null.  strides: of each
+ * sequence (log_decay, c, u, v, b, q, y, w); states are [batch, heads, K, V], starts [batch, heads, chunks, K, V] (null:
+ * nothing is kept), all without gaps. */
 int rnnc_chunkwise_forward(void *const *arrays, const int64_t *sizes, const int64_t *strides, int64_t threads) {
-  const int64_t batch = sizes[0], heads = sizes[1], steps = sizes[2], k = sizes[3], n = sizes[4];
-  const int64_t kp = (k + LANES - 1) / LANES * LANES, vp = (n + LANES - 1) / LANES * LANES;
-  const int64_t chunks = (steps + CHUNK - 1) / CHUNK;
+  const struct sizes z = sizes_of(sizes);
   const T *log_decay = arrays[0], *c = arrays[1], *u = arrays[2], *v = arrays[3], *b = arrays[4], *q = arrays[5];
   const T *state = arrays[6];
   T *y = arrays[7], *final = arrays[8], *starts = arrays[9], *w = arrays[10];
+  const int64_t kp = z.kp, vp = z.vp;
   int failed = 0;
 #pragma omp parallel num_threads((int)threads) if (threads > 1)
   {
-    T *memory = aligned_alloc(64, sizeof(T) * (size_t)((numbers(kp, vp) + kp * vp + CHUNK * vp + 64) / 64 * 64));
+    T *memory = memory_of(numbers(&z) + kp * vp + CHUNK * vp), *m = memory;
     if (!memory) failed = 1;
-    T *S = memory, *out = S + kp * vp;
     struct chunk f;
-    if (memory) place(&f, out + CHUNK * vp, kp, vp, b != NULL);
+    if (memory) place(&f, &z, &m);
+    T *S = take(&m, kp * vp), *out = take(&m, CHUNK * vp);
 #pragma omp for schedule(static)
     EACH_TASK {
       if (!memory) continue;
-      const int64_t i_b = task / heads, i_h = task % heads;
-      memset(S, 0, sizeof(T) * (size_t)(kp * vp));
-      for (int64_t i = 0; i < k; i++) memcpy(S + i * vp, state + (task * k + i) * n, sizeof(T) * (size_t)n);
-      const T *gt = AT(0, log_decay), *ct = AT(1, c), *ut = AT(2, u), *vt = AT(3, v), *bt = AT(4, b), *qt = AT(5, q);
-      T *yt = AT(6, y), *wt = AT(7, w);
-      for (int64_t at = 0; at < chunks; at++) {
-        const int64_t t0 = at * CHUNK, rows = steps - t0 < CHUNK ? steps - t0 : CHUNK;
-        if (starts)
-          for (int64_t i = 0; i < k; i++)
-            memcpy(starts + ((task * chunks + at) * k + i) * n, S + i * vp, sizeof(T) * (size_t)n);
-        weigh(&f, gt ? gt + t0 * strides[1] : NULL, strides[1], ct ? ct + t0 * strides[4] : NULL, strides[4], rows);
-        gather(ut + t0 * strides[7], strides[7], rows, k, f.u, kp);
-        gather(vt + t0 * strides[10], strides[10], rows, n, f.w, vp);
-        gather(qt + t0 * strides[16], strides[16], rows, k, f.q, kp);
-        if (b) gather(bt + t0 * strides[13], strides[13], rows, k, f.b, kp);
-        pairs(&f, kp);
-        if (b) {
-          multiply(SET, CHUNK, vp, k, f.b, kp, 1, S, vp, out, vp);
-          for (int t = 0; t < CHUNK; t++)
-            for (int64_t j = 0; j < vp; j += LANES) {
-              V x = load(out + t * vp + j, LANES) * f.before[t];
-              for (int s = 0; s < t; s++) x += f.N[t * CHUNK + s] * load(f.w + s * vp + j, LANES);
-              store(f.w + t * vp + j, load(f.w + t * vp + j, LANES) + f.c[t] * x, LANES);
-            }
+      const int64_t i_b = task / z.heads, i_h = task % z.heads;
+      load_state(state + task * z.k * z.n, &z, S);
+      const struct given x = {AT(LOG_DECAY, log_decay), AT(READ, c), AT(WRITE, u), AT(BASE, b), AT(QUERY, q)};
+      const T *vt = AT(VALUE, v);
+      T *yt = AT(FIRST_OUT, y), *wt = AT(FIRST_OUT + 1, w);
+      for (int64_t i = 0; i < z.chunks; i++) {
+        if (starts) store_state(starts + (task * z.chunks + i) * z.k * z.n, &z, S);
+        enter(&f, &z, i * CHUNK, &x, strides);
+        gather(vt + f.at * STRIDE(VALUE), STRIDE(VALUE), f.rows, z.n, f.w, vp);
+        if (b) solve(&f, S, z.k, kp, vp, out);
+        if (f.readers) {
+          multiply(SET, f.readers, vp, z.k, f.gate_q, kp, 1, S, vp, out, vp);
+          multiply(ADD, f.readers, vp, f.rows, f.A, CHUNK, 1, f.w, vp, out, vp);
+          scatter(yt + f.first * STRIDE(FIRST_OUT), STRIDE(FIRST_OUT), f.readers, z.n, out, vp);
         }
-        multiply(SET, CHUNK, vp, k, f.q, kp, 1, S, vp, out, vp);
-        scale_rows(out, CHUNK, vp, f.e);
-        multiply(ADD, CHUNK, vp, CHUNK, f.A, CHUNK, 1, f.w, vp, out, vp);
-        scatter(yt + t0 * strides[19], strides[19], rows, n, out, vp);
-        if (w) scatter(wt + t0 * strides[22], strides[22], rows, n, f.w, vp);
-        scale_rows(f.u, CHUNK, kp, f.end);
-        if (f.last != 1) for (int64_t i = 0; i < kp * vp; i += LANES) store(S + i, load(S + i, LANES) * f.last, LANES);
-        multiply(ADD, k, vp, rows, f.u, 1, kp, f.w, vp, S, vp);
+        if (w) scatter(wt + f.at * STRIDE(FIRST_OUT + 1), STRIDE(FIRST_OUT + 1), f.rows, z.n, f.w, vp);
+        decayed_state(&f.g, S, vp);
+        multiply(ADD, z.k, vp, f.rows, f.gate_u, 1, kp, f.w, vp, S, vp);
       }
-      for (int64_t i = 0; i < k; i++) memcpy(final + (task * k + i) * n, S + i * vp, sizeof(T) * (size_t)n);
+      store_state(final + task * z.k * z.n, &z, S);
     }
     free(memory);
   }
   return failed;
 }
 
+/* Gradients of a chunk's vectors, and memory for them. */
+struct back {
+  T *S, *D, *g, *z, *dq, *db, *du, *end, *turned, *side, *dA, *dN;
+};
+static int64_t numbers_back(const struct sizes *z) {
+  return 2 * z->kp * z->vp + CHUNK * (3 * z->vp + 5 * z->kp + 2 * CHUNK);
+}
+static void place_back(struct back *p, const struct sizes *z, T **m) {
+  p->S = take(m, z->kp * z->vp), p->D = take(m, z->kp * z->vp);
+  p->g = take(m, CHUNK * z->vp), p->z = take(m, CHUNK * z->vp), p->turned = take(m, CHUNK * z->vp);
+  p->dq = take(m, CHUNK * z->kp), p->db = take(m, CHUNK * z->kp), p->du = take(m, CHUNK * z->kp);
+  p->end = take(m, CHUNK * z->kp), p->side = take(m, CHUNK * z->kp);
+  p->dA = take(m, CHUNK * CHUNK), p->dN = take(m, CHUNK * CHUNK);
+}
+
+/* From g = dy, the state S before the chunk and the gradient D of that behind it: z = dv, dq, db (of c b), du, the slopes of the
+ * decays, and D of the state before. */
+static void chunk_back(struct chunk *f, struct back *p, const struct sizes *z, int has_b) {
+  const int64_t k = z->k, n = z->n, kp = z->kp, vp = z->vp;
+  struct decays *g = &f->g;
+  no_slopes(g);
+  /* through the state behind and y to w, and through w to v */
+  multiply(SET, CHUNK, vp, k, f->gate_u, kp, 1, p->D, vp, p->z, vp);
+  multiply(ADD, CHUNK, vp, f->readers, f->A, 1, CHUNK, p->g, vp, p->z, vp);
+  if (has_b) solve_back(f, vp, p->z);
+  /* to what the vectors exchange with the states before and behind */
+  by_state(p->g, p->S, k, kp, n, vp, p->turned, p->side, p->dq);
+  decayed(g, g->from, p->dq, f->readers, f->seen, p->dq);
+  if (has_b) {
+    by_state(p->z, p->S, k, kp, n, vp, p->turned, p->side, p->db);
+    decayed(g, g->from, p->db, CHUNK, f->before, p->db);
+  }
+  by_state(f->w, p->D, k, kp, n, vp, p->turned, p->side, p->end); /* leaves w turned */
+  static const int last[CHUNK] = {[0 ... CHUNK - 1] = CHUNK};
+  slopes(g, 1, f->gate_u, p->end, f->rows, last);
+  slope_of_state(g, p->S, p->D, vp);
+  decayed(g, g->end, p->end, CHUNK, f->before, p->du);
+  /* and with each other */
+  multiply(SET, f->readers, CHUNK, vp, p->g, vp, 1, p->turned, CHUNK, p->dA, CHUNK);
+  spread(g, p->dA, f->q, f->readers, f->seen, f->u, p->dq, p->du);
+  if (has_b) {
+    multiply(SET, CHUNK, CHUNK, vp, p->z, vp, 1, p->turned, CHUNK, p->dN, CHUNK);
+    spread(g, p->dN, f->b, CHUNK, f->before, f->u, p->db, p->du);
+    slopes(g, 1, f->b, p->db, f->rows, f->before);
+  }
+  slopes(g, 1, f->q, p->dq, f->readers, f->seen);
+  slopes(g, -1, f->u, p->du, f->rows, f->behind);
+  /* to the state before */
+  decayed_state(g, p->D, vp);
+  multiply(ADD, k, vp, f->readers, f->gate_q, 1, kp, p->g, vp, p->D, vp);
+  if (has_b) multiply(ADD, k, vp, f->rows, f->gate_b, 1, kp, p->z, vp, p->D, vp);
+}
+
 /* arrays: those of the forward up to q, then starts, w, dy, d_final; then what is written: d_log_decay, dc, du, dv, db, dq,
- * d_state (log_decay's, c's and b's may be null).  strides: log_decay, c, u, v, b, q, w, dy, d_log_decay, dc, du, dv, db, dq.
+ * d_state (log_decay's, c's and b's may be null).  strides: log_decay, c, u, v (none), b, q, w, dy, d_log_decay, dc, du, dv,
+ * db, dq.
  */
 int rnnc_chunkwise_backward(void *const *arrays, const int64_t *sizes, const int64_t *strides, int64_t threads) {
-  const int64_t batch = sizes[0], heads = sizes[1], steps = sizes[2], k = sizes[3], n = sizes[4];
-  const int64_t kp = (k + LANES - 1) / LANES * LANES, vp = (n + LANES - 1) / LANES * LANES;
-  const int64_t chunks = (steps + CHUNK - 1) / CHUNK;
+  const struct sizes z = sizes_of(sizes);
   const T *log_decay = arrays[0], *c = arrays[1], *u = arrays[2], *b = arrays[4], *q = arrays[5], *starts = arrays[6];
   const T *w = arrays[7], *dy = arrays[8], *d_final = arrays[9];
   T *dg = arrays[10], *dc = arrays[11], *du = arrays[12], *dv = arrays[13], *db = arrays[14], *dq = arrays[15];
   T *d_state = arrays[16];
+  const int64_t kp = z.kp, vp = z.vp;
   int failed = 0;
 #pragma omp parallel num_threads((int)threads) if (threads > 1)
   {
-    const int64_t more = 2 * kp * vp + 4 * CHUNK * vp + vp * CHUNK + 4 * CHUNK * kp + 4 * CHUNK * CHUNK;
-    T *memory = aligned_alloc(64, sizeof(T) * (size_t)((numbers(kp, vp) + more + 64) / 64 * 64));
+    T *memory = memory_of(numbers(&z) + numbers_back(&z)), *m = memory;
     if (!memory) failed = 1;
-    T *S = memory, *D = S + kp * vp; /* the state before the chunk, the gradient of that behind it */
-    T *g = D + kp * vp, *z = g + CHUNK * vp, *P = z + CHUNK * vp, *Q = P + CHUNK * vp; /* [CHUNK, V]: dy, dw, B S, Q S */
-    T *turned = Q + CHUNK * vp;                                   /* [V, CHUNK] */
-    T *to_q = turned + vp * CHUNK, *to_b = to_q + CHUNK * kp, *to_u = to_b + CHUNK * kp, *side = to_u + CHUNK * kp;
-    T *dA = side + CHUNK * kp, *dN = dA + CHUNK * CHUNK, *wA = dN + CHUNK * CHUNK, *wN = wA + CHUNK * CHUNK;
     struct chunk f;
-    if (memory) place(&f, wN + CHUNK * CHUNK, kp, vp, b != NULL);
+    struct back p;
+    if (memory) place(&f, &z, &m), place_back(&p, &z, &m);
 #pragma omp for schedule(static)
     EACH_TASK {
       if (!memory) continue;
-      const int64_t i_b = task / heads, i_h = task % heads;
-      memset(S, 0, sizeof(T) * (size_t)(2 * kp * vp));
-      for (int64_t i = 0; i < k; i++) memcpy(D + i * vp, d_final + (task * k + i) * n, sizeof(T) * (size_t)n);
-      const T *gt = AT(0, log_decay), *ct = AT(1, c), *ut = AT(2, u), *bt = AT(4, b), *qt = AT(5, q), *wt = AT(6, w);
-      const T *yt = AT(7, dy);
+      const int64_t i_b = task / z.heads, i_h = task % z.heads;
+      load_state(d_final + task * z.k * z.n, &z, p.D);
+      const struct given x = {AT(LOG_DECAY, log_decay), AT(READ, c), AT(WRITE, u), AT(BASE, b), AT(QUERY, q)};
+      const T *wt = AT(6, w), *yt = AT(7, dy);
       T *dgt = AT(8, dg), *dct = AT(9, dc), *dut = AT(10, du), *dvt = AT(11, dv), *dbt = AT(12, db), *dqt = AT(13, dq);
-      for (int64_t at = chunks - 1; at >= 0; at--) {
-        const int64_t t0 = at * CHUNK, rows = steps - t0 < CHUNK ? steps - t0 : CHUNK;
-        double slope[CHUNK] = {0}, ends = 0; /* gradients of g_t, and of g_C beside */
-        T slope_c[CHUNK] = {0};
-        for (int64_t i = 0; i < k; i++)
-          memcpy(S + i * vp, starts + ((task * chunks + at) * k + i) * n, sizeof(T) * (size_t)n);
-        weigh(&f, gt ? gt + t0 * strides[1] : NULL, strides[1], ct ? ct + t0 * strides[4] : NULL, strides[4], rows);
-        gather(ut + t0 * strides[7], strides[7], rows, k, f.u, kp);
-        gather(qt + t0 * strides[16], strides[16], rows, k, f.q, kp);
-        gather(wt + t0 * strides[19], strides[19], rows, n, f.w, vp);
-        gather(yt + t0 * strides[22], strides[22], rows, n, g, vp);
-        if (b) gather(bt + t0 * strides[13], strides[13], rows, k, f.b, kp);
-        pairs(&f, kp);
-        /* through S_C and y to w: z = end U D + A^T dy */
-        multiply(SET, CHUNK, vp, k, f.u, kp, 1, D, vp, z, vp);
-        scale_rows(z, CHUNK, vp, f.end);
-        for (int s = 0; s < CHUNK; s++) { /* e^{g_C - g_s} u_s^T D w_s */
-          const double x = dot(z + s * vp, f.w + s * vp, vp);
-          slope[s] -= x, ends += x;
+      for (int64_t i = z.chunks - 1; i >= 0; i--) {
+        load_state(starts + (task * z.chunks + i) * z.k * z.n, &z, p.S);
+        enter(&f, &z, i * CHUNK, &x, strides);
+        gather(wt + f.at * STRIDE(6), STRIDE(6), f.rows, z.n, f.w, vp);
+        gather(yt + f.first * STRIDE(7), STRIDE(7), f.readers, z.n, p.g, vp);
+        chunk_back(&f, &p, &z, b != NULL);
+        if (dg) decay_gradient(&f.g, dgt + f.at * STRIDE(8), STRIDE(8), f.rows);
+        for (int64_t r = 0; b && r < f.rows; r++) {
+          if (dc) dct[(f.at + r) * STRIDE(9)] = dot(f.plain_b + r * kp, p.db + r * kp, kp);
+          for (int64_t j = 0; j < kp; j += LANES) store(p.db + r * kp + j, load(p.db + r * kp + j, LANES) * f.c[r], LANES);
         }
-        multiply(ADD, CHUNK, vp, CHUNK, f.A, 1, CHUNK, g, vp, z, vp);
-        /* through w to v: (I - N)^T z' = z */
-        if (b)
-          for (int t = CHUNK - 2; t >= 0; t--)
-            for (int64_t j = 0; j < vp; j += LANES) {
-              V x = load(z + t * vp + j, LANES);
-              for (int s = t + 1; s < CHUNK; s++) x += f.c[s] * f.N[s * CHUNK + t] * load(z + s * vp + j, LANES);
-              store(z + t * vp + j, x, LANES);
-            }
-        scatter(dvt + t0 * strides[34], strides[34], rows, n, z, vp);
-        /* to the pairs */
-        transpose(f.w, CHUNK, vp, vp, turned, CHUNK);
-        multiply(SET, CHUNK, CHUNK, vp, g, vp, 1, turned, CHUNK, dA, CHUNK);
-        if (b) multiply(SET, CHUNK, CHUNK, vp, z, vp, 1, turned, CHUNK, dN, CHUNK);
-        for (int t = 0; t < CHUNK; t++)
-          for (int s = 0; s <= t; s++) {
-            const int i = t * CHUNK + s;
-            const double x = dA[i] * f.A[i];
-            slope[t] += x, slope[s] -= x;
-            if (!b || s == t) continue;
-            const double r = dN[i] * f.N[i];
-            slope_c[t] += (T)r;
-            slope[t - 1] += f.c[t] * r, slope[s] -= f.c[t] * r;
-          }
-        for (int t = 0; t < CHUNK; t++)
-          for (int s = 0; s < CHUNK; s += LANES) {
-            const int i = t * CHUNK + s;
-            store(wA + i, load(dA + i, LANES) * load(f.weight + i, LANES), LANES);
-            if (b) store(wN + i, load(dN + i, LANES) * load(f.strict + i, LANES) * f.c[t], LANES);
-          }
-        /* through y to q, u */
-        multiply(SET, CHUNK, vp, k, f.q, kp, 1, S, vp, Q, vp);
-        for (int t = 0; t < CHUNK; t++) slope[t] += (double)f.e[t] * dot(g + t * vp, Q + t * vp, vp);
-        scale_rows(g, CHUNK, vp, f.e);
-        transpose(g, CHUNK, vp, vp, turned, CHUNK);
-        multiply(SET, k, CHUNK, n, S, vp, 1, turned, CHUNK, side, CHUNK);
-        transpose(side, k, CHUNK, CHUNK, to_q, kp);
-        multiply(ADD, CHUNK, kp, CHUNK, wA, CHUNK, 1, f.u, kp, to_q, kp);
-        multiply(SET, CHUNK, kp, CHUNK, wA, 1, CHUNK, f.q, kp, to_u, kp);
-        /* through w to b, u */
-        if (b) {
-          multiply(SET, CHUNK, vp, k, f.b, kp, 1, S, vp, P, vp);
-          for (int t = 0; t < CHUNK; t++) {
-            const double x = dot(z + t * vp, P + t * vp, vp);
-            slope_c[t] += (T)(f.before[t] * x);
-            if (t) slope[t - 1] += f.p[t] * x;
-          }
-          scale_rows(z, CHUNK, vp, f.p);
-          transpose(z, CHUNK, vp, vp, turned, CHUNK);
-          multiply(SET, k, CHUNK, n, S, vp, 1, turned, CHUNK, side, CHUNK);
-          transpose(side, k, CHUNK, CHUNK, to_b, kp);
-          multiply(ADD, CHUNK, kp, CHUNK, wN, CHUNK, 1, f.u, kp, to_b, kp);
-          multiply(ADD, CHUNK, kp, CHUNK, wN, 1, CHUNK, f.b, kp, to_u, kp);
-          scatter(dbt + t0 * strides[37], strides[37], rows, k, to_b, kp);
-        }
-        /* through S_C to u: end W D^T */
-        scale_rows(f.w, CHUNK, vp, f.end);
-        transpose(f.w, CHUNK, vp, vp, turned, CHUNK);
-        multiply(SET, k, CHUNK, n, D, vp, 1, turned, CHUNK, side, CHUNK);
-        for (int64_t i = 0; i < k; i++)
-          for (int t = 0; t < CHUNK; t++) to_u[t * kp + i] += side[i * CHUNK + t];
-        scatter(dut + t0 * strides[31], strides[31], rows, k, to_u, kp);
-        scatter(dqt + t0 * strides[40], strides[40], rows, k, to_q, kp);
-        /* to the state before */
-        double kept = 0;
-        for (int64_t i = 0; i < k; i++) kept += dot(S + i * vp, D + i * vp, vp);
-        ends += f.last * kept;
-        if (f.last != 1) for (int64_t i = 0; i < kp * vp; i += LANES) store(D + i, load(D + i, LANES) * f.last, LANES);
-        multiply(ADD, k, vp, rows, f.q, 1, kp, g, vp, D, vp);
-        if (b) multiply(ADD, k, vp, rows, f.b, 1, kp, z, vp, D, vp);
-        if (dg) {
-          double sum = ends;
-          for (int t = CHUNK - 1; t >= 0; t--) {
-            sum += slope[t];
-            if (t < rows) dgt[(t0 + t) * strides[25]] = (T)sum;
-          }
-        }
-        if (dc) for (int t = 0; t < rows; t++) dct[(t0 + t) * strides[28]] = slope_c[t];
+        scatter(dut + f.at * STRIDE(10), STRIDE(10), f.rows, z.k, p.du, kp);
+        scatter(dvt + f.at * STRIDE(11), STRIDE(11), f.rows, z.n, p.z, vp);
+        if (b) scatter(dbt + f.at * STRIDE(12), STRIDE(12), f.rows, z.k, p.db, kp);
+        scatter(dqt + f.first * STRIDE(13), STRIDE(13), f.readers, z.k, p.dq, kp);
       }
-      for (int64_t i = 0; i < k; i++) memcpy(d_state + (task * k + i) * n, D + i * vp, sizeof(T) * (size_t)n);
+      store_state(d_state + task * z.k * z.n, &z, p.D);
     }
     free(memory);
   }
