@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import rnnc
+from benchmarks.cells import DECAY, DIAGONAL_GRU, PEEPHOLE
 from benchmarks.foundation import (
-    DECAY,
     Case,
     Runner,
     copy_weights,
@@ -30,39 +30,6 @@ from benchmarks.foundation import (
     layer,
     run_cases,
 )
-
-PEEPHOLE = """
-cell Peephole(d: dim, n: dim = d) {
-  input x: real[d]
-  state h: real[n] = 0
-  state c: real[n] = 0
-  param wi: real[n] init normal(0.1)
-  param wf: real[n] init normal(0.1)
-  param wo: real[n] init normal(0.1)
-  gate i: real[n] in (0, 1) = sigmoid(linear(x) + linear(h, bias = false) + wi * c)
-  gate f: real[n] in (0, 1) = sigmoid(linear(x) + linear(h, bias = false) + wf * c)
-  gate g: real[n] in (-1, 1) = tanh(linear(x) + linear(h, bias = false))
-  c <- f * c + i * g
-  gate o: real[n] in (0, 1) = sigmoid(linear(x) + linear(h, bias = false) + wo * c')
-  h <- o * tanh(c')
-  output y: real[n] = h'
-}
-"""
-
-DIAGONAL_GRU = """
-cell DiagonalGRU(d: dim, n: dim = d) {
-  input x: real[d]
-  state h: real[n] = 0
-  param u_r: real[n] init normal(0.3)
-  param u_z: real[n] init normal(0.3)
-  param u_c: real[n] init normal(0.3)
-  gate r: real[n] in (0, 1) = sigmoid(linear(x) + u_r * h)
-  gate z: real[n] in (0, 1) = sigmoid(linear(x) + u_z * h)
-  gate c: real[n] in (-1, 1) = tanh(linear(x) + r * u_c * h)
-  h <- (1 - z) * c + z * h
-  output y: real[n] = h'
-}
-"""
 
 
 def pair(spec: rnnc.Spec, cell: str, **sizes: int) -> tuple[nn.Module, nn.Module]:
@@ -85,7 +52,8 @@ def decay_case(batch: int, steps: int, width: int) -> Case:
 def limit_case(batch: int, steps: int, width: int) -> Case:
     """The same recurrence and an `addcmul` that moves as many bytes; `decay_case` compares values.
 
-    With `--mapped` also into memory that was touched before, which the kernel's results then are.
+    With `--mapped` also into memory that was touched before, which the kernel's results then are.  A virtual machine's
+    new memory may be new to its host too, which costs ten times as much and comes to an end: hence the many rounds.
     """
     _, native = pair(rnnc.parse(DECAY), "Decay", n=width)
     third, there = torch.randn(batch, steps, width), torch.zeros(batch, steps, width)
@@ -99,6 +67,7 @@ def limit_case(batch: int, steps: int, width: int) -> Case:
         promise=("cpu backend", 1 / 1.3),
         direction="forward",
         differentiated=False,
+        least_rounds=25,
     )
 
 
@@ -268,7 +237,10 @@ def peephole_case(batch: int, steps: int, width: int) -> Case:
 
 
 def newton_case(batch: int, steps: int, width: int) -> Case:
-    """A GRU with diagonal recurrent weights: one step after the other, by Newton's method, and as the planner says."""
+    """A GRU with diagonal recurrent weights: one step after the other, by Newton's method, and as the planner says.
+
+    Where that is Newton's method it is faster than the steps; in any case it is near the best.
+    """
     spec = rnnc.parse(DIAGONAL_GRU)
     modules = [rnnc.compile(spec, backend="cpu", strategy=s)(d=width) for s in ("sequential", "newton")]
     modules.append(rnnc.compile(spec, backend="cpu", expect=(batch, steps), d=width)(d=width))
@@ -279,7 +251,8 @@ def newton_case(batch: int, steps: int, width: int) -> Case:
         name=f"diagonal GRU [{batch}, {steps}, {width}]",
         inputs=[torch.randn(batch, steps, width)],
         runners={name: layer(m) for name, m in zip(names, modules, strict=True)},
-        promise=("the planner's choice", 1.0),
+        promise=("the planner's choice", 1.0) if hasattr(modules[2], "newton") else None,
+        near="the planner's choice",
     )
 
 

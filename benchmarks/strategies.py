@@ -22,8 +22,7 @@ from statistics import median
 import torch
 
 import rnnc
-from benchmarks.cpu import DIAGONAL_GRU, PEEPHOLE
-from benchmarks.foundation import DECAY, ROTATION
+from benchmarks.cells import DECAY, DIAGONAL_GRU, PEEPHOLE, ROTATION
 from benchmarks.measure import machine, parser
 from rnnc.bench.calibrate import TURN, Job, Measured, fitted, least, measured, regret
 from rnnc.bench.timing import interleaved

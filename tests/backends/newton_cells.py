@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-DIAGONAL_GRU = """
-cell DiagonalGRU(d: dim, n: dim = d) {
-  input x: real[d]
-  state h: real[n] = 0
-  param u_r: real[n] init normal(0.5)
-  param u_z: real[n] init normal(0.5)
-  param u_c: real[n] init normal(0.5)
-  gate r: real[n] in (0, 1) = sigmoid(linear(x) + u_r * h)
-  gate z: real[n] in (0, 1) = sigmoid(linear(x) + u_z * h)
-  gate c: real[n] in (-1, 1) = tanh(linear(x) + r * u_c * h)
-  h <- (1 - z) * c + z * h
-  output y: real[n] = h'
-}
-"""
+import benchmarks.cells
+
+DIAGONAL_GRU = benchmarks.cells.DIAGONAL_GRU.replace("normal(0.3)", "normal(0.5)")
 
 # two states that meet position by position, and an output that reads a gate
 DIAGONAL_LSTM = """

@@ -40,19 +40,20 @@ def test_the_promises_are_judged_by_what_was_measured(tmp_path: Path) -> None:
     assert b"compiled, scan" in done.stdout
 
 
-def test_every_promise_is_judged_in_its_direction() -> None:
-    def timing(speedup: float) -> Timing:
-        return Timing(
-            median_ms=1.0,
-            quartiles_ms=(1.0, 1.0),
-            fastest_ms=1.0,
-            processor_ms=1.0,
-            least_processor_ms=1.0,
-            speedup=speedup,
-            speedup_quartiles=(speedup, speedup),
-            rounds=1,
-        )
+def timing(speedup: float) -> Timing:
+    return Timing(
+        median_ms=1.0,
+        quartiles_ms=(1.0, 1.0),
+        fastest_ms=1.0,
+        processor_ms=1.0,
+        least_processor_ms=1.0,
+        speedup=speedup,
+        speedup_quartiles=(speedup, speedup),
+        rounds=1,
+    )
 
+
+def test_every_promise_is_judged_in_its_direction() -> None:
     run = {"peer": Runner(run=torch.neg), "ours": Runner(run=torch.neg)}
     case = Case(name="x", inputs=[], runners=run, promise=("ours", 3.0), also=[("forward", "ours", 2.0)])
     found = {
@@ -64,6 +65,16 @@ def test_every_promise_is_judged_in_its_direction() -> None:
     shown = verdict_table([{"case": "x", "timings": found, "promises": verdicts}]).split("\n")
     assert [line.split()[0] for line in shown] == ["FAIL", "pass"]
     assert all("ours against peer" in line for line in shown)
+
+
+def test_a_choice_is_held_to_the_best_of_all() -> None:
+    run = {name: Runner(run=torch.neg) for name in ("steps", "windows", "choice")}
+    case = Case(name="x", inputs=[], runners=run, near="choice", direction="forward")
+    for windows, choice, kept in ((0.8, 0.98, True), (2.0, 1.7, False), (2.0, 1.9, True), (0.5, 1.2, True)):
+        found = {"forward": dict(zip(run, map(timing, (1.0, windows, choice)), strict=True))}
+        (verdict,) = judge(case, found)
+        assert verdict["kept"] is kept
+        assert "choice against the best, " in verdict_table([{"case": "x", "timings": found, "promises": [verdict]}])
 
 
 def test_what_the_benchmark_of_kernels_takes_is_in_its_help() -> None:
