@@ -161,6 +161,7 @@ def decode_case(batch: int, heads: int, keys: int, tokens: int = 50) -> Case:
         promise=("cpu backend", 5.0),
         direction="forward",
         differentiated=False,
+        least_rounds=15,
     )
 
 
@@ -173,6 +174,7 @@ def layer_decode_case(file: str, cell: str, width: int, tokens: int = 50) -> Cas
         runners={"torch backend": steps_of(by_torch, tokens), "cpu backend": steps_of(native, tokens)},
         direction="forward",
         differentiated=False,
+        least_rounds=15,
     )
 
 
@@ -253,6 +255,7 @@ def newton_case(batch: int, steps: int, width: int) -> Case:
         runners={name: layer(m) for name, m in zip(names, modules, strict=True)},
         promise=("the planner's choice", 1.0) if hasattr(modules[2], "newton") else None,
         near="the planner's choice",
+        least_rounds=15,
     )
 
 

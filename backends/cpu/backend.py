@@ -15,7 +15,8 @@ from rnnc.backends.cpu.chunkwise import chunkwise_work, find_chunkwise
 from rnnc.backends.cpu.coupled import CoupledKernel, coupled_text
 from rnnc.backends.cpu.functions import kernel_text
 from rnnc.backends.cpu.kernel import Kernel
-from rnnc.backends.cpu.nest import NestKernel, nest_text
+from rnnc.backends.cpu.nest import NestKernel
+from rnnc.backends.cpu.nest_text import nest_text
 from rnnc.backends.cpu.newton import NewtonKernel, find_newton
 from rnnc.backends.cpu.single import Single, find_single
 from rnnc.backends.cpu.single_helpers import HELPERS

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from rnnc.backends.cpu.kernel import CArray, Kernel
 from rnnc.backends.cpu.schedule import ABREAST, Schedule
 from rnnc.backends.cpu.text import Places, StepText, index, loops, number_c, offset
+from rnnc.backends.cpu.walks import back, exported, forth
 from rnnc.backends.kernels.program import Program, ValueId
 
 
@@ -212,33 +213,8 @@ class Function:
 
     def call(self, memory: Sequence[tuple[str, str]], body: Sequence[str], frames: int = 1) -> None:
         """The exported function: tasks shared out among threads, each with scratch memory of its own."""
-        scratch = self.scratch()
-        sizes = [size for _, size in (*scratch, *memory)]
-        self.add(
-            f"int {self.name}(void *const *arrays, const int64_t *strides, const int64_t *dims, int64_t steps,",
-            "    const int64_t *plan, int64_t threads, T *checkpoints) {",
-            "  int failed = 0;",
-            "  (void)checkpoints;",
-            "#pragma omp parallel num_threads((int)threads) if (threads > 1)",
-            "  {",
-            f"    struct {self.name} frames[{frames}], *f = frames;",
-            "    memset(frames, 0, sizeof frames);",
-            f"    f->z = {self.kernel.name}_sizes(dims, plan[0]);",
-            "    f->dims = dims;",
-            f"    const struct {self.kernel.name}_sizes *z = &frames[0].z;",
-            f"    T *memory = calloc((size_t)({' + '.join(['1', *sizes])}), sizeof(T)), *part = memory;",
-            "    if (!memory) failed = 1;",
-        )
-        for name, size in scratch:
-            self.add(f"    f->{name} = part;", f"    part += memory ? {size} : 0;")
-        if frames > 1:
-            self.add(f"    for (int r = 1; r < {frames}; r++) frames[r] = frames[0];")
-        for name, size in memory:
-            self.add(f"    T *{name} = part;", f"    part += memory ? {size} : 0;")
-        self.add("#pragma omp for schedule(static)", "    for (int64_t task = 0; task < plan[2]; task++) {")
-        self.add("      if (!memory) continue;")
-        self.add(*body, level=3)
-        self.add("    }", "    free(memory);", "  }", "  return failed;", "}")
+        sizes = self.kernel.name
+        self.add(*exported(self.name, sizes, "plan[0]", memory, self.scratch(), body, frames))
 
 
 def _copy(mine: str, array: str, wide: bool, pairs: bool, part: int, out: bool) -> str:
@@ -293,20 +269,8 @@ def forward_text(kernel: Kernel) -> list[str]:
     f.hoist(step)
     f.copy_states("begin", [f"h{k}" for k in states], out=False)
     f.copy_states("end", [f"e{k}" for k in states], out=True)
-    turn = kernel.steps.in_place
-    body = [
-        f"T *now = states, *next = states{'' if turn else ' + z->total'};",
-        f"{name}_begin(f, now);",
-        "for (int64_t t = 0; t < steps; t++) {",
-        "  if (checkpoints && t % plan[4] == 0)",
-        "    memcpy(checkpoints + (task * ((steps + plan[4] - 1) / plan[4]) + t / plan[4]) * z->total, now,",
-        "           sizeof(T) * (size_t)z->total);",
-        f"  {step.name}(f, t, now, next);",
-        *([] if turn else ["  T *turn = now;", "  now = next;", "  next = turn;"]),
-        "}",
-        f"{name}_end(f, now);",
-    ]
-    f.call([("states", "2 * z->total")], [*f.begin_task(), *body])
+    memory, body = forth(name, kernel.steps.in_place)
+    f.call(memory, [*f.begin_task(), *body])
     return f.lines
 
 
@@ -340,39 +304,11 @@ def backward_text(kernel: Kernel) -> list[str]:
         f.hoist(s)
     f.copy_states("begin", [f"ge{k}" for k in states], out=False)
     f.copy_states("end", [f"dh{k}" for k in states], out=True)
-    turn = [] if kernel.adjoint.in_place else ["T *turn = now;", "now = next;", "next = turn;"]
-    head = [
-        f"T *now = gradients, *next = gradients{' + z->total' if turn else ''};",
-        f"{name}_begin(f, now);",
-    ]
     if kernel.stored:
         f.copy_states("first", [f"h{k}" for k in states], out=False)
         f.copy_states("before", [f"y{k}" for k in kernel.stored], out=False, time="t")
-        body = [
-            "for (int64_t t = steps - 1; t >= 0; t--) {",
-            f"  if (t) {name}_before(f, states, t - 1);",
-            f"  else {name}_first(f, states);",
-            f"  {step.name}(f, t, states, now, next);",
-            *(f"  {x}" for x in turn),
-            "}",
-        ]
-    else:
-        body = [
-            "const int64_t chunk = plan[4], chunks = (steps + chunk - 1) / chunk;",
-            "for (int64_t c = chunks - 1; c >= 0; c--) {",
-            "  const int64_t from = c * chunk, to = from + chunk < steps ? from + chunk : steps;",
-            "  memcpy(states, checkpoints + (task * chunks + c) * z->total, sizeof(T) * (size_t)z->total);",
-            "  for (int64_t t = from; t + 1 < to; t++)",
-            f"    {again.name}(f, t, states + (t - from) * z->total, states + (t - from + 1) * z->total);",
-            "  for (int64_t t = to - 1; t >= from; t--) {",
-            f"    {step.name}(f, t, states + (t - from) * z->total, now, next);",
-            *(f"    {x}" for x in turn),
-            "  }",
-            "}",
-        ]
-    count = "z->total" if kernel.stored else "plan[4] * z->total"
-    whole = [*f.begin_task(), *head, *body, f"{name}_end(f, now);"]
-    f.call([("gradients", "2 * z->total"), ("states", count)], whole)
+    memory, body = back(name, bool(kernel.stored), kernel.adjoint.in_place)
+    f.call(memory, [*f.begin_task(), *body])
     return f.lines
 
 

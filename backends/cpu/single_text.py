@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from rnnc.backends.cpu.single import LEAVES, NUMBERS, Single, axes, kept, lasting
 from rnnc.backends.cpu.single_helpers import HELPERS
-from rnnc.backends.cpu.single_loops import Writer
 from rnnc.backends.cpu.single_places import Index, Place, Scratch, Text, grouped, size_text
+from rnnc.backends.cpu.single_sums import Writer
 from rnnc.backends.cpu.text import dim_c
 from rnnc.ir.graph import NodeId, ancestors
 
