@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -45,13 +46,14 @@ def compiled_gated(
     old: bool = False,
     base: int = 1,
     packed: bool = False,
+    ones: Collection[str] = (),
 ) -> Resources:
-    """Compile one of PASSES."""
+    """Compile one of PASSES; `ones`: sizes and strides that are 1, of which a launch makes constants."""
     kernel, constants = _pass(which, keys, values, dtype, machine_of(target), old, base)
     constants["PACKED"] = packed
     precise = PRECISE | ({"out"} if which.startswith(("spread", "queries", "keys", "normalised")) else set())
     names: list[str] = list(kernel.arg_names)
-    constants |= {n: 1 for n in names if n.endswith(("_n", "_m"))}
+    constants |= {n: 1 for n in names if n.endswith(("_n", "_m")) or n in ones}
     signature: dict[str, str] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
     for k, name in enumerate(names):

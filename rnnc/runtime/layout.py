@@ -69,6 +69,21 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def product_dtype(promoted: torch.dtype, *vectors: Tensor) -> torch.dtype:
+    """The dtype in which a GPU's kernel multiplies real vectors, where all its arguments together are `promoted`.
+
+    That of the vectors: states, gates and sums may be wider, and are.  Under autocast, which asks for low products, the
+    one it names in place of float32.  float64 where anything is.
+    """
+    found = common_dtype(*vectors)
+    if torch.float64 in (promoted, found):
+        return torch.float64
+    kind = vectors[0].device.type
+    if found == torch.float32 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return found
+
+
 def real_dtype(dtype: torch.dtype) -> torch.dtype:
     """The real counterpart of a computing dtype."""
     return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32

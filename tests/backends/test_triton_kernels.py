@@ -28,7 +28,6 @@ pytest.importorskip("triton")
 FOLDER = Path(__file__).parent
 ACROSS = ("decay of values", "values, transposed", "scalar, read across")
 NORMALISED = ("normalised by a number", "normalised, transposed", "normalised by keys")
-SPILLS = {("normalised keys", "sm_80", 128)}  # 208 bytes: docs/kernels.md
 SPLITS = ("MinGRU", "SelectiveScan", "HGRNComplex", "GLA", "old_state", "max_plus", "log_plus")
 LOW_RANK = tuple(name for name in low_rank.CASES if name not in low_rank.SLOW)
 GROUPS = {
@@ -155,7 +154,7 @@ def test_chunkwise_kernels_ahead_of_time(target: str) -> None:
     ("keys", "values", "dtype"),
     [
         *((16, 128, "bfloat16"), (128, 128, "bfloat16"), (64, 64, "float32"), (128, 128, "float32")),
-        (64, 64, "float16"),
+        *((64, 64, "float16"), (256, 256, "bfloat16"), (64, 64, "float64")),
     ],
 )
 def test_more_chunkwise_kernels_ahead_of_time(target: str, keys: int, values: int, dtype: str) -> None:
@@ -163,14 +162,24 @@ def test_more_chunkwise_kernels_ahead_of_time(target: str, keys: int, values: in
 
     for which in PASSES:
         for old, base in ((False, 1), (True, 1), (False, 64)):
-            if (base == 1 or which in ("pairs", "spread")) and (which, target, values) not in SPILLS:
+            if base == 1 or which in ("pairs", "spread"):
                 gated_fits(which, target, keys, values, getattr(torch, dtype), old=old, base=base)
+
+
+def test_the_largest_blocks_are_those_compiled_ahead_of_time() -> None:
+    from rnnc.runtime.gpu.gated_sizes import largest
+
+    assert [largest(getattr(torch, x)) for x in ("bfloat16", "float16", "float32", "float64")] == [256, 256, 128, 64]
+    assert [largest(x, normaliser=True) for x in (torch.bfloat16, torch.float64)] == [128, 64]
 
 
 def gated_fits(which: str, target: str, keys: int, values: int, dtype: torch.dtype, *, old: bool, base: int) -> None:
     from rnnc.backends.triton import ahead
     from rnnc.backends.triton.ahead_gated import compiled_gated
+    from rnnc.runtime.gpu.gated_sizes import largest
 
+    if which.startswith("normalised"):
+        values = min(values, largest(dtype, normaliser=True))
     found = compiled_gated(which, target, keys, values, dtype, old=old, base=base)
     assert found.spilled == 0, (which, old, base, found)
     assert found.shared <= ahead.SHARED[target], (which, old, base, found)

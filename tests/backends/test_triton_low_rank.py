@@ -12,8 +12,9 @@ pytest.importorskip("triton")
 from triton._C.libtriton import ir
 from triton.compiler import ASTSource, make_backend
 
-from rnnc.backends.triton import ahead, ahead_low_rank
+from rnnc.backends.triton import ahead, ahead_gated, ahead_low_rank
 from rnnc.backends.triton.ahead import SHARED, Resources
+from rnnc.backends.triton.ahead_gated import PASSES, compiled_gated
 from rnnc.backends.triton.ahead_low_rank import KERNELS, KEYED, SIDES, compiled_low_rank
 from rnnc.runtime.gpu import gated_tuning
 from rnnc.runtime.gpu.compat import LAUNCH
@@ -69,6 +70,16 @@ def test_a_single_head_is_a_constant(keyed: bool, monkeypatch: pytest.MonkeyPatc
     for which in KEYED if keyed else KERNELS:
         found = compiled_low_rank(which, "sm_90", 16, 1, torch.float32, keyed=keyed, ones=one)
         assert found.kernel == which
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_single_head_of_a_scan_with_decays_is_a_constant(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States of one number, too: all sizes and strides but those of time are 1."""
+    monkeypatch.setattr(ahead_gated, "_built", parsed)
+    one = {"H", "V", "SIZE", "S_N", "S_M", *(f"{x}_{axis}" for x in ("x", "y", "z", "g", "r", "w") for axis in "bth")}
+    for which in PASSES:
+        for old in (False, True):
+            compiled_gated(which, "sm_90", 1, 1, torch.float32, old=old, packed=packed, ones=one)
 
 
 @pytest.mark.parametrize("keyed", [False, True])

@@ -188,7 +188,7 @@ def front() -> None:
     both(g[0, 0].detach(), ["new"], False)
     both(g[..., 0].detach(), ["new"], False)
     both(None, ["old"], False)
-    with changed((decays, "LARGEST", 4)):
+    with changed((gated_sizes, "LARGEST", {8: 4})):
         both(g, ["new"], False)
 
     step, key = MicroStep(log_decay=g.detach(), writes=((k.detach(), v.detach()),)), v.detach()
@@ -227,6 +227,28 @@ def low_precision() -> None:
                 assert got[1].dtype == torch.float32
                 for a, b in zip(want, got, strict=False):
                     assert support.error(b.double(), a) < 4 * torch.finfo(dtype).eps, (dtype, axis, mild)
+
+
+def wide_state() -> None:
+    """Vectors of 16 bits with a state and gates in float32, or under autocast: products have the vectors' dtype, the
+    state, sums and results are float32, and gradients as exact as the inputs.
+    """
+    eps = torch.finfo(torch.bfloat16).eps
+    for autocast, axis in ((False, "keys"), (True, "none")):
+        q, k, v, g, start = (x.detach().float() for x in problem(axis, mild=True, steps=70))
+        low = [x if autocast else x.bfloat16() for x in (q, k, v)]
+        found = []
+        for scan, wide in ((matrix_scan, torch.float64), (matrix.matrix_scan, None)):
+            leaves = [x.detach().requires_grad_() for x in (*low, g, start)]
+            q, k, v, decay, state = (x.to(wide) if wide else x for x in leaves)
+            decay = decay if axis == "keys" else decay.squeeze(-1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                (o,), last = scan(state, [MicroStep(log_decay=decay, writes=((k, v),))], [Read(q)])
+            assert o.dtype == last.dtype == (wide or torch.float32)
+            loss = o.square().sum() + last.square().sum()
+            found.append([o, last, *torch.autograd.grad(loss, leaves)])
+        errors = [support.error(b.double(), a.detach().double()) / eps for a, b in zip(*found, strict=True)]
+        assert 0.05 < max(errors) < 4, errors
 
 
 def tuned() -> None:
@@ -304,6 +326,8 @@ def normaliser() -> None:
         check(fused, None, False, 70)
     with changed((decays, "one_pass", lambda *_: False)):
         check(in_front, None, True, 5)
+    with changed((gated_sizes, "WITH_NORMALISER", 3)):  # more values than one scan takes beside the column
+        check(in_front, packed, False)
     q, k, v, g, start, c = check(in_front, None, False)
     (o,), (n,), *_ = matrix.normalised_scan(start[..., :-1], start[..., -1], [MicroStep(writes=((k, v),))], [Read(q)])
     want = wider(None, False, q, k, v, torch.zeros_like(g), start, torch.ones_like(c))
@@ -340,6 +364,7 @@ CASES: dict[str, Callable[[], None]] = {
     "packed decays": packed,
     "front of decays": front,
     "low precision, decays": low_precision,
+    "a wide state": wide_state,
     "tuned decays": tuned,
     "checks of decays": checks,
     "normaliser": normaliser,

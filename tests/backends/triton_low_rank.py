@@ -354,6 +354,24 @@ def half_precision() -> None:
         assert all(torch.equal(a, b) for a, b in zip(*found[1:], strict=True))
 
 
+def wide_state() -> None:
+    """Vectors in bfloat16, a state and numbers in float32: products have the vectors' dtype, results are float32."""
+    p = Problem(1, 40, keys=8, values=8)
+    beta, g = torch.rand(1, 40), torch.rand(1, 40).neg()
+    low = (p.q, unit(1, 40, 8), plain(1, 40, 8))
+    leaves = [p.state.detach().float(), *(x.detach().bfloat16() for x in low), beta, g]
+    leaves = [x.requires_grad_() for x in leaves]
+    found = []
+    for scan, wide in ((matrix_scan, WIDE), (low_rank.scan, None)):
+        state, q, k, v, s, decay = (x.to(wide) if wide else x for x in leaves)
+        step = MicroStep(log_decay=decay, updates=(Update(k, v, k, -decay.exp(), s=s),))
+        (o,), last = scan(state, [step], [Read(q)])
+        assert o.dtype == last.dtype == (wide or torch.float32)
+        found.append([o, last, *torch.autograd.grad(o.square().sum() + last.square().sum(), leaves)])
+    errors = [support.error(b.double(), a.detach().double()) for a, b in zip(*found, strict=True)]
+    assert 0.1 < max(errors) / torch.finfo(torch.bfloat16).eps < 8, errors
+
+
 CASES: dict[str, Callable[[], None]] = {
     "gated delta rule": lambda: gated("new", True),
     "gated delta rule, old reads": lambda: gated("old", True),
@@ -383,6 +401,7 @@ CASES: dict[str, Callable[[], None]] = {
     "low-rank operator": registered,
     "traced delta rule": traced,
     "delta rule, half precision": half_precision,
+    "delta rule, a wide state": wide_state,
 }
 MODULES = ("DeltaNet", "GatedDeltaNet", "DeltaProduct")
 SLOW = (

@@ -16,8 +16,8 @@ from rnnc.runtime.chunk import MicroStep, Read
 from rnnc.runtime.gpu.compat import interpreted
 from rnnc.runtime.gpu.gated import Axis
 from rnnc.runtime.gpu.gated_operator import call_gated_scan
-from rnnc.runtime.gpu.gated_sizes import LARGEST, base_of
-from rnnc.runtime.layout import common_dtype, sequence_length, spread
+from rnnc.runtime.gpu.gated_sizes import base_of, largest
+from rnnc.runtime.layout import common_dtype, product_dtype, sequence_length, spread
 
 __all__ = ["scan", "served"]
 
@@ -61,7 +61,8 @@ def scan(
     single = g.ndim in (0, rank, rank + 2) or g.shape[-1] == 1
     g = g.unsqueeze(-1) if g.ndim in (0, rank, rank + 2) else g
     length = sequence_length(rank + 1, [*vectors, g], length)
-    dtype = common_dtype(state, *vectors, step.log_decay)
+    promoted = common_dtype(state, *vectors, step.log_decay)
+    dtype = product_dtype(promoted, *vectors)
     heads = math.prod(per)
 
     def sequence(x: Tensor, core: int, kind: torch.dtype) -> Tensor:
@@ -73,7 +74,7 @@ def scan(
     if across:
         writes = [(v, u) for u, v in writes]
     axis: Axis = "none" if single else "values" if across else "keys"
-    start = state.reshape(entries, heads, keys, values)
+    start = state.to(promoted).reshape(entries, heads, keys, values)
     start = start.mT if across else start
     base = 1 if single else base_of(least, dtype)
     outputs: list[Tensor] = []
@@ -84,10 +85,11 @@ def scan(
             _blocks(q, k, v, gate, start if i == 0 else torch.zeros_like(start), read.when == "old", axis, base, bounds)
             for i, (k, v) in enumerate(writes)
         ]
-        outputs.append(_added([o for o, _ in found]).reshape(batch, length, *per, keys if across else values))
+        output = _added([o for o, _ in found]).reshape(batch, length, *per, keys if across else values)
+        outputs.append(output.to(promoted))
         final = _added([last for _, last in found]) if j == 0 else final
     final = final.mT if across else final
-    return tuple(outputs), final.reshape(state.shape).to(dtype)
+    return tuple(outputs), final.reshape(state.shape).to(promoted)
 
 
 def normalised(
@@ -112,7 +114,8 @@ def normalised(
     g = g if g.ndim in (len(per) + 3,) else g.unsqueeze(-1)
     vectors = [u, v, read.key]
     length = sequence_length(len(per) + 1, [*vectors, g], length)
-    dtype = common_dtype(state, normaliser, *vectors, step.log_decay, value)
+    promoted = common_dtype(state, normaliser, *vectors, step.log_decay, value)
+    dtype = product_dtype(promoted, *vectors)
     batch, heads = entries if bounds is None else 1, math.prod(per)
 
     def sequence(x: Tensor, core: int, kind: torch.dtype) -> Tensor:
@@ -120,21 +123,31 @@ def normalised(
 
     one = state.new_ones(1) if value is None else value.unsqueeze(-1)
     gate, number = sequence(g, 1, torch.promote_types(g.dtype, dtype)), sequence(one, 1, dtype).squeeze(-1)
-    start = torch.cat([state, normaliser.unsqueeze(-1).to(state.dtype)], -1).reshape(entries, heads, keys, values + 1)
-    given = sequence(read.key, keys, dtype), sequence(u, keys, dtype), sequence(v, values, dtype)
-    o, last, _, dots = call_gated_scan(*given, gate, start, read.when == "old", "none", 1, bounds, number)
-    last = last.reshape(entries, *per, keys, values + 1)
-    outputs = o.reshape(batch, length, *per, values), dots.to(dtype).reshape(batch, length, *per)
-    return *outputs, last[..., :-1].to(dtype), last[..., -1].to(dtype)
+    old = read.when == "old"
+    q, k, v = sequence(read.key, keys, dtype), sequence(u, keys, dtype), sequence(v, values, dtype)
+    start, most = state.to(promoted).reshape(entries, heads, keys, values), largest(dtype, normaliser=True)
+    column = normaliser.to(promoted).reshape(entries, heads, keys, 1)
+    whole = torch.cat([start[..., :most], column], -1)  # the column goes with the first block of values
+    o, last, _, dots = call_gated_scan(q, k, v[..., :most], gate, whole, old, "none", 1, bounds, number)
+    final, norm = last[..., :-1], last[..., -1]
+    if values > most:
+        rest, end = _blocks(q, k, v[..., most:], gate, start[..., most:], old, "none", 1, bounds)
+        o, final = torch.cat([o, rest], -1), torch.cat([final, end], -1)
+    outputs = o.to(promoted).reshape(batch, length, *per, values), dots.to(promoted).reshape(batch, length, *per)
+    return *outputs, final.reshape(state.shape).to(promoted), norm.reshape(normaliser.shape).to(promoted)
 
 
 def one_pass(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read]) -> bool:
-    """Whether `normalised` runs a state: as `served`, with one decay a step, one write, one read, and on chip whole."""
+    """Whether `normalised` runs a state: as `served`, with one decay a step, one write, one read, and all keys in one
+    block.
+    """
     if not served(state, steps, reads, False) or len(reads) != 1 or len(steps[0].writes) != 1:
         return False
-    g, rank = steps[0].log_decay, state.ndim - 3
+    ((u, v),), g, rank = steps[0].writes, steps[0].log_decay, state.ndim - 3
+    assert v is not None
     single = g is None or g.ndim in (0, rank, rank + 2) or g.shape[-1] == 1
-    return single and max(state.shape[-2:]) <= LARGEST
+    promoted = common_dtype(state, u, v, reads[0].key, g)
+    return single and state.shape[-2] <= largest(product_dtype(promoted, u, v, reads[0].key))
 
 
 def _added(xs: Sequence[Tensor]) -> Tensor:
@@ -158,9 +171,10 @@ def _blocks(
     """Blocks of keys and of values one after another: outputs of blocks of keys add up."""
     rows = []
     outputs = []
-    for a in _ranges(k.shape[-1]):
+    most = largest(q.dtype)
+    for a in _ranges(k.shape[-1], most):
         columns = []
-        for b in _ranges(v.shape[-1]):
+        for b in _ranges(v.shape[-1], most):
             gate = g[..., a] if axis == "keys" else g[..., b] if axis == "values" else g
             o, last, *_ = call_gated_scan(
                 q[..., a], k[..., a], v[..., b], gate, start[:, :, a, b], old, axis, base, bounds
@@ -171,6 +185,6 @@ def _blocks(
     return _added(outputs), rows[0] if len(rows) == 1 else torch.cat(rows, -2)
 
 
-def _ranges(size: int) -> Iterator[slice]:
-    for first in range(0, size, LARGEST):
-        yield slice(first, min(first + LARGEST, size))
+def _ranges(size: int, most: int) -> Iterator[slice]:
+    for first in range(0, size, most):
+        yield slice(first, min(first + most, size))

@@ -12,12 +12,12 @@ from rnnc.runtime.gpu.tuning import power_of_two
 
 __all__ = [
     "KEPT",
-    "LARGEST",
     "LONGEST",
     "alike_constants",
     "base_of",
     "chunk_of",
     "gate_constants",
+    "largest",
     "pairs_constants",
     "spread_constants",
     "walk_constants",
@@ -27,7 +27,8 @@ __all__ = [
 LONGEST = 64  # steps of a chunk, at most
 CHUNKS = {torch.float32: 16, torch.float64: 16}  # steps; fewest where products have no tensor cores, else 64
 KEPT = 256  # steps between two kept states: a quarter of the bytes of the inputs where K = V = 128, in bfloat16
-LARGEST = 256  # entries of a state along its contracted axis
+LARGEST = {2: 256, 4: 128, 8: 64}  # entries of a state along an axis, by the bytes of a number: see `largest`
+WITH_NORMALISER = 128  # values of a state that has a row more beside them where they are summed over
 ALIKE = 124.0  # exponents up to which products of float32 numbers of moderate size stay finite
 
 
@@ -43,6 +44,16 @@ def base_of(least: float | None, dtype: torch.dtype) -> int:
     while rows > 1 and -least * (rows / 2 + 1) * math.log2(math.e) > ALIKE:
         rows //= 2
     return rows
+
+
+def largest(dtype: torch.dtype, normaliser: bool = False) -> int:
+    """Entries along an axis of a state that one scan takes; beyond them blocks are scans of their own.
+
+    Without tensor cores a thread holds whole rows and columns of a product's operands, so that registers bound the axis
+    summed over: float32 with 256 spills 360 to 730 bytes.
+    """
+    most = LARGEST[dtype.itemsize]
+    return min(most, WITH_NORMALISER) if normaliser else most
 
 
 def block(size: int, most: int) -> int:
@@ -100,7 +111,7 @@ def walk_constants(
     column: bool = False,
     row: bool = False,
 ) -> dict[str, Any]:
-    wide = block(inner, LARGEST)
+    wide = block(inner, max(LARGEST.values()))
     few = target == "old" or chunk_of(dtype) < 64  # where operands, or all of a product, are in registers
     most = max(16, min(32, 2048 // wide) if few else min(64, 4096 // wide))
     if row or column:  # a row more that is held, or a column more that is filled in
@@ -119,7 +130,8 @@ def walk_constants(
         "EVERY": KEPT // chunk_of(dtype),
         "BN": wide,
         "BM": block(outer, most),
-        "STAGES": 1 if target == "old" and ends and wide >= 128 else 2,  # reading ahead takes registers there
+        # reading ahead takes registers
+        "STAGES": 1 if dtype.itemsize > 4 or (target == "old" and ends and wide >= 128) else 2,
     }
 
 

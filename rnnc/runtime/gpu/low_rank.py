@@ -18,7 +18,7 @@ from rnnc.runtime.chunk import MicroStep, Read, Update, updates_of
 from rnnc.runtime.gpu.compat import interpreted
 from rnnc.runtime.gpu.low_rank_operator import call_low_rank_scan
 from rnnc.runtime.gpu.low_rank_sizes import base_rows, chunk_of
-from rnnc.runtime.layout import common_dtype, sequence_length, spread
+from rnnc.runtime.layout import common_dtype, product_dtype, sequence_length, spread
 
 __all__ = ["scan", "served"]
 
@@ -36,7 +36,7 @@ def served(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vec
         return False
     if not any(x.b is not None for step in steps for x in updates_of(step)):
         return False
-    dtype = _dtype(state, steps, reads)
+    dtype, _ = _dtypes(state, steps, reads)
     if any(len(updates_of(step)) > min(LARGEST_RANK, chunk_of(dtype) // 2) for step in steps):
         return False
     if any(step.decay is not None for step in steps):
@@ -46,11 +46,13 @@ def served(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vec
     return INTERPRETED or (state.is_cuda and dtype.itemsize <= 4)
 
 
-def _dtype(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read]) -> torch.dtype:
-    """Of the products: what all arguments together promote to."""
+def _dtypes(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read]) -> tuple[torch.dtype, torch.dtype]:
+    """Of the products, and of what is returned: what all arguments together promote to."""
     rows = [row for step in steps for row in updates_of(step)]
-    given = [x for row in rows for x in row if isinstance(x, Tensor)]
-    return common_dtype(state, *(read.key for read in reads), *given, *(step.log_decay for step in steps))
+    numbers = [x for row in rows for x in (row.c, row.s) if isinstance(x, Tensor)]
+    vectors = [read.key for read in reads] + [x for row in rows for x in (row.u, row.v, row.b) if x is not None]
+    promoted = common_dtype(state, *vectors, *numbers, *(step.log_decay for step in steps))
+    return product_dtype(promoted, *vectors), promoted
 
 
 def is_scalar(x: Tensor, rank: int) -> bool:
@@ -82,7 +84,7 @@ def scan(
     s = frame.scalars([1.0 if row.s is None else row.s for row in rows])
     c = frame.scalars([0.0 if row.b is None else 1.0 if row.c is None else row.c for row in rows])
     g = frame.decays(steps)
-    start = state.reshape(state.shape[0], *frame.heads, frame.keys, frame.values)
+    start = state.to(frame.promoted).reshape(state.shape[0], *frame.heads, frame.keys, frame.values)
     base = base_rows(least, frame.dtype) if g is not None and g.ndim == 6 else 1
     found = []
     for read in reads:
@@ -91,7 +93,8 @@ def scan(
         found.append(call_low_rank_scan(*given))
     shape = (frame.batch, frame.length, *per, frame.values)
     last = found[0][1]
-    return tuple(o.reshape(shape) for o, _, _ in found), last.reshape(state.shape).to(frame.dtype)
+    promoted = frame.promoted
+    return tuple(o.to(promoted).reshape(shape) for o, _, _ in found), last.reshape(state.shape).to(promoted)
 
 
 def _rows(steps: Sequence[MicroStep]) -> tuple[list[Update], int]:
@@ -119,7 +122,8 @@ class _Frame(NamedTuple):
     keys: int
     values: int
     rows: int
-    dtype: torch.dtype
+    dtype: torch.dtype  # of products
+    promoted: torch.dtype  # of what is returned
     device: torch.device
 
     def sequence(self, x: Tensor, *core: int) -> Tensor:
@@ -195,4 +199,5 @@ def _frame(
     if length is None or length == 1:
         length = sequence_length(rank, [*scalars, *flat], length)
     heads = (1, 1) if rank == 0 else (per[0], 1) if rank == 1 else (math.prod(per[:-1]), per[-1])
-    return _Frame(batch, length, per, heads, core[-2], core[-1], len(rows), _dtype(state, steps, reads), state.device)
+    dtypes = _dtypes(state, steps, reads)
+    return _Frame(batch, length, per, heads, core[-2], core[-1], len(rows), *dtypes, state.device)
