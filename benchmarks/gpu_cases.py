@@ -34,6 +34,19 @@ HEADS = """cell HeadLSTM(heads: dim, n: dim) {
     output y: real[n] = h'
   }
 }"""
+KDA = """cell KDAOp(heads: dim, dk: dim, dv: dim) {
+  per heads {
+    input q: real[dk]
+    input k: unit[dk]
+    input v: real[dv]
+    input g: real[dk] <= 0
+    input beta: real in [0, 2]
+    state S: real[dk, dv] = 0
+    let kept: real[dk, dv] = diag(exp(g)) @ S
+    S <- kept + beta * outer(k, v - kept.T @ k)
+    output o: real[dv] = S'.T @ q
+  }
+}"""
 PRODUCT = """cell DeltaProductOp(heads: dim, dk: dim, dv: dim) {
   per heads {
     input q: real[dk]
@@ -81,7 +94,13 @@ MATRIX = {"heads": 3, "dk": 20, "dv": 24}
 CELLS = {
     c.name: c
     for c in (
-        Cell(name="Gated", text=GATED, small={"n": 37}, peers=("accelerated_scan",), functions=lambda s: s["n"]),
+        Cell(
+            name="Gated",
+            text=GATED,
+            small={"n": 37},
+            peers=("accelerated_scan", "accelerated_scan_triton"),
+            functions=lambda s: s["n"],
+        ),
         Cell(
             name="SelectiveScan",
             file="mamba",
@@ -95,7 +114,14 @@ CELLS = {
         Cell(name="GLAOp", file="gla", small=MATRIX, peers=("fla_gla",), flops=state_flops),
         Cell(name="DeltaOp", file="deltanet", small=MATRIX, peers=("fla_delta",), flops=state_flops),
         Cell(name="GatedDeltaOp", file="gated_deltanet", small=MATRIX, peers=("fla_gated_delta",), flops=state_flops),
-        Cell(name="DeltaProductOp", text=PRODUCT, small=MATRIX, peers=("fla_product",), flops=state_flops),
+        Cell(
+            name="DeltaProductOp",
+            text=PRODUCT,
+            small=MATRIX,
+            peers=("fla_product", "fla_gated_product"),
+            flops=state_flops,
+        ),
+        Cell(name="KDAOp", text=KDA, small=MATRIX, peers=("fla_kda",), flops=state_flops),
         Cell(name="HeadLSTM", text=HEADS, small={"heads": 3, "n": 20}, peers=(), chain=0.3),
         Cell(name="LSTM", file="lstm", small={"d": 7, "n": 20}, peers=("nn_lstm",)),
         Cell(name="GRU", file="gru", small={"d": 7, "n": 20}, peers=("nn_gru",)),
@@ -120,7 +146,7 @@ def _matrix(cell: str, batch: int, steps: int, heads: int, size: int) -> Shape:
     return Shape(cell=cell, batch=batch, steps=steps, sizes={"heads": heads, **dict.fromkeys(names, size)})
 
 
-MATRICES = ("SSDOp", "GLAOp", "DeltaOp", "GatedDeltaOp", "DeltaProductOp")
+MATRICES = ("SSDOp", "GLAOp", "DeltaOp", "GatedDeltaOp", "DeltaProductOp", "KDAOp")
 GRIDS = ((8, 4096, 16, 128), (1, 8192, 96, 128), (8, 2048, 32, 256), (8, 1024, 8, 64))  # batch, steps, heads, size
 SHAPES = (
     Shape(cell="Gated", batch=8, steps=4096, sizes={"n": 2048}),
@@ -193,7 +219,7 @@ def fitting(cell: str, name: str, x: Any) -> Any:
         return abs(x)
     if name.startswith("beta"):
         return 1 + 0.5 * np.tanh(x) if isinstance(x, np.ndarray) else 1 + 0.5 * x.tanh()
-    if name.startswith("k") and "Delta" in cell:
+    if name.startswith("k") and ("Delta" in cell or cell == "KDAOp"):
         return x / (
             np.linalg.norm(x, axis=-1, keepdims=True) if isinstance(x, np.ndarray) else x.norm(dim=-1)[..., None]
         )

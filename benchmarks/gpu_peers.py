@@ -70,6 +70,27 @@ def fla_product(x: Inputs, module: nn.Module) -> Peer:
     return Peer(run=lambda: chunk_delta_rule(q, k, v, beta, scale=1.0)[0][:, 1::2], leaves=(q, k, v, beta))
 
 
+def fla_gated_product(x: Inputs, module: nn.Module) -> Peer:
+    """The operator for products, which wants a gate: log decays of 0."""
+    from fla.ops.gated_delta_product import chunk_gated_delta_product
+
+    def pairs(a: Tensor, b: Tensor) -> Tensor:
+        return leaf(torch.stack([a, b], 2).flatten(1, 2))
+
+    q, k, v, beta = leaf(x["q"]), pairs(x["k"], x["k2"]), pairs(x["v"], x["v2"]), pairs(x["beta"], x["beta2"])
+    g = torch.zeros_like(x["beta"], dtype=torch.float32)
+    run = lambda: chunk_gated_delta_product(q, k, v, g, beta, num_householder=2, scale=1.0)[0]  # noqa: E731
+    return Peer(run=run, leaves=(q, k, v, beta))
+
+
+def fla_kda(x: Inputs, module: nn.Module) -> Peer:
+    """Its gates are log decays, `use_gate_in_kernel` being off."""
+    from fla.ops.kda import chunk_kda
+
+    q, k, v, g, beta = (leaf(x[n]) for n in ("q", "k", "v", "g", "beta"))
+    return Peer(run=lambda: chunk_kda(q, k, v, g, beta, scale=1.0)[0], leaves=(q, k, v, g, beta))
+
+
 def mamba_ssm(x: Inputs, module: nn.Module) -> Peer:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
@@ -79,8 +100,19 @@ def mamba_ssm(x: Inputs, module: nn.Module) -> Peer:
 
 
 def accelerated_scan(x: Inputs, module: nn.Module) -> Peer:
+    """Its CUDA kernel, which is compiled when it is imported."""
     from accelerated_scan.warp import scan
 
+    return _scanned(scan, x)
+
+
+def accelerated_scan_triton(x: Inputs, module: nn.Module) -> Peer:
+    from accelerated_scan.triton import scan
+
+    return _scanned(scan, x)
+
+
+def _scanned(scan: Callable[[Tensor, Tensor], Tensor], x: Inputs) -> Peer:
     a, b = leaf(x["a"].sigmoid().mT), leaf(x["b"].mT)
     return Peer(run=lambda: scan(a, b), leaves=(a, b), output=lambda y: y.mT)
 
@@ -117,8 +149,11 @@ MAKERS: dict[str, Callable[[Inputs, nn.Module], Peer]] = {
         fla_delta,
         fla_gated_delta,
         fla_product,
+        fla_gated_product,
+        fla_kda,
         mamba_ssm,
         accelerated_scan,
+        accelerated_scan_triton,
         nn_lstm,
         nn_gru,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from fractions import Fraction
 
 from rnnc.backends.cpu.coupled import MOST_ROWS, CoupledKernel
@@ -10,16 +9,14 @@ from rnnc.backends.cpu.kernel import CArray, Kernel
 from rnnc.backends.cpu.nest import NestKernel
 from rnnc.backends.cpu.newton import NewtonKernel
 from rnnc.backends.kernels.axes import VIEWS
-from rnnc.backends.kernels.program import Program, Value
+from rnnc.backends.kernels.counts import chain_of, size_product, totals
 from rnnc.backends.torch.needs import state_dependence
 from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.domains.cost import costs, total
-from rnnc.ir.ops import OPS
 from rnnc.plan.cost import size_of
 from rnnc.plan.native import Work
 
 SERVED = frozenset({"step", "sequential", "scan"})  # strategies that the loop over time does the work of when asked for
-SPECIAL_CHAIN = 8  # dependent operations of one special function, in additions
 LOOP_CHAIN = 10  # of one loop nest of a step, forward and backward
 PRODUCT_CHAIN = 32  # of a product with a matrix, whose sums are many side by side
 
@@ -32,7 +29,7 @@ def work_of(kernel: Kernel) -> Work:
     again = forward.pruned([r for r in forward.results if r.target == "state"])
     products = _products(kernel)
     kept = bool(kernel.products or kernel.stored)  # all states: nothing is run again
-    flops, special = _totals((forward, backward) if kept else (forward, again, backward))
+    flops, special = totals((forward, backward) if kept else (forward, again, backward))
     arrays = {a.name: a for a in (*kernel.backward_arrays, *kernel.forward_arrays)}.values()
     layout = kernel.layout
     sequences = [a for a in arrays if a.sequence]
@@ -50,10 +47,10 @@ def work_of(kernel: Kernel) -> Work:
         shared=shared,
         near=_near(kernel, kept),
         lanes=ONE if layout.vector is None else forward.sizes[layout.vector],
-        height=sum((_product(forward.sizes[x] for x in axes if x is not None) for axes in inside), Dim.of(0)),
-        tasks=_product(forward.sizes[x] for x in layout.outer),
-        chain=_chain(forward) + PRODUCT_CHAIN * len(getattr(kernel, "rounds", ())),
-        forward=_totals((forward,))[0] + products,
+        height=sum((size_product(forward.sizes[x] for x in axes if x is not None) for axes in inside), Dim.of(0)),
+        tasks=size_product(forward.sizes[x] for x in layout.outer),
+        chain=chain_of(forward) + PRODUCT_CHAIN * len(getattr(kernel, "rounds", ())),
+        forward=totals((forward,))[0] + products,
         rows=MOST_ROWS if isinstance(kernel, CoupledKernel) else 1,
         gates=_gates(kernel),
     )
@@ -64,8 +61,8 @@ def newton_work(kernel: NewtonKernel) -> Work:
     steps ahead of it, and once more for the backward.
     """
     walk, pull = kernel.walk.program, kernel.pull.program
-    flops, special = _totals((walk, pull, kernel.backward))
-    ahead, more = _totals((kernel.forward,))
+    flops, special = totals((walk, pull, kernel.backward))
+    ahead, more = totals((kernel.forward,))
     arrays = [a for a in (*kernel.solve_arrays, *kernel.pull_arrays) if a.sequence]
     return Work(
         strategy="newton",
@@ -80,7 +77,7 @@ def newton_work(kernel: NewtonKernel) -> Work:
         height=ONE,
         tasks=ONE,
         chain=0.0,
-        forward=_totals((walk,))[0],
+        forward=totals((walk,))[0],
         gates=_gates(kernel),
         segments=True,
     )
@@ -103,7 +100,7 @@ def _nest_work(kernel: NestKernel) -> Work:
         lanes=max((s[-1] for s in kernel.shapes if s), key=lambda d: d.constant is None, default=ONE),
         shared=Dim.of(0),
         height=ONE,  # tasks share nothing out along the lanes
-        tasks=_product(kernel.outer),
+        tasks=size_product(kernel.outer),
         chain=LOOP_CHAIN * float(len(kernel.loops)),
         forward=ahead.flops,
         gates=_gates(kernel),
@@ -121,43 +118,15 @@ def _near(kernel: Kernel, kept: bool) -> Dim:
     for state in kernel.forward.states:
         labels = [x for x in state.axes if x is not None]
         passes = (0 if kept else 2) + (4 if any(x in serial for x in labels) else 0)
-        found = found + _product(sizes[x] for x in labels) * passes
+        found = found + size_product(sizes[x] for x in labels) * passes
     return found
-
-
-def _totals(programs: Iterable[Program]) -> tuple[Dim, Dim]:
-    """FLOPs and special functions of one step of one sequence."""
-    flops = special = Dim.of(0)
-    for program in programs:
-        for v in program.values:
-            count = _product(program.sizes[x] for x in (*v.labels, *v.over))
-            flops = flops + count * _weight(v)
-            special = special + count * _special(v)
-    return flops, special
-
-
-def _product(sizes: Iterable[Dim]) -> Dim:
-    total = ONE
-    for size in sizes:
-        total = total * size
-    return total
-
-
-def _weight(v: Value) -> int:
-    if v.op in ("load", "const", "dim"):
-        return 0
-    return 1 if v.over else OPS[v.op].flops
-
-
-def _special(v: Value) -> int:
-    return OPS[v.op].special if v.op in OPS and not v.over else 0
 
 
 def _products(kernel: Kernel) -> Dim:
     """FLOPs of the products with learned matrices in a step."""
     sizes, total = kernel.forward.sizes, Dim.of(0)
     for p in kernel.products:
-        out = _product(sizes[x] for x in kernel.forward.inputs[p.input].axes if x is not None)
+        out = size_product(sizes[x] for x in kernel.forward.inputs[p.input].axes if x is not None)
         assert kernel.layout.vector is not None
         total = total + out * sizes[kernel.layout.vector] * 2
     return total
@@ -165,20 +134,7 @@ def _products(kernel: Kernel) -> Dim:
 
 def _numbers(kernel: Kernel, a: CArray) -> Dim:
     complex_ = 2 if a.array.dtype == "complex" else 1
-    return _product(kernel.forward.sizes[x] for x in a.labels) * complex_  # parts are few: one a block of a task
-
-
-def _chain(program: Program) -> float:
-    """The longest chain of operations from a state's old entries to its new ones, in additions."""
-    longest: dict[int, float] = {}
-    for v in program.values:
-        inside = [longest[a] for a in v.args if a in longest]
-        if v.load is not None and v.load.source == "state":
-            longest[v.id] = 0.0
-        elif inside:
-            longest[v.id] = max(inside) + 1 + SPECIAL_CHAIN * _special(v)
-    ends = [longest.get(r.value, 0.0) for r in program.results if r.target == "state"]
-    return max(1.0, *ends)
+    return size_product(kernel.forward.sizes[x] for x in a.labels) * complex_  # parts are few: one a block of a task
 
 
 def _gates(kernel: Kernel) -> tuple[tuple[Dim, Dim], ...]:

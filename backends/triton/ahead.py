@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,15 +59,19 @@ def compiled(
     sizes: Mapping[str, int],
     dtype: torch.dtype = torch.bfloat16,
     config: Config | None = None,
+    *,
+    packed: bool = False,
+    ones: Collection[str] = (),
 ) -> Resources:
     """Compile one kernel ("forward", "backward", "totals", "backward_totals") for sequences of `dtype`.
 
-    `sizes` are those of its labels.
+    `sizes` are those of its labels; `ones`: numbers that are 1, of which a launch makes constants.
     """
     kernel = getattr(of, which)
     inner = tuple(sizes[x] for x in of.axes.inner)
     constants: dict[str, Any] = {"ACC": tl.float64 if dtype == torch.float64 else tl.float32}
-    constants |= {"PACKED": False, "bounds_ptr": None}
+    constants |= {"PACKED": True} if packed else {"PACKED": False, "bounds_ptr": None}
+    constants |= {n: 1 for n in kernel.arg_names if n in ones}
     for name, size in zip("NMLRJ", inner):
         constants |= {name: size, f"B{name}": triton.next_power_of_2(size)}
     if isinstance(of, CoupledRecurrence):
@@ -78,7 +82,7 @@ def compiled(
         config = config or of.default_config(of.axes.size("d", sizes), inner)
         constants |= {"BD": config.width(which), "BT": config.steps, "STAGES": config.stages}
     signature, attributes = _signature(of, kernel, constants, TYPES[dtype])
-    options = config.launch(which) if target.startswith("sm") else {"num_warps": config.warps}
+    options = config.launch(which, "" if target.startswith("sm") else "amd")
     return _built(kernel, target, signature, attributes, constants, options)
 
 
@@ -119,8 +123,8 @@ def _signature(
         elif name in last:
             signature[name] = "constexpr"
             constants[name] = 1
-        elif name == "counts_ptr":
-            signature[name] = "*i32"
+        elif name in ("counts_ptr", "bounds_ptr"):
+            signature[name] = "*i32" if name == "counts_ptr" else "*i64"
         elif name.endswith("_ptr"):
             plain = name.removeprefix("d_").removesuffix("_ptr")
             low = plain in streams or not (name.endswith(wide) or plain in _static(of, names))

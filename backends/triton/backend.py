@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
-from rnnc.analysis.forms import Form, MatrixState, Normaliser
-from rnnc.analysis.normalisers import with_normalisers
-from rnnc.analysis.ranges import Ranges
-from rnnc.backends.kernels.norms import without_norms
-from rnnc.backends.kernels.pointwise import pointwise
+from rnnc.analysis.forms import MatrixState, Normaliser
 from rnnc.backends.kernels.region import find_coupled, find_region
-from rnnc.backends.kernels.turned import by_transitions, find_turned
-from rnnc.backends.torch.backend import Strategies, explanation, for_cell, plan_all, require_inputs
+from rnnc.backends.kernels.turned import find_turned
+from rnnc.backends.torch.backend import Strategies, explanation, for_cell, require_inputs
 from rnnc.backends.torch.body import Names, Source
 from rnnc.backends.torch.context import identifier
 from rnnc.backends.torch.emit import Kernels, emit_file
@@ -27,12 +22,14 @@ from rnnc.backends.torch.strategies import Choice, coefficients
 from rnnc.backends.triton import newton, scan, sequential
 from rnnc.backends.triton.coupled import coupled_kernels, find_coupled_step
 from rnnc.backends.triton.descriptor import coupled_text, recurrence_text
+from rnnc.backends.triton.forms import in_chunks, least_log_decay
 from rnnc.backends.triton.kernel import Step, find_step
 from rnnc.backends.triton.layout import largest
-from rnnc.backends.triton.low_rank import LOW_RANK, decays_keys, has_low_rank_kernel
+from rnnc.backends.triton.low_rank import LOW_RANK, has_low_rank_kernel
+from rnnc.backends.triton.planning import named, plans
 from rnnc.backends.triton.text import Kernel
 from rnnc.ir.graph import CellIR, NodeId
-from rnnc.plan.choose import GroupPlan, Plan, plan
+from rnnc.plan.choose import GroupPlan, Plan
 
 
 def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, sources: Mapping[str, str]) -> str:
@@ -40,7 +37,7 @@ def emit(cell: CellIR, *, dims: Mapping[str, int] | None, strategy: Strategies, 
     require_inputs(cell)
     writer = _File(sources=sources)
     made = {}
-    for c, p in _plans(cell, dims, strategy).items():
+    for c, p in plans(cell, dims, strategy).items():
         choices, why = writer.choices(c.name, p, for_cell(c, cell, strategy))
         made[c] = (p.recurrence.cell, choices, why)
     text = emit_file(cell, made, sources, Kernels(texts=tuple(writer.texts)))
@@ -52,7 +49,7 @@ def routes(cell: CellIR) -> list[tuple[str, tuple[str, ...], str]]:
     and why.
     """
     writer, found = _File(sources={}), []
-    for c, p in _plans(cell, None, None).items():
+    for c, p in plans(cell, None, None).items():
         _, why = writer.choices(c.name, p, None)
         for g, sentence in zip(p.groups, why, strict=True):
             how = sentence.partition(": ")[2].removeprefix("kernel, ").partition("; ")[0]
@@ -72,57 +69,6 @@ def unavailable() -> str | None:
     if torch.cuda.is_available() or interpreted():
         return None
     return "Triton kernels need a CUDA or HIP device, and PyTorch finds none"
-
-
-def _plans(cell: CellIR, dims: Mapping[str, int] | None, strategy: Strategies) -> dict[CellIR, Plan]:
-    """Plans of a cell and of those it calls, called ones first, with updates made pointwise where a form allows it."""
-    found = {}
-    for c, p in plan_all(cell, dims, strategy).items():
-        if not c.states:
-            found[c] = p
-            continue
-        recurrence = by_transitions(pointwise(without_norms(p.recurrence)))
-        asked = for_cell(c, cell, strategy)
-        whole = p if recurrence is p.recurrence else plan(recurrence, dims if c == cell else None, asked)
-        whole = replace(whole, groups=tuple(_across(recurrence.cell, g, asked) for g in whole.groups))
-        found[c] = _with_normalisers(whole, asked)
-    return found
-
-
-def _with_normalisers(p: Plan, asked: Strategies) -> Plan:
-    """The plan with the normalisers of matrix states that run by chunkwise kernels, where those may take them along."""
-    recurrence = with_normalisers(p.recurrence)
-    scanned = {g.group.states[0] for g in p.groups if g.strategy == "scan" and not _named(g, asked)}
-    taken: set[str] = set()
-    groups = []
-    for g, new in zip(p.groups, recurrence.groups, strict=True):
-        form = g.form
-        if isinstance(form, MatrixState) and _chunkwise(p.recurrence.cell, g) and not form.steps[0].low_rank:
-            n = next((f.normaliser for f in new.forms if isinstance(f, MatrixState)), None)
-            if n is not None and not form.reads_across and n.state in scanned - taken:
-                taken.add(n.state)
-                g = replace(g, chosen=replace(g.chosen, form=replace(form, normaliser=n)))
-        groups.append(g)
-    return replace(p, recurrence=recurrence, groups=tuple(groups)) if taken else p
-
-
-def _across(cell: CellIR, g: GroupPlan, asked: Strategies) -> GroupPlan:
-    """A scan of a matrix state that is read along its other axis than the decay's, by chunks instead: PyTorch has none,
-    the kernels have.
-    """
-    form = next((f for f in g.group.forms if isinstance(f, MatrixState) and f.across), None)
-    if form is None or g.strategy != "scan" or _named(g, asked):
-        return g
-    read = form.read_across()
-    if not has_chunkwise_kernel(cell, read):
-        return g
-    why = "read along the axis that does not decay"
-    return replace(g, chosen=replace(g.chosen, name="chunkwise", form=read, safety=why))
-
-
-def _named(g: GroupPlan, asked: Strategies) -> bool:
-    """Whether the group's strategy was asked for by name."""
-    return asked == g.strategy or (isinstance(asked, Mapping) and bool(set(g.group.states) & set(asked)))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -150,7 +96,7 @@ class _File:
         columns = {n.state: g for g in p.groups if (n := _normaliser(g)) is not None}
         read: list[NodeId] = []  # by groups that PyTorch runs in a normal form
         for g in p.groups:
-            if g.form is not None and (_chunkwise(cell, g) or g.group.index in without):
+            if g.form is not None and (in_chunks(cell, g) or g.group.index in without):
                 read += coefficients(cell, g.form)
         for g, planned in zip(p.groups, explanation(p), strict=True):
             choice = Choice.of(cell, g)
@@ -161,7 +107,7 @@ class _File:
                 continue
             if (n := _normaliser(g)) is not None:
                 choice = replace(choice, group=replace(g.group, states=(*g.group.states, n.state)))
-            if _chunkwise(cell, g):
+            if in_chunks(cell, g):
                 self.chunkwise = True
                 choice = replace(choice, least=least_log_decay(cell, g.form))
                 kernels = LOW_RANK if has_low_rank_kernel(cell, g.form) else CHUNKWISE
@@ -294,10 +240,12 @@ SERVED = frozenset(
 
 def _no_kernel(cell: CellIR, g: GroupPlan, later: list[str], asked: Strategies) -> str | None:
     """Why a group runs by PyTorch; None where there is a kernel."""
-    if _named(g, asked) and g.strategy not in SERVED and not _chunkwise(cell, g):
+    if named(g, asked) and g.strategy not in SERVED and not in_chunks(cell, g):
         return f"the strategy {g.strategy.replace('_', ' ')} was asked for, which has none here"
     if any(cell.nodes[cell.state(s).node].type.dtype == "bool" for s in g.group.states):
         return "a state of truth values"
+    if g.natives and not g.chosen.native and not named(g, asked) and not in_chunks(cell, g):
+        return "a kernel that takes one step after another is expected to need more than twice as long"
     region = find_region(cell, g.group, later)
     if region is None or _lengths(cell, g, later):
         return _not_coupled(cell, g, later)
@@ -367,35 +315,6 @@ def _always_fits(step: Step) -> bool:
     sizes = [step.forward.sizes[a].constant for a in step.layout.inner]
     known = [int(n) for n in sizes if n is not None]
     return len(known) == len(sizes) and turned_fits(known, 2 if step.complex else 1)
-
-
-def _chunkwise(cell: CellIR, g: GroupPlan) -> bool:
-    served = has_chunkwise_kernel(cell, g.form) or has_low_rank_kernel(cell, g.form)
-    return g.strategy == "chunkwise" and served
-
-
-def has_chunkwise_kernel(cell: CellIR, form: Form | None) -> bool:
-    """Whether `rnnc.runtime.gpu.decays` runs a form: one micro-step, a decay with a logarithm (or none) and no low
-    rank.
-    """
-    if not isinstance(form, MatrixState) or len(form.steps) != 1 or not form.reads:
-        return False
-    (step,) = form.steps
-    if step.low_rank or not step.writes or any(v is None for _, v in step.writes):
-        return False
-    if cell.nodes[cell.state(form.state).node].type.rank != 2:
-        return False
-    return step.log_decay is not None or step.decay is None
-
-
-def least_log_decay(cell: CellIR, form: Form | None) -> float | None:
-    """A lower bound of the log decays that holds for any inputs, whatever was declared of them, or None."""
-    if not isinstance(form, MatrixState) or not (has_chunkwise_kernel(cell, form) or decays_keys(cell, form)):
-        return None
-    ranges = Ranges(cell.nodes, {})
-    found = [ranges.real(step.log_decay).lo for step in form.steps if step.log_decay is not None]
-    known = [math.nextafter(float(x), -math.inf) for x in found if x is not None]
-    return min(known) if known and len(known) == len(found) else None
 
 
 SENTENCES = {

@@ -17,6 +17,7 @@ from rnnc.cli.options import Hyper, cell_option, choose_cell, load_spec, set_opt
 if TYPE_CHECKING:
     from rnnc.bench.calibrate import Measured
     from rnnc.bench.settings import OnRun
+    from rnnc.plan.cost import Device
 
 MOST = {"batch": 1 << 16, "steps": 1 << 20, "size": 1 << 16}  # of one number of a shape
 
@@ -143,7 +144,7 @@ def _calibrate(rounds: int, threads: int | None, seconds: float, file: str | Non
 
     import torch
 
-    from rnnc.bench.calibrate import fitted, measured, regret
+    from rnnc.bench.calibrate import devices, fitted, measured, regret, this_gpu
     from rnnc.plan.calibration import path, write
 
     where = path()
@@ -152,13 +153,18 @@ def _calibrate(rounds: int, threads: int | None, seconds: float, file: str | Non
     _writable(where.parent)
     if threads is not None:
         torch.set_num_threads(threads)
-    deadline = time.monotonic() + seconds
-    with _progress("calibrate") as on_run:
-        found = measured(rounds, on_case=lambda k, n, title: on_run(title, k, n), deadline=deadline)
-    rates, used = fitted(found), torch.get_num_threads()
-    for m, chosen, ratio in regret(found, rates, threads=used):
-        click.echo(_line(m, chosen, ratio))
-    where = write(rates, used)
+    used, there = torch.get_num_threads(), devices()
+    rates: dict[str, dict[str, Device]] = {}
+    for device in there:
+        deadline = time.monotonic() + seconds / len(there)
+        with _progress(f"calibrate {device}") as on_run:
+            on_case = lambda k, n, title, say=on_run: say(title, k, n)  # noqa: E731
+            found = measured(rounds, on_case=on_case, deadline=deadline, device=device)
+        rates |= fitted(found, device)
+        for m, chosen, ratio in regret(found, rates, threads=used, device=device):
+            click.echo(_line(m, chosen, ratio))
+    gpu = this_gpu(there[-1])
+    where = write(rates, used, "" if gpu is None else gpu.name)
     click.echo(f"wrote {where}", err=True)
     return 0
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnc.plan.cost import DEVICES, Device
+from rnnc.plan.gpu import HOPPER, Gpu
 from rnnc.plan.native import NATIVE_DEVICES
 
 VERSION = 3
@@ -30,18 +31,28 @@ MOST_KNOWN, MOST_LATE, MOST_THREADS = 1000, 20.0, 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """`rates[device][strategy]`, measured with so many `threads`; `note` says why there is none ("" where all is well
-    or nothing was measured).
+    """`rates[device][strategy]`, measured with so many `threads`, those of "cuda" on the device called `gpu`; `note`
+    says why there is none ("" where all is well or nothing was measured).
     """
 
     rates: Mapping[str, Mapping[str, Device]] = field(default_factory=dict)
     machine: str = ""
     note: str = ""
     threads: int = 1
+    gpu: str = ""
 
-    def of(self, device: str, strategy: str) -> Device:
+    def of(self, device: str, strategy: str, gpu: Gpu | None = None) -> Device:
         """The rates of a strategy or of kernels: measured, or those of the device by default."""
-        return self.rates.get(device, {}).get(strategy, NATIVE_DEVICES.get(strategy, DEVICES[device]))
+        measured = self.rates.get(device, {}).get(strategy) if self.speaks_of(device, gpu) else None
+        if measured is not None:
+            return measured
+        if device == "cuda" and (gpu is not None or strategy.startswith("triton")):
+            return (gpu or HOPPER).rates(strategy)
+        return NATIVE_DEVICES.get(strategy, DEVICES[device])
+
+    def speaks_of(self, device: str, gpu: Gpu | None = None) -> bool:
+        """Whether something was measured on the device; of a GPU, on this one (any, where none is named)."""
+        return bool(self.rates.get(device)) and (device != "cuda" or gpu is None or gpu.name == self.gpu)
 
     @property
     def measured(self) -> bool:
@@ -110,7 +121,8 @@ def parsed(record: Mapping[str, object]) -> Calibration:
     threads = int(str(record["threads"]))
     if not 1 <= threads <= MOST_THREADS:
         raise ValueError(threads)
-    return Calibration(rates=rates_of(record["rates"]), machine=machine, threads=threads)
+    gpu = str(record.get("gpu", ""))
+    return Calibration(rates=rates_of(record["rates"]), machine=machine, threads=threads, gpu=gpu)
 
 
 def rates_of(record: object) -> dict[str, dict[str, Device]]:
@@ -138,8 +150,9 @@ def _rates(name: str, numbers: Mapping[str, object]) -> Device:
     return rates
 
 
-def write(rates: Mapping[str, Mapping[str, Device]], threads: int = 1) -> Path:
-    """Keep the rates for later runs, measured with so many threads; the file appears when it is whole.
+def write(rates: Mapping[str, Mapping[str, Device]], threads: int = 1, gpu: str = "") -> Path:
+    """Keep the rates for later runs, measured with so many threads, those of "cuda" on the device called `gpu`; the
+    file appears when it is whole.
 
     Raises OSError where it cannot be written.
     """
@@ -151,6 +164,7 @@ def write(rates: Mapping[str, Mapping[str, Device]], threads: int = 1) -> Path:
         "version": VERSION,
         "machine": this_machine(),
         "threads": threads,
+        "gpu": gpu,
         "rates": {d: {s: asdict(r) for s, r in found.items()} for d, found in rates.items()},
     }
     handle, name = tempfile.mkstemp(dir=where.parent, prefix="calibration-")

@@ -12,6 +12,7 @@ from rnnc.plan.calibration import NOTHING, Calibration, calibration
 from rnnc.plan.chunkwise import Chunkwise
 from rnnc.plan.convolution import Convolution
 from rnnc.plan.cost import DEVICES, NUMBER, STEPS, Device, Problem, evaluated, per_step, per_token, seconds, work_of
+from rnnc.plan.gpu import HOPPER, Gpu, GpuWork
 from rnnc.plan.native import Work, around, paid
 from rnnc.plan.newton import Newton
 from rnnc.plan.remedy import Remedy, remedies
@@ -106,34 +107,55 @@ def plan(
     strategy: str | Mapping[str, str] | None = None,
     device: str = "cpu",
     rates: Calibration | None = None,
-    natives: Mapping[int, Sequence[Work]] | None = None,
+    natives: Mapping[int, Sequence[Work | GpuWork]] | None = None,
+    gpu: Gpu | None = None,
 ) -> Plan:
     """Choose a strategy for every group.
 
     `dims` gives sizes (and `B`, `T`, where known); those missing are taken as usual ones for the ranking.  `strategy`
     overrides: one name runs every group that it is legal for (the others keep their best); a mapping from state names
-    is strict. `device` is "cpu" or "cuda"; `rates` are what this machine was measured to do, unless given.  `natives`
-    are the kernels that a backend has for a group (by its index): one of them runs it where it is expected to be
-    faster, and where it serves what was asked for.  Raises SpecError: E0602 for an override that is illegal, E0603 for
-    an unknown name.
+    is strict. `device` is "cpu" or "cuda", then `gpu` says which; `rates` are what this machine was measured to do,
+    unless given.  `natives` are the kernels that a backend has for a group (by its index): one of them runs it where it
+    is expected to be faster, and where it serves what was asked for.  Raises SpecError: E0602 for an override that is
+    illegal, E0603 for an unknown name.
     """
     rates = calibration() if rates is None else rates
+    prices = _Prices(rates=rates, device=device, gpu=gpu)
     works = natives or {}
-    groups = tuple(
-        _group_plan(recurrence, g, dims or {}, device, rates, works.get(g.index, ())) for g in recurrence.groups
-    )
+    groups = tuple(_group_plan(recurrence, g, dims or {}, prices, works.get(g.index, ())) for g in recurrence.groups)
     if strategy is not None:
         groups = _overridden(recurrence, groups, strategy)
     return Plan(recurrence=recurrence, groups=groups, device=device, calibration=rates)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prices:
+    """What was measured, and which device it is for."""
+
+    rates: Calibration
+    device: str
+    gpu: Gpu | None
+
+    def of(self, name: str) -> Device:
+        return self.rates.of(self.device, name, self.gpu)
+
+    def paid(self, work: Work | GpuWork, problem: Problem) -> tuple[float, ...]:
+        if isinstance(work, GpuWork):
+            return work.paid(problem, self.gpu or HOPPER)
+        return paid(work, problem, self.rates.threads)
+
+    @property
+    def source(self) -> str:
+        """Where they come from."""
+        if self.rates.speaks_of(self.device, self.gpu):
+            return "by what was measured on this machine"
+        note = f"; {self.rates.note}" if self.rates.note else ""
+        kind = f" of {self.gpu.name}" if self.gpu is not None else ""
+        return f"by default rates{kind} (`rnnc bench --calibrate` measures them{note})"
+
+
 def _group_plan(
-    recurrence: Recurrence,
-    group: Group,
-    dims: Mapping[str, int],
-    device: str,
-    rates: Calibration,
-    works: Sequence[Work],
+    recurrence: Recurrence, group: Group, dims: Mapping[str, int], prices: _Prices, works: Sequence[Work | GpuWork]
 ) -> GroupPlan:
     given = {p.name for p in recurrence.cell.dims} | {"B", "T"}
     problem = Problem(
@@ -143,32 +165,33 @@ def _group_plan(
         given=frozenset(dims),
     )
     cures = remedies(recurrence.cell, group)
-    options = tuple(_option(s, problem, rates.of(device, s.name), cures) for s in STRATEGIES)
-    options = tuple(_with_gates(o, problem, DEVICES[device], works) for o in options)
-    forms = {o.name: o.form for o in options}
-    natives = tuple(_native(w, problem, rates, works, forms[w.strategy]) for w in works)
+    options = tuple(_option(s, problem, prices.of(s.name), cures) for s in STRATEGIES)
+    options = tuple(_with_gates(o, problem, DEVICES[prices.device], works) for o in options)
+    alike = {o.name: o for o in options}
+    natives = tuple(_native(w, problem, prices, works, alike[w.strategy]) for w in works)
     by_name = {s.name: s for s in STRATEGIES}
     automatic = {w.strategy for w in works if w.automatic}
     able = [o for o in options if o.legal and by_name[o.name].may_choose(problem)]
     able = [*(o for o in natives if o.name in automatic and by_name[o.name].may_choose(problem)), *able]
     chosen = min(able, key=lambda o: o.seconds if o.seconds is not None else float("inf"))
-    return GroupPlan(group=group, options=options, chosen=chosen, priced=_priced(problem, rates), natives=natives)
+    return GroupPlan(group=group, options=options, chosen=chosen, priced=_priced(problem, prices), natives=natives)
 
 
-def _priced(problem: Problem, rates: Calibration) -> str:
+def _priced(problem: Problem, prices: _Prices) -> str:
     """The sizes that the estimates are for, and where the rates come from."""
     names = sorted({"B", "T"} | {n for s in problem.group.states for n in problem.size_names(s)})
     sizes = ", ".join(f"{n} = {problem.value(n)}" for n in names)
-    if rates.measured:
-        return f"at {sizes}, by what was measured on this machine"
-    note = f"; {rates.note}" if rates.note else ""
-    return f"at {sizes}, by default rates (`rnnc bench --calibrate` measures them{note})"
+    return f"at {sizes}, {prices.source}"
 
 
-def _native(work: Work, problem: Problem, rates: Calibration, works: Sequence[Work], form: Form | None) -> Option:
-    """The option of a kernel: legal where there is one.  Gates that another one would do along are PyTorch's here."""
-    counts = paid(work, problem, rates.threads)
-    apart = 0.0 if work.gates else max(around(w, problem, DEVICES["cpu"], form) for w in works)
+def _native(
+    work: Work | GpuWork, problem: Problem, prices: _Prices, works: Sequence[Work | GpuWork], like: Option
+) -> Option:
+    """The option of a kernel, `like` PyTorch's of that name: legal where there is one.  Gates that another one would do
+    along are PyTorch's here.
+    """
+    counts = prices.paid(work, problem)
+    apart = 0.0 if work.gates else max(around(w, problem, DEVICES[prices.device], like.form) for w in works)
     flops, moved = per_step(work.forward), per_step(work.numbers)
     return Option(
         name=work.strategy,
@@ -184,13 +207,15 @@ def _native(work: Work, problem: Problem, rates: Calibration, works: Sequence[Wo
         bytes_number=evaluated(moved * NUMBER, problem),
         flops_per_token=per_token(flops, problem),
         bytes_per_token=per_token(moved * NUMBER, problem),
-        seconds=rates.of("cpu", work.rates).seconds(counts) + apart,
+        seconds=prices.of(work.rates).seconds(counts) + apart,
         work=counts,
         apart=apart,
+        form=like.form if isinstance(work, GpuWork) else None,
+        safety=like.safety if isinstance(work, GpuWork) else "",
     )
 
 
-def _with_gates(o: Option, problem: Problem, device: Device, works: Sequence[Work]) -> Option:
+def _with_gates(o: Option, problem: Problem, device: Device, works: Sequence[Work | GpuWork]) -> Option:
     """One of PyTorch's options, with the seconds of what a kernel would do along with the group."""
     if o.seconds is None or not works:
         return o

@@ -15,6 +15,7 @@ from math import ceil
 from rnnc.analysis.forms import Form, MatrixState
 from rnnc.ir.dims import Dim
 from rnnc.plan.cost import BATCH, CACHE, NOTHING, NUMBER, STEPS, Device, Problem
+from rnnc.plan.gpu import GpuWork
 
 LANES = 16  # numbers of a vector (float32, 512 bits)
 BLOCK = 4096  # numbers of state of one task: they stay in the first-level cache
@@ -35,7 +36,7 @@ NATIVE_DEVICES = {
         name="native newton", call=1.25e-4, overhead=5e-9, flop=2.6e-11, byte=1.2e-10, special=4e-10, far=4.5e-11
     ),
     "native chunkwise": Device(
-        name="native chunkwise", call=1.7e-4, overhead=1e-7, flop=9e-12, byte=1.6e-10, special=2.6e-10, far=4.5e-11
+        name="native chunkwise", call=1.7e-4, overhead=0.0, flop=4e-12, byte=4e-10, strided=4e-10
     ),
     "native loops": Device(
         name="native loops", call=1e-4, overhead=5e-9, flop=5e-11, byte=3e-11, special=1e-9, far=4.5e-11
@@ -112,7 +113,7 @@ def paid(work: Work, problem: Problem, threads: int) -> tuple[float, ...]:
 SPECIAL = 3e-9  # of PyTorch, forward and backward, in seconds
 
 
-def around(work: Work, problem: Problem, device: Device, form: Form | None) -> float:
+def around(work: Work | GpuWork, problem: Problem, device: Device, form: Form | None) -> float:
     """Seconds of what PyTorch runs apart from a group that the kernel does along with it: gates before the update.
 
     In the form of a matrix state products of vectors stay vectors: what is as large as the state is never computed.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_cases
+from benchmarks import gpu, gpu_cases, gpu_clock, gpu_measure, gpu_peers, gpu_report
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def test_unknown_cells_and_no_device(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_limits_are_those_of_the_hardware_notes() -> None:
     """The forward bounds of docs/kernels.md, from the rates of the device they are stated for."""
-    rates = gpu.Rates(products=790e12, functions=3.7e12)
+    rates = gpu_clock.Rates(products=790e12, functions=3.7e12)
     cell, (shape,) = gpu_cases.CELLS["SelectiveScan"], [s for s in gpu_cases.SHAPES if s.cell == "SelectiveScan"]
     assert 0.28e-3 < rates.limit(cell, shape, copy=0.0) < 0.30e-3
     heads = next(s for s in gpu_cases.SHAPES if s.cell == "HeadLSTM")
@@ -70,7 +70,7 @@ def test_what_dies_leaves_the_rest_its_numbers(tmp_path: Path, monkeypatch: pyte
     def process(command: list[str], timeout: float, check: bool) -> subprocess.CompletedProcess[str]:
         name = command[command.index("--only") + 1]
         begun.append(name)
-        report = gpu.Report.at(written, "cuda")
+        report = gpu_report.Report.at(written, "cuda")
         if name == "LSTM":
             report.begin(name)
             raise subprocess.TimeoutExpired(command, timeout)
@@ -83,7 +83,7 @@ def test_what_dies_leaves_the_rest_its_numbers(tmp_path: Path, monkeypatch: pyte
         report.end()
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(gpu, "machine", lambda device: {"device": device})
+    monkeypatch.setattr(gpu_report, "machine", lambda device: {"device": device})
     monkeypatch.setattr(gpu.subprocess, "run", process)
     (gru,) = [s.title for s in gpu_cases.SHAPES if s.cell == "GRU"]
     written.write_text(json.dumps({"machine": {"device": "cuda"}, "errors": {}, "shapes": [{"shape": gru}]}))
@@ -96,16 +96,16 @@ def test_what_dies_leaves_the_rest_its_numbers(tmp_path: Path, monkeypatch: pyte
     glas = [s.title for s in gpu_cases.SHAPES if s.cell == "GLAOp"]
     assert failed == [*(s.title for s in gpu_cases.SHAPES if s.cell == "LSTM"), glas[0]]
     assert [x["shape"] for x in report["shapes"]][-3:] == glas[1:]
-    again = gpu.Report.at(written, "cuda", retry=True)
+    again = gpu_report.Report.at(written, "cuda", retry=True)
     assert [s.title for s in again.left(["LSTM", "GLAOp", "GRU"])] == [glas[0], failed[0]]
-    assert not gpu.Report.at(written, "another").data["shapes"]
+    assert not gpu_report.Report.at(written, "another").data["shapes"]
 
 
 def test_a_budget_ends_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is begun when the time is up, and the exit code says that something is left."""
-    monkeypatch.setattr(gpu, "machine", lambda device: {"device": device})
+    monkeypatch.setattr(gpu_report, "machine", lambda device: {"device": device})
     options = argparse.Namespace(rounds=2, json=tmp_path / "gpu.json", retry=False, until=0.0)
     assert gpu.apart(options, tmp_path, ["GRU"]) == gpu.LATER
     assert "goes on with 1 more shapes" in capsys.readouterr().out
@@ -123,18 +123,18 @@ def test_a_competitor_that_fails_is_named_and_left_out(tmp_path: Path, monkeypat
         def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
             raise KeyError("no backward")
 
-    def broken(name: str, x: dict[str, torch.Tensor], module: Any) -> gpu.Peer:
-        return gpu.Peer(run=lambda: Broken.apply(x["a"]), leaves=(x["a"],))
+    def broken(name: str, x: dict[str, torch.Tensor], module: Any) -> gpu_peers.Peer:
+        return gpu_peers.Peer(run=lambda: Broken.apply(x["a"]), leaves=(x["a"],))
 
     gpu_cases.prepare(tmp_path, ["Gated"])
     (tmp_path / "Gated_triton.py").write_text((tmp_path / "Gated_torch.py").read_text())
-    monkeypatch.setattr(gpu, "peer", broken)
+    monkeypatch.setattr(gpu_measure, "peer", broken)
     shape = gpu.small(gpu_cases.SHAPES[0])
-    clock = gpu.Clock("cpu")
-    found = gpu.measure(tmp_path, shape, clock, gpu.rates(clock), 1, torch.float32)
-    assert found["peers_failed"] == {"accelerated_scan": "KeyError: 'no backward'"}
+    clock = gpu_clock.Clock("cpu")
+    found = gpu_measure.measure(tmp_path, shape, clock, gpu_clock.rates(clock), 1, torch.float32)
+    assert found["peers_failed"] == dict.fromkeys(gpu_cases.CELLS["Gated"].peers, "KeyError: 'no backward'")
     assert [*found["ratio_to"]] == ["torch"]
-    assert "accelerated_scan failed" in gpu.line(found)
+    assert "accelerated_scan failed" in gpu_report.line(found)
 
 
 @pytest.mark.gpu
@@ -142,5 +142,5 @@ def test_a_competitor_that_fails_is_named_and_left_out(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("cell", gpu_cases.CELLS)
 def test_on_the_gpu(cell: str, dtype: torch.dtype, tmp_path: Path) -> None:
     gpu_cases.prepare(tmp_path, [cell])
-    errors = gpu.verify(tmp_path, gpu_cases.CELLS[cell], "cuda", dtype, None)
-    assert max(errors.values()) < gpu.TOLERANCES[dtype], errors
+    errors = gpu_measure.verify(tmp_path, gpu_cases.CELLS[cell], "cuda", dtype, None)
+    assert max(errors.values()) < gpu_measure.TOLERANCES[dtype], errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,24 @@ def fits(name: str, target: str, size: int, dtype: torch.dtype = torch.bfloat16)
             found = ahead.compiled(of, role, target, sizes, dtype)
             assert found.spilled == 0, found
             assert found.shared <= ahead.SHARED[target], found
+
+
+@pytest.mark.parametrize(
+    "name", ["mingru", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mamba", "lru", "gru"))]
+)
+def test_numbers_that_are_one(name: str) -> None:
+    """A launch makes constants of them: undivided steps always, one head, one channel, one sequence; packed, too."""
+    from rnnc.backends.triton import ahead
+
+    of = kernels(name)
+    roles = ("forward", "backward", *(("totals", "backward_totals") if of.totals is not None else ()))
+    for role in roles:
+        numbers = {n for n in getattr(of, role).arg_names if re.fullmatch(r"SPLITS|SPAN|G|D|B|\w+_[btgdnmlr]", n)}
+        for ones, packed in (({"SPLITS", "G", "B"}, role in ("forward", "backward")), (numbers, False)):
+            sizes = {
+                x: 1 if "D" in ones and x in of.axes.tile else 32 for x in of.axes.tile + of.axes.grid + of.axes.inner
+            }
+            assert ahead.compiled(of, role, "sm_90", sizes, packed=packed, ones=ones).spilled == 0
 
 
 @pytest.mark.parametrize(("name", "target"), [("gru", "sm_90"), ("rnn", "gfx942")])

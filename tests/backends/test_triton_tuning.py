@@ -12,7 +12,11 @@ pytest.importorskip("triton")
 
 import torch
 
+from rnnc.runtime.chunk import MicroStep, Read
+from rnnc.runtime.gpu import tuning
 from rnnc.runtime.gpu.arrange import near, near_inside
+from rnnc.runtime.gpu.devices import check_devices
+from rnnc.runtime.gpu.matrix import matrix_scan
 from rnnc.runtime.gpu.tuner import FEW, Tuner, candidates
 from rnnc.runtime.gpu.tuning import ENTRIES, FAST, Config, coupled_config, default_config, on_chip
 
@@ -154,3 +158,34 @@ def test_a_single_configuration_is_not_measured() -> None:
     only = default_config("newton", 64, ())
     assert tuner(None, {}, measured).choose(("x",), lambda: [only], measured.append) == only
     assert not measured
+
+
+def test_steps_are_divided_where_programs_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """132 multiprocessors: 256 programs read their inputs once, and fewer than three for two are made enough."""
+    monkeypatch.setattr(tuning, "programs_wanted", lambda: 528)
+    assert [tuning.parts_wanted(n) for n in (256, 198, 197, 32, 1)] == [1, 1, 3, 17, 528]
+    monkeypatch.setattr(tuning, "programs_wanted", lambda: 1)
+    assert tuning.parts_wanted(1) == 1
+
+
+def test_what_a_launch_is_told() -> None:
+    config = coupled_config("forward", 32, 4096, 4096, 2, "")
+    assert config.launch("forward") == {"num_warps": config.warps, "maxnreg": 255}
+    assert config.launch("forward", "amd") == {"num_warps": config.warps}
+    assert DEFAULT.launch("backward_totals") == {"num_warps": 4, "maxnreg": 255}
+    assert DEFAULT.launch("backward") == {"num_warps": 4}
+
+
+def test_tensors_of_two_devices_are_named() -> None:
+    """By a device that is none for kernels: a GPU's number would do as well."""
+    here, there = torch.empty(3), torch.empty(3, device="meta")
+    with pytest.raises(RuntimeError, match=r"state of this layer is on `cpu`.* on `cpu`, `meta`: move the layer"):
+        check_devices([here, here, there])
+    with pytest.raises(RuntimeError, match="need a CUDA or HIP device; its state is on `cpu`"):
+        check_devices([here, here])
+    check_devices([here, here], alone=True)
+    check_devices([there, there])
+    read = [Read(key=torch.empty(1, 2, 1, 3, device="meta"))]
+    step = [MicroStep(writes=((torch.empty(1, 2, 1, 3), torch.empty(1, 2, 1, 4)),))]
+    with pytest.raises(RuntimeError, match="tensors on `cpu`, `meta`"):
+        matrix_scan(torch.zeros(1, 1, 3, 4), step, read)

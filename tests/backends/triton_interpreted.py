@@ -467,10 +467,13 @@ CASES |= {
     "log_plus, split": lambda: is_the_oracle("log_plus", kind="scan", dims={"n": 5}, config=SPLIT),
 }
 CASES |= {
-    name: (
-        lambda n=name: is_the_oracle(n, kind="sequential" if n in ("nonlinear", "coupled") else "scan", dims={"n": 5})
-    )
+    name: (lambda n=name: is_the_oracle(n, kind="scan", dims={"n": 5}))
     for name in SPECS
+    if name not in ("nonlinear", "coupled")
+}
+CASES |= {
+    name: (lambda n=name: is_the_oracle(n, kind="sequential", strategy="sequential", dims={"n": 5}))
+    for name in ("nonlinear", "coupled")
 }
 CASES |= low_rank_cases.CASES | decay_cases.CASES | newton_cases.CASES | transform_cases.CASES
 CASES |= {

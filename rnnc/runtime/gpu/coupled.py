@@ -19,9 +19,9 @@ from torch import Tensor
 from rnnc.runtime.gpu.arrange import lead_of
 from rnnc.runtime.gpu.compat import LAUNCH, interpreted
 from rnnc.runtime.gpu.functional import functional
+from rnnc.runtime.gpu.problem import Problem
 from rnnc.runtime.gpu.recurrence import (
     REGISTRY,
-    Problem,
     Recurrence,
     accumulator_of,
     added_up,
@@ -182,7 +182,7 @@ def _launch(p: Problem, role: str, arguments: list[Any], acc: torch.dtype, low: 
     constants["STAGES"] = config.stages
     constants |= {"ACC": tl.float64 if acc == torch.float64 else tl.float32, "LOW": LOW[low], **more}
     grid = (triton.cdiv(p.batch, config.steps) * p.heads,)
-    getattr(p.of, role)[grid](*arguments, *sizes, **constants, num_warps=config.warps, **LAUNCH)
+    getattr(p.of, role)[grid](*arguments, *sizes, **constants, **config.launch(role, machine()), **LAUNCH)
 
 
 def _weights(of: CoupledRecurrence, inputs: Sequence[Tensor]) -> list[Any]:

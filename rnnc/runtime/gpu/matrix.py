@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from rnnc.runtime import chunk as reference
 from rnnc.runtime.chunk import MicroStep, Read
 from rnnc.runtime.gpu import decays, low_rank
+from rnnc.runtime.gpu.devices import check_devices
 from rnnc.runtime.packed import last_state, states_before
 
 __all__ = ["matrix_scan", "normalised_scan"]
@@ -36,6 +37,7 @@ def normalised_scan(
     `value` is [B, T, *P] (one where there is none).  The reads of both, [B, T, *P, V] and [B, T, *P], and the last
     values of both.  One column more of the state, in the same kernels; where no kernel serves, by `matrix_scan`.
     """
+    _check(state, normaliser, steps, reads, value, bounds)
     if decays.one_pass(state, steps, reads):
         o, dots, last, norm = decays.normalised(state, normaliser, steps, reads, value, length=length, bounds=bounds)
         return (o,), (dots,), last, norm
@@ -52,6 +54,21 @@ def normalised_scan(
         whole, [step._replace(writes=tuple(writes))], reads, length=length, least=least, bounds=bounds
     )
     return tuple(y[..., :-1] for y in found), tuple(y[..., -1] for y in found), final[..., :-1], final[..., -1]
+
+
+def _check(*arguments: object) -> None:
+    """RuntimeError where the tensors, of which a state is the first, are on several devices."""
+    if not torch.compiler.is_compiling():
+        check_devices([*_tensors(arguments)], alone=True)
+
+
+def _tensors(x: object) -> Iterator[Tensor]:
+    """All that micro-steps and reads hold."""
+    if isinstance(x, Tensor):
+        yield x
+    elif isinstance(x, (tuple, list)):
+        for part in x:
+            yield from _tensors(part)
 
 
 def _across(
@@ -79,6 +96,7 @@ def matrix_scan(
 
     `across`: the state is read along its other axis than the decay's, S key for a key [V]: [B, T, *P, K].
     """
+    _check(state, steps, reads, bounds)
     if across and not decays.served(state, steps, reads, vector):
         return _across(state, steps, reads, length, bounds)
     if low_rank.served(state, steps, reads, vector):

@@ -17,6 +17,7 @@ __all__ = [
     "fast_memory",
     "machine",
     "on_chip",
+    "parts_wanted",
     "programs_wanted",
     "turned_fits",
 ]
@@ -44,11 +45,11 @@ class Config:
     splits: int = 0
     registers: int = 0
 
-    def launch(self, role: str) -> dict[str, int]:
-        """Options of a launch on NVIDIA's GPUs.  The totals of splits may use all registers: they run where programs
-        are few.
+    def launch(self, role: str, machine: str = "") -> dict[str, int]:
+        """Options of a launch of the kernel `role`.  The totals of splits may use all registers: they run where
+        programs are few.  AMD's compiler takes no number of registers.
         """
-        registers = 255 if role.endswith("totals") else self.registers
+        registers = 0 if machine == "amd" else 255 if role.endswith("totals") else self.registers
         return {"num_warps": self.warps} | ({"maxnreg": registers} if registers else {})
 
     def width(self, role: str) -> int:
@@ -115,6 +116,17 @@ def programs_wanted() -> int:
 @cache
 def _programs_of(device: int | None) -> int:
     return 1 if device is None else 4 * int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def parts_wanted(programs: int) -> int:
+    """Into how many parts the steps of a scan are divided which has so many programs by itself.
+
+    What parts do to a state is found first, for which all inputs are read once more: two thirds more bytes where an
+    output is as long as each of two inputs.  Programs with three stages of loads under way reach that speed from about
+    three for two multiprocessors on, so there steps stay undivided; fewer are made as many as fill the GPU.
+    """
+    wanted = programs_wanted()
+    return 1 if 8 * programs >= 3 * wanted else -(-wanted // max(1, programs))
 
 
 def machine() -> str:
