@@ -10,6 +10,7 @@
 #define DEPTH 256              /* of a panel: a panel of B stays in the first-level cache */
 #define SLAB 4096              /* depth of B that is packed at once */
 #define MOST_ROWS (8 * TILE_ROWS) /* of A in panels at once: they stay in the second-level cache */
+#define AHEAD 16 /* steps whose numbers are asked for before they are copied */
 #define EACH_ROW _Pragma("GCC unroll 12") for (int r = 0; r < TILE_ROWS; r++)
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -47,14 +48,20 @@ static void tile(
     for (int j = 0; j < columns; j++) c[r * stride + j] = (add ? c[r * stride + j] : 0) + whole[r][j];
 }
 
-/* x [n, depth] with strides sn and sk into panels [n / width, depth, width], zeros behind the last row. */
-static void pack(const T *x, int64_t n, int64_t depth, int64_t sn, int64_t sk, int width, T *out) {
-  for (int64_t i = 0; i < n; i += width, out += depth * width) {
-    const int rows = (int)least(width, n - i);
-    if (sn == 1 && rows == width) {
-      for (int64_t k = 0; k < depth; k++) memcpy(out + k * width, x + i + k * sk, sizeof(T) * (size_t)width);
-      continue;
+/* x [n, depth] with strides sn and sk into panels [n / width, depth, width], zeros behind the last row.  `width` is a
+ * literal: its loops are unrolled. */
+INLINE void pack(const T *x, int64_t n, int64_t depth, int64_t sn, int64_t sk, int width, T *out) {
+  const int64_t whole = sn == 1 ? n - n % width : 0;
+  if (whole) { /* a step after the other, all panels of it: steps may lie pages apart */
+    for (int64_t k = 0; k < depth; k++) {
+      for (int64_t i = 0; i < whole; i += 64 / (int64_t)sizeof(T)) __builtin_prefetch(x + i + (k + AHEAD) * sk);
+      for (int64_t i = 0; i < whole; i += width)
+        memcpy(out + i * depth + k * width, x + i + k * sk, sizeof(T) * (size_t)width);
     }
+  }
+  out += whole * depth;
+  for (int64_t i = whole; i < n; i += width, out += depth * width) {
+    const int rows = (int)least(width, n - i);
     if (rows < width) memset(out, 0, sizeof(T) * (size_t)(depth * width));
     for (int64_t from = 0; from < depth; from += 16) { /* in squares, so that what is written stays in the cache */
       const int64_t to = least(from + 16, depth);
