@@ -99,7 +99,7 @@ class _File:
             if g.form is not None and (in_chunks(cell, g) or g.group.index in without):
                 read += coefficients(cell, g.form)
         for g, planned in zip(p.groups, explanation(p), strict=True):
-            choice = Choice.of(cell, g)
+            choice = replace(Choice.of(cell, g), native=False)  # by C: chunks on a GPU are a function of their own
             call: Call | None = None
             if g.group.states[0] in columns:
                 matrix = columns[g.group.states[0]].group.states[0]

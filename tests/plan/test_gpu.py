@@ -134,7 +134,10 @@ def test_the_text_says_what_is_run_and_by_what() -> None:
     ir = keep_digits(spec.lower("GatedDelta"))
     short = emit(ir, dims={"B": 8, "T": 4}, strategy=None, sources=spec.sources)
     assert "one step after another in one kernel" in short
-    assert "chunkwise kernels" in emit(ir, dims=None, strategy=None, sources=spec.sources)
+    chunks = emit(ir, dims=None, strategy=None, sources=spec.sources)
+    assert "chunkwise kernels" in chunks
+    assert "from rnnc.runtime.gpu.matrix import matrix_scan" in chunks
+    assert "native" not in chunks
     dense = keep_digits(spec.lower("Dense"))
     text = emit(dense, dims={"B": 1, "T": 1 << 18, "n": 2}, strategy=None, sources=spec.sources)
     assert "expected to need more than twice as long" in text
