@@ -102,7 +102,7 @@ def _plan_cell(
     for g, sentence in zip(p.groups, explanation(p), strict=True):
         call = None
         if g.chosen.native and g.strategy == "chunkwise":
-            g, sentence = _formed(g), f"{g.group.states[0]}: {g.chosen.why}"
+            g, sentence = _formed(recurrence.cell, g), f"{g.group.states[0]}: {g.chosen.why}"
         elif g.chosen.native:
             kernel = newtons[g.group.index] if g.strategy == "newton" else found[g.group.index]
             kernels.append(kernel)
@@ -149,15 +149,16 @@ def _read(cell: CellIR, p: Plan) -> list[NodeId]:
     found: list[NodeId] = []
     for g in p.groups:
         if not g.chosen.native or g.strategy == "chunkwise":
-            form = by_gate(cell, Choice.of(cell, _formed(g))).form
+            form = by_gate(cell, Choice.of(cell, _formed(cell, g))).form
             found += [] if form is None else coefficients(cell, form)
     return found
 
 
-def _formed(g: GroupPlan) -> GroupPlan:
-    """The same plan, its choice with the normal form that PyTorch's option of that name has."""
-    form = next(o.form for o in g.options if o.name == g.strategy)
-    return replace(g, chosen=replace(g.chosen, form=form))
+def _formed(cell: CellIR, g: GroupPlan) -> GroupPlan:
+    """The same plan, its choice with the normal form that the function in C has, or PyTorch's option of that name."""
+    native = g.chosen.native and g.strategy == "chunkwise"
+    found = find_chunkwise(cell, g.group) if native else next(o.form for o in g.options if o.name == g.strategy)
+    return replace(g, chosen=replace(g.chosen, form=found))
 
 
 def _kernels(recurrence: Recurrence, taken: set[str], read: Sequence[NodeId] = ()) -> dict[int, Kernel]:

@@ -31,10 +31,10 @@ from rnnc.runtime._compat import exporting
 from rnnc.runtime._decay import Decay, LogDecay, NoDecay, Rows, ValueDecay, scaled
 from rnnc.runtime._inverse import unit_lower_inverse
 from rnnc.runtime.layout import common_dtype, compute_dtype, full_precision, sequence_length, spread
-from rnnc.runtime.packed import last_state, padded, unpadded
+from rnnc.runtime.packed import last_state, padded, states_before, unpadded
 from rnnc.runtime.scan import linear_scan
 
-__all__ = ["MicroStep", "Read", "Update", "matrix_scan", "matrix_states", "updates_of"]
+__all__ = ["MicroStep", "Read", "Update", "matrix_scan", "matrix_scan_across", "matrix_states", "updates_of"]
 
 CHUNK = {"cpu": 32}  # micro-steps of a chunk, 64 elsewhere; measured, see docs/performance.md
 PAIRWISE = 1  # time steps of the blocks whose vector decays are done pair by pair
@@ -135,6 +135,25 @@ def matrix_states(
     with full_precision(state.device):
         states = _whole(frame, state, steps, chunk)
     return states.squeeze(-1) if vector else states
+
+
+def matrix_scan_across(
+    state: Tensor,
+    steps: Sequence[MicroStep],
+    reads: Sequence[Read],
+    *,
+    length: int | None = None,
+    least: float | None = None,
+    bounds: Tensor | None = None,
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Reads along the other axis than the decay's, S key for a key [V]: [B, T, *P, K], of all states, which are formed.
+
+    `least`, a bound of the log decays, is for kernels that can use one.
+    """
+    after = matrix_states(state, steps, length=length, bounds=bounds)
+    before = states_before(after, state, bounds)
+    found = [((before if r.when == "old" else after) @ r.key.unsqueeze(-1)).squeeze(-1) for r in reads]
+    return tuple(found), last_state(after, state, bounds)
 
 
 def _check(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], vector: bool) -> None:

@@ -153,7 +153,7 @@ static void pairs(struct decays *f, const T *x, int64_t readers, const int *seen
   multiply(SET, readers - middle, HALF, f->k, f->near + middle * kp, kp, 1, f->turned, HALF, scores + middle * CHUNK, CHUNK);
 }
 
-/* dx_i += sum over s of P [i, s] W u_s,  du_s += sum over i of P [i, s] W x_i: the gradients of `pairs`.
+/* dx_i += sum over s of P [i, s] W u_s, and where there is a du, du_s += sum over i of P [i, s] W x_i: the gradients of `pairs`.
  * P is overwritten where the decays are of one number. */
 static void spread(struct decays *f, T *P, const T *x, int64_t readers, const int *seen, const T *u, T *dx, T *du) {
   const int64_t kp = f->kp, middle = later(seen, readers);
@@ -171,13 +171,13 @@ static void spread(struct decays *f, T *P, const T *x, int64_t readers, const in
   for (int64_t i = 0; i < readers; i++) {
     const int first = i < middle ? 0 : HALF;
     for (int64_t j = 0; j < kp; j += LANES) {
-      const V y = load(x + i * kp + j, LANES);
+      const V y = du ? load(x + i * kp + j, LANES) : (V){0};
       V w = splat(1), sum = {0};
       for (int s = seen[i] - 1; s >= first; s--) {
         const int64_t at = s * kp + j;
         const V weight = P[i * CHUNK + s] * w;
         sum += weight * load(u + at, LANES);
-        store(du + at, load(du + at, LANES) + weight * y, LANES);
+        if (du) store(du + at, load(du + at, LANES) + weight * y, LANES);
         w *= load(f->d + at, LANES);
       }
       if (first) {
@@ -187,6 +187,7 @@ static void spread(struct decays *f, T *P, const T *x, int64_t readers, const in
       store(dx + i * kp + j, load(dx + i * kp + j, LANES) + sum, LANES);
     }
   }
+  if (!du) return;
   multiply(SET, HALF, kp, readers - middle, P + middle * CHUNK, 1, CHUNK, f->near + middle * kp, kp, f->side, kp);
   for (int64_t j = 0; j < kp; j += LANES) {
     V w = splat(1);

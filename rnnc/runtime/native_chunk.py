@@ -2,8 +2,9 @@
 
 The function in C takes rows, one update each, some of which are a time step: linear attention, retention, mLSTM's
 matrix, Mamba-2, the (gated) delta rule, products of several; under decays of one number or of each key (GLA, HGRN-2,
-RWKV-6 and 7, Kimi's delta attention).  What it does not take (decays that have no logarithm, several updates that read
-the same state, several reads, complex numbers, tracers) goes to `chunk.matrix_scan`.
+RWKV-6 and 7, Kimi's delta attention), or of each value for plain writes.  What it does not take (decays that have no
+logarithm, several updates that read the same state, several reads, complex numbers, tracers) goes to
+`chunk.matrix_scan`.
 """
 
 from __future__ import annotations
@@ -26,27 +27,32 @@ from rnnc.runtime.layout import common_dtype, compute_dtype
 __all__ = ["matrix_scan"]
 
 ROWS = 32  # of a chunk, CHUNK in C
-TEXTS = ("chunk_tiles.h", "chunk_decays.h", "chunkwise.h")
+TEXTS = ("chunk_tiles.h", "chunk_decays.h", "chunk_rows.h", "chunk_across.h", "chunkwise.h")
 
 
 def matrix_scan(
-    state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], **options: Any
+    state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], *, across: bool = False, **options: Any
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """`rnnc.runtime.chunk.matrix_scan`, by the function in C where it takes the problem."""
+    """`rnnc.runtime.chunk.matrix_scan`, by the function in C where it takes the problem.
+
+    `across`: the state is read along its other axis than the decay's, S key for a key [V]: [B, T, *P, K].
+    """
     asked = {name for name, value in options.items() if value is not None and value is not False}
-    given = None if asked - {"length", "least"} else _given(state, steps, reads)
+    given = None if asked - {"length", "least"} else _given(state, steps, reads, across)
     if given is None:
-        return by_torch.matrix_scan(state, steps, reads, **options)
+        return (by_torch.matrix_scan_across if across else by_torch.matrix_scan)(state, steps, reads, **options)
     dtype = common_dtype(*(x for x in given if isinstance(x, Tensor)))
     working = compute_dtype(dtype)
     y, final = _Chunkwise.apply(*(x.to(working) if isinstance(x, Tensor) else x for x in given))
-    shape = state.shape
-    return (y.to(dtype).view(shape[0], -1, *shape[1:-2], shape[-1]),), final.to(dtype).view(shape)
+    shape = state.mT.shape if across else state.shape
+    final = final.to(dtype).view(shape)
+    return (y.to(dtype).view(shape[0], -1, *shape[1:-2], shape[-1]),), final.mT if across else final
 
 
 class _Given(NamedTuple):
     """Sequences of rows [B, R, H, ...], `per` of them a time step; of reads [B, R / per, H, K], of the state behind a
-    time step or (`old`) before it; the state [B, H, K, V].  Decays are [B, R, H], or [B, R, H, K].
+    time step or (`old`) before it; the state [B, H, K, V].  Decays are [B, R, H] or, of each key (1) or value (2) where
+    `kind` says so, [B, R, H, K] or [B, R, H, V].
     """
 
     log_decay: Tensor | None
@@ -58,6 +64,7 @@ class _Given(NamedTuple):
     state: Tensor
     per: int
     old: bool
+    kind: int
 
 
 class _Row(NamedTuple):
@@ -82,7 +89,7 @@ def _rows_of(steps: Sequence[MicroStep]) -> list[_Row] | None:
     return rows
 
 
-def _given(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read]) -> _Given | None:
+def _given(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read], across: bool) -> _Given | None:
     """The problem in the form that the function takes, None where it is another."""
     rows = _rows_of(steps)
     if rows is None or len(reads) != 1 or state.ndim < 3:
@@ -92,11 +99,7 @@ def _given(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read]) -> 
     vectors = [y for x in updates for y in (x.u, x.v, x.b) if y is not None] + [reads[0].key]
     scalars = [y for x in updates for y in (x.c, x.s) if isinstance(y, Tensor)]
     keyed = any(y.ndim in (rank + 1, rank + 3) for y in decays)
-    if any(y.ndim not in (rank + 1, rank + 3) for y in vectors):
-        return None
-    if any(y.ndim not in (0, rank, rank + 2) for y in scalars):
-        return None
-    if any(y.ndim not in (0, rank, rank + 1, rank + 2, rank + 3) for y in decays):
+    if not _shaped(rank, vectors, scalars, decays) or (across and any(x.b is not None for x in updates)):
         return None
     if not _served([state, *vectors, *scalars, *decays]):  # asked first: to tracers sizes are no numbers
         return None
@@ -108,16 +111,28 @@ def _given(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read]) -> 
     )
     k, n = state.shape[-2:]
     gates = [row.log_decay for row in rows]
+    u, v = frame.vectors([_written(x) for x in updates], k), frame.vectors([x.v for x in updates], n)
     return _Given(
         log_decay=frame.vectors([_wide(y, rank) for y in gates], k) if keyed else frame.scalars(gates, 0.0),
         c=frame.scalars([x.c if x.b is not None else None for x in updates], 1.0),
-        u=frame.vectors([_written(x) for x in updates], k),
-        v=frame.vectors([x.v for x in updates], n),
+        u=v if across else u,
+        v=u if across else v,
         b=None if all(x.b is None for x in updates) else frame.vectors([x.b for x in updates], k),
-        q=frame.vectors([reads[0].key], k),
-        state=state.reshape(state.shape[0], -1, k, n).contiguous(),
+        q=frame.vectors([reads[0].key], n if across else k),
+        state=(state.mT if across else state).reshape(state.shape[0], -1, *((n, k) if across else (k, n))).contiguous(),
         per=len(rows),
         old=reads[0].when == "old",
+        kind=1 + across if keyed else 0,
+    )
+
+
+def _shaped(rank: int, vectors: Sequence[Tensor], scalars: Sequence[Tensor], decays: Sequence[Tensor]) -> bool:
+    """Whether all are sequences [B, T, *P, ...], static [*P, ...], or numbers."""
+    vector, scalar = (rank + 1, rank + 3), (0, rank, rank + 2)
+    return (
+        all(x.ndim in vector for x in vectors)
+        and all(x.ndim in scalar for x in scalars)
+        and all(x.ndim in (*vector, *scalar) for x in decays)
     )
 
 
@@ -156,7 +171,7 @@ class _Frame(NamedTuple):
         return torch.stack([x.to(self.dtype) for x in flat], 2).flatten(1, 2) if len(flat) > 1 else flat[0]
 
     def _zero(self) -> Tensor:
-        return torch.zeros((), dtype=self.dtype)
+        return torch.zeros((), dtype=self.dtype, device="cpu")  # whatever the default device is
 
 
 def _served(tensors: Sequence[Tensor]) -> bool:
@@ -194,7 +209,7 @@ class _Chunkwise(torch.autograd.Function):
         writes = w if x.b is not None else None  # without b they are the values that are written
         arrays = [x.log_decay, x.c, x.u, x.v, x.b, x.q, x.state, y, final, starts, writes]
         _call("forward", x, arrays, [x.log_decay, x.c, x.u, x.v, x.b, x.q, y, writes])
-        ctx.given, ctx.kind = tuple(t is not None for t in values[:7]), (x.per, x.old)
+        ctx.given, ctx.kind = tuple(t is not None for t in values[:7]), (x.per, x.old, x.kind)
         ctx.save_for_backward(*(t for t in (*x[:7], starts, w) if t is not None))
         return y, final
 
@@ -209,13 +224,13 @@ class _Chunkwise(torch.autograd.Function):
         dy = dy if dy.stride(-1) == 1 or dy.shape[-1] == 1 else dy.contiguous()
         d_final = d_final.contiguous()
         x = whole._replace(v=w, state=d_final)
-        d_decay, dc, db = (None if t is None else torch.empty(t.shape, dtype=t.dtype) for t in (log_decay, c, b))
-        du, dq, dv = (torch.empty(t.shape, dtype=t.dtype) for t in (u, q, w))
+        d_decay, dc, db = (None if t is None else t.new_empty(t.shape) for t in (log_decay, c, b))
+        du, dq, dv = (t.new_empty(t.shape) for t in (u, q, w))
         d_state = torch.empty_like(d_final)
         given = [log_decay, c, u, None, b, q]
         written = [d_decay, dc, du, dv, db, dq]
         _call("backward", x, [*given, starts, w, dy, d_final, *written, d_state], [*given, w, dy, *written])
-        return d_decay, dc, du, dv, db, dq, d_state, None, None
+        return d_decay, dc, du, dv, db, dq, d_state, None, None, None
 
 
 def _again(x: _Given, dy: Tensor, d_final: Tensor) -> tuple[Tensor | None, ...]:
@@ -224,14 +239,20 @@ def _again(x: _Given, dy: Tensor, d_final: Tensor) -> tuple[Tensor | None, ...]:
     def rows(y: Tensor | None, at: int) -> Any:
         return None if y is None else y[:, at :: x.per]
 
+    across, read = x.kind == 2, Read(x.q, "old" if x.old else "new")
+    u, v = (x.v, x.u) if across else (x.u, x.v)
     steps = [
         MicroStep(
             log_decay=rows(x.log_decay, i),
-            updates=(Update(rows(x.u, i), rows(x.v, i), rows(x.b, i), rows(x.c, i)),),
+            updates=(Update(rows(u, i), rows(v, i), rows(x.b, i), rows(x.c, i)),),
         )
         for i in range(x.per)
     ]
-    (y,), final = by_torch.matrix_scan(x.state, steps, [Read(x.q, "old" if x.old else "new")])
+    if across:
+        (y,), final = by_torch.matrix_scan_across(x.state.mT, steps, [read])
+        final = final.mT
+    else:
+        (y,), final = by_torch.matrix_scan(x.state, steps, [read])
     wanted = [t for t in x if isinstance(t, Tensor) and t.requires_grad]
     found = iter(torch.autograd.grad((y, final), wanted, (dy, d_final), create_graph=True, allow_unused=True))
     return tuple(next(found) if isinstance(t, Tensor) and t.requires_grad else None for t in x)
@@ -240,13 +261,12 @@ def _again(x: _Given, dy: Tensor, d_final: Tensor) -> tuple[Tensor | None, ...]:
 def _call(kind: str, x: _Given, arrays: Sequence[Tensor | None], sequences: Sequence[Tensor | None]) -> None:
     """Raises MemoryError where there is none for a chunk."""
     batch, rows, heads, k = x.u.shape
-    keyed = x.log_decay is not None and x.log_decay.ndim == 4
     library = _library(x.u.dtype)
     assert library is not None
     strides = [s for t in sequences for s in ((0, 0, 0) if t is None else t.stride()[:3])]
     failed = getattr(library, f"rnnc_chunkwise_{kind}")(
         (ctypes.c_void_p * len(arrays))(*(None if t is None else t.data_ptr() for t in arrays)),
-        (ctypes.c_int64 * 8)(batch, heads, rows, k, x.v.shape[-1], x.per, x.old, keyed),
+        (ctypes.c_int64 * 8)(batch, heads, rows, k, x.v.shape[-1], x.per, x.old, x.kind),
         (ctypes.c_int64 * len(strides))(*strides),
         ctypes.c_int64(torch.get_num_threads()),
     )

@@ -48,10 +48,32 @@ def test_is_the_oracle(file: str, cell: str, dims: dict[str, int], state: str) -
         found.check(layer, dtype=torch.float32, tolerance=2e-4, step=False)
 
 
+def test_decays_of_values_in_a_cell(tmp_path: Path) -> None:
+    path = tmp_path / "across.rnn"
+    path.write_text("""
+cell Across(n: dim, m: dim, heads: dim = 3) {
+  per heads {
+    input k: real[n]
+    input b: real[m]
+    input q: real[n]
+    gate a: real[m] in (0, 1) = sigmoid(b)
+    state S: real[n, m] = 0
+    S <- S @ diag(a) + outer(k, b)
+    output y: real[m] = S.T @ q + b
+  }
+}
+""")
+    layer, _ = layer_of(str(path), "Across", "S")
+    assert "across=True" in layer.source
+    found = cells.case(path, "Across", 70, {"n": 5, "m": 18, "heads": 3})
+    found.check(layer)
+    found.check(layer, dtype=torch.float32, tolerance=1e-4, step=False)
+
+
 class Problem:
     """One problem of the function, its tensors leaves with gradients: `per` updates a step, each with a decay (of one
-    number, of `keys`, or none), `delta` rules or plain writes, or low-rank terms beside a write in another direction
-    ("two"); read behind the step or before it (`old`).
+    number, of `keys`, of `values`, or none), `delta` rules or plain writes, or low-rank terms beside a write in another
+    direction ("two"); read behind the step or before it (`old`).
     """
 
     def __init__(
@@ -65,14 +87,14 @@ class Problem:
         old: bool = False,
     ) -> None:
         b, t, h, k, v = sizes
-        self.kind, self.per, self.old = kind, per, old
+        self.kind, self.per, self.old, self.across = kind, per, old, decay == "values"
         self.xs = {"q": torch.randn(b, t, h, k, dtype=dtype), "state": torch.randn(b, h, k, v, dtype=dtype)}
         for i in range(per):
             self.xs[f"u{i}"] = torch.randn(b, t, h, k, dtype=dtype) / k**0.5
             self.xs[f"v{i}"] = torch.randn(b, t, h, v, dtype=dtype)
             if decay:
-                gate = -3 * torch.rand(b, t, h, *((k,) if decay == "keys" else ()), dtype=dtype)
-                self.xs[f"log_decay{i}"] = gate
+                of = {"keys": (k,), "values": (v,)}.get(decay, ())
+                self.xs[f"log_decay{i}"] = -3 * torch.rand(b, t, h, *of, dtype=dtype)
             if kind:
                 self.xs[f"b{i}"] = torch.randn(b, t, h, k, dtype=dtype) / k**0.5
                 self.xs[f"c{i}"] = -torch.rand(b, t, h, dtype=dtype)
@@ -86,15 +108,22 @@ class Problem:
         return [self.step({name.removesuffix(str(i)): x for name, x in self.xs.items()}) for i in range(self.per)]
 
     def step(self, x: dict[str, Any]) -> MicroStep:
-        write = (x["u"], x["v"])
+        write = (x["v"], x["u"]) if self.across else (x["u"], x["v"])
         if self.kind == "two":
             pair = (x["a"] * x["c"].unsqueeze(-1), x["b"])
             return MicroStep(log_decay=x.get("log_decay"), low_rank=(pair,), writes=(write,))
         return MicroStep(log_decay=x.get("log_decay"), updates=(Update(*write, x.get("b"), x.get("c")),))
 
     def run(self, scan: Any) -> list[torch.Tensor]:
-        (y,), final = scan(self.xs["state"], self.steps(), [Read(self.xs["q"], "old" if self.old else "new")])
-        return self.with_gradients(y, final)
+        return self.with_gradients(*self.outputs(scan))
+
+    def outputs(self, scan: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        read, state = Read(self.xs["q"], "old" if self.old else "new"), self.xs["state"]
+        if self.across:
+            (y,), final = scan(state.mT, self.steps(), [read], across=True)
+            return y, final.mT
+        (y,), final = scan(state, self.steps(), [read])
+        return y, final
 
     def with_gradients(self, y: torch.Tensor, final: torch.Tensor) -> list[torch.Tensor]:
         loss = (y.double() * self.weights[0]).sum() + (final.double() * self.weights[1]).sum()
@@ -109,7 +138,10 @@ class Problem:
             for i in range(self.per):
                 u, v = x[f"u{i}"][:, t], x[f"v{i}"][:, t]
                 decay = x[f"log_decay{i}"][:, t].exp() if f"log_decay{i}" in x else torch.ones(())
-                decay = decay.reshape(*decay.shape, *[1] * (S.ndim - decay.ndim)) if decay.ndim else decay
+                if self.across:
+                    decay = decay.unsqueeze(-2)
+                elif decay.ndim:
+                    decay = decay.reshape(*decay.shape, *[1] * (S.ndim - decay.ndim))
                 new = decay * S + u.unsqueeze(-1) * v.unsqueeze(-2)
                 if self.kind:
                     seen = torch.einsum("bhkv,bhk->bhv", S, x[f"b{i}"][:, t]) * x[f"c{i}"][:, t].unsqueeze(-1)
@@ -131,7 +163,7 @@ def check(problem: Problem, monkeypatch: pytest.MonkeyPatch, single: float = 3e-
     """The function in C, and not what it falls back to, is the loop: outputs, last state and all gradients."""
     want = problem.by_steps()
     with monkeypatch.context() as alone:
-        alone.setattr(native_chunk.by_torch, "matrix_scan", None)
+        alone.setattr(native_chunk, "by_torch", None)
         found, in_single = problem.run(native_chunk.matrix_scan), problem.in_float32().run(native_chunk.matrix_scan)
     for a, b, c in zip(found, in_single, want, strict=True):
         torch.testing.assert_close(a, c, rtol=1e-9, atol=1e-9)
@@ -146,6 +178,22 @@ def test_is_the_loop(sizes: tuple[int, ...], decay: str, monkeypatch: pytest.Mon
         check(Problem(sizes, kind, decay), monkeypatch)
 
 
+@pytest.mark.parametrize("sizes", SIZES)
+def test_decays_of_values(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the other axis than the one that reads contract; several writes a step, read before and behind it."""
+    torch.manual_seed(0)
+    for per, old in ((1, False), (1, True), (3, False)):
+        problem = Problem(sizes, "", "values", per=per, old=old)
+        check(problem, monkeypatch)
+    for a, b in zip(problem.run(chunk_across), problem.by_steps(), strict=True):  # what it falls back to
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def chunk_across(state: torch.Tensor, steps: Any, reads: Any, *, across: bool) -> Any:
+    assert across
+    return chunk.matrix_scan_across(state, steps, reads)
+
+
 @pytest.mark.parametrize("decay", ["", "number", "keys"])
 @pytest.mark.parametrize(("kind", "per"), [("", 2), ("delta", 2), ("delta", 3), ("two", 1), ("two", 2), ("delta", 33)])
 def test_several_updates_a_step(kind: str, per: int, decay: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,13 +203,13 @@ def test_several_updates_a_step(kind: str, per: int, decay: str, monkeypatch: py
         check(Problem((2, 3 if per > 3 else 35, 1, 6, 3), kind, decay, per=per, old=old), monkeypatch)
 
 
-@pytest.mark.parametrize("kind", ["", "delta"])
-def test_strong_decays_by_keys(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "decay"), [("", "keys"), ("delta", "keys"), ("", "values")])
+def test_strong_decays_of_vectors(kind: str, decay: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gates of exactly 0 (minus infinity) and 1 (0) beside each other, and so strong ones that every factor of two
     vectors would overflow or vanish; their gradients are numbers.
     """
     torch.manual_seed(0)
-    problem = Problem((2, 70, 2, 19, 5), kind, "keys")
+    problem = Problem((2, 70, 2, 19, 5) if decay == "keys" else (2, 70, 2, 5, 19), kind, decay)
     gates = problem.xs["log_decay0"].detach()
     chosen = torch.rand(gates.shape)
     gates = torch.where(chosen < 0.1, -torch.inf, torch.where(chosen < 0.5, 1e-6 * gates, 60 * gates))
@@ -191,17 +239,15 @@ def test_long_memories_by_keys() -> None:
     assert abs(float(kept) - 0.96850658) < 3e-5  # 1,000 products of chunks; step by step it would be 4e-4
 
 
-@pytest.mark.parametrize(("decay", "per", "old"), [("number", 1, False), ("keys", 2, True)])
+@pytest.mark.parametrize(("decay", "per", "old"), [("number", 1, False), ("keys", 2, True), ("values", 1, False)])
 def test_second_derivatives(decay: str, per: int, old: bool) -> None:
     torch.manual_seed(0)
-    problem = Problem((1, 3, 1, 1, 2), "delta", decay, per=per, old=old)
+    problem = Problem((1, 3, 1, 1, 2), "" if decay == "values" else "delta", decay, per=per, old=old)
     names = list(problem.xs)
 
     def both(*given: torch.Tensor) -> Any:
         problem.xs = dict(zip(names, given, strict=True))
-        read = Read(problem.xs["q"], "old" if old else "new")
-        (y,), final = native_chunk.matrix_scan(problem.xs["state"], problem.steps(), [read])
-        return y, final
+        return problem.outputs(native_chunk.matrix_scan)
 
     assert torch.autograd.gradgradcheck(both, tuple(problem.xs.values()))
 
@@ -233,7 +279,8 @@ def test_what_is_left_to_pytorch() -> None:
 
 SCRIPT = """
 import test_cpu_chunkwise as mine
-KINDS = (("", "number", 1), ("", "keys", 1), ("delta", "keys", 3), ("two", "keys", 1), ("delta", "", 2))
+PLAIN = (("", "number", 1), ("", "values", 2), ("", "keys", 1))
+KINDS = (*PLAIN, ("delta", "keys", 3), ("two", "keys", 1), ("delta", "", 2))
 for sizes in ((1, 1, 1, 1, 1), (2, 31, 3, 5, 7), (1, 65, 2, 17, 33)):
     for dtype in (torch.float32, torch.float64):
         for kind, decay, per in KINDS:
