@@ -389,12 +389,36 @@ def _if_else(c: Lowering, expr: ast.IfElse, context: Context, want: Shape | None
             label=f"`{c.type_text(condition)}`",
             help="compare it, for example `a > 0`",
         )
+    truths = _truth_nodes(c, (then, orelse), (expr.then, expr.orelse))
+    if truths is not None:
+        return _select_truth(c, node, truths, expr)
     sized = c.shape(then) if isinstance(orelse, Identity) else c.shape(orelse) if isinstance(then, Identity) else want
     a = number_node(c, then, expr.then, "if", sized or want)
     b = number_node(c, orelse, expr.orelse, "if", sized or want)
     if a is None or b is None:
         return ERROR
     return elementwise_op(c, "select", "if", (node, a, b), expr, (expr.condition, expr.then, expr.orelse))
+
+
+def _truth_nodes(
+    c: Lowering, values: tuple[Value, Value], parts: tuple[ast.Expr, ast.Expr]
+) -> tuple[NodeId, NodeId] | None:
+    """The nodes of two truth values; None where one is a number."""
+    if not all(isinstance(v, bool) or (isinstance(v, Tensor) and c.b.type(v.node).dtype == "bool") for v in values):
+        return None
+    a, b = (c.to_node(v, p.span) for v, p in zip(values, parts, strict=True))
+    return None if a is None or b is None else (a, b)
+
+
+def _select_truth(c: Lowering, condition: NodeId, values: tuple[NodeId, NodeId], expr: ast.IfElse) -> Value:
+    """A choice between truth values is one: (condition and a) or (not condition and b)."""
+    parts = (expr.condition, expr.then, expr.orelse)
+    chosen = elementwise_op(c, "and", "if", (condition, values[0]), expr, parts[:2])
+    negated = c.b.map("not", condition)
+    other = elementwise_op(c, "and", "if", (negated, values[1]), expr, (parts[0], parts[2]))
+    if not (isinstance(chosen, Tensor) and isinstance(other, Tensor)):
+        return ERROR
+    return elementwise_op(c, "or", "if", (chosen.node, other.node), expr, parts[1:])
 
 
 # ---------------------------------------------------------------- attributes, subscripts, lists

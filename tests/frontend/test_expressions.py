@@ -203,3 +203,24 @@ cell C(d: dim) {
 def test_a_function_sees_only_its_own_file_and_parameters() -> None:
     text = "fn f(a: real) -> real { a + x }\ncell C() { input x: real\n output y = f(x) }"
     assert errors(text) == [("E0201", 1, 29)]
+
+
+def test_a_choice_between_truth_values_is_one() -> None:
+    cell = lowered("""
+cell C() {
+  input x: real[3]
+  input go: bool
+  state on: bool = false
+  on <- not on if go else on
+  output z: bool[3] = x > 0 if on' else true
+  output n: real[3] = x if (x > 0 if go else on) else go
+}""")
+    go = np.array([True, False, True])
+    outputs, final = run(cell, {"x": np.stack([X, Y, X]), "go": go})
+    on = np.array([True, True, False])
+    assert outputs["z"].dtype == bool
+    assert (outputs["z"] == np.where(on[:, None], np.stack([X, Y, X]) > 0, True)).all()
+    assert not final["on"]
+    before = np.array([False, True, True])
+    kept = np.where(go[:, None], np.stack([X, Y, X]) > 0, before[:, None])
+    assert np.allclose(outputs["n"], np.where(kept, np.stack([X, Y, X]), go[:, None]))

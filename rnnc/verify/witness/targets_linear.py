@@ -239,6 +239,8 @@ def matrices(solver: Solver, form: Dense | BlockLinear, dfa: DFA) -> Iterator[Pr
         fits = fitted(rep, vector, form.b is not None)
         for found, rest in product(fits, (None, ONE) if rep.size < n else (None,)):
             targets = _matrix_targets(solver, form, node, found, rest)
+            if targets is None:
+                continue
             if start.learned:
                 begin = starting(solver, start, dict(zip(places_, found.start, strict=True)))
                 if begin is None:
@@ -259,8 +261,10 @@ def _coordinates(solver: Solver, form: Dense | BlockLinear, size: int) -> list[I
 
 def _matrix_targets(
     solver: Solver, form: Dense | BlockLinear, node: NodeId, rep: Representation, rest: Number | None
-) -> Targets:
-    """In the first coordinates of the first block; `rest` is what the others are multiplied by (None: anything)."""
+) -> Targets | None:
+    """In the first coordinates of the first block; `rest` is what the others are multiplied by (None: anything).  None
+    where the cell adds one number to all coordinates, and these need different ones.
+    """
     a = solver.unwanted(node)
     block = (0,) * (a.ndim - 3)
     out: Targets = {node: a}
@@ -281,7 +285,10 @@ def _matrix_targets(
         core = len(solver.site(form.b).shape)
         for c, add in enumerate(rep.adds):
             row = b[(c, *(0,) * (b.ndim - 1 - core))]
-            for i, x in enumerate(add):
-                row[i if core == 1 else ((0, i) if transposed else (i, 0))] = x
+            row = row if core == 1 else row[0] if transposed else row[:, 0]
+            if len(row) < len(add) and any(x != add[0] for x in add):
+                return None
+            for i, x in enumerate(add[: len(row)]):
+                row[i] = x
         out[form.b] = b
     return out

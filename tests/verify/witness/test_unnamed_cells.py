@@ -350,6 +350,29 @@ CELLS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("recognizes parity", "recognizes flip_flop"),
         (),
     ),
+    # one number is added to both coordinates
+    "OneDrive(d: dim)": (
+        """
+  input x: real[d]
+  let A: real[2, 2] = reshape(linear[4](x), 2, 2)
+  state h: real[2] = 0
+  h <- A @ h + sum(x)
+  output y = h'
+""",
+        ("recognizes parity",),
+        (),
+    ),
+    "Triangular(d: dim)": (
+        """
+  input x: real[d]
+  gate p: real[2] in (0, 1) = sigmoid(linear(x))
+  state h: real[2] = 0
+  h <- [[p[0], 1], [0, p[1]]] @ h + sum(x)
+  output y = h'
+""",
+        (),
+        ("recognizes parity",),
+    ),
     "Squared(d: dim, n: dim = d)": (
         """
   input x: real[d]
