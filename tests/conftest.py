@@ -11,12 +11,24 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("RNNC_CALIBRATION", "off")  # plans do not depend on what this machine was measured to do
 os.environ.setdefault("RNNC_BACKEND", "torch")  # `backend="auto"` builds no C: tests of that backend ask for it
 
-import pytest
-from hypothesis import settings
+from importlib.util import find_spec
+from pathlib import Path
 
-# A shared machine is slow at times, so no deadline; CI repeats the same examples, a developer's run draws new ones.
-settings.register_profile("rnnc", deadline=None, derandomize=bool(os.environ.get("CI")))
-settings.load_profile("rnnc")
+import pytest
+
+import rnnc
+
+if find_spec("rnnc.backends") is None:  # a checkout that is not installed
+    rnnc.__path__.append(str(Path(__file__).parents[1]))
+
+try:
+    from hypothesis import settings
+except ImportError:  # a machine with a GPU, torch and triton, on which `pytest -m gpu tests/backends` runs all the same
+    pass
+else:
+    # A shared machine is slow at times, so no deadline; CI repeats the same examples, a developer's run draws new ones.
+    settings.register_profile("rnnc", deadline=None, derandomize=bool(os.environ.get("CI")))
+    settings.load_profile("rnnc")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
