@@ -15,7 +15,7 @@ from rnnc.backends.cpu.kernel import CArray, Kernel
 from rnnc.backends.cpu.lanes import LaneKernel, in_lanes, lane_label
 from rnnc.backends.kernels.axes import Label
 from rnnc.backends.kernels.program import Program, forward
-from rnnc.backends.kernels.region import find_region
+from rnnc.backends.kernels.region import Region, find_region
 from rnnc.backends.kernels.tangent import pulled, walked
 from rnnc.ir.graph import CellIR, NodeId
 from rnnc.ir.linearise import Structure, structure_of
@@ -70,8 +70,17 @@ class NewtonKernel(Kernel):
         return self._lanes("walk", forward(walked(self.region)))
 
     @cached_property
+    def _pulled(self) -> tuple[Region, tuple[int, ...]]:
+        return pulled(self.region)
+
+    @property
+    def sending(self) -> tuple[int, ...]:
+        """The outputs whose gradients are the last inputs of `pull`."""
+        return self._pulled[1]
+
+    @cached_property
     def pull(self) -> LaneKernel:
-        program = forward(pulled(self.region))
+        program = forward(self._pulled[0])
         return self._lanes("pull", program.pruned([r for r in program.results if r.target == "state"]))
 
     def _lanes(self, kind: str, program: Program) -> LaneKernel:

@@ -296,7 +296,7 @@ def _pull(kernel: NewtonKernel) -> list[str]:
         outer=kernel.pull_arrays,
         inner=[*inputs, *given, *found],
         steps=steps,
-        aliases=[(f"x{count + k}", f"gy{k}") for k in range(len(given))],
+        aliases=[(f"x{count + n}", f"gy{k}") for n, k in enumerate(kernel.sending)],
     )
     call = {a.name: a for a in kernel.pull_arrays}
     results = [call[a.name] for a in found]

@@ -18,7 +18,7 @@ from itertools import product
 from rnnc.backends.kernels.region import Region
 from rnnc.ir import autodiff
 from rnnc.ir.builder import Builder
-from rnnc.ir.graph import CellIR, Input, NodeId, State
+from rnnc.ir.graph import CellIR, Input, NodeId, State, ancestors
 
 __all__ = ["pulled", "walked"]
 
@@ -40,8 +40,9 @@ def walked(region: Region) -> Region:
     return made.region()
 
 
-def pulled(region: Region) -> Region:
-    """The region with the states p, then q; the gradients of its outputs are its last inputs.
+def pulled(region: Region) -> tuple[Region, tuple[int, ...]]:
+    """The region with the states p, then q; its last inputs are the gradients of those outputs (the second result) whose
+    gradients reach a state: `step(h')` has none.
 
     Requires: as `walked`, and all outputs are real.
     """
@@ -61,7 +62,9 @@ def pulled(region: Region) -> Region:
             if h in sent:
                 total = b.map("add", total, b.map("mul", made.before[i, j], sent[h]))
         made.update(place, total)
-    return made.region(given)
+    live = ancestors(made.region(given).step, [s.update for s in made.added])
+    sending = tuple(k for k, i in enumerate(given) if i.node in live)
+    return made.region([given[k] for k in sending]), sending
 
 
 @dataclass(slots=True)

@@ -46,6 +46,19 @@ cell SmallGRU(d: dim, n: dim = 3) {
 }
 """
 
+# integrate and fire: the gradient of an output that reaches no state, beside one that does
+FIRES = """
+cell Fires(d: dim, n: dim = d) {
+  input x: real[d]
+  state u: real[n] = 0
+  state s: real[n] = 0
+  u <- 0.9 * u + linear(x) - s
+  s <- step(u' - 1)
+  output spikes: real[n] = s'
+  output potential: real[n] = tanh(u')
+}
+"""
+
 # heads that are mixed inside and not with each other
 HEADS = """
 cell Heads(d: dim, heads: dim = 2, dh: dim = 3) {
@@ -78,5 +91,6 @@ CELLS = {
     "matrix": SQUASHED_MATRIX,
     "dense": SMALL_GRU,
     "heads": HEADS,
+    "fires": FIRES,
     "unequal": UNEQUAL,
 }

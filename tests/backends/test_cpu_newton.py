@@ -87,6 +87,12 @@ def test_values_and_all_gradients_are_the_oracles(what, steps):
     case(cell, steps).check(cls, dtype=torch.float32, tolerance=3e-5, step=False)
 
 
+def test_an_output_whose_gradient_reaches_no_state():
+    cls = compiled(CELLS["fires"])
+    assert "NativeNewton(" in cls.source
+    case(rnnc.parse(CELLS["fires"]).lower(), 37).check(cls)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("batch", "steps", "n"), [(1, 1500, 1), (1, 700, 3), (3, 333, 17), (1, 129, 40), (2, 900, 16)])
 def test_sizes_blocks_and_threads(batch, steps, n, threads, monkeypatch):
