@@ -103,7 +103,7 @@ def axes(node: Node) -> tuple[Dim, ...]:
 def find_single(name: str, cell: CellIR) -> Single | None:
     """The step of a cell, with all that it calls, as one function.
 
-    None where it has no state, is very long, or has an operation that the function cannot do.
+    None where it has no state, is very long, gives truth values, or has an operation that the function cannot do.
     """
     if any(n.op == "attention" for n in cell.nodes):
         return None
@@ -123,6 +123,8 @@ def find_single(name: str, cell: CellIR) -> Single | None:
     parts = {i for i in live if whole.nodes[i].op in ("re", "im")}  # of leaves
     if not whole.states or not all(_serves(whole, whole.nodes[i]) for i in live - ends - parts):
         return None
+    if any(whole.nodes[o.node].type.dtype == "bool" for o in whole.outputs):
+        return None  # results are numbers
     gaps = {s.node for s in whole.states if _behind(whole, s.node, s.name in buffers)}
     if any(_needs_memory(whole, whole.nodes[i]) and whole.nodes[i].args[0] in gaps for i in live):
         return None

@@ -111,8 +111,12 @@ def find_coupled(
 
 
 def start(cell: CellIR, group: Group, later: Iterable[str], read: Iterable[NodeId] = ()) -> Finder | None:
-    """The search for a group's region; None where its states are set anew at each step: nothing to run."""
+    """The search for a group's region; None where its states are set anew at each step (nothing to run) or are truth
+    values, which no kernel holds.
+    """
     states = tuple(cell.state(n) for n in group.states)
+    if any(cell.nodes[s.node].type.dtype == "bool" for s in states):
+        return None
     depends = state_dependence(cell)
     if not all(depends[s.update] & set(group.states) for s in states):
         return None
@@ -263,13 +267,18 @@ class Finder:
         return True
 
     def _down(self) -> None:
-        """Values read from the states: whatever stays pointwise and has no axes that the states have not."""
+        """Values read from the states: whatever stays pointwise and has no axes that the states have not.
+
+        An outer product of a readout stays outside: the kernel of the group that reads it takes it up (`_up`).
+        """
         for i in sorted(self.users):
             known = self.body | self.atoms | self.cuts.keys() | self.turned.keys()
             if i in known or not self.depends[i] & self.own or self.depends[i] & self.late:
                 continue
             node = self.node(i)
             if node.op not in POINTWISE or any(self.depends[a] & self.own and a not in known for a in node.args):
+                continue
+            if node.op not in VIEWS and self._wider(node):
                 continue
             before, shared = (self.axes, self.inputs, self.body), bool(self.parallel()) or not self.turned
             if self._take([i], within=self.space) and self.space and shared and not self.parallel():
@@ -299,8 +308,8 @@ class Finder:
         return self.parallel() <= self.axes.carried(i)
 
     def _wider(self, node: Node) -> bool:
-        """Whether a value has more axes than what it is made of and another group gives: a gate times an outer product,
-        which as a sequence of matrices would be far more to read than its factors.
+        """Whether a value has more axes than what it is made of and a group gives: a gate times an outer product, which
+        as a sequence of matrices would be far more to write and to read than its factors.
         """
 
         def real(i: NodeId) -> int:
@@ -309,10 +318,13 @@ class Finder:
         return all(real(a) < real(node.id) for a in node.args if self.depends[a])
 
     def trim(self) -> None:
-        """Leave out what is only another view of a value: it costs nothing outside, and may cost more to write."""
+        """Leave out what is only another view of a value: it costs nothing outside, and may cost more to write.  So
+        are truth values that nothing inside reads.
+        """
         updates = {s.update for s in self.states}
         for i in sorted(self.body, reverse=True):
-            if self.node(i).op in VIEWS and i not in updates and not self.users[i] & self.body:
+            light = self.node(i).op in VIEWS or self.node(i).type.dtype == "bool"
+            if light and i not in updates and not self.users[i] & self.body:
                 self.body.discard(i)
         self.inputs &= {a for i in self.body for a in self.node(i).args} | updates
 
@@ -327,8 +339,8 @@ class Finder:
         inside = self.body | self.atoms | made
         inner = self.body | self.summed | made
         mine = inner | {i for i in self.cuts if not (self.users[i] - inner or i in self.ends)}
-        outputs = tuple(sorted(i for i in inside if i in self.users and (self.users[i] - mine or i in self.ends)))
-        outputs += tuple(also)
+        read = {i for i in inside if i in self.users and (self.users[i] - mine or i in self.ends)}
+        outputs = (*sorted(self._numbers(read, inside)), *also)
         inputs = tuple(sorted(self.inputs))
         b, at = Builder(), dict[NodeId, NodeId]()
         for k, i in enumerate(inputs):
@@ -359,6 +371,22 @@ class Finder:
             step=step,
             at=at,
         )
+
+    def _numbers(self, read: set[NodeId], inside: set[NodeId]) -> set[NodeId]:
+        """What a kernel gives of values that are read outside: a truth value is compared again there, since kernels
+        write numbers.
+
+        before: y = h if w else x, w = h' > h inside      -->  after: h and h' are outputs
+        """
+        found = set[NodeId]()
+        for i in sorted(inside, reverse=True):  # what a value is made of comes before it
+            if i not in read:
+                continue
+            if self.node(i).type.dtype == "bool":
+                read = read | {a for a in self.node(i).args if a in inside}
+            else:
+                found.add(i)
+        return found
 
     def join_sums(self) -> None:
         """Make cuts of sums: before: x + W h, both read      -->  after: one input, which is their sum."""

@@ -71,15 +71,27 @@ Value: TypeAlias = Affine | Opaque | NonLinear
 class Operators(Domain[Value]):
     """The domain, over a builder's growing graph; `atoms` maps nodes to the names of what they stand for.
 
-    State-free nodes whose structure no rule can see are leaves: nothing below them is read.
+    State-free nodes whose structure no rule can see are leaves: nothing below them is read.  So are those in `given`
+    (the new values of states that run before): `S'` is read as it is, and not as what it is made of.
     """
 
-    def __init__(self, builder: Builder, atoms: Mapping[NodeId, str], labels: Labels | None = None) -> None:
+    def __init__(
+        self,
+        builder: Builder,
+        atoms: Mapping[NodeId, str],
+        labels: Labels | None = None,
+        given: frozenset[NodeId] = frozenset(),
+    ) -> None:
         self.builder = builder
         self.atoms = dict(atoms)
+        self.given = given
         self.ctx = Context(builder, labels or Labels())
         self._moved = Walk(builder.nodes, DependsOn(self.atoms.keys()))
         self._values = Walk(builder.nodes, self)
+
+    def over(self, atoms: Mapping[NodeId, str]) -> Operators:
+        """The same domain over other atoms of the same graph."""
+        return Operators(self.builder, atoms, self.ctx.labels, self.given)
 
     def depends(self, node: NodeId) -> bool:
         """Whether `node` is computed from an atom."""
@@ -99,7 +111,9 @@ class Operators(Domain[Value]):
     # ------------------------------------------------------------ the domain
 
     def is_leaf(self, node: Node) -> bool:
-        return not node.args or node.id in self.atoms or not (node.op in TAKEN_APART or self.depends(node.id))
+        if not node.args or node.id in self.atoms:
+            return True
+        return not self.depends(node.id) and (node.id in self.given or node.op not in TAKEN_APART)
 
     def leaf(self, node: Node) -> Value:
         axes = self.ctx.labels.axes(rules.full_shape(node.type))

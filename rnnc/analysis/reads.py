@@ -16,12 +16,14 @@ def roots_outside(cell: CellIR, state: str) -> set[NodeId]:
     return {o.node for o in cell.outputs} | {s.update for s in cell.states if s.name != state}
 
 
-def find_reads(cell: CellIR, state: str, side: str, r: Realiser) -> tuple[tuple[Read, ...] | None, NodeId | None]:
+def find_reads(
+    cell: CellIR, state: str, side: str, r: Realiser, ops: Operators
+) -> tuple[tuple[Read, ...] | None, NodeId | None]:
     """All uses of the state as contractions, or (None, the node that needs the whole state)."""
     s = cell.state(state)
     roots = roots_outside(cell, state)
     live = ancestors(cell, roots, frozenset({s.update}))
-    ops = Operators(r.b, {s.node: "old", s.update: "new"}, r.labels)
+    ops = ops.over({s.node: "old", s.update: "new"})
     found: dict[NodeId, Read] = {}
     users: dict[NodeId, list[NodeId]] = {}
     for n in sorted(live):

@@ -29,8 +29,21 @@ def analyse_recurrence(cell: CellIR) -> Recurrence:
     """
     b = Builder.of(cell)
     groups = state_groups(cell)
-    found = [_Analysis(cell, b, names, i).group() for i, names in enumerate(groups)]
+    found: list[Group] = []
+    given: frozenset[NodeId] = frozenset()
+    for i, names in enumerate(groups):
+        found.append(_Analysis(cell, b, names, i, given).group())
+        given |= _carried(cell, names)
     return _pruned(cell, b, tuple(found))
+
+
+def _carried(cell: CellIR, names: tuple[str, ...]) -> frozenset[NodeId]:
+    """The new values of a group that are made of its old ones.  A state that is set anew at each step (`k <- f(x)`) is
+    but a name for what it is set to.
+    """
+    states = [cell.state(n) for n in names]
+    own = {s.node for s in states}
+    return frozenset(s.update for s in states if own & ancestors(cell, [s.update]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +67,13 @@ class _Uses:
 class _Analysis:
     """The analysis of one group."""
 
-    def __init__(self, cell: CellIR, b: Builder, names: tuple[str, ...], index: int) -> None:
+    def __init__(self, cell: CellIR, b: Builder, names: tuple[str, ...], index: int, given: frozenset[NodeId]) -> None:
         self.cell, self.b, self.names, self.index = cell, b, names, index
         self.states: list[State] = [cell.state(n) for n in names]
         self.atoms = {s.node: s.name for s in self.states}
         self.labels = Labels()
         self.r = Realiser(b, self.labels)
-        self.ops = Operators(b, self.atoms, self.labels)
+        self.ops = Operators(b, self.atoms, self.labels, given)
 
     def group(self) -> Group:
         values = {s.name: self.ops.value(s.update) for s in self.states}
@@ -129,7 +142,7 @@ class _Analysis:
         if points[0] != state.node:
             points = [state.node, *points]
         splits = [
-            found for side in ("left", "right")[:rank] if (found := split(state.name, state.node, points, self.r, side))
+            found for side in ("left", "right")[:rank] if (found := split(state.name, points, self.r, self.ops, side))
         ]
         if not splits:
             return None, None
@@ -153,10 +166,10 @@ class _Analysis:
         A scalar decay lies on either axis: the one that is contracted.
         """
         best = splits[0]
-        reads, whole = find_reads(self.cell, state.name, best.side, self.r)
+        reads, whole = find_reads(self.cell, state.name, best.side, self.r, self.ops)
         if reads is not None or best.rank or len(best.steps) > 1:
             return best, _Uses(reads, whole)
-        across, _ = find_reads(self.cell, state.name, "right" if best.side == "left" else "left", self.r)
+        across, _ = find_reads(self.cell, state.name, "right" if best.side == "left" else "left", self.r, self.ops)
         if across is None:
             return best, _Uses(reads, whole)
         other = next((s for s in splits[1:] if s.rank == 0 and len(s.steps) == 1), None)

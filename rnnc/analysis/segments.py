@@ -199,13 +199,13 @@ class Split:
         return sum(s.rank for s in self.steps)
 
 
-def split(name: str, state: NodeId, points: list[NodeId], r: Realiser, side: str) -> Split | None:
+def split(name: str, points: list[NodeId], r: Realiser, ops: Operators, side: str) -> Split | None:
     """Segments between cut points such that each is a micro-step, with the least sum of squared ranks, then the
     fewest.
     """
     if len(points) > MAX_CUTS:
         return None
-    maps = _segment_maps(name, points, r)
+    maps = _segment_maps(name, points, r, ops)
     micro: dict[tuple[int, int], Micro | None] = {}
 
     def get(i: int, j: int) -> Micro | None:
@@ -230,13 +230,13 @@ def split(name: str, state: NodeId, points: list[NodeId], r: Realiser, side: str
     return None if final is None else Split(side, final[2])
 
 
-def _segment_maps(name: str, points: list[NodeId], r: Realiser) -> Callable[[int, int], Framed | None]:
+def _segment_maps(name: str, points: list[NodeId], r: Realiser, ops: Operators) -> Callable[[int, int], Framed | None]:
     """The framed map from cut i to cut j."""
     over: dict[int, Operators] = {}
 
     def get(i: int, j: int) -> Framed | None:
         if i not in over:
-            over[i] = Operators(r.b, {points[i]: name}, r.labels)
+            over[i] = ops.over({points[i]: name})
         value = over[i].value(points[j])
         if not isinstance(value, Affine):
             return None

@@ -77,8 +77,8 @@ def odd_dims(ir: Any) -> dict[str, int]:
     return ir.dim_values({d.name: SIZES.get(d.name, 4) for d in ir.dims if d.default is None or d.name in SIZES})  # type: ignore[no-any-return]
 
 
-# Truth values as inputs or states; the Cayley map of complex matrices, the sine of complex numbers.
-NO_WHOLE_STEP = {"Letters", "DenseHeads", "ComplexMatrices", "ComplexSine"}
+# Truth values as inputs, states or outputs; the Cayley map of complex matrices, the sine of complex numbers.
+NO_WHOLE_STEP = {"Letters", "Truths", "DenseHeads", "ComplexMatrices", "ComplexSine"}
 EVERY = """
     deltanet-DeltaNet deltanet-DeltaOp deltaproduct-DeltaProduct gated_deltanet-GatedDeltaNet
     gated_deltanet-GatedDeltaOp gla-GLA gla-GLAOp gru-GRU hgrn-HGRN hgrn-HGRNComplex hgrn2-HGRN2 lru-LRU lstm-LSTM
