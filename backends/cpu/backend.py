@@ -21,7 +21,7 @@ from rnnc.backends.cpu.newton import NewtonKernel, find_newton
 from rnnc.backends.cpu.single import Single, find_single
 from rnnc.backends.cpu.single_helpers import HELPERS
 from rnnc.backends.cpu.single_text import steps_text
-from rnnc.backends.cpu.work import newton_work, work_of
+from rnnc.backends.cpu.work import newton_work, sizes_text, work_of
 from rnnc.backends.kernels.nest import by_forms, find_nest
 from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.backends.kernels.program import Array
@@ -253,7 +253,7 @@ def variable(kernel: str) -> str:
 
 def c_text(kernels: Sequence[Kernel]) -> str:
     helpers = [HELPERS] if any(isinstance(k, NestKernel) for k in kernels) else []
-    return "\n\n".join([*helpers, *(_text(k) + _lengths_text(k) for k in kernels)])
+    return "\n\n".join([*helpers, *(_text(k) + sizes_text(k) for k in kernels)])
 
 
 def _text(k: Kernel) -> str:
@@ -263,13 +263,6 @@ def _text(k: Kernel) -> str:
         case NestKernel():
             return nest_text(k)
     return kernel_text(k)
-
-
-def _lengths_text(k: Kernel) -> str:
-    """A function that says how long the axis of each label is: callers check their tensors by it."""
-    lines = [f"  out[{n}] = z.n{n};" for n in range(len(k.forward.sizes))]
-    head = f"void {k.name}_lengths(const int64_t *dims, int64_t *out) {{"
-    return "\n".join(["", head, f"  struct {k.name}_sizes z = {k.name}_sizes(dims, LANES);", *lines, "}", ""])
 
 
 def definitions(kernels: Sequence[Kernel]) -> Kernels:

@@ -251,7 +251,7 @@ class _Text:
             *lines,
             f"  int failed = {s.name}_once(arrays, dims, held);",
             "  if (failed) return failed;",
-            f"  const int shared = batch >= threads && batch * ({work}) >= 4 * PARALLEL;",
+            f"  const int shared = batch >= threads && batch * ({work}) >= 8 * PARALLEL;",
             "  const int64_t blocks = (batch + AT_ONCE - 1) / AT_ONCE;",
             "  const int64_t parts = shared && blocks < threads ? threads : blocks;",
             "#pragma omp parallel for num_threads((int)threads) if (shared && threads > 1) reduction(max : failed)",

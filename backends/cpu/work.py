@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 from rnnc.backends.cpu.coupled import MOST_ROWS, CoupledKernel
 from rnnc.backends.cpu.kernel import CArray, Kernel
 from rnnc.backends.cpu.nest import NestKernel
 from rnnc.backends.cpu.newton import NewtonKernel
+from rnnc.backends.cpu.text import dim_c
 from rnnc.backends.kernels.axes import VIEWS
 from rnnc.backends.kernels.counts import chain_of, size_product, totals
 from rnnc.backends.torch.needs import state_dependence
@@ -18,6 +20,7 @@ from rnnc.plan.native import Work
 
 SERVED = frozenset({"step", "sequential", "scan"})  # strategies that the loop over time does the work of when asked for
 LOOP_CHAIN = 10  # of one loop nest of a step, forward and backward
+SPECIAL_FLOPS, NUMBER_FLOPS = 40, 8  # docs/performance.md, "From where on two threads share the work"
 PRODUCT_CHAIN = 32  # of a product with a matrix, whose sums are many side by side
 
 
@@ -107,6 +110,22 @@ def _nest_work(kernel: NestKernel) -> Work:
     )
 
 
+def effort(kernel: Kernel) -> Dim:
+    """What the forward does for one step of one sequence, in FLOPs: a special function takes as long as some of them,
+    and so does a number that is read or written.  Runtimes decide by it whether threads are worth waking.
+    """
+    if isinstance(kernel, NestKernel):
+        step = kernel.step
+        found = total(step, [*(s.update for s in step.states), *(o.node for o in step.outputs)])
+        tasks = size_product(kernel.outer)
+        flops, special = found.flops * tasks, found.special * tasks
+    else:
+        flops, special = totals((kernel.forward,))
+        flops = flops + _products(kernel)
+    moved = sum((_numbers(kernel, a) for a in kernel.forward_arrays if a.sequence), Dim.of(0))
+    return flops + special * SPECIAL_FLOPS + moved * NUMBER_FLOPS
+
+
 def _near(kernel: Kernel, kept: bool) -> Dim:
     """Numbers of state that a step reads and writes in caches.
 
@@ -146,3 +165,19 @@ def _gates(kernel: Kernel) -> tuple[tuple[Dim, Dim], ...]:
     own = [n for n in step.nodes if n.args and n.op not in VIEWS and not depends[n.id]]
     work = costs(step, [n.id for n in own])
     return tuple((size_of(n.type), work[n.id].special) for n in own)
+
+
+def sizes_text(k: Kernel) -> str:
+    """Functions that say how long the axis of each label is (callers check their tensors by it), and what one step of
+    one sequence costs.
+    """
+    lines = [f"  out[{n}] = z.n{n};" for n in range(len(k.forward.sizes))]
+    head = f"void {k.name}_lengths(const int64_t *dims, int64_t *out) {{"
+    cost = dim_c(effort(k))
+    words = set(re.findall(r"\w+", cost))
+    dims = [
+        f"  const int64_t d_{d.name} = dims[{n}];" for n, d in enumerate(k.region.step.dims) if f"d_{d.name}" in words
+    ]
+    asked = [f"int64_t {k.name}_effort(const int64_t *dims) {{", "  (void)dims;", *dims, f"  return {cost};", "}"]
+    sizes = f"  struct {k.name}_sizes z = {k.name}_sizes(dims, LANES);"
+    return "\n".join(["", head, sizes, *lines, "}", *asked, ""])

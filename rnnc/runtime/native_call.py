@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Call", "Layout", "layout", "summed"]
 
-SMALL = 16384  # numbers of state times steps up to which one thread is faster
+SMALL = 2 << 20  # FLOPs of a call, and what is worth as many (`NAME_effort`), up to which one thread is faster
 MOST_ARRANGED = 64  # layouts of gradients that one call remembers
 
 Layout: TypeAlias = "tuple[Sequence[int], Sequence[int]]"  # shape and strides
@@ -66,7 +66,7 @@ class Call:
         self.sizes = {a: lengths[a] for a in labels}
         self._check()
         self.functions = {kind: getattr(library, f"{k.name}_{kind}") for kind in ("forward", "backward")}
-        self.plan = self._plan(getattr(library, f"{k.name}_plan"))
+        self.plan = self._plan(getattr(library, f"{k.name}_plan"), getattr(library, f"{k.name}_effort"))
 
     def _check(self) -> None:
         k = self.kernel
@@ -94,14 +94,13 @@ class Call:
         n = self.shape(vector)[-1]
         return (*outer, n, out) if p.turned else (*outer, out, n)
 
-    def _plan(self, function: Any) -> Any:
+    def _plan(self, function: Any, effort: Any) -> Any:
         """Block, blocks, tasks, numbers of state a task, chunk, threads; as a C array."""
         out = (ctypes.c_int64 * 8)()
-        for n in (self.threads, 1):
-            function(self.dims_array, ctypes.c_int64(self.batch), ctypes.c_int64(n), out)
-            out[5] = n
-            if out[2] * out[3] * self.steps > SMALL:
-                break
+        effort.restype = ctypes.c_int64
+        threads = self.threads if self.batch * self.steps * effort(self.dims_array) > SMALL else 1
+        function(self.dims_array, ctypes.c_int64(self.batch), ctypes.c_int64(threads), out)
+        out[5] = threads
         return out
 
     # ------------------------------------------------------------ running
