@@ -15,7 +15,6 @@ from rnnc.ir.graph import CellIR
 from rnnc.plan.native import Work
 
 CHUNK = 32
-WALKED = 2  # what a product of pairs costs more where they are walked one by one, for a decay of each key
 
 
 def find_chunkwise(cell: CellIR, group: Group) -> MatrixState | None:
@@ -50,8 +49,6 @@ def chunkwise_work(cell: CellIR, form: MatrixState) -> Work:
     vector = any(s.log_decay is not None and cell.nodes[s.log_decay].type.rank for s in form.steps)
     gates = (values if form.reads_across else keys) if vector else ONE
     state, keyed, valued = keys * values * 2, keys * (2 * CHUNK), values * (2 * CHUNK)
-    if vector:
-        keyed, valued = (keyed, valued * WALKED) if form.reads_across else (keyed * WALKED, valued)
     tasks = ONE
     for size in t.per:
         tasks = tasks * size

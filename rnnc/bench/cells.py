@@ -74,6 +74,28 @@ cell Written(n: dim) {
   output y: real[n] = S'.T @ a
 }
 
+cell Keyed(n: dim) {
+  input k: real[n]
+  input b: real[n]
+  input q: real[n]
+  input g: real[n] <= 0
+  state S: real[n, n] = 0
+  S <- diag(exp(g)) @ S + outer(k, b)
+  output y: real[n] = S'.T @ q
+}
+
+cell Twice(n: dim) {
+  input k: unit[n]
+  input l: unit[n]
+  input b: real[n]
+  input q: real[n]
+  input g: real[n] <= 0
+  input beta: real in (0, 1)
+  state S: real[n, n] = 0
+  S <- (I - beta * outer(l, l)) @ (diag(exp(g)) @ (I - beta * outer(k, k)) @ S) + beta * outer(l, b)
+  output y: real[n] = S'.T @ q
+}
+
 cell Entrywise(n: dim) {
   input a: real[n] in (0, 1)
   input b: real[n]
@@ -133,6 +155,12 @@ SHAPES: tuple[tuple[str, tuple[int, int, int]], ...] = (
     ("Written", (2, 256, 32)),
     ("Written", (2, 512, 64)),
     ("Written", (1, 256, 256)),
+    ("Keyed", (2, 256, 32)),
+    ("Keyed", (2, 512, 64)),
+    ("Keyed", (1, 512, 128)),
+    ("Twice", (2, 256, 32)),
+    ("Twice", (1, 512, 64)),
+    ("Twice", (1, 256, 128)),
     ("Entrywise", (1, 32, 16)),
     ("Entrywise", (1, 1024, 16)),
     ("Entrywise", (4, 512, 64)),

@@ -36,7 +36,7 @@ NATIVE_DEVICES = {
         name="native newton", call=1.25e-4, overhead=5e-9, flop=2.6e-11, byte=1.2e-10, special=4e-10, far=4.5e-11
     ),
     "native chunkwise": Device(
-        name="native chunkwise", call=1.7e-4, overhead=0.0, flop=4e-12, byte=4e-10, strided=4e-10
+        name="native chunkwise", call=1.7e-4, overhead=0.0, flop=4e-12, byte=4.3e-10, strided=4.3e-10
     ),
     "native loops": Device(
         name="native loops", call=1e-4, overhead=5e-9, flop=5e-11, byte=3e-11, special=1e-9, far=4.5e-11
