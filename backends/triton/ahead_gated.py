@@ -111,6 +111,7 @@ def _pass(
         case "normalised keys":
             return walked(values, keys, across=False, reverse=True, ends=True, row=True)
         case "gate":
-            return gate_gradient, sizes.gate_constants(keys, dtype, old=old)
+            low = {"LOW_R": dtype.itemsize < 4, "LOW_W": dtype.itemsize < 4}
+            return gate_gradient, sizes.gate_constants(keys, dtype, old=old) | low
         case _:
             raise ValueError(f"there is no pass {which!r}")

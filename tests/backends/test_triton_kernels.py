@@ -39,7 +39,16 @@ GROUPS = {
         *("GLA, scan", "DeltaNet, sequential", "GatedDeltaNet, sequential", "DeltaProduct, sequential", "Mamba2, scan"),
         *("mLSTM", "Mamba2", "RetNet", "SSDOp"),
     ),
-    "decays": (*decays.CASES, "transposed decay", "two reads", "bonus", "two writes", *ACROSS, *NORMALISED, "GLA"),
+    "decays": (
+        *(name for name in decays.CASES if name not in decays.SLOW),
+        "transposed decay",
+        "two reads",
+        "bonus",
+        "two writes",
+        *ACROSS,
+        *NORMALISED,
+        "GLA",
+    ),
     "recurrent matrices": (
         "LSTM",
         "GRU",
@@ -82,6 +91,7 @@ SLOW = (
     "decay of both",
     "decay of any sign",
     *turned.SLOW,
+    *decays.SLOW,
 )
 
 

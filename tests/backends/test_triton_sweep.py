@@ -33,7 +33,7 @@ def test_every_cell_is_the_oracle() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
-def test_no_kernel_of_the_library_spills(target: str) -> None:
-    found = lines("ahead", target, "library", interpret=False)
-    assert len(found) > 30
+def test_no_kernel_spills(target: str) -> None:
+    found = lines("ahead", target, interpret=False)
+    assert len(found) > 100
     assert all(" ok: " in line for line in found), "\n".join(line for line in found if " ok: " not in line)

@@ -229,6 +229,22 @@ def low_precision() -> None:
                     assert support.error(b.double(), a) < 4 * torch.finfo(dtype).eps, (dtype, axis, mild)
 
 
+def low_gradients() -> None:
+    """bfloat16 and float16: gradients in the dtypes of what they belong to, as exact as these."""
+    for dtype, axis in ((torch.bfloat16, "keys"), (torch.bfloat16, "values"), (torch.float16, "values")):
+        low = [x.detach().to(dtype) for x in problem(axis, mild=True)]
+        low[4] = low[4].float()
+        found = []
+        for scan in (one_by_one, gated_scan):
+            leaves = [x.detach().requires_grad_() for x in low]
+            given = [x.double() for x in leaves] if scan is one_by_one else [*leaves]
+            o, last = scan(*given, False, axis, *([1] if scan is gated_scan else []))[:2]
+            loss = o.double().square().sum() + last.double().square().sum()
+            found.append(torch.autograd.grad(loss, leaves))
+        errors = [support.error(b.double(), a.double()) / torch.finfo(dtype).eps for a, b in zip(*found, strict=True)]
+        assert max(errors) < 8, (dtype, axis, errors)
+
+
 def wide_state() -> None:
     """Vectors of 16 bits with a state and gates in float32, or under autocast: products have the vectors' dtype, the
     state, sums and results are float32, and gradients as exact as the inputs.
@@ -352,8 +368,37 @@ def no_steps() -> None:
             assert all(x.grad is not None and x.grad.shape == x.shape for x in (q, k, v, g))
 
 
+def strange() -> None:
+    """Sizes of one; gates that are all zero, one, denormal, growing or as large as numbers go; one gradient alone."""
+    of = {"keys": 1, "values": 3, "none": 1}
+    for value in (0.0, -torch.inf, -1e-310, 0.05, -1.7e308):
+        for axis, n in of.items():
+            q, k, v = (torch.randn(1, 17, 1, x, dtype=torch.float64) for x in (1, 1, 3))
+            g, start = (
+                torch.full((1, 17, 1, n), value, dtype=torch.float64),
+                torch.randn(1, 1, 1, 3, dtype=torch.float64),
+            )
+            given = [x.requires_grad_() for x in (q, k, v, g, start)]
+            agrees(
+                given, [lambda *x, a=axis: one_by_one(*x, False, a), lambda *x, a=axis: gated_scan(*x, False, a, 1)[:2]]
+            )
+    given = [x.detach() for x in problem("keys", steps=5)]
+    want = one_by_one(*given, False, "keys")
+    with torch.inference_mode():
+        got = gated_scan(*given, False, "keys", 1)
+    assert all(support.error(a, b) < 1e-12 for a, b in zip(got, want, strict=False))
+    for k, x in enumerate(given):
+        x.requires_grad_()
+        for which in (0, 1) if k else (0,):  # of the outputs alone; of the last state alone, which no query touches
+            ways = one_by_one(*given, False, "keys"), gated_scan(*given, False, "keys", 1)
+            found = [torch.autograd.grad(way[which].sum(), x)[0] for way in ways]
+            assert support.error(found[1], found[0]) < 1e-12
+        x.requires_grad_(False)
+
+
 CASES: dict[str, Callable[[], None]] = {
     "no steps, decays": no_steps,
+    "strange decays": strange,
     "a decay per key": lambda: of_axis("keys"),
     "a decay per value": lambda: of_axis("values"),
     "one decay": lambda: of_axis("none"),
@@ -364,8 +409,10 @@ CASES: dict[str, Callable[[], None]] = {
     "packed decays": packed,
     "front of decays": front,
     "low precision, decays": low_precision,
+    "low gradients, decays": low_gradients,
     "a wide state": wide_state,
     "tuned decays": tuned,
     "checks of decays": checks,
     "normaliser": normaliser,
 }
+SLOW = ("strange decays",)

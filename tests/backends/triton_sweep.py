@@ -1,10 +1,9 @@
 """Every cell of the library, the unlisted and the odd ones, as Triton kernels: run by the interpreter, or compiled.
 
-`TRITON_INTERPRET=1 python triton_sweep.py interpreted [library]` compares outputs, last states and all gradients with
-the float64 oracle, every buffer filled with NaN beforehand; `python triton_sweep.py ahead TARGET [library]` compiles
-each kernel at its default configuration; `library` leaves out the odd cells.  Both print a line a cell: its name, "ok"
-or what is wrong, and how its groups run.  A program of its own, since Triton decides when it is imported whether it
-interprets.
+`TRITON_INTERPRET=1 python triton_sweep.py interpreted` compares outputs, last states and all gradients with the float64
+oracle, every buffer filled with NaN beforehand; `python triton_sweep.py ahead TARGET` compiles each kernel at its
+default configuration.  Both print a line a cell: its name, "ok" or what is wrong, and how its groups run.  A program of
+its own, since Triton decides when it is imported whether it interprets.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from rnnc.compile import load_source
 from rnnc.ir.rounding import keep_digits
 from rnnc.runtime.gpu import coupled
 from rnnc.runtime.gpu import recurrence as launch
-from rnnc.runtime.gpu.tuning import Config
+from rnnc.runtime.gpu.tuning import Config, turned_fits
 
 FOLDERS = (cells.LIBRARY, cells.UNLISTED, cells.ODD)
 
 
-def every(library: bool) -> Iterator[tuple[Path, str]]:
-    """All cells that are no models and have inputs; with `library` not the odd ones."""
-    for folder in FOLDERS[: 2 if library else 3]:
+def every() -> Iterator[tuple[Path, str]]:
+    """All cells that are no models and have inputs."""
+    for folder in FOLDERS:
         for parameter in cells.cells(folder):
             path, cell = parameter.values
             if cells.spec_of(path).lower(cell).inputs:
@@ -68,7 +67,9 @@ ROLES = ("forward", "backward", "totals", "backward_totals")
 
 
 def fits(path: Path, cell: str, target: str) -> str:
-    """Channels 1024, inner axes 16, heads of 64 with matrices on chip."""
+    """Channels 1024; inner axes 16, or as many as a program takes of a state read by other indices; heads of 64 with
+    matrices on chip.
+    """
     from rnnc.backends.triton import ahead
 
     _, _, kernels, how = module_of(path, cell)
@@ -76,7 +77,10 @@ def fits(path: Path, cell: str, target: str) -> str:
     for of in kernels:
         axes = of.axes
         sizes = dict.fromkeys(axes.tile, 64 if axes.inner else 1024) | dict.fromkeys(axes.grid, 4)
-        sizes |= dict.fromkeys(axes.inner, 64 if of.kind == "coupled" else 16)
+        inner = 64 if of.kind == "coupled" else 16
+        while of.kind == "sequential" and not turned_fits([inner] * len(axes.inner), of.parts):
+            inner //= 2
+        sizes |= dict.fromkeys(axes.inner, inner)
         found += [ahead.compiled(of, role, target, sizes) for role in ROLES if getattr(of, role) is not None]
     wrong = [r for r in found if r.spilled or r.shared > ahead.SHARED[target]]
     if wrong:
@@ -84,13 +88,12 @@ def fits(path: Path, cell: str, target: str) -> str:
     return f"ok: {len(found)} kernels ({how})"
 
 
-def main(what: str, *rest: str) -> None:
-    target = rest[0] if what == "ahead" else ""
+def main(what: str, target: str = "") -> None:
     if what == "interpreted":
         interpreted.guard_launches()
         launch.empty = coupled.empty = interpreted.poisoned
         np.seterr(all="ignore")
-    for path, cell in every("library" in rest):
+    for path, cell in every():
         begun = time.perf_counter()
         try:
             said = fits(path, cell, target) if target else is_the_oracle(path, cell)

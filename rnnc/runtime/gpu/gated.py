@@ -226,16 +226,21 @@ class Scan:
 
     def gate_gradient(
         self, read: tuple[Tensor, Tensor], written: tuple[Tensor, Tensor], ends: Tensor, end: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The gradient of g from what is read and written along its axis (with the gradients of both), and the sums of
         <dL/dS, S> before every KEPT steps, [B, H, slots, n], and at the end, [B, H, n].
+
+        Then the gradients given, in the inputs' dtype where g has their axis.
         """
         (r, dr), (w, dw) = read, written
+        given = dr, dw
         if self.axis == "none":
             pairs = [(x.to(self.accumulator) * dx).sum(-1, keepdim=True) for x, dx in (read, written)]
             (r, w), dr, dw = pairs, torch.ones_like(pairs[0]), torch.ones_like(pairs[1])
         outer = self.g.shape[-1]
-        found = self.empty(self.steps, self.heads, outer)
+        found = self.empty(self.steps, self.heads, outer, dtype=self.g.dtype)
+        wide = [self.axis != "none" and x.dtype != self.dtype for x in given]
+        low = [self.empty(*x.shape[1:], dtype=self.dtype) if w else x for x, w in zip(given, wide, strict=True)]
         constants = gate_constants(outer, self.dtype, old=self.old)
         gate_gradient[self.batch * self.heads * self.slots * triton.cdiv(outer, constants["BM"]),](
             *strided(r),
@@ -245,16 +250,19 @@ class Scan:
             ends,
             end.contiguous(),
             found,
+            *low,
             *((ends, ends) if self.table is None else (self.table.parts, self.table.ends)),
             self.steps,
             self.heads,
             outer,
             self.sequences,
             **constants,
+            LOW_R=wide[0],
+            LOW_W=wide[1],
             PACKED=self.table is not None,
             num_warps=warps_of("gate_gradient", constants, machine()),
         )
-        return found
+        return found, low[0], low[1]
 
     def _span(self, programs: int) -> int:
         """Chunks of a program: all of them where that fills the GPU, else a multiple of those between two kept

@@ -166,9 +166,8 @@ def _normalised_backward(
         extra=back,
     )
     end = (d_last.to(wide) * last.to(wide)).sum(-1).sum(-1, keepdim=True)
-    d_g = of.gate_gradient((q, d_q), (k, d_k), ends.sum(-1, keepdim=True), end)
-    gradients = [d_q.to(low), d_k.to(low), d_v.to(low), d_g.to(of.g.dtype), d_start.to(wide, copy=True)]
-    return [*gradients, d_value.to(value.dtype)]
+    d_g, d_q, d_k = of.gate_gradient((q, d_q), (k, d_k), ends.sum(-1, keepdim=True), end)
+    return [d_q.to(low), d_k.to(low), d_v, d_g, d_start.to(wide, copy=True), d_value.to(value.dtype)]
 
 
 def _backward(
@@ -202,8 +201,12 @@ def _backward(
     end = (d_last.to(wide) * last.to(wide)).sum(-2 if of.axis == "values" else -1)
     if of.axis == "none":
         ends, end = ends.sum(-1, keepdim=True), end.sum(-1, keepdim=True)
-    d_g = of.gate_gradient(read, written, ends, end)
-    return [d_q.to(low), d_k.to(low), d_v.to(low), d_g.to(of.g.dtype), d_start.to(wide, copy=True)]
+    d_g, d_read, d_written = of.gate_gradient(read, written, ends, end)
+    if of.axis == "values":
+        d_v = d_written
+    else:
+        d_q, d_k = d_read, d_written
+    return [d_q.to(low), d_k.to(low), d_v, d_g, d_start.to(wide, copy=True)]
 
 
 @gated_scan_backward.register_fake

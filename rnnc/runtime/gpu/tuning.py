@@ -24,6 +24,7 @@ __all__ = [
 
 ENTRIES = 1024  # of a tile of a scan: 8 a thread, so that the dozen tiles of a backward fit the registers
 NEWTON = 512  # of a tile that is solved: two scans of it are under way at a time
+THIRD = 168  # registers of a thread where three programs of four warps share a multiprocessor: 24 KB of loads under way
 HELD = 1024  # entries of a state held over all steps
 TURNED = 4096  # entries of a product that a step forms of a state and a matrix: 32 a thread
 
@@ -34,7 +35,7 @@ class Config:
 
     `backward_channels` are those of a backward, where they are fewer (0: as many).  `splits` are the parts into which a
     scan divides the steps (0: as many as fill the GPU).  `registers` are those a thread may use on NVIDIA's GPUs (0:
-    the assembler decides).
+    the assembler decides); `backward_registers` those of a backward where that says nothing.
     """
 
     steps: int
@@ -44,12 +45,14 @@ class Config:
     stages: int = 2
     splits: int = 0
     registers: int = 0
+    backward_registers: int = 0
 
     def launch(self, role: str, machine: str = "") -> dict[str, int]:
         """Options of a launch of the kernel `role`.  The totals of splits may use all registers: they run where
         programs are few.  AMD's compiler takes no number of registers.
         """
-        registers = 0 if machine == "amd" else 255 if role.endswith("totals") else self.registers
+        own = self.registers or (self.backward_registers if role == "backward" else 0)
+        registers = 0 if machine == "amd" else 255 if role.endswith("totals") else own
         return {"num_warps": self.warps} | ({"maxnreg": registers} if registers else {})
 
     def width(self, role: str) -> int:
@@ -69,14 +72,14 @@ def default_config(
 
     Three stages keep the loads of the next tiles under way while one is scanned.  Tiles are half as large where one
     composition of a scan is `wide` in itself (logaddexp), or where a step is `long`.  Where it is, or a state has inner
-    axes, the assembler is told that it may use all registers: by itself it saves some for more programs at once, and
-    spills.
+    axes, or steps follow each other one by one, the assembler is told that it may use all registers: by itself it saves
+    some for more programs at once, and spills.  The largest products of a step (`TURNED`) are shared by eight warps.
     """
     entries = prod(power_of_two(n) for n in inner)
     registers = 255 if long or entries > 1 else 0
     if kind == "sequential":
         width = max(1, min(power_of_two(channels), 64, HELD // (entries * parts)))
-        return Config(steps=32, channels=width, registers=registers)
+        return Config(steps=32, channels=width, registers=255, warps=8 if entries * parts >= TURNED else 4)
     if kind == "newton":
         return _newton_config(channels, entries * parts)
     steps = 16 if entries * parts == 1 else 8
@@ -88,6 +91,7 @@ def default_config(
         channels=width,
         backward_channels=width if plain else max(1, width // 2),
         registers=registers,
+        backward_registers=THIRD if plain else 0,
         stages=3 if plain else 2,
     )
 

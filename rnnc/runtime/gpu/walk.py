@@ -148,11 +148,15 @@ def gate_gradient(
     d_w_ptr, d_w_b, d_w_t, d_w_h, d_w_m,
     ends_ptr, end_ptr,
     d_g_ptr,
+    low_r_ptr, low_w_ptr,
     runs_ptr, owner_ptr,
     T, H, V, S,
-    ACC: tl.constexpr, OLD: tl.constexpr, PACKED: tl.constexpr, EVERY: tl.constexpr, C: tl.constexpr, BM: tl.constexpr,
+    ACC: tl.constexpr, OLD: tl.constexpr, LOW_R: tl.constexpr, LOW_W: tl.constexpr, PACKED: tl.constexpr,
+    EVERY: tl.constexpr, C: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
     """The gradient of BM channels' log decays, from the reads and writes that carry the decay and their gradients.
+
+    These come in the precision of sums; LOW_R, LOW_W: they are written in that of the inputs on the way.
 
     With E_t = <dL/dS_t, S_t> along the axis without decay, o_t read off S_t by r_t, and a write w_t,
 
@@ -188,5 +192,10 @@ def gate_gradient(
         d_g = behind[None, :] + tl.cumsum(change, 0, reverse=True)
         if OLD:
             d_g -= reads
-        tl.store(d_g_ptr + ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :]), d_g, mask=mask)
+        place = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
+        tl.store(d_g_ptr + place, d_g, mask=mask)
+        if LOW_R:
+            tl.store(low_r_ptr + place, dr, mask=mask)
+        if LOW_W:
+            tl.store(low_w_ptr + place, dw, mask=mask)
         behind += tl.sum(change, 0)
