@@ -68,7 +68,8 @@ PRODUCT = """cell DeltaProductOp(heads: dim, dk: dim, dv: dim) {
 class Cell:
     """A cell of the library (file, name) or a text of its own; `small` are the sizes for the comparison.
 
-    `flops` and `functions` (exponentials and the like) are those of one step of one sequence, from the sizes.
+    `flops` and `functions` (exponentials and the like) are those of one step of one sequence, from the sizes.  `also`:
+    other strategies whose kernels take part, to be compared with the planner's.
     """
 
     name: str
@@ -76,9 +77,16 @@ class Cell:
     text: str = ""
     small: Mapping[str, int]
     peers: tuple[str, ...]
+    also: tuple[str, ...] = ()
     flops: Callable[[Mapping[str, int]], float] = lambda s: 0.0
     functions: Callable[[Mapping[str, int]], float] = lambda s: 0.0
     chain: float = 0.0  # microseconds that a step takes where each waits for the one before
+
+    @property
+    def modules(self) -> dict[str, tuple[str, str | None]]:
+        """The emitted modules by their ending: the backend, and a strategy that was asked for."""
+        others = {f"triton_{s}": ("triton", s) for s in self.also}
+        return {"triton": ("triton", None), "torch": ("torch", None), **others}
 
     @property
     def cell(self) -> str | None:
@@ -106,6 +114,7 @@ CELLS = {
             file="mamba",
             small={"e": 19, "n": 5},
             peers=("mamba_ssm",),
+            also=("sequential",),
             functions=lambda s: s["e"] * s["n"],
         ),
         Cell(
@@ -171,8 +180,9 @@ def prepare(folder: Path, cells: Iterable[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for c in (CELLS[name] for name in cells):
         spec = stdlib(c.file) if c.file else rnnc.parse(c.text)
-        for backend in ("triton", "torch"):
-            (folder / f"{c.name}_{backend}.py").write_text(emit_source(spec, c.name, backend=backend))
+        for name, (backend, strategy) in c.modules.items():
+            text = emit_source(spec, c.name, backend=backend, strategy=strategy)
+            (folder / f"{c.name}_{name}.py").write_text(text)
         np.savez(folder / f"{c.name}.npz", **_problem(spec.lower(c.cell), c))  # type: ignore[arg-type]
 
 

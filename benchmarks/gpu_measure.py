@@ -107,9 +107,10 @@ def measure(folder: Path, shape: Shape, clock: Clock, rates: Rates, rounds: int,
     """Times, ratios and limits of one shape."""
     cell, device = CELLS[shape.cell], clock.device
     layers = {
-        b: load(folder, f"{cell.name}_{b}")(**shape.sizes, device=device, dtype=dtype) for b in ("triton", "torch")
+        name: load(folder, f"{cell.name}_{name}")(**shape.sizes, device=device, dtype=dtype) for name in cell.modules
     }
-    layers["torch"].load_state_dict(layers["triton"].state_dict())
+    for layer in layers.values():
+        layer.load_state_dict(layers["triton"].state_dict())
     x = given(shape, axes_of(folder, cell, shape.sizes), device, dtype)
     with torch.no_grad():
         y = layers["triton"](**x)[0]
@@ -160,7 +161,7 @@ def _tried(
     weights.
     """
     differences, failed = {}, {}
-    for name in ("torch", *cell.peers):
+    for name in (*(n for n in cell.modules if n != "triton"), *cell.peers):
         try:
             p = competitors.get(name) or peer(name, x, layer)
             if p is not None:

@@ -29,6 +29,7 @@ from rnnc.runtime.gpu.recurrence import (
     empty,
     gradient_buffers,
 )
+from rnnc.runtime.gpu.tuner import FEW
 from rnnc.runtime.gpu.tuning import ROWS, Config, coupled_config, fast_memory, machine, on_chip
 from rnnc.runtime.layout import common_dtype
 
@@ -166,11 +167,15 @@ def _config(p: Problem, role: str, low: torch.dtype) -> Config:
 
 
 def _options(p: Problem, role: str, low: torch.dtype) -> list[Config]:
-    """Configurations worth a measurement: what is read ahead, and how many warps share a step."""
+    """Configurations worth a measurement: how many warps share a step, what is read ahead, and whether the assembler
+    may use all registers.
+    """
     default = _config(p, role, low)
-    others = [replace(default, stages=s) for s in (1, 2) if s < default.stages]
-    others += [replace(default, warps=w) for w in (default.warps // 2, 2 * default.warps)]
-    return [default, *others]
+    others = [replace(default, warps=w) for w in (default.warps // 2, 2 * default.warps)]
+    others += [replace(default, stages=s) for s in (1, 2) if s < default.stages]
+    if machine() != "amd":
+        others.insert(1, replace(default, registers=0 if default.registers else 255))
+    return [default, *others][:FEW]
 
 
 def _launch(p: Problem, role: str, arguments: list[Any], acc: torch.dtype, low: torch.dtype, **more: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from rnnc.runtime.gpu import tuner
 from rnnc.runtime.gpu.arrange import is_complex, lead_of, near_inside
 from rnnc.runtime.gpu.compat import LAUNCH
 from rnnc.runtime.gpu.packed import rows_kept
-from rnnc.runtime.gpu.tuning import Config, machine, parts_wanted
+from rnnc.runtime.gpu.tuning import Config, machine, parts_wanted, programs_wanted
 
 if TYPE_CHECKING:
     from rnnc.runtime.gpu.recurrence import Recurrence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Problem"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: what is computed is kept, a call asks for it some twenty times
 class Problem:
     """A recurrence with sizes: `batch` sequences of `steps` steps each or, packed, together."""
 
@@ -36,19 +37,19 @@ class Problem:
     sizes: Mapping[str, int]
     chosen: Config | None = None
 
-    @property
+    @cached_property
     def channels(self) -> int:
         return self.of.axes.size("d", self.sizes)
 
-    @property
+    @cached_property
     def heads(self) -> int:
         return self.of.axes.size("g", self.sizes)
 
-    @property
+    @cached_property
     def inner(self) -> tuple[int, ...]:
         return tuple(self.sizes[x] for x in self.of.axes.inner)
 
-    @property
+    @cached_property
     def config(self) -> Config:
         return self.chosen or self.of.configs.get(()) or self.of.default_config(self.channels, self.inner)
 
@@ -67,16 +68,24 @@ class Problem:
         return replace(self, chosen=tuner.TUNER.choose(key, options, lambda c: run(replace(self, chosen=c))))
 
     def neighbours(self) -> list[Config]:
-        """Configurations worth a measurement."""
-        entries = prod(self.inner) * self.of.parts
-        return tuner.candidates(
-            self.of.kind, self.config, self.channels, self.heads * self.batch * self.splits, entries
-        )
+        """Configurations worth a measurement, the default first: the steps divided or not, registers as the assembler
+        likes, and other blocks.
+        """
+        config, programs = self.config, self.blocks("forward") * self.heads * self.batch
+        found = [config]
+        if self.of.kind == "scan" and not self.packed:
+            parts = min(-(-programs_wanted() // max(1, programs)), self.tiles // 4)
+            found += [replace(config, splits=n) for n in (1, parts) if n > 0 and n != self.splits][:1]
+        if config.registers and machine() != "amd" and self.of.kind != "newton":
+            found.append(replace(config, registers=0))
+        entries, tasks = prod(self.inner) * self.of.parts, self.heads * self.batch * self.splits
+        others = tuner.candidates(self.of.kind, config, self.channels, tasks, entries)
+        return [*found, *others[1:]][: tuner.FEW]
 
     def blocks(self, role: str) -> int:
         return triton.cdiv(self.channels, self.config.width(role))
 
-    @property
+    @cached_property
     def splits(self) -> int:
         """Into how many parts a scan divides the steps, each of at least four tiles."""
         if self.of.kind != "scan" or self.packed:
@@ -89,7 +98,7 @@ class Problem:
         """The steps of one split, whole tiles."""
         return triton.cdiv(self.tiles, self.splits) * self.config.steps
 
-    @property
+    @cached_property
     def tiles(self) -> int:
         return triton.cdiv(self.steps, self.config.steps)
 
