@@ -18,6 +18,8 @@ from rnnc.ir.rounding import keep_digits
 
 pytest.importorskip("triton")
 
+from rnnc.runtime.gpu import problem, tuner, tuning
+
 UNLISTED = Path(__file__).parent.parent / "stdlib" / "unlisted"
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 LONG = (
@@ -74,6 +76,44 @@ def test_numbers_that_are_one(name: str) -> None:
                 x: 1 if "D" in ones and x in of.axes.tile else 32 for x in of.axes.tile + of.axes.grid + of.axes.inner
             }
             assert ahead.compiled(of, role, "sm_90", sizes, packed=packed, ones=ones).spilled == 0
+
+
+def neighbours(name: str, batch: int, channels: int, wanted: int, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the tuner measures on a GPU that so many programs fill."""
+    for module in (tuning, problem):
+        monkeypatch.setattr(module, "programs_wanted", lambda: wanted)
+    of = kernels(name)
+    labels = sorted({x for d in of.states for x in d if x.isupper()})
+    sizes = [channels if x in of.axes.tile else 16 for x in labels]
+    return list(of.problem(batch, sizes, 4096, False).neighbours())
+
+
+def test_the_tuner_divides_the_steps_or_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, some, many = (neighbours("mingru", batch, 2048, 528, monkeypatch) for batch in (1, 8, 64))
+    assert [c.splits for c in few] == [0, 1, 0, 0, 0]  # 32 programs: 17 parts, or one
+    assert [c.splits for c in some] == [0, 3, 0, 0, 0]  # 256: one part, or three
+    assert not any(c.splits for c in many)
+    whole = neighbours("mamba", 8, 2048, 528, monkeypatch)
+    assert [c.registers for c in whole][:2] == [255, 0]
+    assert len({*whole}) == len(whole) == tuner.FEW
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mingru", "mamba"])
+def test_what_the_tuner_measures_does_not_spill(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But where the assembler is left to itself, which may (`registers`)."""
+    from rnnc.backends.triton import ahead
+
+    of = kernels(name)
+    sizes = {x: 2048 if x in of.axes.tile else 16 for x in of.axes.tile + of.axes.inner}
+    for config in neighbours(name, 8, 2048, 528, monkeypatch):
+        for role in ("forward", "backward"):
+            found = ahead.compiled(of, role, "sm_90", sizes, config=config)
+            assert found.spilled <= (64 if default_registers(of) and not config.registers else 0), (config, found)
+
+
+def default_registers(of: Any) -> int:
+    return int(of.default_config(2048, [16] * len(of.axes.inner)).registers)
 
 
 @pytest.mark.parametrize(("name", "target"), [("gru", "sm_90"), ("rnn", "gfx942")])
