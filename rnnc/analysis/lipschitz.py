@@ -20,7 +20,7 @@ from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.domains.dependence import DependsOn
 from rnnc.ir.evaluate import Domain, Walk
 from rnnc.ir.graph import CellIR, Node, NodeId
-from rnnc.ir.types import Interval
+from rnnc.ir.types import Interval, nearest
 
 # the largest |derivative| of functions of real values (of erf 2/sqrt(pi), of silu 1.0998, of gelu 1.1289)
 SLOPES = {
@@ -266,7 +266,7 @@ def _joined(parts: Sequence[Slope]) -> Slope:
 
 
 def _short(x: Fraction) -> str:
-    return str(x) if len(str(x)) <= 9 else f"{float(x):.6g}"
+    return str(x) if len(str(x)) <= 9 else f"{nearest(x):.6g}"
 
 
 def _names(group: Group) -> str:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rnnc.ir.types import Interval
+from rnnc.ir.types import Interval, nearest
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -184,7 +184,7 @@ def _interval(x: Interval) -> str:
 
 def _end(value: object) -> str:
     text = str(value)
-    return text if len(text) <= 9 else f"{float(value):.6g}"  # type: ignore[arg-type]
+    return text if len(text) <= 9 else f"{nearest(value):.6g}"  # type: ignore[arg-type]
 
 
 def expected(g: GroupReport) -> str:

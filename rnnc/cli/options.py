@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 STDIN = "-"
 
 Hyper = dict[str, int | bool | Fraction]
+MAX_DIGITS = 200  # of a number on the command line, as in a spec
+EXPONENT = re.compile(r"[eE][+-]?0*(\d*)$")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -41,6 +44,9 @@ class HyperParameter(click.ParamType):  # type: ignore[type-arg]  # generic from
     ) -> int | bool | Fraction:
         if text in ("true", "false"):
             return text == "true"
+        exponent = EXPONENT.search(text)
+        if len(text) > MAX_DIGITS or (exponent is not None and len(exponent[1]) > 3):
+            self.fail(f"'{whole[:40]}': a number has at most {MAX_DIGITS} digits and an exponent of three", param, ctx)
         try:
             return int(text)
         except ValueError:

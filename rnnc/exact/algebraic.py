@@ -339,7 +339,10 @@ def approximate(x: Exact) -> complex | float:
     if isinstance(x, Algebraic):
         z = complex(x)
         return z.real if x.is_real else z
-    return float(x)  # also of an int
+    try:
+        return float(x)  # also of an int
+    except OverflowError:
+        return math.inf if x > 0 else -math.inf
 
 
 def generators(x: Exact) -> tuple[int, int]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rnnc.frontend.modules import Library
 
 MAX_UNROLL = 256
+LARGEST = 10**308  # number that a value may be, of which a float holds a little more
 MAX_NODES = 20_000
 MAX_STEPS = 40_000  # expressions evaluated while lowering one cell, inlined functions included
 MAX_TOTAL_STEPS = 100_000  # ... and while checking one file
@@ -153,6 +154,9 @@ class Lowering:
             case bool():
                 return self.b.const(value)
             case Dim():
+                if any(abs(c) > LARGEST for _, c in value.terms):
+                    self.error("E0313", "this number is beyond 10^308, which no float holds", span)
+                    return None
                 return self.number(value)
             case Identity():
                 return self.sized_identity(value, span, want)

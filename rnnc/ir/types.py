@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeAlias
@@ -42,9 +43,17 @@ class Type:
 LONGEST_DENOMINATOR = 10**12
 
 
+def nearest(value: Fraction) -> float:
+    """The nearest float; an infinity where there is none."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def end_text(value: Fraction) -> str:
     """An end of a domain: exact, unless it is an irrational number that was rounded."""
-    return str(value) if value.denominator <= LONGEST_DENOMINATOR else f"{float(value):.6g}"
+    return str(value) if value.denominator <= LONGEST_DENOMINATOR else f"{nearest(value):.6g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["analyze", "deltanet", "--set", "reach"], "name=value"),
         (["analyze", "deltanet", "--set", "reach=two"], "a value is a number"),
         (["analyze", "deltanet", "--set", "reach=1/0"], "a value is a number"),
+        (["analyze", "deltanet", "--set", "reach=1e4000000000"], "an exponent of three"),
         (["explain", "E9999"], "there is no code 'E9999'"),
         (["fmt", "absent.rnn"], "does not exist"),
         (["check", "-"], "U+"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from spec_helpers import errors, lowered, run, value
+from spec_helpers import errors, lowered, run, sound, value
+
+import rnnc
 
 X = np.array([0.3, -1.2, 2.0])
 Y = np.array([1.5, 0.25, -0.75])
@@ -224,3 +226,18 @@ cell C() {
     before = np.array([False, True, True])
     kept = np.where(go[:, None], np.stack([X, Y, X]) > 0, before[:, None])
     assert np.allclose(outputs["n"], np.where(kept, np.stack([X, Y, X]), go[:, None]))
+
+
+@pytest.mark.parametrize("number", ["1e300 * 1e300", "(1e200)^2", "1e200 * (1e200 * d)"])
+def test_numbers_that_no_float_holds_are_refused(number: str) -> None:
+    text = (
+        f"cell C(d: dim) {{\n  input x: real[d]\n  state h: real[d] = 0\n  h <- {number} * h + x\n  output y = h'\n}}"
+    )
+    assert [code for code, _, _ in errors(text)] == ["E0313"]
+
+
+def test_coefficients_that_no_float_holds_are_analysed() -> None:
+    """Numbers that are small enough each, and not their product."""
+    for update in ("1e300 * (1e300 * h) + x", "h / (1e-200 * 1e-200) + x", "h * d^400 + x"):
+        text = f"cell C(d: dim) {{ input x: real[d]; state h: real[d] = 0; h <- {update}\n output y = h' }}"
+        assert "affine" in str(rnnc.analyze(sound(text), "C"))

@@ -17,6 +17,7 @@ from rnnc.ir.evaluate import Domain
 from rnnc.ir.graph import CellIR, Node, NodeId
 from rnnc.ir.ops import OPS
 from rnnc.ir.ops.table import Site
+from rnnc.ir.types import nearest
 
 Array = Any  # np.ndarray of one of the four dtypes
 
@@ -27,7 +28,7 @@ def resolve(value: Any, dims: Mapping[str, int]) -> Any:
         case Dim():
             return value.evaluate(dims)
         case Fraction():
-            return float(value)
+            return nearest(value)
         case tuple():
             return tuple(resolve(v, dims) for v in value)
         case _:

@@ -10,7 +10,7 @@ from rnnc.ir.dims import Dim
 from rnnc.ir.ops import numeric
 from rnnc.ir.ops import vjp_structured as vjp
 from rnnc.ir.ops.table import Attrs, Category, Op, OpTypeError, define, joint_dtype, joint_per
-from rnnc.ir.types import Type
+from rnnc.ir.types import Type, nearest
 
 Infer: TypeAlias = Callable[[Attrs, tuple[Type, ...]], Type]
 Value: TypeAlias = Callable[..., Any]
@@ -151,7 +151,7 @@ def _row(name: str, category: Category, infer: Infer, value: Value, arity: int =
 
 
 _row("const", "leaf", _declared, numeric.const, 0, doc="an exact constant: attrs value (see numeric.const), type")
-_row("dim", "leaf", _dim, lambda np, s: np.asarray(float(s.attrs["value"])), 0)
+_row("dim", "leaf", _dim, lambda np, s: np.asarray(nearest(s.attrs["value"])), 0)
 _row("arange", "leaf", _arange, lambda np, s: np.arange(s.attrs["start"], s.attrs["stop"], dtype=float), 0)
 _row("eye", "structured", _eye, lambda np, s: np.eye(s.attrs["n"]), 0)
 _row("layout", "structured", _layout, numeric.layout, vjp=vjp.layout, linear="joint")
