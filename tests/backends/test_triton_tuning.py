@@ -189,3 +189,11 @@ def test_tensors_of_two_devices_are_named() -> None:
     step = [MicroStep(writes=((torch.empty(1, 2, 1, 3), torch.empty(1, 2, 1, 4)),))]
     with pytest.raises(RuntimeError, match="tensors on `cpu`, `meta`"):
         matrix_scan(torch.zeros(1, 1, 3, 4), step, read)
+
+
+def test_machines_are_told_by_how_they_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capability, want in (((8, 0), "old"), ((8, 9), "old"), ((9, 0), ""), ((10, 3), ""), ((12, 0), "old")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
+        tuning._machine_of.cache_clear()
+        assert tuning._machine_of(0) == want, capability
+    tuning._machine_of.cache_clear()

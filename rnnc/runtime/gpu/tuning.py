@@ -134,7 +134,9 @@ def parts_wanted(programs: int) -> int:
 
 
 def machine() -> str:
-    """What products are done with: "amd", or "old" for NVIDIA's GPUs before sm_90, or ""."""
+    """What products are done with: "amd", or "old" for NVIDIA's GPUs whose operands are in registers (before sm_90, and
+    the small ones from sm_120 on, which have half the shared memory, too), or "".
+    """
     return _machine_of(current())
 
 
@@ -142,7 +144,7 @@ def machine() -> str:
 def _machine_of(device: int | None) -> str:
     if torch.version.hip:
         return "amd"
-    return "old" if device is not None and torch.cuda.get_device_capability(device) < (9, 0) else ""
+    return "old" if device is not None and torch.cuda.get_device_capability(device)[0] not in (9, 10, 11) else ""
 
 
 SMALL_CELL = 108 * 1024  # bytes of matrices on chip: three of 128 by 128 in 16 bits
