@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import pickle
 import resource
 import subprocess
@@ -19,7 +20,7 @@ import torch_support as support
 import rnnc
 from rnnc.compile import emit_c
 from rnnc.diagnostics import SpecError
-from rnnc.runtime import compiled
+from rnnc.runtime import compiled, native_call
 
 pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="needs a C compiler")
 
@@ -217,6 +218,39 @@ def test_threads_share_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
         for other in (found[k + len(PAIRS)], found[k + 2 * len(PAIRS)]):
             for a, b in zip(found[k], other, strict=True):
                 support.assert_close(a, b, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("file", "cell", "sizes", "flops"),
+    [
+        ("lstm", "LSTM", {"d": 40}, 8 * 40 * 40),  # four products, a multiplication and an addition for each entry
+        ("gla", "GLAOp", {"heads": 3, "dk": 16, "dv": 24}, 5 * 3 * 16 * 24),  # decay, outer product, sum, readout
+        ("gru", "GRU", {"d": 40}, 6 * 40 * 40),
+    ],
+)
+def test_threads_are_woken_for_what_a_call_costs(file: str, cell: str, sizes: dict[str, int], flops: int) -> None:
+    """The cost that C says is that of the step: about as many FLOPs as its matrices ask for, and more for gates."""
+    ir = rnnc.stdlib(file).lower(cell)
+    layer = rnnc.compile(rnnc.stdlib(file), cell, backend="cpu", strategy="sequential")(**sizes)
+    (kernel,) = [v for k, v in vars(sys.modules[type(layer).__module__]).items() if k.endswith("_kernel")]
+    env = {d.name: getattr(layer, d.name) for d in ir.dims}
+    dims = [*env.values()]
+    effort = getattr(kernel.library(torch.float32, torch.float32), f"{kernel.name}_effort")
+    effort.restype = ctypes.c_int64
+    found = effort((ctypes.c_int64 * len(dims))(*dims))
+    assert flops <= found <= 1.6 * flops + 340 * max(sizes.values())
+    steps = native_call.SMALL // found // 2
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    types = [ir.nodes[i.node].type for i in ir.inputs]
+    for length, threads in ((steps - 1, 1), (steps + 2, 2)):
+        kernel.calls.clear()
+        inputs = [torch.rand(2, length, *(int(d.evaluate(env)) for d in (*t.per, *t.shape))) for t in types]
+        with torch.no_grad():
+            layer(*inputs)
+        (fitted,) = kernel.calls.values()
+        assert fitted.call.plan[5] == threads
+    torch.set_num_threads(before)
 
 
 def test_one_matrix_state_is_shared_out_among_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ import sys
 sys.path[:0] = {paths!r}
 import torch
 import test_cpu_cells as cells
-from rnnc.runtime import compiled, products
+from rnnc.runtime import compiled, native_call, products
+native_call.SMALL = 0  # threads, where there are several, share every call
 compiled.FLAGS = (*compiled.FLAGS, "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 torch.set_num_threads({threads})
 {body}
