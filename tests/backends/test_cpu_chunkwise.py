@@ -203,6 +203,21 @@ def test_several_updates_a_step(kind: str, per: int, decay: str, monkeypatch: py
         check(Problem((2, 3 if per > 3 else 35, 1, 6, 3), kind, decay, per=per, old=old), monkeypatch)
 
 
+@pytest.mark.parametrize("decay", ["number", "keys", "values"])
+def test_no_steps_no_sequences_and_another_default_device(decay: str) -> None:
+    torch.manual_seed(0)
+    for sizes in ((2, 0, 3, 4, 5), (0, 7, 3, 4, 5)):
+        problem = Problem(sizes, "", decay, per=2)
+        y, final = problem.outputs(native_chunk.matrix_scan)
+        assert y.shape == (*sizes[:3], 5)
+        assert torch.equal(final, problem.xs["state"])
+    problem = Problem((1, 40, 2, 5, 5), "" if decay == "values" else "two", decay)
+    want = problem.run(native_chunk.matrix_scan)
+    with torch.device("meta"):
+        found = problem.run(native_chunk.matrix_scan)
+    assert all(torch.equal(a, b) for a, b in zip(found, want, strict=True))
+
+
 @pytest.mark.parametrize(("kind", "decay"), [("", "keys"), ("delta", "keys"), ("", "values")])
 def test_strong_decays_of_vectors(kind: str, decay: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gates of exactly 0 (minus infinity) and 1 (0) beside each other, and so strong ones that every factor of two
