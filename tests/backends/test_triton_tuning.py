@@ -15,6 +15,7 @@ import torch
 from rnnc.runtime.chunk import MicroStep, Read
 from rnnc.runtime.gpu import tuning
 from rnnc.runtime.gpu.arrange import near, near_inside
+from rnnc.runtime.gpu.compat import tf32
 from rnnc.runtime.gpu.devices import check_devices
 from rnnc.runtime.gpu.matrix import matrix_scan
 from rnnc.runtime.gpu.tuner import FEW, Tuner, candidates
@@ -197,3 +198,17 @@ def test_machines_are_told_by_how_they_multiply(monkeypatch: pytest.MonkeyPatch)
         tuning._machine_of.cache_clear()
         assert tuning._machine_of(0) == want, capability
     tuning._machine_of.cache_clear()
+
+
+def test_tf32_by_either_switch() -> None:
+    switch = torch.backends.cuda.matmul
+    before = switch.fp32_precision
+    try:
+        for precision, want in (("tf32", True), ("ieee", False)):
+            switch.fp32_precision = precision
+            assert tf32() is want  # `allow_tf32` may not be asked now
+        switch.allow_tf32 = True
+        assert tf32()
+    finally:
+        switch.allow_tf32 = False
+        switch.fp32_precision = before

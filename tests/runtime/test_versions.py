@@ -27,9 +27,13 @@ SINCE: dict[str, str] = {
     "2.5": "torch._library.custom_ops.CustomOpDef.register_vmap",
     "2.4": """torch.amp.is_autocast_available torch.get_autocast_dtype torch.is_autocast_enabled
         torch.library.custom_op torch.nn.RMSNorm torch.nn.functional.rms_norm""",
-    "2.1": "torch.compiler.is_compiling torch.compiler.disable",
+    "2.1": """torch.compiler.is_compiling torch.compiler.disable torch.compiler.assume_constant_result
+        torch._C._are_functorch_transforms_active""",
     "2.0": "torch.nn.functional.scaled_dot_product_attention",
-    "1": """torch.Tensor torch.__version__ torch._assert_async
+    "1": """torch.backends.cuda.matmul torch.broadcast_shapes torch.cuda.Event torch.cuda.current_device
+        torch.cuda.device_of torch.cuda.get_device_capability torch.cuda.get_device_properties
+        torch.cuda.is_current_stream_capturing torch.int32 torch.version.hip
+        torch.Tensor torch.__version__ torch._assert_async
         torch.abs torch.add torch.addcmul torch.addmm torch.arange torch.atanh
         torch.autocast torch.autograd.Function torch.autograd.grad torch.baddbmm torch.bfloat16 torch.bmm torch.bool
         torch.broadcast_tensors torch.cat torch.complex torch.complex128 torch.complex64 torch.contiguous_format
@@ -69,6 +73,7 @@ NOT_TENSORS = (
     "products.py",
     "compiled.py",
     "training",
+    "gpu, not tensors'",
 )  # whose attributes are mostly those of arrays, paths and libraries
 
 
@@ -101,6 +106,8 @@ def programs() -> Iterator[tuple[str, str]]:
     """The runtime of the torch backend, training, and every module of the standard library as it is emitted."""
     folders = (ROOT / "rnnc" / "runtime", ROOT / "rnnc" / "training")
     yield from ((str(p.relative_to(ROOT)), p.read_text()) for folder in folders for p in sorted(folder.glob("*.py")))
+    gpu = ROOT / "rnnc" / "runtime" / "gpu"  # with tiles, whose attributes tensors have too
+    yield from ((f"gpu, not tensors': {p.name}", p.read_text()) for p in sorted(gpu.glob("*.py")))
     for file in sorted((ROOT / "stdlib").glob("*.rnn")):
         spec = rnnc.stdlib(file.stem)
         yield from ((f"{file.name}: {cell}", rnnc.compile(spec, cell).source) for cell in cell_names(spec))

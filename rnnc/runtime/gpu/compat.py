@@ -1,5 +1,5 @@
-"""What differs between the versions of Triton that work (3.6 to 3.9), in one place; the interpreter's part is in
-`rnnc.runtime.gpu.interpreter`.
+"""What differs between the versions of Triton that work (3.6 to 3.9), and of PyTorch, in one place; the interpreter's
+part is in `rnnc.runtime.gpu.interpreter`.
 
 Kernels use nothing that changed: no block pointers (gone since 3.7), no descriptors, no experimental operations.
 """
@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 
-__all__ = ["LAUNCH", "assembler", "interpreted", "version"]
+__all__ = ["LAUNCH", "assembler", "interpreted", "tf32", "version"]
 
 # Contraction of a * b + c is said to be wanted: it is the default up to 3.9, which warns that 3.10 will do without.
 LAUNCH: dict[str, Any] = {"enable_fp_fusion": True}
@@ -20,6 +21,16 @@ LAUNCH: dict[str, Any] = {"enable_fp_fusion": True}
 def interpreted() -> bool:
     """Whether Triton runs its kernels in Python, on the CPU."""
     return bool(triton.knobs.runtime.interpret)
+
+
+def tf32() -> bool:
+    """Whether float32 products may be TF32 ones: PyTorch's own switch, off by default.
+
+    Since 2.9 it is `fp32_precision`, and asking the older `allow_tf32` is an error where that was set.
+    """
+    switch = torch.backends.cuda.matmul
+    precision = getattr(switch, "fp32_precision", None)
+    return bool(switch.allow_tf32) if precision is None else precision == "tf32"
 
 
 def version() -> str:

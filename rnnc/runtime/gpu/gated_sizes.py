@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import triton.language as tl
 
+from rnnc.runtime.gpu.compat import tf32
 from rnnc.runtime.gpu.tuning import power_of_two
 
 __all__ = [
@@ -149,8 +150,8 @@ def _common(dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _relaxed(dtype: torch.dtype) -> bool:
-    """Whether float32 products may be TF32 ones: by PyTorch's own switch, off by default."""
-    return dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
+    """Whether products may be TF32 ones."""
+    return dtype == torch.float32 and tf32()
 
 
 def chunk_of(dtype: torch.dtype) -> int:
