@@ -32,6 +32,32 @@ from rnnc.runtime.gpu.packed import chunk_rows, run_steps
 __all__ = ["gate_gradient", "walk"]
 
 
+@triton.jit
+def _faded(out, g_at, g_t, g_m, c, m, in_m, left, REVERSE: tl.constexpr, OLD: tl.constexpr, C: tl.constexpr,
+           ACC: tl.constexpr):  # fmt: skip
+    """Outputs by the decay on their own axis: from the chunk's start to the read; REVERSE from after the write to the
+    end of the chunk, of which `left` steps are its sequence's.
+    """
+    other = c + (1 if REVERSE else -1 if OLD else 0)
+    inside = ((other >= 0) & (other < C) & (other < left))[:, None] & in_m[None, :]
+    g = tl.load(g_at + (other[:, None] * g_t + m[None, :] * g_m), mask=inside, other=0.0)
+    return out * tl.exp2(tl.cumsum(g.to(ACC) * LOG2E, 0, reverse=REVERSE))
+
+
+@triton.jit
+def _inside(scores_at, z, in_t, REVERSE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr):
+    """What a chunk's own steps add to its outputs."""
+    scores = tl.load(scores_at, mask=in_t[:, None], other=0.0)
+    scores = tl.trans(scores) if REVERSE else scores
+    return tl.dot(scores, z, input_precision=PRECISION).to(ACC)
+
+
+@triton.jit
+def _met(kept_at, state, in_state):
+    """The sums over the first axis of a kept state times this one."""
+    return tl.sum(tl.load(kept_at, mask=in_state, other=0.0) * state, 0)
+
+
 @triton.jit(do_not_specialize=["T", "SPAN", "S", "RUNS"])
 def walk(
     x_ptr, x_b, x_t, x_h, x_n,
@@ -104,18 +130,12 @@ def walk(
             if ROW:
                 out += tl.load(x_extra_ptr + lone, mask=in_t, other=0.0).to(ACC)[:, None] * row[None, :]
             if OUTER:
-                # from the chunk's start to the read; backward from after the write to the chunk's end
-                other = c + (1 if REVERSE else -1 if OLD else 0)
-                inside = ((other >= 0) & (other < C) & (at + other < stop))[:, None] & in_m[None, :]
                 g_at = g_ptr + b * g_b + h * g_h + at * g_t
-                g = tl.load(g_at + (other[:, None] * g_t + m[None, :] * g_m), mask=inside, other=0.0)
-                out *= tl.exp2(tl.cumsum(g.to(ACC) * LOG2E, 0, reverse=REVERSE))
+                out = _faded(out, g_at, g_t, g_m, c, m, in_m, stop - at, REVERSE, OLD, C, ACC)
                 out += tl.load(intra_ptr + place_out, mask=outer, other=0.0)
             else:
                 table = ((b * T + at) * H + h) * C + (c[:, None] * (H * C) + c[None, :])
-                scores = tl.load(scores_ptr + table, mask=in_t[:, None], other=0.0)
-                scores = tl.trans(scores) if REVERSE else scores
-                out += tl.dot(scores, z, input_precision=PRECISION).to(ACC)
+                out += _inside(scores_ptr + table, z, in_t, REVERSE, ACC, PRECISION)
             tl.store(out_ptr + place_out, out, mask=outer)
             if COLUMN:
                 lone_out = tl.broadcast_to(lone[:, None], [C, BM])
@@ -131,7 +151,7 @@ def walk(
         if ENDS:  # noqa: SIM102  (decided when compiled)
             if k % EVERY == 0:
                 same = head * slots + slot + k // EVERY
-                ended = tl.sum(tl.load(kept_ptr + same * SIZE + place, mask=in_state, other=0.0) * state, 0)
+                ended = _met(kept_ptr + same * SIZE + place, state, in_state)
                 if ROW:
                     ended += tl.load(kept_ptr + same * SIZE + last_row, mask=in_m, other=0.0) * row
                 tl.store(ends_ptr + same * V + m, ended, mask=in_m)
