@@ -193,8 +193,11 @@ class NativeStep:
         fitted = self.calls.get(key, UNKNOWN)  # one look: another thread may clear them between two
         if fitted is UNKNOWN:
             fitted = self._remember(key, tensors, dims)
-        alike = None if fitted is None else same_layout(tensors)
-        if alike is not None:
+        distinct = len(set(map(id, tensors))) == len(
+            tensors
+        )  # the call says no where one is given twice (tied weights)
+        alike = same_layout(tensors) if fitted is not None and distinct else None
+        if fitted is not None and alike is not None:
             learns = any(x.requires_grad for x in tensors)
             held.ready = _Ready(fitted=fitted, dims=dims, alike=alike, learns=learns)
         return fitted

@@ -379,6 +379,19 @@ def test_steps_without_the_call_that_recognises_tensors(monkeypatch: pytest.Monk
     assert whole_step(native).held[id(native)].ready is None
 
 
+@torch.no_grad()
+def test_tied_weights() -> None:
+    """One tensor in two places: never ready, and right."""
+    native, by_torch = (copy.deepcopy(m) for m in layers("gru", "GRU"))
+    for m in (native, by_torch):
+        m.z_linear_weight = m.r_linear_weight
+    x = torch.randn(2, native.d, dtype=torch.float64)
+    for _ in range(2):
+        assert served(native, x)
+        same(native.step(x), by_torch.step(x))
+    assert whole_step(native).held[id(native)].ready is None
+
+
 def test_parameters_are_forgotten_with_their_module() -> None:
     native = copy.deepcopy(layers("minlstm", "MinLSTM")[0])
     held = whole_step(native).held
