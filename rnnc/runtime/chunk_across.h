@@ -26,7 +26,7 @@ static void across_state(const struct decays *g, int64_t k, T *S) {
 static void across_forward(struct chunk *f, const struct sizes *z, T *S, T *out, T *gate) {
   const int64_t kp = z->kp, vp = z->vp;
   struct decays *g = &f->g;
-  across_pairs(f, z, f->gate_q);
+  across_pairs(f, z, f->b);
   face(g, f->w);
   multiply(SET, f->readers, vp, z->k, f->q, kp, 1, S, vp, out, vp);
   decayed(g, g->from, out, f->readers, f->seen, out);
@@ -41,7 +41,7 @@ static void across_back(struct chunk *f, struct back *p, const struct sizes *z) 
   const int64_t k = z->k, n = z->n, kp = z->kp, vp = z->vp;
   struct decays *g = &f->g;
   no_slopes(g);
-  across_pairs(f, z, f->gate_q);
+  across_pairs(f, z, f->b);
   face(g, f->w);
   /* through the state behind to w and u */
   multiply(SET, CHUNK, vp, k, f->u, kp, 1, p->D, vp, p->z, vp);

@@ -39,11 +39,12 @@ static int64_t numbers(const struct sizes *z) {
   const int64_t decayed_axis = z->decays == BY_VALUES ? z->vp : z->kp;
   return decay_numbers(decayed_axis, z->decays != ONE_NUMBER) + CHUNK * (7 * z->kp + z->vp + 2 * CHUNK);
 }
-static void place(struct chunk *f, const struct sizes *z, T **m) {
+static void place(struct chunk *f, const struct sizes *z, T **m, int forward) {
   if (z->decays == BY_VALUES) place_decays(&f->g, m, z->n, z->vp, 1);
   else place_decays(&f->g, m, z->k, z->kp, z->decays == BY_KEYS);
   T **keyed[] = {&f->q, &f->u, &f->b, &f->plain_b, &f->gate_q, &f->gate_u, &f->gate_b};
-  for (int i = 0; i < 7; i++) *keyed[i] = take(m, CHUNK * z->kp);
+  for (int i = 0; i < (forward ? 3 : 7); i++) *keyed[i] = take(m, CHUNK * z->kp);
+  if (forward) f->plain_b = f->gate_b = f->b, f->gate_q = f->q, f->gate_u = f->u; /* overwritten in place: less memory, nearer */
   f->w = take(m, CHUNK * z->vp), f->A = take(m, CHUNK * CHUNK), f->N = take(m, CHUNK * CHUNK);
   for (int i = 0; i < CHUNK; i++) f->before[i] = i, f->behind[i] = i + 1;
 }
@@ -76,16 +77,17 @@ static void enter(struct chunk *f, const struct sizes *z, int64_t at, const stru
   stand(f, z, at, x, strides);
   face(&f->g, f->u);
   pairs(&f->g, f->q, f->readers, f->seen, f->u, f->A);
+  if (x->b) {
+    gather(x->b + at * STRIDE(BASE), STRIDE(BASE), f->rows, z->k, f->plain_b, kp);
+    for (int64_t r = 0; r < CHUNK; r++) {
+      f->c[r] = r < f->rows ? (x->c ? x->c[(at + r) * STRIDE(READ)] : 1) : 0;
+      for (int64_t j = 0; j < kp; j += LANES) store(f->b + r * kp + j, f->c[r] * load(f->plain_b + r * kp + j, LANES), LANES);
+    }
+    pairs(&f->g, f->b, CHUNK, f->before, f->u, f->N);
+    decayed(&f->g, f->g.from, f->b, CHUNK, f->before, f->gate_b);
+  }
   decayed(&f->g, f->g.from, f->q, f->readers, f->seen, f->gate_q);
   decayed(&f->g, f->g.end, f->u, CHUNK, f->before, f->gate_u);
-  if (!x->b) return;
-  gather(x->b + at * STRIDE(BASE), STRIDE(BASE), f->rows, z->k, f->plain_b, kp);
-  for (int64_t r = 0; r < CHUNK; r++) {
-    f->c[r] = r < f->rows ? (x->c ? x->c[(at + r) * STRIDE(READ)] : 1) : 0;
-    for (int64_t j = 0; j < kp; j += LANES) store(f->b + r * kp + j, f->c[r] * load(f->plain_b + r * kp + j, LANES), LANES);
-  }
-  pairs(&f->g, f->b, CHUNK, f->before, f->u, f->N);
-  decayed(&f->g, f->g.from, f->b, CHUNK, f->before, f->gate_b);
 }
 
 static void load_state(const T *x, const struct sizes *z, T *S) {

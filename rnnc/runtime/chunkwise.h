@@ -28,7 +28,7 @@ int rnnc_chunkwise_forward(void *const *arrays, const int64_t *sizes, const int6
     T *memory = memory_of(numbers(&z) + kp * vp + 2 * CHUNK * vp), *m = memory;
     if (!memory) failed = 1;
     struct chunk f;
-    if (memory) place(&f, &z, &m);
+    if (memory) place(&f, &z, &m, 1);
     T *S = take(&m, kp * vp), *out = take(&m, CHUNK * vp), *gate = take(&m, CHUNK * vp);
 #pragma omp for schedule(static)
     EACH_TASK {
@@ -74,7 +74,7 @@ int rnnc_chunkwise_backward(void *const *arrays, const int64_t *sizes, const int
     if (!memory) failed = 1;
     struct chunk f;
     struct back p;
-    if (memory) place(&f, &z, &m), place_back(&p, &z, &m);
+    if (memory) place(&f, &z, &m, 0), place_back(&p, &z, &m);
 #pragma omp for schedule(static)
     EACH_TASK {
       if (!memory) continue;
