@@ -1,17 +1,18 @@
 """Generated Triton kernels on a GPU: compared with the float64 oracle first, then measured against their peers.
 
-    python -m benchmarks.gpu                        # prepares (needs the compiler), verifies, measures
+    python -m benchmarks.gpu                        # prepares, verifies, measures
     python -m benchmarks.gpu --budget 540           # as far as it comes in nine minutes; again: what is left
     python -m benchmarks.gpu --table                # what was measured, as a table
     python -m benchmarks.gpu --prepare FOLDER       # writes what a machine without the compiler needs, no GPU wanted
     python -m benchmarks.gpu --folder FOLDER        # there: torch, triton, numpy and this checkout are enough
     python -m benchmarks.gpu --dry-run              # everything on small sizes in Triton's interpreter: no GPU
 
-Every round runs every competitor once, in turning order, between two events of the device, after a write that empties
-its cache.  On a GPU each cell has a process of its own: one that dies leaves the others their numbers, and the cell its
-other shapes.  What is done stands in the JSON file, and is not done again on the same machine.  `of limit` is the least
-time the device could take (the bytes at the speed of a copy, products, special functions, or the chain of steps) over
-the time it took.  Exit codes: 0 done, 1 something is wrong or failed, 2 usage, 3 the time was up.
+Every round runs every competitor once, in turning order, between two events of the device, after writes that empty its
+cache and let the host get ahead.  On a GPU several processes first compile at once what will be launched
+(`--processes`), then each cell has a process of its own: one that dies leaves the others their numbers, and the cell
+its other shapes.  What is done stands in the JSON file, and is not done again on the same machine.  `of limit` is the
+least time the device could take (the bytes at the speed of a copy, products, special functions, or the chain of steps)
+over the time it took.  Exit codes: 0 done, 1 something is wrong or failed, 2 usage, 3 the time was up.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ from benchmarks.gpu_cases import CELLS, Shape, prepare
 from benchmarks.gpu_clock import Clock, rates
 from benchmarks.gpu_measure import TOLERANCES, measure, said, verify
 from benchmarks.gpu_report import Report, line, table
+from benchmarks.gpu_warm import compiled, warm
 
 LONGEST = 900.0  # seconds of a cell's process
+WARM = 300.0  # seconds of compiling beforehand, at most
 GRACE = 45.0  # seconds that a process gets beyond the budget, to end what it has begun
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 DONE, WRONG, USAGE, LATER = 0, 1, 2, 3  # exit codes; LATER: the time was up
@@ -65,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds after which nothing is begun")
     parser.add_argument("--retry", action="store_true", help="do once more what failed")
+    parser.add_argument("--warm", action="store_true", help="only compile what measuring would launch")
+    parser.add_argument(
+        "--processes", type=int, default=min(8, (os.cpu_count() or 2) // 2), help="that compile at once; 0: none"
+    )
     parser.add_argument("--table", action="store_true", help="only print what the JSON file says")
     parser.add_argument("--json", type=Path, help=f"where the numbers go; {RESULTS} unless it is a dry run")
     options = parser.parse_args(given_)
@@ -91,6 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prepare(folder, chosen)
         if options.dry_run:
             options.json.unlink(missing_ok=True)
+        if options.warm:
+            done = Report.at(options.json, "cuda")
+            compiled(folder, {name: done.left([name]) for name in chosen}, "cuda", torch.bfloat16)
+            return DONE
         if options.dry_run or len(chosen) == 1:
             return everything(options, folder, chosen)
         return apart(options, folder, chosen)
@@ -104,6 +115,9 @@ def apart(options: argparse.Namespace, folder: Path, chosen: Sequence[str]) -> i
     wrong = False
     report = Report.at(options.json, "cuda", retry=options.retry)
     report.write()
+    if options.processes > 0:
+        left = [name for name in chosen if report.left([name])]
+        warm(folder, options.json, left, options.processes, min(options.until, time.monotonic() + WARM))
     for name in chosen:
         while report.left([name]):
             seconds = options.until - time.monotonic()

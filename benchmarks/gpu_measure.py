@@ -103,15 +103,23 @@ def axes_of(folder: Path, cell: Cell, sizes: Mapping[str, int]) -> dict[str, lis
     return {k: [sizes[small[n]] for n in shape] for k, shape in found.items()}
 
 
+def layers_of(folder: Path, shape: Shape, device: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Our modules of a shape by their ending, all with the weights of one."""
+    cell = CELLS[shape.cell]
+    found = {n: load(folder, f"{cell.name}_{n}")(**shape.sizes, device=device, dtype=dtype) for n in cell.modules}
+    for layer in found.values():
+        layer.load_state_dict(found["triton"].state_dict())
+    return found
+
+
+def inputs_of(folder: Path, shape: Shape, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    return given(shape, axes_of(folder, CELLS[shape.cell], shape.sizes), device, dtype)
+
+
 def measure(folder: Path, shape: Shape, clock: Clock, rates: Rates, rounds: int, dtype: torch.dtype) -> dict[str, Any]:
     """Times, ratios and limits of one shape."""
     cell, device = CELLS[shape.cell], clock.device
-    layers = {
-        name: load(folder, f"{cell.name}_{name}")(**shape.sizes, device=device, dtype=dtype) for name in cell.modules
-    }
-    for layer in layers.values():
-        layer.load_state_dict(layers["triton"].state_dict())
-    x = given(shape, axes_of(folder, cell, shape.sizes), device, dtype)
+    layers, x = layers_of(folder, shape, device, dtype), inputs_of(folder, shape, device, dtype)
     with torch.no_grad():
         y = layers["triton"](**x)[0]
     competitors: dict[str, Peer] = {

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_cases, gpu_clock, gpu_measure, gpu_peers, gpu_report
+from benchmarks import gpu, gpu_cases, gpu_clock, gpu_measure, gpu_peers, gpu_report, gpu_warm
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
@@ -109,7 +109,7 @@ def test_what_dies_leaves_the_rest_its_numbers(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(gpu.subprocess, "run", process)
     (gru,) = [s.title for s in gpu_cases.SHAPES if s.cell == "GRU"]
     written.write_text(json.dumps({"machine": {"device": "cuda"}, "errors": {}, "shapes": [{"shape": gru}]}))
-    options = argparse.Namespace(rounds=2, json=written, retry=False, until=float("inf"))
+    options = argparse.Namespace(rounds=2, json=written, retry=False, until=float("inf"), processes=0)
     assert gpu.apart(options, tmp_path, ["LSTM", "GLAOp", "GRU"]) == gpu.WRONG
     report = json.loads(written.read_text())
     assert begun == ["LSTM", "GLAOp", "GLAOp"]
@@ -128,9 +128,44 @@ def test_a_budget_ends_the_work(
 ) -> None:
     """Nothing is begun when the time is up, and the exit code says that something is left."""
     monkeypatch.setattr(gpu_report, "machine", lambda device: {"device": device})
-    options = argparse.Namespace(rounds=2, json=tmp_path / "gpu.json", retry=False, until=0.0)
+    options = argparse.Namespace(rounds=2, json=tmp_path / "gpu.json", retry=False, until=0.0, processes=2)
     assert gpu.apart(options, tmp_path, ["GRU"]) == gpu.LATER
     assert "goes on with 1 more shapes" in capsys.readouterr().out
+
+
+def test_cells_are_compiled_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never more than were asked for; what has not ended when the time is up is ended."""
+    alive: list[Any] = []
+    most: list[int] = []
+
+    class Process:
+        def __init__(self, command: list[str], **_: object) -> None:
+            assert command[-3:] == ["--json", str(tmp_path / "x.json"), "--warm"]
+            self.name, self.polled = command[command.index("--only") + 1], 0
+            alive.append(self)
+            most.append(len(alive))
+
+        def poll(self) -> int | None:
+            self.polled += 1
+            if self.polled > 1 and self.name != "GRU":
+                alive.remove(self)
+                return 0
+            return None
+
+        def kill(self) -> None:
+            alive.remove(self)
+
+        def wait(self) -> None:
+            assert self not in alive
+
+    monkeypatch.setattr(gpu_warm.subprocess, "Popen", Process)
+    monkeypatch.setattr(gpu_warm.time, "sleep", lambda seconds: None)
+    clock = iter(range(1000))
+    monkeypatch.setattr(gpu_warm.time, "monotonic", lambda: next(clock))
+    gpu_warm.warm(tmp_path, tmp_path / "x.json", ["GRU", "LSTM", "GLAOp"], 2, 50)
+    assert not alive
+    assert max(most) == 2
+    assert len(most) == 3
 
 
 def test_a_competitor_that_fails_is_named_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
