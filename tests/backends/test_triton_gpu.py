@@ -77,3 +77,46 @@ def test_in_a_cuda_graph(name: str) -> None:
     want = with_gradients(ours, held, cu_seqlens=bounds)
     for a, b in zip(found, want, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["mingru", "mamba", "gla", "gated_deltanet", "lstm"])
+def test_on_another_stream_strided_compiled_and_under_autocast(name: str) -> None:
+    """What a training loop may do to a layer; autocast computes in bfloat16."""
+    ours, _, x = layers(name)
+    x = x.float().cuda()
+    want = with_gradients(ours, x)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        aside = with_gradients(ours, x)
+    torch.cuda.current_stream().wait_stream(stream)
+    strided = with_gradients(ours, x.mT.contiguous().mT)
+    compiled = with_gradients(torch.compile(ours, fullgraph=True), x)
+    for found in (aside, strided, compiled):
+        for a, b in zip(found, want, strict=True):
+            assert support.error(a.double(), b.double().detach()) < 1e-5
+    with torch.autocast("cuda", torch.bfloat16):
+        low = with_gradients(ours, x)
+    for a, b in zip(low, want, strict=True):
+        assert support.error(a.double(), b.double().detach()) < 5e-2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["mingru", "gla", "gated_deltanet", "lstm"])
+def test_a_state_on_the_cpu_is_named(name: str) -> None:
+    ours, _, x = layers(name)
+    _, state = ours(x.float().cuda())
+    with pytest.raises(RuntimeError, match=r"to one device|same device"):
+        ours(x.float().cuda(), state={k: v.cpu() for k, v in state.items()})
+
+
+@pytest.mark.gpu
+def test_on_a_device_that_is_not_the_current_one() -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU")
+    ours, _, x = layers("mingru")
+    want = with_gradients(ours, x.float().cuda())
+    found = with_gradients(ours.to("cuda:1"), x.float().to("cuda:1"))
+    for a, b in zip(found, want, strict=True):
+        torch.testing.assert_close(a.cpu(), b.cpu())
