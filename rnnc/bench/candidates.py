@@ -18,7 +18,7 @@ from rnnc.bench.peers import peers, relative_error
 from rnnc.bench.settings import OnRun, Settings
 from rnnc.compile import compile, error
 from rnnc.ir.graph import CellIR
-from rnnc.plan.choose import Option
+from rnnc.plan.choose import Option, Plan
 from rnnc.spec import Spec
 
 EAGER = "eager loop"
@@ -151,12 +151,22 @@ class _Field:
 
 def reasons(backend: str, ir: CellIR, dims: Mapping[str, int]) -> Iterator[str]:
     """How a backend runs each group, what that is expected to take, and what was ranked behind it."""
-    found = native_plans(ir, dims) if backend == "cpu" else list(plan_all(ir, dims, None).values())
-    for g in (g for p in found for g in p.groups):
+    for g in (g for p in _plans(backend, ir, dims) for g in p.groups):
         others = [f"{o.title} {milliseconds(o)}" for o in g.ranked if o is not g.chosen and o.name != "step"]
         behind = f"; {', '.join(others)}" if others else ""
         took = f"expected {milliseconds(g.chosen)}{behind} {g.priced}"
         yield f"{backend}: {' and '.join(g.group.states)}: {g.chosen.title}; {g.chosen.why} ({took})"
+
+
+def _plans(backend: str, ir: CellIR, dims: Mapping[str, int]) -> list[Plan]:
+    """What a backend chooses for a cell and for all that it calls."""
+    if backend == "cpu":
+        return native_plans(ir, dims)
+    if backend == "triton":
+        from rnnc.backends.triton.planning import plans
+
+        return list(plans(ir, dims, None).values())
+    return list(plan_all(ir, dims, None).values())
 
 
 def milliseconds(o: Option) -> str:

@@ -14,6 +14,7 @@ from benchmarks import gpu_cases
 from rnnc.analysis.forms import Recurrence
 from rnnc.analysis.recurrence import analyse_recurrence
 from rnnc.bench.calibrate import GPU_SHAPES, Measured, fitted, group_of, regret
+from rnnc.bench.candidates import reasons
 from rnnc.bench.cells import CELLS
 from rnnc.cli.app import main
 from rnnc.ir.rounding import keep_digits
@@ -27,6 +28,12 @@ pytest.importorskip("triton")
 SMALL = KNOWN[8, 6]
 CHUNKED = ("SSDOp", "GLAOp", "DeltaOp", "GatedDeltaOp", "DeltaProductOp", "KDAOp")
 SCANNED = ("Gated",)
+
+
+@pytest.fixture(autouse=True)
+def _hopper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine has."""
+    monkeypatch.setattr("rnnc.backends.triton.planning.this_gpu", lambda: HOPPER)
 
 
 @cache
@@ -141,6 +148,14 @@ def test_the_text_says_what_is_run_and_by_what() -> None:
     dense = keep_digits(spec.lower("Dense"))
     text = emit(dense, dims={"B": 1, "T": 1 << 18, "n": 2}, strategy=None, sources=spec.sources)
     assert "expected to need more than twice as long" in text
+
+
+def test_a_measurement_says_what_was_expected() -> None:
+    ir = keep_digits(rnnc.spec.parse(CELLS).lower("GatedDelta"))
+    (said,) = reasons("triton", ir, {"B": 8, "T": 1024, "n": 64})
+    assert said.startswith("triton: S: native chunkwise; Triton kernels, products inside chunks")
+    assert f"by default rates of {HOPPER.name}" in said
+    assert "native sequential" in said
 
 
 def test_measured_rates_hold_on_the_device_they_were_measured_on() -> None:
