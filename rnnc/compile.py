@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import linecache
 import math
+import operator
 import os
 import sys
 import warnings
@@ -216,6 +217,7 @@ class CompiledLayer(type):
     source: str
     request: Request
     compiled: dict[str, object]
+    sizes: frozenset[str]  # the names of the dims
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         """An instance; hyperparameters that are compiled in may be given, and choose the specialisation."""
@@ -223,6 +225,10 @@ class CompiledLayer(type):
         # A name that Python keeps for itself ends in an underscore there.
         known = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
         kwargs = {f"{k}_" if k not in known and f"{k}_" in known else k: v for k, v in kwargs.items()}
+        for name, value in (*zip([k for k in known if k != "self"], args), *kwargs.items()):
+            left_out = value is None and name in known and known[name].default is None
+            if not left_out and (name in cls.sizes or name.removesuffix("_") in cls.sizes):
+                _check_size(name, value)
         if all(cls.compiled[name] == _value(value) for name, value in given.items()):
             return super().__call__(*args, **kwargs)
         other = cls.specialise(given)
@@ -280,10 +286,18 @@ def _build(request: Request, source: str) -> CompiledLayer:
             "source": source,
             "request": request,
             "compiled": {name: _value(value) for name, value in cell.hyper},
+            "sizes": frozenset(d.name for d in cell.dims),
         }
         made[key] = CompiledLayer(cell.name, (base,), body)
     found: CompiledLayer = made[key]
     return found
+
+
+def _check_size(name: str, value: object) -> None:
+    if not hasattr(value, "__index__") or isinstance(value, bool):
+        raise TypeError(f"`{name}` is a size: a whole number, not {value!r}")
+    if operator.index(value) < 1:
+        raise ValueError(f"`{name}` is a size, so at least 1, not {value}")
 
 
 def _restored(request: Request, source: str) -> CompiledLayer:

@@ -263,6 +263,17 @@ def test_state_carries_over(name: str) -> None:
 # ---------------------------------------------------------------- the class
 
 
+@pytest.mark.parametrize(("size", "kind"), [(0, ValueError), (-3, ValueError), (2.5, TypeError), ("4", TypeError)])
+def test_sizes_are_whole_and_positive(size: Any, kind: type[Exception]) -> None:
+    layer = rnnc.compile(rnnc.stdlib("mingru"), backend="torch")
+    for given in ({"d": size}, {"d": 3, "n": size}):
+        with pytest.raises(kind, match="is a size"):
+            layer(**given)
+    with pytest.raises(kind, match="`d` is a size"):
+        layer(size)
+    assert layer(3, n=None).n == 3
+
+
 def test_hyperparameters_choose_the_specialisation() -> None:
     spec = rnnc.stdlib("deltanet")
     cls = rnnc.compile(spec, "DeltaNet", reach=1)
