@@ -28,7 +28,7 @@ __all__ = [
 LONGEST = 64  # steps of a chunk, at most
 CHUNKS = {torch.float32: 16, torch.float64: 16}  # steps; fewest where products have no tensor cores, else 64
 KEPT = 256  # steps between two kept states: a quarter of the bytes of the inputs where K = V = 128, in bfloat16
-LARGEST = {2: 256, 4: 128, 8: 64}  # entries of a state along an axis, by the bytes of a number: see `largest`
+LARGEST = {2: 256, 4: 128, 8: 32}  # entries of a state along an axis, by the bytes of a number: see `largest`
 WITH_NORMALISER = 128  # values of a state that has a row more beside them where they are summed over
 ALIKE = 124.0  # exponents up to which products of float32 numbers of moderate size stay finite
 
@@ -131,9 +131,15 @@ def walk_constants(
         "EVERY": KEPT // chunk_of(dtype),
         "BN": wide,
         "BM": block(outer, most),
-        # reading ahead takes registers
-        "STAGES": 1 if dtype.itemsize > 4 or (target == "old" and ends and wide >= 128) else 2,
+        "STAGES": _stages(wide, dtype, target, ends),
     }
+
+
+def _stages(wide: int, dtype: torch.dtype, target: str, ends: bool) -> int:
+    """Of the loads of `walk`: reading ahead takes registers, and 84 KiB with 256 entries, where AMD has 64."""
+    if dtype.itemsize > 4 or (target == "amd" and wide > 128):
+        return 1
+    return 1 if target == "old" and ends and wide >= 128 else 2
 
 
 def gate_constants(outer: int, dtype: torch.dtype, *, old: bool) -> dict[str, Any]:
