@@ -41,8 +41,8 @@ def walked(region: Region) -> Region:
 
 
 def pulled(region: Region) -> tuple[Region, tuple[int, ...]]:
-    """The region with the states p, then q; its last inputs are the gradients of those outputs (the second result) whose
-    gradients reach a state: `step(h')` has none.
+    """The region with the states p, then q; its last inputs are the gradients of those outputs (the second result)
+    whose gradients reach a state: `step(h')` has none.
 
     Requires: as `walked`, and all outputs are real.
     """
