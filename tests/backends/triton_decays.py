@@ -165,7 +165,7 @@ def proven() -> None:
 def spans() -> None:
     """Few programs: the steps are divided, and the states between the parts follow."""
     kept = ((of, "KEPT", 32) for of in (gated, gated_sizes))
-    with changed(*kept, (gated, "programs_wanted", lambda: 3)):
+    with changed(*kept, (gated, "programs_wanted", lambda: 40)):
         of_axis("keys", steps=70, reads=(True,))
         of_axis("none", steps=70, reads=(False,))
 
@@ -338,7 +338,7 @@ def normaliser() -> None:
     check(fused, None, False)
     check(fused, packed, False)
     check(in_front, packed, True)
-    with changed(*((of, "KEPT", 32) for of in (gated, gated_sizes)), (gated, "programs_wanted", lambda: 3)):
+    with changed(*((of, "KEPT", 32) for of in (gated, gated_sizes)), (gated, "programs_wanted", lambda: 40)):
         check(fused, None, False, 70)
     with changed((decays, "one_pass", lambda *_: False)):
         check(in_front, None, True, 5)

@@ -265,9 +265,12 @@ class Scan:
         return found, low[0], low[1]
 
     def _span(self, programs: int) -> int:
-        """Chunks of a program: all of them where that fills the GPU, else a multiple of those between two kept
-        states."""
-        parts = min(self.slots, triton.cdiv(programs_wanted(), max(1, programs)))
+        """Chunks of a program: all of them where each multiprocessor has one, else a multiple of those between two kept
+        states, for two programs each: what parts do to a state is found first, which reads a walk's inputs once more.
+        """
+        processors = max(1, programs_wanted() // 4)
+        wanted = 1 if programs >= processors else triton.cdiv(2 * processors, max(1, programs))
+        parts = min(self.slots, wanted)
         return self.chunks if parts < 2 else triton.cdiv(self.slots, parts) * self.every
 
 
