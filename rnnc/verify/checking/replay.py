@@ -7,20 +7,8 @@ from typing import Any
 from rnnc.exact import Asymptotic, is_limit
 from rnnc.verify.checking.blocks import check_blocks
 from rnnc.verify.format import decode_array
+from rnnc.verify.trusted import boxes
 from rnnc.verify.trusted.automata import Automaton, same_language, strays
-from rnnc.verify.trusted.boxes import (
-    apart,
-    contains,
-    core,
-    corners,
-    entries,
-    minus_zero,
-    moved,
-    places,
-    rays,
-    read_spans,
-    separate,
-)
 from rnnc.verify.trusted.cells import NORMS, SINGULAR, Cell, need
 from rnnc.verify.trusted.machine import Machine
 
@@ -43,27 +31,22 @@ def check_closure(c: Cell, data: Any, own: Automaton) -> set[str]:
     states = [
         [m.state(x, f"state {k}") for m, x in zip(layers, row, strict=True)] for k, row in enumerate(data["states"])
     ]
-    spans = [read_spans(x, states[k][0]) for k, x in enumerate(data.get("regions", [[]] * len(states)))]
+    spans = [boxes.read_spans(x, states[k][0]) for k, x in enumerate(data.get("regions", [[]] * len(states)))]
     free = {name for s in spans for name, _, _ in s}
     need(not boxed or (len(layers) == 1 and len(spans) == len(states)), "boxes are of one layer")
     m, unfolded = layers[0], Cell(layers[0].cell, {})
     unread = [i for s in m.cell.states if s.name in hidden for i in (s.init, s.update)]
     need(not unfolded.wild(unread, SINGULAR | NORMS), f"{hidden}, which are left out, may have no value")
     need(not free or affine(unfolded, free), f"an update is not affine in {sorted(free)} together")
-    tables: list[dict[Any, Any]] = [{} for _ in layers[1:]]
-    for table, above, rows in zip(tables, layers[1:], data["tables"], strict=True):
-        for row in rows:
-            key = row["letter"], core([{name: decode_array(v) for name, v in row["output"].items()}])
-            need(key not in table, "the map between layers is no function")
-            table[key] = above.inputs(row["inputs"], "a table's input")
-
+    tables = [_table(above, rows) for above, rows in zip(layers[1:], data["tables"], strict=True)]
     signed = kind != "exact" and c.divides()  # then -0.0, which counts as 0.0 elsewhere, is another number
 
     def same(found: Any, to: int, n: int, where: str) -> None:
         for name, array in found.items():
-            need(not (signed and minus_zero(array)), f"{where}: `{name}` is -0.0, and an update divides by a state")
-            pairs = zip(places(name, array), places(name, states[to][n][name]), strict=True)
-            fit = all(contains(spans[to], place, x, y) for (place, x), (_, y) in pairs)
+            zero = signed and boxes.minus_zero(array)
+            need(not zero, f"{where}: `{name}` is -0.0, and an update divides by a state")
+            pairs = zip(boxes.places(name, array), boxes.places(name, states[to][n][name]), strict=True)
+            fit = all(boxes.contains(spans[to], place, x, y) for (place, x), (_, y) in pairs)
             need(fit, f"{where}: `{name}` is {array.tolist()}, not what is stated")
 
     limits = False
@@ -72,34 +55,50 @@ def check_closure(c: Cell, data: Any, own: Automaton) -> set[str]:
     for k, state in enumerate(states):
         for j, letter in enumerate(own.letters):
             to, where = data["steps"][k][j], f"state {k}, letter `{letter}`"
-            for corner in corners(state[0], spans[k]):
+            for corner in boxes.corners(state[0], spans[k]):
                 read, shown = letters[letter], dict[str, Any]()
                 for n, (layer, before) in enumerate(zip(layers, state, strict=True)):
                     last = n + 1 == len(layers)
-                    new, output = layer.step(read, moved(before, corner) if corner else before, not last)
-                    limits |= any(isinstance(x, Asymptotic) and is_limit(x) for x in entries([new]))
+                    new, output = layer.step(read, boxes.moved(before, corner) if corner else before, not last)
+                    limits |= any(isinstance(x, Asymptotic) and is_limit(x) for x in boxes.entries([new]))
                     same(new, to, n, f"{where}, to state {to}, layer {n + 1}")
                     shown |= {f"{n}.{name}": v for name, v in output.items()}
                     if not last:
-                        key = letter, core([output if n == 0 else shown])
+                        key = letter, boxes.core([output if n == 0 else shown])
                         need(key in tables[n], f"{where}: layer {n + 1} gives an output that the map has not")
                         read = tables[n][key]
-            limits |= rays(m, state[0], spans[k], letters[letter], (states[to][0], spans[to]), where)
+            limits |= boxes.rays(m, state[0], spans[k], letters[letter], (states[to][0], spans[to]), where)
     wrong = strays(data["steps"], g, delta, dfa["start"])
     need(not wrong, wrong)
     if boxed:
-        boxes = [(s[0], x) for s, x in zip(states, spans, strict=True)]
-        near = [(j, k) for k in range(len(g)) for j in range(k) if g[j] != g[k] and not apart(boxes[j], boxes[k])]
+        sets = [(s[0], x) for s, x in zip(states, spans, strict=True)]
+        near = [(j, k) for k in range(len(g)) for j in range(k) if g[j] != g[k] and not boxes.apart(sets[j], sets[k])]
         need(not near, f"boxes {near} may have a state in common and belong to different states of the automaton")
     else:
-        separate(states, g)
-    attained = not limits and not any(isinstance(x, Asymptotic) and is_limit(x) for s in states for x in entries(s))
+        boxes.separate(states, g)
+    limits |= any(isinstance(x, Asymptotic) and is_limit(x) for s in states for x in boxes.entries(s))
     bounded = all(None not in ends for s in spans for ends in s.values())
     bounded &= all(unfolded.bounded((name,)) for name in hidden)
-    models = (
-        {"finite_precision"} | ({"exact"} if attained else set()) | ({"eta_finite"} if attained and bounded else set())
-    )
-    return models | ({"log_precision"} if attained and not boxed else set()) if kind == "exact" else {"float32"}
+    return _models(kind, not limits, bounded, boxed)
+
+
+def _table(above: Machine, rows: Any) -> dict[Any, Any]:
+    """A map between layers: the inputs of the layer above, by the letter and the outputs below."""
+    table: dict[Any, Any] = {}
+    for row in rows:
+        key = row["letter"], boxes.core([{name: decode_array(v) for name, v in row["output"].items()}])
+        need(key not in table, "the map between layers is no function")
+        table[key] = above.inputs(row["inputs"], "a table's input")
+    return table
+
+
+def _models(kind: str, attained: bool, bounded: bool, boxed: bool) -> set[str]:
+    """The precision models that a closure speaks for."""
+    if kind != "exact":
+        return {"float32"}
+    found = {"finite_precision"} | ({"exact"} if attained else set())
+    found |= {"eta_finite"} if attained and bounded else set()
+    return found | ({"log_precision"} if attained and not boxed else set())
 
 
 def affine(c: Cell, free: set[str]) -> bool:
