@@ -28,9 +28,9 @@ def recurrence_text(step: Step, kind: str, kernels: tuple[Kernel, ...], key: str
     more = [f'semiring="{step.semiring}",'] if step.semiring != "plus_times" and kind == "scan" else []
     twins = "".join(_labels(pair) for pair in layout.turned)
     more += [f'twins="{twins}",'] if twins else []
-    more += ["long=True,"] if len(step.backward.values) > LONG else []
-    full = step.complex or sum(v.op in SPECIAL for v in forward.values) >= MANY
-    more += ["full=True,"] if full and kind == "scan" else []
+    many = sum(v.op in SPECIAL for v in forward.values) >= MANY
+    more += ["long=True,"] if len(step.backward.values) > LONG or (step.complex and many) else []
+    more += ["full=True,"] if (step.complex or many) and kind == "scan" else []
     return _text("Recurrence", step, kind, kernels, key, (inputs, outputs, gradients), more)
 
 

@@ -254,15 +254,15 @@ class Frame:
         """
         at, rows = self.layout.index, self.layout.rows
         lines = ["program = tl.program_id(0).to(tl.int64)", f"blocks = tl.cdiv({'B, BB' if rows else 'D, BD'})"]
-        block = (
-            f"{'b' if rows else 'd'} = {{}} * {'BB' if rows else 'BD'} + tl.arange(0, {{}}){at('b' if rows else 'd')}"
-        )
         rest = "program // blocks"
         if rows:
-            lines.append(block.format("program % blocks", "BB"))
+            lines.append(f"b = program % blocks * BB + tl.arange(0, BB){at('b')}")
             lines += [f"g = {rest}"] if self.layout.grid else []
+        elif self.layout.timed:
+            self.statements.helpers.add("channels")
+            lines += ["part = program % blocks", f"d = channels(part, BD){at('d')}"]
         else:
-            lines += ["part = program % blocks", block.format("part", "BD")]
+            lines += ["part = program % blocks", f"d = part * BD + tl.arange(0, BD){at('d')}"]
         if self.layout.timed:
             lines.append(f"split = {rest} % SPLITS")
             rest += " // SPLITS"

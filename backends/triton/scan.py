@@ -194,7 +194,7 @@ def _totals(step: Step) -> Kernel:
     s.lines += _tile_indices(f, "first")
     a, b = _coefficients(f)
     s.lines.append("end = t == origin + tl.minimum(first + BT, length) - 1")
-    s.lines += _pass(f, RINGS[step.semiring], a, b, total, factor, "end", reverse=False)
+    s.lines += _pass(f, RINGS[step.semiring], a, b, total, factor, reverse=False)
     loop, s.lines = s.lines, []
     starts = [*_filled(f, total, ZEROS[step.semiring]), *_filled(f, factor, ONES[step.semiring])]
     f.store_states("{}_total_ptr", [total])
@@ -217,15 +217,16 @@ def _totals(step: Step) -> Kernel:
 
 
 def _pass(
-    f: Frame, ring: str, a: list[str], b: list[str], total: list[str], product: list[str], at: str, *, reverse: bool
+    f: Frame, ring: str, a: list[str], b: list[str], total: list[str], product: list[str], *, reverse: bool
 ) -> list[str]:
     """All steps of a tile applied to what has been gathered of the steps before it (after it, with `reverse`)."""
     helper = f"{'complex' if len(a) == 2 else ring}_pass"
-    f.statements.helpers |= {helper, "row"}
+    f.statements.helpers |= {helper, "first_row" if reverse else "row"}
     held = [*total, *product]
     names = [f.names.fresh(f"{v}_all") for v in held]
     call = f"{helper}({', '.join([*a, *b, *held])}, {reverse})"
-    return [f"{', '.join(names)} = {call}", *(f"{v} = row({x}, {at})" for v, x in zip(held, names, strict=True))]
+    last = "first_row({})" if reverse else "row({}, end)"
+    return [f"{', '.join(names)} = {call}", *(f"{v} = {last.format(x)}" for v, x in zip(held, names, strict=True))]
 
 
 def _filled(f: Frame, variables: list[str], value: str) -> list[str]:
@@ -250,8 +251,7 @@ def _backward_totals(step: Step) -> Kernel:
     a, b = _coefficients(f)
     _give(f, "state", _scan(f, "before", a, b, start[0], "{}_before"))
     factor, own = _factor(f, a), _own(f)
-    s.lines.append("begin = t == origin + first")
-    s.lines += _pass(f, "linear", factor, own, total, product, "begin", reverse=True)
+    s.lines += _pass(f, "linear", factor, own, total, product, reverse=True)
     loop, s.lines = s.lines, []
     starts = [*_filled(f, total, "0.0"), *_filled(f, product, "1.0")]
     f.store_states("{}_total_ptr", [total])
@@ -305,9 +305,8 @@ def backward_of_tiles(f: Frame, static: list[str], solve: Callable[[], list[str]
             f.given["d_state", k, p] = Part(text=next(after))
     accumulators = store_gradients(f, step.backward)
     total = _by_state(f, step.backward)
-    s.lines.append("begin = t == origin + first")
-    s.helpers.add("row")
-    s.lines += [f"{c} = row({_tile_of(f, p)}, begin)" for c, p in zip(carry, total, strict=True)]
+    s.helpers.add("first_row")
+    s.lines += [f"{c} = first_row({_tile_of(f, p)})" for c, p in zip(carry, total, strict=True)]
     loop, s.lines = s.lines, []
     f.load_states("d_{}_last_ptr", f.state_names("d_{}"))
     head, s.lines = s.lines, []

@@ -12,13 +12,28 @@ from __future__ import annotations
 from rnnc.backends.kernels.program import Result
 from rnnc.backends.torch.body import indented
 from rnnc.backends.triton.code import RULES, Part, number
+from rnnc.backends.triton.descriptor import LONG
 from rnnc.backends.triton.gradients import gradient_pointers, store_accumulators, store_gradients
 from rnnc.backends.triton.kernel import Frame, Step, ending
 from rnnc.backends.triton.text import Kernel, finished
 
+UNROLLED = ", loop_unroll_factor=4"
+
 
 def sequential_kernels(step: Step) -> tuple[Kernel, Kernel]:
     return _forward(step), _backward(step)
+
+
+def _short(f: Frame) -> bool:
+    """Whether a step is a few operations on numbers: then the loads of several steps start together, which else would
+    be waited for at every step.
+    """
+    return not f.layout.inner and len(f.step.backward.values) <= LONG
+
+
+def _steps(f: Frame, count: str) -> str:
+    """A loop over steps of the backward, which keeps too much in registers to read ahead where steps are not short."""
+    return f"tl.range(0, {count}, num_stages=STAGES{UNROLLED})" if _short(f) else f"range(0, {count})"
 
 
 def _forward(step: Step) -> Kernel:
@@ -46,7 +61,7 @@ def _forward(step: Step) -> Kernel:
         *f.indices(),
         *static,
         *head,
-        "for step in tl.range(0, length, num_stages=STAGES):",
+        f"for step in tl.range(0, length, num_stages=STAGES{UNROLLED if _short(f) else ''}):",
         "    t = origin + step",
         "    if step % BT == 0:",
         "        tile = tiles + step // BT",
@@ -154,11 +169,11 @@ def _backward(step: Step) -> Kernel:
         "    first = (tl.cdiv(length, BT) - 1 - back) * BT",
         "    tile = tiles + first // BT",
         *indented(kept),
-        "    for row in range(0, tl.minimum(BT, length - first)):",
+        f"    for row in {_steps(f, 'tl.minimum(BT, length - first)')}:",
         "        t = origin + first + row",
         *indented(again, 2),
         "    tl.debug_barrier()",
-        "    for step in range(0, tl.minimum(BT, length - first)):",
+        f"    for step in {_steps(f, 'tl.minimum(BT, length - first)')}:",
         "        row = tl.minimum(BT, length - first) - 1 - step",
         "        t = origin + first + row",
         *indented(back, 2),

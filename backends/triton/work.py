@@ -23,11 +23,11 @@ LOOP = 90.0  # operations a step waits for besides its own, forward, again and b
 REDUCTION = 40.0  # of a sum over the threads of a program
 PRODUCT = 120.0  # of a product of matrices on chip: operands through shared memory, the tensor core, the sum
 COMPOSE = 12.0  # of two neighbours' composition in a scan of registers
-SHUFFLED = 11  # FLOPs that such a composition costs an entry: three, and two numbers from another thread
-STEPS = 16  # of a tile of a scan
+COMPOSED = 4  # FLOPs that such a composition costs an entry, in one thread's registers
+STEPS = 8  # of a tile of a scan
+CHANNELS = 64  # of such a tile
 TILE = 64  # of a tile of Newton's method, and rows of a chunk
 ITERATIONS = 5.0  # of Newton's method, a tile, forward; the backward takes as many
-HELD = 1024  # numbers of a program's tile
 COLUMNS = 64  # of a matrix state that a program holds
 WALK = 200.0  # operations from one chunk to the next: loads, and products that wait for each other
 WALKS = {False: 4, True: 3}  # chains from chunk to chunk, forward and backward: of decays, and of low rank
@@ -100,11 +100,9 @@ def chain_of_gradients(step: Step) -> float:
 
 
 def _scan(step: Step) -> GpuWork:
-    """A tile is read, scanned forward and (backward) scanned both ways; its compositions are work besides the step's,
-    one for each level.
-    """
+    """A tile is read, scanned forward and (backward) both ways; its compositions are work besides the step's."""
     sequential = _sequential(step, "tiles of steps scanned in registers")
-    compositions = 3 * SHUFFLED * levels(STEPS // 2 if step.layout.inner else STEPS)
+    compositions = 3 * COMPOSED
     own = _entries(step)
     return replace(
         sequential,
@@ -115,7 +113,7 @@ def _scan(step: Step) -> GpuWork:
         numbers=_numbers(step),
         again=_numbers(step, inputs=True) * 2,
         tile=STEPS,
-        held=HELD // STEPS,
+        held=CHANNELS,
         chain=LOOP + 3 * COMPOSE * levels(STEPS) + 3 * chain_of(step.forward, REDUCTION),
         divided=True,
     )

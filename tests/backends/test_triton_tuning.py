@@ -164,7 +164,7 @@ def test_a_single_configuration_is_not_measured() -> None:
 def test_steps_are_divided_where_programs_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """132 multiprocessors: 256 programs read their inputs once, and fewer than three for two are made enough."""
     monkeypatch.setattr(tuning, "programs_wanted", lambda: 528)
-    assert [tuning.parts_wanted(n) for n in (256, 198, 197, 32, 1)] == [1, 1, 3, 17, 528]
+    assert [tuning.parts_wanted(n) for n in (512, 396, 395, 32, 1)] == [1, 1, 3, 33, 1056]
     monkeypatch.setattr(tuning, "programs_wanted", lambda: 1)
     assert tuning.parts_wanted(1) == 1
 

@@ -22,10 +22,12 @@ from rnnc.runtime.gpu.newton import previous, unsolved
 from rnnc.runtime.gpu.packed import sequence, sequences
 from rnnc.runtime.gpu.recurrence import Recurrence
 from rnnc.runtime.gpu.scan import (
+    channels,
     complex_after,
     complex_before,
     complex_pass,
     complex_states,
+    first_row,
     linear_after,
     linear_before,
     linear_pass,
@@ -50,11 +52,13 @@ __all__ = [
     "CoupledRecurrence",
     "Product",
     "Recurrence",
+    "channels",
     "complex_after",
     "complex_before",
     "complex_pass",
     "complex_states",
     "expm1",
+    "first_row",
     "gelu",
     "linear_after",
     "linear_before",

@@ -77,7 +77,9 @@ def _across(
     """Reads along the other axis where no kernel serves: of all states, formed one by one."""
     after = reference.matrix_states(state, steps, length=length, bounds=bounds)
     before = states_before(after, state, bounds)
-    found = [((before if r.when == "old" else after) @ r.key.unsqueeze(-1)).squeeze(-1) for r in reads]
+    dtypes = [torch.promote_types(after.dtype, r.key.dtype) for r in reads]  # a complex state, read by real numbers
+    states = [(before if r.when == "old" else after).to(t) for r, t in zip(reads, dtypes, strict=True)]
+    found = [(s @ r.key.to(s.dtype).unsqueeze(-1)).squeeze(-1) for s, r in zip(states, reads, strict=True)]
     return tuple(found), last_state(after, state, bounds)
 
 

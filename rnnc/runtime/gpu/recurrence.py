@@ -148,8 +148,8 @@ class Recurrence:
         return 2 if any(is_complex(d) for d in self.states) else 1
 
     def default_config(self, channels: int, inner: Sequence[int]) -> Config:
-        wide = self.semiring == "log_plus"
         parts = self.parts * len(self.states) ** 2 if self.kind == "newton" else self.parts
+        wide = self.semiring == "log_plus" or (self.full and parts == 1 and not inner)
         found = default_config(self.kind, channels, inner, parts=parts, wide=wide, long=self.long)
         return replace(found, registers=255) if self.full else found
 

@@ -20,10 +20,12 @@ import triton.language as tl
 from rnnc.runtime.gpu.math import log_add
 
 __all__ = [
+    "channels",
     "complex_after",
     "complex_before",
     "complex_pass",
     "complex_states",
+    "first_row",
     "linear_after",
     "linear_before",
     "linear_pass",
@@ -42,6 +44,17 @@ __all__ = [
     "row",
     "sum_over",
 ]
+
+
+@triton.jit
+def channels(part, BD: tl.constexpr):
+    """The channels of a block of BD, for tiles of steps.
+
+    Triton gives a thread as many neighbours of a row as make 16 bytes, and shares out what is left of a warp, and all
+    warps, along time, where a scan pays five shuffles or a barrier for each doubling.  Told that no more than two are
+    side by side, it lays 64 channels over a warp and keeps the steps of a tile in each thread's registers.
+    """
+    return tl.max_contiguous(part * BD + tl.arange(0, BD), 2 if BD > 1 else 1)
 
 
 @triton.jit
@@ -66,7 +79,95 @@ def row(x, chosen):
     return tl.sum(tl.where(chosen, x, 0.0), 0, keep_dims=True)
 
 
+@triton.jit
+def first_row(x):
+    """The first row of a tile."""
+    if _in_threads(x.shape):
+        return _pick(x, 0)
+    else:
+        first = tl.arange(0, x.shape[0])[:, None]
+        if len(x.shape) > 2:
+            first = tl.expand_dims(first, 2)
+        if len(x.shape) > 3:
+            first = tl.expand_dims(first, 3)
+        if len(x.shape) > 4:
+            first = tl.expand_dims(first, 4)
+        return row(x, first == 0)
+
+
+# ---------------------------------------------------------------- rows, one after another
+
+
+@triton.constexpr_function
+def _in_threads(shape):
+    """Whether a thread holds all steps of its channels (see `channels`): those that fill a warp, without inner axes."""
+    return len(shape) == 2 and shape[1] >= 64
+
+
+@triton.jit
+def _pick(x, r: tl.constexpr):
+    """Row r.  Added up as an integer: then the compiler sees that nothing is added, and names registers."""
+    whole = tl.int64 if x.dtype == tl.float64 else tl.int32
+    bits = tl.where(tl.arange(0, x.shape[0])[:, None] == r, x.to(whole, bitcast=True), 0)
+    return tl.sum(bits, 0, keep_dims=True).to(x.dtype, bitcast=True)
+
+
+@triton.jit
+def _put(x, r: tl.constexpr, value):
+    """The tile with another row r."""
+    return tl.where(tl.arange(0, x.shape[0])[:, None] == r, value, x)
+
+
+@triton.jit
+def _states(a, b, h, apply: tl.constexpr, reverse: tl.constexpr):
+    """The state after each step, `apply` being what one does to it; with `reverse` the last step comes first."""
+    after = b
+    last: tl.constexpr = a.shape[0] - 1
+    for k in tl.static_range(a.shape[0]):
+        h = apply(_pick(a, last - k if reverse else k), _pick(b, last - k if reverse else k), h)
+        after = _put(after, last - k if reverse else k, h)
+    return after
+
+
+@triton.jit
+def _before(a, b, h, apply: tl.constexpr, reverse: tl.constexpr):
+    """The state before each step, in the same order."""
+    before = b
+    last: tl.constexpr = a.shape[0] - 1
+    for k in tl.static_range(a.shape[0]):
+        before = _put(before, last - k if reverse else k, h)
+        h = apply(_pick(a, last - k if reverse else k), _pick(b, last - k if reverse else k), h)
+    return before
+
+
+@triton.jit
+def _complex_rows(a_re, a_im, b_re, b_im, h_re, h_im, before: tl.constexpr, reverse: tl.constexpr):
+    """`_states` or `_before` of complex numbers."""
+    x_re, x_im = b_re, b_im
+    last: tl.constexpr = a_re.shape[0] - 1
+    for k in tl.static_range(a_re.shape[0]):
+        if before:
+            x_re, x_im = _put(x_re, last - k if reverse else k, h_re), _put(x_im, last - k if reverse else k, h_im)
+        p_re, p_im = _pick(a_re, last - k if reverse else k), _pick(a_im, last - k if reverse else k)
+        y_re, y_im = _times(p_re, p_im, h_re, h_im)
+        h_re = y_re + _pick(b_re, last - k if reverse else k)
+        h_im = y_im + _pick(b_im, last - k if reverse else k)
+        if not before:
+            x_re, x_im = _put(x_re, last - k if reverse else k, h_re), _put(x_im, last - k if reverse else k, h_im)
+    return x_re, x_im
+
+
 # ---------------------------------------------------------------- (+, x)
+
+
+@triton.jit
+def _linear_step(a, b, h):
+    return a * h + b
+
+
+@triton.jit
+def _linear_factor(a, b, p):
+    return a * p
 
 
 @triton.jit
@@ -81,30 +182,42 @@ def _linear_with_before(a, b, p, q, c, d, r, s):
 
 @triton.jit
 def linear_states(a, b, h):
-    a, b = tl.associative_scan((a, b), 0, _linear)
-    return a * h + b
+    if _in_threads(a.shape):
+        return _states(a, b, h, _linear_step, False)
+    else:
+        a, b = tl.associative_scan((a, b), 0, _linear)
+        return a * h + b
 
 
 @triton.jit
 def linear_pass(a, b, h, p, reverse: tl.constexpr):
     """What the steps so far make of h, and their product with p."""
-    a, b = tl.associative_scan((a, b), 0, _linear, reverse=reverse)
-    return a * h + b, a * p
+    if _in_threads(a.shape):
+        return _states(a, b, h, _linear_step, reverse), _states(a, b, p, _linear_factor, reverse)
+    else:
+        a, b = tl.associative_scan((a, b), 0, _linear, reverse=reverse)
+        return a * h + b, a * p
 
 
 @triton.jit
 def linear_before(a, b, h):
-    one, zero = tl.full(a.shape, 1.0, a.dtype), tl.full(b.shape, 0.0, b.dtype)
-    _, _, p, q = tl.associative_scan((a, b, one, zero), 0, _linear_with_before)
-    return p * h + q
+    if _in_threads(a.shape):
+        return _before(a, b, h, _linear_step, False)
+    else:
+        one, zero = tl.full(a.shape, 1.0, a.dtype), tl.full(b.shape, 0.0, b.dtype)
+        _, _, p, q = tl.associative_scan((a, b, one, zero), 0, _linear_with_before)
+        return p * h + q
 
 
 @triton.jit
 def linear_after(a, b, g):
     """Backward through time: p_{t+1} of p_t = a_t p_{t+1} + b_t for each step; `g` is the one behind the last."""
-    one, zero = tl.full(a.shape, 1.0, a.dtype), tl.full(b.shape, 0.0, b.dtype)
-    _, _, p, q = tl.associative_scan((a, b, one, zero), 0, _linear_with_before, reverse=True)
-    return p * g + q
+    if _in_threads(a.shape):
+        return _before(a, b, g, _linear_step, True)
+    else:
+        one, zero = tl.full(a.shape, 1.0, a.dtype), tl.full(b.shape, 0.0, b.dtype)
+        _, _, p, q = tl.associative_scan((a, b, one, zero), 0, _linear_with_before, reverse=True)
+        return p * g + q
 
 
 # ---------------------------------------------------------------- complex numbers as pairs
@@ -135,39 +248,54 @@ def _complex_with_before(
 
 @triton.jit
 def complex_states(a_re, a_im, b_re, b_im, h_re, h_im):
-    a_re, a_im, b_re, b_im = tl.associative_scan((a_re, a_im, b_re, b_im), 0, _complex)
-    x_re, x_im = _times(a_re, a_im, h_re, h_im)
-    return x_re + b_re, x_im + b_im
+    if _in_threads(a_re.shape):
+        return _complex_rows(a_re, a_im, b_re, b_im, h_re, h_im, False, False)
+    else:
+        a_re, a_im, b_re, b_im = tl.associative_scan((a_re, a_im, b_re, b_im), 0, _complex)
+        x_re, x_im = _times(a_re, a_im, h_re, h_im)
+        return x_re + b_re, x_im + b_im
 
 
 @triton.jit
 def complex_pass(a_re, a_im, b_re, b_im, h_re, h_im, p_re, p_im, reverse: tl.constexpr):
     """`linear_pass` of complex coefficients."""
-    a_re, a_im, b_re, b_im = tl.associative_scan((a_re, a_im, b_re, b_im), 0, _complex, reverse=reverse)
-    x_re, x_im = _times(a_re, a_im, h_re, h_im)
-    y_re, y_im = _times(a_re, a_im, p_re, p_im)
-    return x_re + b_re, x_im + b_im, y_re, y_im
+    if _in_threads(a_re.shape):
+        x_re, x_im = _complex_rows(a_re, a_im, b_re, b_im, h_re, h_im, False, reverse)
+        zero = tl.full(a_re.shape, 0.0, a_re.dtype)
+        y_re, y_im = _complex_rows(a_re, a_im, zero, zero, p_re, p_im, False, reverse)
+        return x_re, x_im, y_re, y_im
+    else:
+        a_re, a_im, b_re, b_im = tl.associative_scan((a_re, a_im, b_re, b_im), 0, _complex, reverse=reverse)
+        x_re, x_im = _times(a_re, a_im, h_re, h_im)
+        y_re, y_im = _times(a_re, a_im, p_re, p_im)
+        return x_re + b_re, x_im + b_im, y_re, y_im
 
 
 @triton.jit
 def complex_before(a_re, a_im, b_re, b_im, h_re, h_im):
-    one, zero = tl.full(a_re.shape, 1.0, a_re.dtype), tl.full(a_re.shape, 0.0, a_re.dtype)
-    _, _, _, _, p_re, p_im, q_re, q_im = tl.associative_scan(
-        (a_re, a_im, b_re, b_im, one, zero, zero, zero), 0, _complex_with_before
-    )
-    x_re, x_im = _times(p_re, p_im, h_re, h_im)
-    return x_re + q_re, x_im + q_im
+    if _in_threads(a_re.shape):
+        return _complex_rows(a_re, a_im, b_re, b_im, h_re, h_im, True, False)
+    else:
+        one, zero = tl.full(a_re.shape, 1.0, a_re.dtype), tl.full(a_re.shape, 0.0, a_re.dtype)
+        _, _, _, _, p_re, p_im, q_re, q_im = tl.associative_scan(
+            (a_re, a_im, b_re, b_im, one, zero, zero, zero), 0, _complex_with_before
+        )
+        x_re, x_im = _times(p_re, p_im, h_re, h_im)
+        return x_re + q_re, x_im + q_im
 
 
 @triton.jit
 def complex_after(a_re, a_im, b_re, b_im, g_re, g_im):
     """`linear_after` of complex coefficients."""
-    one, zero = tl.full(a_re.shape, 1.0, a_re.dtype), tl.full(a_re.shape, 0.0, a_re.dtype)
-    _, _, _, _, p_re, p_im, q_re, q_im = tl.associative_scan(
-        (a_re, a_im, b_re, b_im, one, zero, zero, zero), 0, _complex_with_before, reverse=True
-    )
-    x_re, x_im = _times(p_re, p_im, g_re, g_im)
-    return x_re + q_re, x_im + q_im
+    if _in_threads(a_re.shape):
+        return _complex_rows(a_re, a_im, b_re, b_im, g_re, g_im, True, True)
+    else:
+        one, zero = tl.full(a_re.shape, 1.0, a_re.dtype), tl.full(a_re.shape, 0.0, a_re.dtype)
+        _, _, _, _, p_re, p_im, q_re, q_im = tl.associative_scan(
+            (a_re, a_im, b_re, b_im, one, zero, zero, zero), 0, _complex_with_before, reverse=True
+        )
+        x_re, x_im = _times(p_re, p_im, g_re, g_im)
+        return x_re + q_re, x_im + q_im
 
 
 # ---------------------------------------------------------------- (max, +), (min, +), (logaddexp, +)

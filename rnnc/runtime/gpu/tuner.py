@@ -175,18 +175,17 @@ def candidates(kind: str, default: Config, channels: int, tasks: int, entries: i
         return [default]
     room = ENTRIES if kind == "scan" else HELD
     rows = default.steps if kind == "scan" else 1
-    most = 2 * default.channels / default.warps  # channels a warp: with four times as many, registers spill
+    most = default.channels / default.warps  # channels a warp: with more, registers spill
     found = []
     for width in {default.channels // 2, default.channels, 2 * default.channels}:
         for warps in {max(1, default.warps // 2), default.warps, 2 * default.warps}:
-            for stages in {default.stages, 1 if kind == "sequential" else 3}:
+            for stages in {default.stages, 1 if kind == "sequential" else 6 if entries == 1 else 3}:
                 held = rows * width * entries
                 fits = 32 * warps <= held <= 2 * room and width <= most * warps
+                fits = fits and (kind == "sequential" or width * default.warps >= default.channels * warps)
                 if 1 <= width <= power_of_two(channels) and fits:
                     backward = min(width, default.backward_channels) if default.backward_channels else 0
                     changes = {"channels": width, "warps": warps, "stages": stages, "backward_channels": backward}
-                    if width * default.warps > default.channels * warps:  # more a thread: as many registers as it takes
-                        changes["backward_registers"] = 0
                     found.append(replace(default, **changes))
     found = [c for c in dict.fromkeys(found) if c != default]
 

@@ -22,9 +22,10 @@ __all__ = [
     "turned_fits",
 ]
 
-ENTRIES = 1024  # of a tile of a scan: 8 a thread, so that the dozen tiles of a backward fit the registers
+ENTRIES = 1024  # of a tile of a scan that one warp holds, 32 a thread; half of them where each has inputs of its own
 NEWTON = 512  # of a tile that is solved: two scans of it are under way at a time
-THIRD = 168  # registers of a thread where three programs of four warps share a multiprocessor: 24 KB of loads under way
+LANES = 64  # channels of a warp: two a thread
+MOST_STEPS = 64  # of a tile, where channels are few
 HELD = 1024  # entries of a state held over all steps
 TURNED = 4096  # entries of a product that a step forms of a state and a matrix: 32 a thread
 
@@ -35,7 +36,7 @@ class Config:
 
     `backward_channels` are those of a backward, where they are fewer (0: as many).  `splits` are the parts into which a
     scan divides the steps (0: as many as fill the GPU).  `registers` are those a thread may use on NVIDIA's GPUs (0:
-    the assembler decides); `backward_registers` those of a backward where that says nothing.
+    the assembler decides).
     """
 
     steps: int
@@ -45,14 +46,12 @@ class Config:
     stages: int = 2
     splits: int = 0
     registers: int = 0
-    backward_registers: int = 0
 
     def launch(self, role: str, machine: str = "") -> dict[str, int]:
         """Options of a launch of the kernel `role`.  The totals of splits may use all registers: they run where
         programs are few.  AMD's compiler takes no number of registers.
         """
-        own = self.registers or (self.backward_registers if role == "backward" else 0)
-        registers = 0 if machine == "amd" else 255 if role.endswith("totals") else own
+        registers = 0 if machine == "amd" else 255 if role.endswith("totals") else self.registers
         return {"num_warps": self.warps} | ({"maxnreg": registers} if registers else {})
 
     def width(self, role: str) -> int:
@@ -70,30 +69,38 @@ def default_config(
 ) -> Config:
     """Chosen so that no kernel of the library spills; `parts` is 2 for complex states.
 
-    Three stages keep the loads of the next tiles under way while one is scanned.  Tiles are half as large where one
-    composition of a scan is `wide` in itself (logaddexp), or where a step is `long`.  Where it is, or a state has inner
+    Several stages keep the loads of the next tiles (or steps) under way while one is computed.  Tiles are half as large
+    where one composition of a scan is `wide` in itself (logaddexp), or where a step is `long`.  Where a state has inner
     axes, or steps follow each other one by one, the assembler is told that it may use all registers: by itself it saves
     some for more programs at once, and spills.  The largest products of a step (`TURNED`) are shared by eight warps.
     """
     entries = prod(power_of_two(n) for n in inner)
-    registers = 255 if long or entries > 1 else 0
     if kind == "sequential":
-        width = max(1, min(power_of_two(channels), 64, HELD // (entries * parts)))
+        width = max(1, min(power_of_two(channels), LANES, HELD // (entries * parts)))
+        if entries == 1 and not long:
+            return Config(steps=32, channels=width, registers=255, warps=1, stages=3)
         return Config(steps=32, channels=width, registers=255, warps=8 if entries * parts >= TURNED else 4)
     if kind == "newton":
         return _newton_config(channels, entries * parts)
-    steps = 16 if entries * parts == 1 else 8
-    room = ENTRIES // 2 if wide or long else ENTRIES
-    width = max(1, min(power_of_two(channels), room // (steps * entries * parts)))
-    plain = entries * parts == 1
-    return Config(
-        steps=steps,
-        channels=width,
-        backward_channels=width if plain else max(1, width // 2),
-        registers=registers,
-        backward_registers=THIRD if plain else 0,
-        stages=3 if plain else 2,
-    )
+    return _scan_config(channels, entries * parts, 4 if long else 2 if wide else 1)
+
+
+def _scan_config(channels: int, entries: int, cut: int) -> Config:
+    """One warp, whose threads hold all steps of a tile for their channels, so that a scan is a loop in registers.
+
+    Where channels are too few for a warp its threads lie along time too, and tiles are longer; where the entries of one
+    channel are too many, several warps share them.  Tiles are made smaller by `cut`, in steps or in channels.
+    """
+    if entries <= 2:  # a number, or a complex one
+        steps = max(2, 8 // entries // cut)
+        width = min(power_of_two(channels), LANES)
+        if entries == 1 and width < LANES:
+            steps = min(MOST_STEPS, steps * LANES // width)
+        return Config(steps=steps, channels=width, warps=1, stages=4 - entries, registers=255)
+    width = max(1, min(power_of_two(channels), LANES, ENTRIES // (4 * entries) // min(cut, 2)))
+    backward = max(1, width // 2)  # gradients of all that a tile holds fill the registers
+    warps = max(1, min(8, 8 * backward * entries // ENTRIES))
+    return Config(steps=4, channels=width, backward_channels=backward, warps=warps, stages=1, registers=255)
 
 
 def turned_fits(inner: Sequence[int], parts: int) -> bool:
@@ -126,11 +133,11 @@ def parts_wanted(programs: int) -> int:
     """Into how many parts the steps of a scan are divided which has so many programs by itself.
 
     What parts do to a state is found first, for which all inputs are read once more: two thirds more bytes where an
-    output is as long as each of two inputs.  Programs with three stages of loads under way reach that speed from about
-    three for two multiprocessors on, so there steps stay undivided; fewer are made as many as fill the GPU.
+    output is as long as each of two inputs.  Programs of one warp with four stages of loads under way (6 KB) reach that
+    speed from about three a multiprocessor on, so there steps stay undivided; fewer are made eight of.
     """
     wanted = programs_wanted()
-    return 1 if 8 * programs >= 3 * wanted else -(-wanted // max(1, programs))
+    return 1 if 4 * programs >= 3 * wanted else -(-2 * wanted // max(1, programs))
 
 
 def machine() -> str:
