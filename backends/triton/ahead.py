@@ -10,7 +10,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,16 @@ TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """Of one kernel on one target: registers a thread, bytes a thread spilled to memory, bytes of shared memory."""
+    """Of one kernel on one target: registers a thread, bytes a thread spilled to memory, bytes of shared memory; for
+    NVIDIA's targets the machine code.
+    """
 
     kernel: str
     target: str
     registers: int
     spilled: int
     shared: int
+    code: bytes = field(default=b"", repr=False, compare=False)
 
 
 def compiled(
@@ -103,7 +106,9 @@ def _built(
     found = triton.compile(source, target=TARGETS[target], options=options | LAUNCH)
     registers, spilled = _nvidia(found.asm["ptx"]) if target.startswith("sm") else _amd(found.asm["amdgcn"])
     shared = int(found.metadata.shared)
-    return Resources(kernel=kernel.__name__, target=target, registers=registers, spilled=spilled, shared=shared)
+    code = found.asm.get("cubin", b"")
+    name = kernel.__name__
+    return Resources(kernel=name, target=target, registers=registers, spilled=spilled, shared=shared, code=code)
 
 
 def _signature(
