@@ -133,8 +133,8 @@ def parts_wanted(programs: int) -> int:
     """Into how many parts the steps of a scan are divided which has so many programs by itself.
 
     What parts do to a state is found first, for which all inputs are read once more: two thirds more bytes where an
-    output is as long as each of two inputs.  Programs of one warp with three stages of loads reach that speed from about
-    three a multiprocessor on, so there steps stay undivided; fewer are made as many as make eight a multiprocessor.
+    output is as long as each of two inputs.  Programs of one warp with three stages of loads reach that speed from
+    about three a multiprocessor on, so there steps stay undivided; fewer are made as many as make eight.
     """
     wanted = programs_wanted()
     return 1 if 4 * programs >= 3 * wanted else -(-2 * wanted // max(1, programs))
