@@ -29,11 +29,15 @@ cell Squares(d: dim) {{
 """
 
 
+def test_a_number_beyond_all_floats_is_an_error() -> None:
+    with pytest.raises(rnnc.SpecError, match="E0313"):
+        rnnc.analyze(rnnc.parse(squared("let a0 = 1.5")))
+
+
 @pytest.mark.parametrize(
     "first",
     [
         "let a0 = 3 + 0 * x",
-        "let a0 = 1.5",
         "gate a0: real[d] in (0, 0.9) = 0.9 * sigmoid(linear(x))",
         "gate a0: real[d] in (0, 3) = 3 * sigmoid(linear(x))",
     ],

@@ -56,7 +56,7 @@ def blocks_of(kernel: str, keys: int, values: int, dtype: torch.dtype, machine: 
         case "low_rank_scores":
             return Blocks(min(whole, 64), 16, warps, 1)
         case "low_rank_pairs" | "low_rank_keyed_backward" if dtype.itemsize == 4:  # 16 rows
-            return Blocks(min(whole, 32), 16, 4, 1)
+            return Blocks(min(whole, 16 if old else 32), 16, 4, 1)
         case "low_rank_pairs":
             return Blocks(min(whole, 32), 16, warps, 1)
         case "low_rank_keyed_backward":
