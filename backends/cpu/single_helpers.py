@@ -6,7 +6,7 @@ from __future__ import annotations
 __all__ = ["HELPERS"]
 
 HELPERS = """\
-#define PARALLEL 131072 /* numbers of a matrix, or of all that a step reads, from which on two threads share the work */
+#define PARALLEL 262144 /* numbers of a matrix, or of all that a step reads, from which on two threads share the work */
 #define AT_ONCE 64 /* sequences: their values stay in the caches */
 #define STRIDED(suffix, N, number) \\
   INLINE V load_strided##suffix(const N *p, int64_t stride, int n) { \\

@@ -173,7 +173,7 @@ def _group_plan(
     automatic = {w.strategy for w in works if w.automatic}
     able = [o for o in options if o.legal and by_name[o.name].may_choose(problem)]
     able = [*(o for o in natives if o.name in automatic and by_name[o.name].may_choose(problem)), *able]
-    chosen = min(able, key=lambda o: o.seconds if o.seconds is not None else float("inf"))
+    chosen = min(able, key=lambda o: o.seconds * by_name[o.name].margin if o.seconds is not None else float("inf"))
     return GroupPlan(group=group, options=options, chosen=chosen, priced=_priced(problem, prices), natives=natives)
 
 

@@ -22,6 +22,7 @@ DERIVATIVE = 2  # the work of a step's slopes, in steps
 
 class Newton(Strategy):
     name: ClassVar[str] = "newton"
+    margin: ClassVar[float] = 1.1  # its iterations depend on values: at a tie steps are the safer choice
 
     def form(self, problem: Problem) -> Form | str | None:
         group = problem.group

@@ -14,6 +14,7 @@ class Strategy(ABC):
 
     name: ClassVar[str]
     automatic: ClassVar[bool] = True  # whether it may be chosen without being asked for
+    margin: ClassVar[float] = 1.0  # by how much its estimate has to be below another's
 
     @abstractmethod
     def form(self, problem: Problem) -> Form | str | None:
