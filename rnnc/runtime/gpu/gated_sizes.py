@@ -71,7 +71,7 @@ def pairs_constants(
         "STRICT": strict,
         "BASE": base,
         "LOOK": dtype != torch.float16,
-        "BN": block(inner, 16 if target == "old" else 32),
+        "BN": block(inner, 16 if target == "old" or chunk_of(dtype) < 64 else 32),
         "LEVELS": chunk_of(dtype).bit_length() - 1,
     }
 
@@ -136,8 +136,10 @@ def walk_constants(
 
 
 def _stages(wide: int, dtype: torch.dtype, target: str, ends: bool) -> int:
-    """Of the loads of `walk`: reading ahead takes registers, and 84 KiB with 256 entries, where AMD has 64."""
-    if dtype.itemsize > 4 or (target == "amd" and wide > 128):
+    """Of the loads of `walk`: reading ahead takes registers, of which float32 products leave none (they have no tensor
+    cores), and 84 KiB with 256 entries, where AMD has 64.
+    """
+    if dtype.itemsize >= 4 or (target == "amd" and wide > 128):
         return 1
     return 1 if target == "old" and ends and wide >= 128 else 2
 
