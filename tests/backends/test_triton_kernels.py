@@ -17,6 +17,7 @@ import torch
 import triton_decays as decays
 import triton_low_rank as low_rank
 import triton_newton as newton
+import triton_rows as rows
 import triton_turned as turned
 
 import rnnc
@@ -69,6 +70,7 @@ GROUPS = {
     "low rank": (*low_rank.MODULES, *LOW_RANK[::2]),
     "low rank, more": LOW_RANK[1::2],
     "low rank, cells": tuple(name for name in (*low_rank.CELLS, *low_rank.STEP_BY_STEP) if name not in low_rank.SLOW),
+    "rows": tuple(rows.cases(lambda *a, **k: None)),
     "operators and splits": (
         *("bfloat16", "float16", "strides", "operators", "same bits"),
         *(f"{name}, split" for name in SPLITS),

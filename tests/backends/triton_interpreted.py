@@ -20,6 +20,7 @@ import torch_support as support
 import triton_decays as decay_cases
 import triton_low_rank as low_rank_cases
 import triton_newton as newton_cases
+import triton_rows as row_cases
 import triton_transforms as transform_cases
 import triton_turned as turned_cases
 
@@ -475,7 +476,13 @@ CASES |= {
     name: (lambda n=name: is_the_oracle(n, kind="sequential", strategy="sequential", dims={"n": 5}))
     for name in ("nonlinear", "coupled")
 }
-CASES |= low_rank_cases.CASES | decay_cases.CASES | newton_cases.CASES | transform_cases.CASES
+CASES |= (
+    row_cases.cases(is_the_oracle)
+    | low_rank_cases.CASES
+    | decay_cases.CASES
+    | newton_cases.CASES
+    | transform_cases.CASES
+)
 CASES |= {
     name: lambda name=name, dims=dims: is_the_oracle(name, kind="newton", strategy="newton", dims=dims, steps=11)
     for name, dims in newton_cases.SIZES.items()

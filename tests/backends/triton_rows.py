@@ -1,0 +1,47 @@
+"""Cases of triton_interpreted.py with as many channels as fill a warp: tiles whose rows are walked one after another.
+
+Fewer channels are scanned by `tl.associative_scan`: the two ways meet nowhere, so each needs cases of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from rnnc.runtime.gpu.tuning import LANES, default_config
+
+DIMS = {"d": 3, "n": 70}  # more than LANES, so a second block is filled in part
+CELLS = {  # file: cell, dims, whether its state is complex
+    "mingru": (None, DIMS, False),
+    "minlstm": (None, DIMS, False),
+    "lru": (None, DIMS, True),
+    "old_state": (None, {"n": 70}, False),
+    "max_plus": (None, {"n": 70}, False),
+    "min_plus": (None, {"n": 70}, False),
+    "log_plus": (None, {"n": 70}, False),
+    "rglru": ("RGLRU", {"heads": 2, "w": 70}, False),
+}
+STEPS = 21  # no multiple of a tile
+
+
+def cases(is_the_oracle: Callable[..., None]) -> dict[str, Callable[[], None]]:
+    """At the default configuration, undivided and with the steps divided into three; and one step after another."""
+    found: dict[str, Callable[[], None]] = {}
+    for file, (cell, dims, pairs) in CELLS.items():
+        config = default_config("scan", 70, (), parts=2 if pairs else 1)
+        assert config.channels == LANES
+        scanned = partial(is_the_oracle, file, cell, kind="scan", dims=dims, steps=STEPS)
+        found[f"{file}, {LANES} channels"] = partial(scanned, config=config)
+        found[f"{file}, {LANES} channels, split"] = partial(scanned, config=replace(config, splits=3))
+    for file, dims in (("mingru", DIMS), ("nonlinear", {"n": 70}), ("coupled", {"n": 70})):
+        found[f"{file}, {LANES} channels, sequential"] = partial(
+            is_the_oracle,
+            file,
+            kind="sequential",
+            strategy="sequential",
+            dims=dims,
+            steps=37,  # more than lie between two kept states
+            config=default_config("sequential", 70, ()),
+        )
+    return found
