@@ -122,10 +122,9 @@ def _put(x, r: tl.constexpr, value):
 def _states(a, b, h, apply: tl.constexpr, reverse: tl.constexpr):
     """The state after each step, `apply` being what one does to it; with `reverse` the last step comes first."""
     after = b
-    last: tl.constexpr = a.shape[0] - 1
-    for k in tl.static_range(a.shape[0]):
-        h = apply(_pick(a, last - k if reverse else k), _pick(b, last - k if reverse else k), h)
-        after = _put(after, last - k if reverse else k, h)
+    for r in tl.static_range(a.shape[0] - 1 if reverse else 0, -1 if reverse else a.shape[0], -1 if reverse else 1):
+        h = apply(_pick(a, r), _pick(b, r), h)
+        after = _put(after, r, h)
     return after
 
 
@@ -133,10 +132,9 @@ def _states(a, b, h, apply: tl.constexpr, reverse: tl.constexpr):
 def _before(a, b, h, apply: tl.constexpr, reverse: tl.constexpr):
     """The state before each step, in the same order."""
     before = b
-    last: tl.constexpr = a.shape[0] - 1
-    for k in tl.static_range(a.shape[0]):
-        before = _put(before, last - k if reverse else k, h)
-        h = apply(_pick(a, last - k if reverse else k), _pick(b, last - k if reverse else k), h)
+    for r in tl.static_range(a.shape[0] - 1 if reverse else 0, -1 if reverse else a.shape[0], -1 if reverse else 1):
+        before = _put(before, r, h)
+        h = apply(_pick(a, r), _pick(b, r), h)
     return before
 
 
@@ -144,16 +142,16 @@ def _before(a, b, h, apply: tl.constexpr, reverse: tl.constexpr):
 def _complex_rows(a_re, a_im, b_re, b_im, h_re, h_im, before: tl.constexpr, reverse: tl.constexpr):
     """`_states` or `_before` of complex numbers."""
     x_re, x_im = b_re, b_im
-    last: tl.constexpr = a_re.shape[0] - 1
-    for k in tl.static_range(a_re.shape[0]):
+    rows: tl.constexpr = a_re.shape[0]
+    for r in tl.static_range(rows - 1 if reverse else 0, -1 if reverse else rows, -1 if reverse else 1):
         if before:
-            x_re, x_im = _put(x_re, last - k if reverse else k, h_re), _put(x_im, last - k if reverse else k, h_im)
-        p_re, p_im = _pick(a_re, last - k if reverse else k), _pick(a_im, last - k if reverse else k)
+            x_re, x_im = _put(x_re, r, h_re), _put(x_im, r, h_im)
+        p_re, p_im = _pick(a_re, r), _pick(a_im, r)
         y_re, y_im = _times(p_re, p_im, h_re, h_im)
-        h_re = y_re + _pick(b_re, last - k if reverse else k)
-        h_im = y_im + _pick(b_im, last - k if reverse else k)
+        h_re = y_re + _pick(b_re, r)
+        h_im = y_im + _pick(b_im, r)
         if not before:
-            x_re, x_im = _put(x_re, last - k if reverse else k, h_re), _put(x_im, last - k if reverse else k, h_im)
+            x_re, x_im = _put(x_re, r, h_re), _put(x_im, r, h_im)
     return x_re, x_im
 
 
