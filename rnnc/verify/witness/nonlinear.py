@@ -22,6 +22,7 @@ from rnnc.verify.witness.evaluation import Contexts
 from rnnc.verify.witness.numbers import HALF, ONE, ZERO, Number
 from rnnc.verify.witness.permutations import compose, point_actions
 from rnnc.verify.witness.solver import Solver
+from rnnc.verify.witness.spans import independent
 from rnnc.verify.witness.targets import Proposal, Start, Targets, start_of, starting
 from rnnc.verify.witness.want import VIEWS, Array, empty
 
@@ -32,7 +33,6 @@ AUTOMATON = (
 VALUES = ((ONE, ZERO), (ONE, -ONE), (HALF, ZERO), (HALF, -HALF))
 MOST_PINNED = 3
 MOST_TRANSITIONS = 2000  # of the automaton: a closure has a state for each, and steps by every letter
-PRIME = 1_000_003
 
 Spread = Literal["sparse", "values", "states"]
 SPREADS: tuple[Spread, ...] = ("sparse", "values", "states")
@@ -176,22 +176,12 @@ def _contexts(dfa: DFA, units: Units, spread: Spread) -> list[tuple[Configuratio
 
 def _spanning(configurations: list[Configuration], count: int) -> list[Configuration]:
     """Those whose patterns of units span all: what is affine in the units is right on all if it is right on these."""
-    rows: dict[int, list[int]] = {}  # by pivot, modulo a prime: fewer can only seem to span if it is small
-    kept = []
-    for c in configurations:
-        row = [1, *(0,) * count]
-        for j in c[0] or ():
-            row[j + 1] = 1
-        for pivot, other in rows.items():
-            if row[pivot]:
-                factor = row[pivot]
-                row = [(x - factor * y) % PRIME for x, y in zip(row, other, strict=True)]
-        first = next((j for j, x in enumerate(row) if x), None)
-        if first is not None:
-            inverse = pow(row[first], -1, PRIME)
-            rows[first] = [x * inverse % PRIME for x in row]
-            kept.append(c)
-    return kept
+
+    def row(c: Configuration) -> list[int]:
+        on = set(c[0] or ())
+        return [1, *(int(j in on) for j in range(count))]
+
+    return independent(configurations, row)
 
 
 def _proposal(

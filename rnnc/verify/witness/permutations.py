@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations, islice, product
 
+from rnnc.groups import closure
 from rnnc.verify.languages.dfa import DFA
 
 Permutation = tuple[int, ...]
@@ -35,18 +36,7 @@ def inverted(p: Permutation) -> Permutation:
 
 def elements(generators: tuple[Permutation, ...], most: int = MAX_GROUP) -> list[Permutation] | None:
     """The group, or None above `most` elements."""
-    one = tuple(range(len(generators[0])))
-    found = {one}
-    order = [one]
-    for p in order:  # grows while it is walked
-        for g in generators:
-            q = compose(p, g)
-            if q not in found:
-                if len(found) >= most:
-                    return None
-                found.add(q)
-                order.append(q)
-    return order
+    return closure(generators, most)
 
 
 def powers(p: Permutation) -> list[Permutation]:

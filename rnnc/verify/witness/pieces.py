@@ -15,13 +15,13 @@ from rnnc.verify.languages.dfa import DFA
 from rnnc.verify.witness.expressions import Expression, LinearSystem
 from rnnc.verify.witness.nonlinear import Component, points_of
 from rnnc.verify.witness.permutations import point_actions
+from rnnc.verify.witness.spans import independent
 
 Action = tuple[int, ...]  # where a letter leads each state
 MOST_STATES = 40  # of an automaton whose congruences are looked for
 MOST_JOINS = 400  # of congruences
 MOST_POINTS = 6  # of a piece whose states are renamed
 MANY = 12  # different letters above which only some that span all are solved for
-PRIME = 1_000_003
 
 
 def pieces(dfa: DFA) -> Iterator[tuple[DFA, ...]]:
@@ -114,20 +114,7 @@ def spanning(found: Sequence[Action]) -> list[Action]:
     distinct = list(dict.fromkeys(found))
     if len(distinct) <= MANY:
         return distinct
-    rows: dict[int, list[int]] = {}
-    kept = []
-    for a in distinct:
-        row = _row(a)
-        for pivot, other in rows.items():
-            if row[pivot]:
-                factor = row[pivot]
-                row = [(x - factor * y) % PRIME for x, y in zip(row, other, strict=True)]
-        first = next((j for j, x in enumerate(row) if x), None)
-        if first is not None:
-            inverse = pow(row[first], -1, PRIME)
-            rows[first] = [x * inverse % PRIME for x in row]
-            kept.append(a)
-    return kept
+    return independent(distinct, _row)
 
 
 def combined(action: Action, base: Sequence[Action]) -> list[Fraction] | None:
