@@ -8,7 +8,6 @@ import pickle
 import resource
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,6 @@ pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="needs a C c
 PAIRS = [("minlstm", "MinLSTM"), ("gated_deltanet", "GatedDeltaNet"), ("lru", "LRU"), ("gru", "GRU")]
 
 
-@cache
-def layers(name: str, cell: str) -> tuple[Any, Any]:
-    """A layer of the CPU backend and one of the torch backend with the same weights, in float64."""
-    torch.manual_seed(0)
-    spec = rnnc.stdlib(name)
-    dims = support.small_dims(spec.lower(cell))
-    native, by_torch = (rnnc.compile(spec, cell, backend=b)(**dims, dtype=torch.float64) for b in ("cpu", "torch"))
-    by_torch.load_state_dict(native.state_dict())
-    return native, by_torch
-
-
 def same(a: Any, b: Any, tolerance: float = 1e-10) -> None:
     (ya, sa), (yb, sb) = a, b
     support.assert_close(ya, yb, tolerance)
@@ -48,7 +36,7 @@ def same(a: Any, b: Any, tolerance: float = 1e-10) -> None:
 @pytest.mark.parametrize(("name", "cell"), [PAIRS[0], PAIRS[3]])
 def test_another_default_device(name: str, cell: str) -> None:
     """Memory that C writes is the processor's, whatever tensors are made on otherwise."""
-    native, by_torch = layers(name, cell)
+    native, by_torch = support.native_and_torch(name, cell)
     x, state = torch.randn(2, 40, native.d, dtype=torch.float64, requires_grad=True), by_torch.initial_state(2)
     with torch.device("meta"):
         y, last = native(x, state)
@@ -59,7 +47,7 @@ def test_another_default_device(name: str, cell: str) -> None:
 
 @pytest.mark.parametrize(("name", "cell"), PAIRS)
 def test_options_of_a_call(name: str, cell: str) -> None:
-    native, by_torch = layers(name, cell)
+    native, by_torch = support.native_and_torch(name, cell)
     x = torch.randn(2, 9, native.d, dtype=torch.float64)
     same(native(x, reverse=True), by_torch(x, reverse=True))
     ends = torch.tensor([0, 4, 5, 9])
@@ -73,7 +61,7 @@ def test_options_of_a_call(name: str, cell: str) -> None:
 @pytest.mark.parametrize(("name", "cell"), PAIRS)
 def test_any_strides(name: str, cell: str) -> None:
     """Inputs and gradients that are transposed, sliced or expanded."""
-    native, by_torch = layers(name, cell)
+    native, by_torch = support.native_and_torch(name, cell)
     base = torch.randn(native.d, 9, 2, dtype=torch.float64)
     for x in (
         base.permute(2, 1, 0),
@@ -93,7 +81,7 @@ def test_any_strides(name: str, cell: str) -> None:
 @pytest.mark.parametrize(("name", "cell"), PAIRS)
 def test_gradients_of_a_part(name: str, cell: str) -> None:
     """Only the final state is read, or only one weight is trained."""
-    native, by_torch = layers(name, cell)
+    native, by_torch = support.native_and_torch(name, cell)
     x = torch.randn(2, 33, native.d, dtype=torch.float64)
     found = []
     for layer in (native, by_torch):
@@ -115,7 +103,7 @@ def test_gradients_of_a_part(name: str, cell: str) -> None:
 
 @pytest.mark.parametrize(("name", "cell"), PAIRS)
 def test_bfloat16_goes_in_and_out(name: str, cell: str) -> None:
-    native, _ = layers(name, cell)
+    native, _ = support.native_and_torch(name, cell)
     exact = copy.deepcopy(native).float()
     half = copy.deepcopy(exact).to(torch.bfloat16)
     x = torch.randn(2, 7, native.d)
@@ -130,7 +118,7 @@ def test_bfloat16_goes_in_and_out(name: str, cell: str) -> None:
 
 
 def test_pickles_and_copies() -> None:
-    native, _ = layers("minlstm", "MinLSTM")
+    native, _ = support.native_and_torch("minlstm", "MinLSTM")
     x = torch.randn(2, 5, native.d, dtype=torch.float64)
     for again in (copy.deepcopy(native), pickle.loads(pickle.dumps(native))):
         same(again(x), native(x))
@@ -164,7 +152,7 @@ def test_models_run_their_cells_by_kernels() -> None:
 
 
 def test_other_devices_are_refused() -> None:
-    native, _ = layers("minlstm", "MinLSTM")
+    native, _ = support.native_and_torch("minlstm", "MinLSTM")
     with pytest.raises(RuntimeError, match=r"compiled for the CPU.*meta.*backend=\"torch\""):
         copy.deepcopy(native).to("meta")(torch.empty(1, 2, native.d, device="meta", dtype=torch.float64))
 

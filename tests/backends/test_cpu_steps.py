@@ -34,17 +34,6 @@ CELLS = [
 ODD = Path(__file__).parents[1] / "stdlib" / "odd"
 
 
-@cache
-def layers(name: str, cell: str) -> tuple[Any, Any]:
-    """A layer of the CPU backend and one of the torch backend with the same weights, in float64."""
-    torch.manual_seed(0)
-    spec = rnnc.stdlib(name)
-    dims = support.small_dims(spec.lower(cell))
-    native, by_torch = (rnnc.compile(spec, cell, backend=b)(**dims, dtype=torch.float64) for b in ("cpu", "torch"))
-    by_torch.load_state_dict(native.state_dict())
-    return native, by_torch
-
-
 def whole_step(layer: Any) -> NativeStep:
     scope = type(layer).step.__globals__
     (found,) = [v for v in scope.values() if isinstance(v, NativeStep)]
@@ -72,7 +61,7 @@ def same(a: Any, b: Any, tolerance: float = 1e-12) -> None:
 @torch.no_grad()
 def test_one_function_for_a_step(name: str, cell: str) -> None:
     """For one and for several sequences, in any strides; what it does not serve runs as before, to the same result."""
-    native, by_torch = layers(name, cell)
+    native, by_torch = support.native_and_torch(name, cell)
     _, state = by_torch(torch.randn(3, 5, native.d, dtype=torch.float64))
     x = torch.randn(3, native.d, dtype=torch.float64)
     turned = torch.randn(native.d, 3, dtype=torch.float64).T
@@ -91,7 +80,7 @@ def test_one_function_for_a_step(name: str, cell: str) -> None:
 @pytest.mark.parametrize(("name", "cell"), CELLS)
 def test_gradients_of_steps(name: str, cell: str) -> None:
     """Steps that are trained through give the gradients of the whole sequence."""
-    native, by_torch = layers(name, cell)
+    native, by_torch = support.native_and_torch(name, cell)
     x = torch.randn(2, 4, native.d, dtype=torch.float64, requires_grad=True)
     state, rows = None, []
     for x_t in x.unbind(1):
@@ -109,9 +98,9 @@ def test_gradients_of_steps(name: str, cell: str) -> None:
 @torch.no_grad()
 def test_pieces_of_any_length(name: str, cell: str, backend: int) -> None:
     """A sequence fed in pieces (none, one, many tokens; steps in between) gives the numbers of the whole run."""
-    layer = layers(name, cell)[backend]
+    layer = support.native_and_torch(name, cell)[backend]
     x = torch.randn(2, 40, layer.d, dtype=torch.float64)
-    whole, last = layers(name, cell)[1](x)
+    whole, last = support.native_and_torch(name, cell)[1](x)
     state, rows, at = None, [], 0
     for count in (1, 0, 7, None, 2, 16, None, 1, 3, 8):
         if count is None:
@@ -128,7 +117,7 @@ def test_pieces_of_any_length(name: str, cell: str, backend: int) -> None:
 @torch.no_grad()
 def test_parameters_may_change() -> None:
     """In place, in dtype, as other tensors: a step reads what the layer has now."""
-    native, by_torch = (pickle.loads(pickle.dumps(m)) for m in layers("minlstm", "MinLSTM"))
+    native, by_torch = (pickle.loads(pickle.dumps(m)) for m in support.native_and_torch("minlstm", "MinLSTM"))
     x = torch.randn(2, native.d, dtype=torch.float64)
     native.step(x)
     for m in (native, by_torch):
@@ -167,7 +156,7 @@ WAYS = [write_through_data, write_through_numpy, write_by_an_optimizer]
 @torch.no_grad()
 def test_what_parameters_alone_say_follows_them(name: str, cell: str, write: Callable[[Tensor], None]) -> None:
     """Values that are kept between steps are those of the weights at each step, however these are written."""
-    native, by_torch = (copy.deepcopy(m) for m in layers(name, cell))
+    native, by_torch = (copy.deepcopy(m) for m in support.native_and_torch(name, cell))
     x = torch.randn(2, native.d, dtype=torch.float64)
     kept = [memory for held in whole_step(native).held.values() for memory in held.memory.values()]
     for _ in range(2):
@@ -182,7 +171,7 @@ def test_what_parameters_alone_say_follows_them(name: str, cell: str, write: Cal
 
 @torch.no_grad()
 def test_modules_of_one_class_and_threads_keep_apart_what_they_keep() -> None:
-    native, by_torch = layers("mamba2", "Mamba2")
+    native, by_torch = support.native_and_torch("mamba2", "Mamba2")
     other, other_by_torch = copy.deepcopy(native), copy.deepcopy(by_torch)
     for m in (other, other_by_torch):
         for p in m.parameters():
@@ -199,7 +188,7 @@ def test_modules_of_one_class_and_threads_keep_apart_what_they_keep() -> None:
 @torch.no_grad()
 def test_half_precision(name: str, cell: str, half: torch.dtype) -> None:
     """Weights, inputs and states of half precision: computed in float32, and rounded once."""
-    native, by_torch = (copy.deepcopy(m) for m in layers(name, cell))
+    native, by_torch = (copy.deepcopy(m) for m in support.native_and_torch(name, cell))
     native, exact = native.to(half), by_torch.to(half).double()
     x = torch.randn(5, native.d).to(half)
     _, state = by_torch(torch.randn(5, 4, native.d, dtype=torch.float64))
@@ -217,7 +206,7 @@ def test_half_precision(name: str, cell: str, half: torch.dtype) -> None:
 
 @torch.no_grad()
 def test_complex_half_stays_with_the_kernels() -> None:
-    native, by_torch = (copy.deepcopy(m).to(torch.bfloat16) for m in layers("lru", "LRU"))
+    native, by_torch = (copy.deepcopy(m).to(torch.bfloat16) for m in support.native_and_torch("lru", "LRU"))
     x = torch.randn(2, native.d, dtype=torch.bfloat16)
     assert not served(native, x)
     (y, state), (y2, state2) = native.step(x), by_torch.step(x)
@@ -302,7 +291,7 @@ def test_parts_of_a_model_may_change() -> None:
 
 @torch.no_grad()
 def test_steps_that_are_refused_say_why() -> None:
-    native, _ = layers("minlstm", "MinLSTM")
+    native, _ = support.native_and_torch("minlstm", "MinLSTM")
     with pytest.raises(RuntimeError, match=r"size|shape"):
         native.step(torch.randn(2, native.d + 1, dtype=torch.float64))
     with pytest.raises(KeyError):
@@ -321,7 +310,7 @@ class Seen(TorchDispatchMode):
 @torch.no_grad()
 def test_what_stands_ready_is_for_tensors_of_the_same_kind_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one call that recognises the last step's tensors refuses all that has to be looked at; numbers are right."""
-    native, by_torch = (copy.deepcopy(m).float() for m in layers("minlstm", "MinLSTM"))
+    native, by_torch = (copy.deepcopy(m).float() for m in support.native_and_torch("minlstm", "MinLSTM"))
     looked: list[int] = []
     find = NativeStep._find
 
@@ -369,7 +358,7 @@ def test_what_stands_ready_is_for_tensors_of_the_same_kind_only(monkeypatch: pyt
 def test_steps_without_the_call_that_recognises_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a version of PyTorch that has none of what is not public: the same numbers."""
     assert _compat.same_layout([torch.zeros(2)]) is not None  # this version has it
-    native, by_torch = (copy.deepcopy(m) for m in layers("mamba2", "Mamba2"))
+    native, by_torch = (copy.deepcopy(m) for m in support.native_and_torch("mamba2", "Mamba2"))
     monkeypatch.setattr(native_step, "same_layout", lambda tensors: None)
     monkeypatch.setattr(native_step, "empty_cpu", _compat._empty_cpu)
     x = torch.randn(2, native.d, dtype=torch.float64)
@@ -382,7 +371,7 @@ def test_steps_without_the_call_that_recognises_tensors(monkeypatch: pytest.Monk
 @torch.no_grad()
 def test_tied_weights() -> None:
     """One tensor in two places: never ready, and right."""
-    native, by_torch = (copy.deepcopy(m) for m in layers("gru", "GRU"))
+    native, by_torch = (copy.deepcopy(m) for m in support.native_and_torch("gru", "GRU"))
     for m in (native, by_torch):
         m.z_linear_weight = m.r_linear_weight
     x = torch.randn(2, native.d, dtype=torch.float64)
@@ -393,7 +382,7 @@ def test_tied_weights() -> None:
 
 
 def test_parameters_are_forgotten_with_their_module() -> None:
-    native = copy.deepcopy(layers("minlstm", "MinLSTM")[0])
+    native = copy.deepcopy(support.native_and_torch("minlstm", "MinLSTM")[0])
     held = whole_step(native).held
     before = len(held)
     with torch.no_grad():
@@ -407,7 +396,7 @@ def test_parameters_are_forgotten_with_their_module() -> None:
 @torch.no_grad()
 def test_a_step_with_another_default_device() -> None:
     """Memory that C writes is the processor's, whatever tensors are made on otherwise."""
-    native, by_torch = layers("mamba2", "Mamba2")
+    native, by_torch = support.native_and_torch("mamba2", "Mamba2")
     x, state = torch.randn(2, native.d, dtype=torch.float64), by_torch.initial_state(2)
     wanted = by_torch.step(x, state=state)
     whole_step(native).held.clear()
@@ -419,7 +408,7 @@ def test_a_step_with_another_default_device() -> None:
 
 @torch.no_grad()
 def test_a_step_under_autocast_has_the_types_of_the_torch_backend() -> None:
-    native, by_torch = (copy.deepcopy(m).float() for m in layers("gru", "GRU"))
+    native, by_torch = (copy.deepcopy(m).float() for m in support.native_and_torch("gru", "GRU"))
     x = torch.randn(2, native.d)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not served(native, x)

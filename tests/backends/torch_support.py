@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
+import rnnc
 from rnnc.ir.graph import CellIR
 from rnnc.ir.oracle import gradients, run
 
@@ -25,6 +27,17 @@ def small_dims(cell: CellIR) -> dict[str, int]:
                 1, min(int(d.default.constant), 4) if d.default.constant > 4 else min(int(d.default.constant), 2)
             )
     return cell.dim_values(given)
+
+
+@cache
+def native_and_torch(name: str, cell: str) -> tuple[Any, Any]:
+    """A layer of the CPU backend and one of the torch backend with the same weights, in float64."""
+    torch.manual_seed(0)
+    spec = rnnc.stdlib(name)
+    dims = small_dims(spec.lower(cell))
+    native, by_torch = (rnnc.compile(spec, cell, backend=b)(**dims, dtype=torch.float64) for b in ("cpu", "torch"))
+    by_torch.load_state_dict(native.state_dict())
+    return native, by_torch
 
 
 def unit(x: Any) -> Any:
