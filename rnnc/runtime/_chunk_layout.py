@@ -88,7 +88,7 @@ class Frame(NamedTuple):
         idle = chunk if chunk > 1 and exporting() else 0
         return (self.length + idle + chunk - 1) // chunk
 
-    def unfold(self, x: Tensor) -> Tensor:
+    def as_sequence(self, x: Tensor) -> Tensor:
         """[N, G, C, size] -> [B, T, *P, size] in the outer dtype."""
         x = x.unflatten(1, (self.batch, *self.per)).movedim(-2, 2).movedim(0, 1).flatten(1, 2)
         return cut(x, 1, self.length).to(self.outer)

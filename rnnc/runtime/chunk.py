@@ -213,7 +213,7 @@ def _solve(
         for u, w in solved.columns:
             found = torch.baddbmm(found, _batched(solved.decay.gram(rows, u)), _batched(w))
         found = found.view(*solved.entry.shape[:2], size, len(chosen), frame.values)
-        outputs.update((i, frame.unfold(o)) for i, o in zip(chosen, found.unbind(3), strict=True))
+        outputs.update((i, frame.as_sequence(o)) for i, o in zip(chosen, found.unbind(3), strict=True))
     final = solved.final.reshape(frame.batch, *frame.per, frame.keys, frame.values).to(frame.outer)
     return tuple(outputs[i] for i in range(len(reads))), final
 

@@ -162,10 +162,10 @@ def test_the_declared_version_is_what_the_package_asks_for() -> None:
 
 def test_without_what_came_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """On 2.6 a compiled program takes the way of an exported one; the numbers are the same."""
-    from rnnc.runtime import MicroStep, Read, chunk, matrix_scan
+    from rnnc.runtime import MicroStep, Read, _chunk_layout, matrix_scan
 
     assert _compat.exporting is torch.compiler.is_exporting
-    monkeypatch.setattr(chunk, "exporting", torch.compiler.is_compiling)
+    monkeypatch.setattr(_chunk_layout, "exporting", torch.compiler.is_compiling)
     k, v, state = torch.randn(2, 70, 1, 3), torch.randn(2, 70, 1, 4), torch.randn(2, 1, 3, 4)
 
     def run(k: torch.Tensor, v: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
