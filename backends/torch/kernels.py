@@ -45,7 +45,6 @@ class Kernel:
     views: Mapping[str, Type] = field(default_factory=dict)
     report: str = ""  # the attribute of the module that counts what was done, which is its last argument
     asked: str = ""  # the state whose size decides whether it serves; the first one where none is named
-    lengths: bool = False  # whether the sizes of all states decide, whose vectors have several
 
     def before(self, c: Context, state: str) -> str:
         """The state as the kernel sees it."""
@@ -163,8 +162,6 @@ class _Branches:
         last = [f"{', '.join(moved)} = {', '.join(moved.values())}"] if moved else []
         like = self.known[0][k.fits].text
         asked = k.before(body.c, k.asked or k.states[0])
-        if k.lengths:
-            asked = tuple_text([k.before(body.c, s) for s in k.states])
         test = f"if {k.name}.fits({asked}, {like}):"
         body.lines = [*self.head, test, *indented(self.first), "else:", *indented([*body.lines, *last])]
         body.env, body.bound, body.uses = *self.known, self.uses

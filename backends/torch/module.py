@@ -299,15 +299,9 @@ class Module:
         if not self.packs:
             return ["if cu_seqlens is not None:", f"    {run}"]
         self.imports.add("packed_bounds")
-        tests = [f"{names[0]}.shape[1] == 0"]
-        for k in (c.kernel for c in self.choices):
-            if k is not None and k.fits is not None:
-                c, cell = self.writer.context(0), self.cell
-                sizes = [c.dim(cell.nodes[cell.state(s).node].type.shape[-1]) for s in k.states]
-                tests.append(f"not {k.name}.serves({tuple_text(sizes) if k.lengths else sizes[0]}, {names[0]})")
         return [
             "if cu_seqlens is not None:",
-            f"    if {' or '.join(tests)}:",
+            f"    if {names[0]}.shape[1] == 0:",
             f"        {run}",
             f"    cu_seqlens = packed_bounds(cu_seqlens, {names[0]}, state)",
         ]

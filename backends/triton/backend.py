@@ -27,6 +27,7 @@ from rnnc.backends.triton.kernel import Step, find_step
 from rnnc.backends.triton.layout import largest
 from rnnc.backends.triton.low_rank import LOW_RANK, has_low_rank_kernel
 from rnnc.backends.triton.planning import named, plans
+from rnnc.backends.triton.stepped import stepped
 from rnnc.backends.triton.text import Kernel
 from rnnc.ir.graph import CellIR, NodeId
 from rnnc.plan.choose import GroupPlan, Plan
@@ -79,7 +80,7 @@ class _File:
     names: Names = field(default_factory=Names)
     texts: list[str] = field(default_factory=list)
     helpers: set[str] = field(default_factory=set)
-    coupled: bool = False  # whether some group has products on chip
+    coupled: bool = False  # whether some group has products of its states
     chunkwise: bool = False  # whether some group runs by the runtime's chunkwise kernels
 
     def choices(self, title: str, p: Plan, asked: Strategies) -> tuple[tuple[Choice, ...], tuple[str, ...]]:
@@ -175,20 +176,17 @@ class _File:
         inner = coupled.region.step
         c = find_coupled_step(name, cell, coupled, lambda node: source.line(inner.nodes[node]))
         assert c is not None
-        kernels = coupled_kernels(c)
-        self._write(kernels, lambda key: coupled_text(c, kernels, key), name)
+        kernels, by_step = coupled_kernels(c), stepped(c)
+        between = tuple(p.kernel for p in (*by_step.forward, *by_step.backward))
+        self._write((*kernels, *between), lambda key: coupled_text(by_step, kernels, key), name)
         self.coupled = True
         weights = tuple(p.weight for p in c.products)
-        given = [coupled.region.inputs[k] for k in c.given]
-        moving = [i for i in given if i not in coupled.region.static]
         call = Call(
             name=name,
             states=coupled.region.states,
-            inputs=(*given, *weights),
+            inputs=(*(coupled.region.inputs[k] for k in c.given), *weights),
             outputs=coupled.region.outputs[: coupled.wanted],
-            fits=(moving or weights)[0],
             packed=True,
-            lengths=len(c.step.layout.inner) > 1,
         )
         return call, f"{' and '.join(g.group.states)}: kernel, {SENTENCES['coupled']}"
 
@@ -214,7 +212,7 @@ class _File:
             text = text.replace(line, f"from rnnc.runtime import {rest}\n{ours}" if rest else ours, 1)
         if not self.texts:
             return text
-        classes = ["CoupledRecurrence", "Product"] if self.coupled else []
+        classes = ["CoupledRecurrence", "Phase", "Product", "Side"] if self.coupled else []
         classes += ["Recurrence"] if any(" = Recurrence(" in t for t in self.texts) else []
         taken = ["Axes", *classes, *sorted(self.helpers)]
         ours = f"from rnnc.runtime.gpu import {', '.join(taken)}"
@@ -322,7 +320,7 @@ SENTENCES = {
     "sequential": "one step after another in one kernel, the state in registers",
     "newton": "tiles of steps solved in registers by Newton's method, those that do not converge step by step",
     "turned": "one step after another in one kernel, whole states in registers, read by rows and by columns",
-    "coupled": "one step after another in one kernel, matrices on chip where they fit (else PyTorch's loop)",
+    "coupled": "one step after another, in one kernel where matrices fit on chip, else kernels between products",
 }
 
 

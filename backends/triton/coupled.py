@@ -122,20 +122,49 @@ def product_rounds(program: Program, products: Sequence[Product]) -> tuple[tuple
 
 
 def coupled_kernels(c: CoupledStep) -> tuple[Kernel, Kernel]:
-    return _Writer(c).forward(), _Writer(c).backward()
+    return _OnChip(c).forward(), _OnChip(c).backward()
 
 
 LOOP = "for step in tl.range(0, tl.max(length), num_stages=STAGES):"
 BACK = "for back in tl.range(0, tl.max(length), num_stages=STAGES):"
 
 
-class _Writer:
-    """One of the two kernels."""
+class Writer:
+    """A kernel of a step with products in the making."""
 
     def __init__(self, c: CoupledStep) -> None:
         self.c, self.step = c, c.step
         self.f = Frame(step=c.step, layout=c.step.layout)
         self.s = self.f.statements
+
+    def ends(self, n: int) -> tuple[str, str]:
+        """The axes of what product n multiplies and of its result."""
+        p, f, layout = self.c.products[n], self.step.forward, self.step.layout
+        vector = f.states[p.state] if p.state is not None else f.outputs[p.output or 0]
+        return layout.held(vector.axes)[-1], layout.held(f.inputs[p.input].axes)[-1]
+
+    def title(self, n: int) -> str:
+        """The name of a product's result: that of the array that takes it."""
+        return self.step.arrays.inputs[self.c.products[n].input]
+
+    def tile(self, program: Program, result: Result, value: Part) -> str:
+        """A result as a whole tile of its array, axes that the value lacks included."""
+        shape = self.f.layout.shape(["b", *self.f.layout.held(result.axes)])
+        if value.number is not None:
+            return f"tl.full({shape}, {value.text}, ACC)"
+        own = {*program.values[result.value].labels}
+        return (
+            value.text
+            if {a for a in result.axes if a is not None} <= own
+            else f"tl.broadcast_to({value.text}, {shape})"
+        )
+
+
+class _OnChip(Writer):
+    """One of the two kernels that take all steps."""
+
+    def __init__(self, c: CoupledStep) -> None:
+        super().__init__(c)
         self.f.names.taken |= {f"{w}{end}" for w in c.weights for end in ("", "_ptr", "_g", "_i", "_o")}
 
     # ------------------------------------------------------------ arguments and matrices
@@ -168,34 +197,12 @@ class _Writer:
     def rows(self, axis: str) -> str:
         return f"rows_{axis}" if len(self.step.layout.inner) > 1 else "rows"
 
-    def ends(self, n: int) -> tuple[str, str]:
-        """The axes of what product n multiplies and of its result."""
-        p, f, layout = self.c.products[n], self.step.forward, self.step.layout
-        vector = f.states[p.state] if p.state is not None else f.outputs[p.output or 0]
-        return layout.held(vector.axes)[-1], layout.held(f.inputs[p.input].axes)[-1]
-
-    def title(self, n: int) -> str:
-        """The name of a product's result: that of the array that takes it."""
-        return self.step.arrays.inputs[self.c.products[n].input]
-
     def arrays(self, of: Sequence[str], places: Sequence[int], form: str) -> list[str]:
         return [form.format(of[k]) for k in places]
 
     def product(self, vector: str, n: int, turned: bool = False) -> str:
         self.s.helpers.add("product")
         return f"product({vector}, {self.c.weights[n]}, in_{self.ends(n)[turned]})"
-
-    def tile(self, program: Program, result: Result, value: Part) -> str:
-        """A result as a whole tile of its array, axes that the value lacks included."""
-        shape = self.f.layout.shape(["b", *self.f.layout.held(result.axes)])
-        if value.number is not None:
-            return f"tl.full({shape}, {value.text}, ACC)"
-        own = {*program.values[result.value].labels}
-        return (
-            value.text
-            if {a for a in result.axes if a is not None} <= own
-            else f"tl.broadcast_to({value.text}, {shape})"
-        )
 
     def tiles(self, program: Program, results: list[Result]) -> list[str]:
         values = self.s.run(program.pruned(results))

@@ -7,6 +7,7 @@ from rnnc.backends.triton.coupled import CoupledStep
 from rnnc.backends.triton.gradients import gradient_results
 from rnnc.backends.triton.kernel import Step
 from rnnc.backends.triton.layout import Layout
+from rnnc.backends.triton.stepped import Phase, Side, SteppedStep
 from rnnc.backends.triton.text import Kernel
 
 SPECIAL = {"exp", "log", "sigmoid", "tanh", "softplus", "logsigmoid", "silu", "gelu", "expm1", "log1p", "sin", "cos"}
@@ -34,7 +35,8 @@ def recurrence_text(step: Step, kind: str, kernels: tuple[Kernel, ...], key: str
     return _text("Recurrence", step, kind, kernels, key, (inputs, outputs, gradients), more)
 
 
-def coupled_text(c: CoupledStep, kernels: tuple[Kernel, ...], key: str) -> str:
+def coupled_text(stepped: SteppedStep, kernels: tuple[Kernel, ...], key: str) -> str:
+    c = stepped.coupled
     step, layout, forward = c.step, c.step.layout, c.step.forward
     inputs = [descriptor(layout, a, "" if a.static else "bt") for k, a in enumerate(forward.inputs) if k in c.given]
     outputs = [descriptor(layout, a, "bt") for a in forward.outputs[: c.coupled.wanted]]
@@ -57,7 +59,22 @@ def coupled_text(c: CoupledStep, kernels: tuple[Kernel, ...], key: str) -> str:
     vectors = [descriptor(layout, forward.outputs[k], "bt") for k in c.vectors]
     more = ["products=(", *products, "),", f"kept={c.states!r},"]
     more += [f"vectors={_strings(vectors)},"] if vectors else []
+    more += ["sides=(", *(f"    {_side(s)}," for s in stepped.sides), "),", f"entries={stepped.entries!r},"]
+    for name, phases in (("steps", stepped.forward), ("steps_back", stepped.backward)):
+        more += [f"{name}=(", *(f"    {_phase(c, p)}," for p in phases), "),"]
+    more += ["whole=True,"] if stepped.whole else []
     return _text("CoupledRecurrence", step, "coupled", kernels, key, (inputs, outputs, gradients), more)
+
+
+def _side(s: Side) -> str:
+    return f"Side(products={s.products!r}, round={s.round}{', kept=True' if s.kept else ''})"
+
+
+def _phase(c: CoupledStep, p: Phase) -> str:
+    names = [d.name for d in c.step.dims]
+    dims = tuple(names.index(n) for n in p.kernel.dims)
+    inputs = tuple(c.given.index(k) for k in p.inputs)
+    return f"Phase(at={p.at}, kernel={p.kernel.name}, inputs={inputs!r}{f', dims={dims!r}' if dims else ''})"
 
 
 def _text(

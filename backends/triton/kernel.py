@@ -42,6 +42,7 @@ INDICES = (
     "whole",
     *(f"rows_{n}" for n in "nmlrj"),
     "bounds_ptr",
+    *("slot", "after", "here", "there", "old", "so_far"),
 )
 RINGS = ("linear", "complex", "max_plus", "min_plus", "log_plus")
 CALLED = (  # functions of `rnnc.runtime.gpu` besides HELPERS
@@ -69,6 +70,8 @@ RESERVED = {
     "STAGES",
     "SPLITS",
     "SPAN",
+    "PARTS",
+    "S",
     "sum",
     "max",
     "min",
@@ -424,7 +427,7 @@ class Frame:
 
 
 LONG = 104  # characters of a store, in a loop
-SIZES = {"split": "SPLITS", "part": "blocks", "row": "BT"}
+SIZES = {"split": "SPLITS", "part": "blocks", "row": "BT", "slot": "S", "after": "S", "here": "2", "there": "2"}
 
 
 def ending(array: Array, part: int) -> str:

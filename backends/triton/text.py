@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,15 +25,24 @@ class Kernel:
 
 
 def finished(
-    frame: Frame, name: str, what: str, arguments: list[list[str]], blocks: list[str], body: list[str]
+    frame: Frame,
+    name: str,
+    what: str,
+    arguments: list[list[str]],
+    blocks: list[str],
+    body: list[str],
+    numbers: Sequence[str] = ("T",),
 ) -> Kernel:
-    """The function around `body`; `arguments` are lists that belong on a line each."""
+    """The function around `body`; `arguments` are lists that belong on a line each.  `numbers` are arguments for whose
+    values nothing is compiled anew.
+    """
     s = frame.statements
     dims = list(s.dims.values())
     constants = [*frame.constants, *blocks]
     rows = [row for row in arguments if row]
     rows += [[*dims, *frame.sizes], [f"{c}: tl.constexpr" for c in constants]]
-    lines = ['@triton.jit(do_not_specialize=["T"])', f"def {name}("]
+    fixed = ", ".join(f'"{n}"' for n in numbers)
+    lines = [f"@triton.jit(do_not_specialize=[{fixed}])", f"def {name}("]
     for row in rows:
         lines += textwrap.wrap(f"{', '.join(row)},".replace(": ", ":~"), 112, **INDENT)
     lines = [line.replace(":~", ": ") for line in lines]

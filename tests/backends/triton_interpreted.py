@@ -21,6 +21,7 @@ import triton_decays as decay_cases
 import triton_low_rank as low_rank_cases
 import triton_newton as newton_cases
 import triton_rows as row_cases
+import triton_stepped as stepped_cases
 import triton_transforms as transform_cases
 import triton_turned as turned_cases
 
@@ -478,6 +479,7 @@ CASES |= {
 }
 CASES |= (
     row_cases.cases(is_the_oracle)
+    | stepped_cases.cases(is_the_oracle)
     | low_rank_cases.CASES
     | decay_cases.CASES
     | newton_cases.CASES

@@ -46,12 +46,15 @@ from rnnc.runtime.gpu.scan import (
     row,
     sum_over,
 )
+from rnnc.runtime.gpu.stepped import Phase, Side
 
 __all__ = [
     "Axes",
     "CoupledRecurrence",
+    "Phase",
     "Product",
     "Recurrence",
+    "Side",
     "channels",
     "complex_after",
     "complex_before",

@@ -1,7 +1,7 @@
 """Runs the kernels of a step with products of learned matrices (LSTM, GRU, sLSTM, ...), and says where they serve.
 
-One program holds whole matrices on chip for all steps, so a head has to be small: `CoupledRecurrence.fits` says
-whether it is, and an emitted module takes PyTorch's loop otherwise.  The operators `rnnc::coupled` and
+One program holds whole matrices on chip for all steps, so a head has to be small: `CoupledRecurrence.on_chip` says
+whether it is, and larger ones run step by step (`rnnc.runtime.gpu.stepped`).  The operators `rnnc::coupled` and
 `rnnc::coupled_backward` are registered like those of `rnnc.runtime.gpu.recurrence`.
 """
 
@@ -29,6 +29,7 @@ from rnnc.runtime.gpu.recurrence import (
     empty,
     gradient_buffers,
 )
+from rnnc.runtime.gpu.stepped import Phase, Side, call_stepped, longest
 from rnnc.runtime.gpu.tuner import FEW
 from rnnc.runtime.gpu.tuning import ROWS, Config, coupled_config, fast_memory, machine, on_chip
 from rnnc.runtime.layout import common_dtype
@@ -74,31 +75,26 @@ class CoupledRecurrence(Recurrence):
     """A `Recurrence` whose last inputs are the matrices of `products`.
 
     `kept` are places of the states whose values before every step the backward reads; `vectors` the descriptors of the
-    vectors that a step computes for products.
+    vectors that a step computes for products.  The rest is of use where matrices do not fit on chip: see `stepped`
+    (`entries` are states that the backward reads entry by entry, `whole` says that a kernel sums over vectors).
     """
 
     products: tuple[Product, ...]
     kept: tuple[int, ...]
     vectors: tuple[str, ...] = ()
+    sides: tuple[Side, ...] = ()
+    entries: tuple[int, ...] = ()
+    steps: tuple[Phase, ...] = ()
+    steps_back: tuple[Phase, ...] = ()
+    whole: bool = False
 
-    def fits(self, state: Tensor | Sequence[Tensor], like: Tensor) -> bool:
-        """Whether all matrices of a head fit on chip, for products in the dtype of `like`.
-
-        `state`: the first state or, where vectors have several lengths, all of them.
-        """
-        if isinstance(state, Tensor):
-            return self.serves(state.shape[self.states[0].index(self.axes.inner)], like)
-        return self.serves([x.shape[-1] for x in state], like)
-
-    def serves(self, sizes: int | Sequence[int], like: Tensor) -> bool:
-        """`fits`, for states of so many entries."""
-        room, doubles, longest = device()
-        given = [sizes] if isinstance(sizes, int) else sizes
-        if len(given) > 1 and max(given) > longest:
+    def on_chip(self, sizes: Mapping[str, int], dtype: torch.dtype) -> bool:
+        """Whether all matrices of a head fit on chip, for vectors of so many entries and products in `dtype`."""
+        room, doubles, most = device()
+        if len(self.axes.inner) > 1 and max(sizes[x] for x in self.axes.inner) > most:
             return False
-        known = {d[-1]: n for d, n in zip(self.states, given)}
-        needed = on_chip([self.ends(p, known) for p in self.products], like.element_size())
-        return needed <= room and (doubles or like.dtype != torch.float64)
+        needed = on_chip([self.ends(p, sizes) for p in self.products], dtype.itemsize)
+        return needed <= room and (doubles or dtype != torch.float64)
 
     def ends(self, p: Product, sizes: Mapping[str, int]) -> tuple[int, int]:
         """The entries of what a product multiplies and of its result, given those of the inner labels."""
@@ -139,7 +135,13 @@ class CoupledRecurrence(Recurrence):
         low = common_dtype(*(streams or inputs[count:]))
         given = [*inputs[:count], *(w.to(low) for w in inputs[count:])]
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*given, *states))
-        found: list[Tensor] = call_coupled(self.key, given, states, numbers, steps, bounds, keep)
+        found: list[Tensor]
+        sizes = self.problem(1, numbers, steps, False).sizes
+        if self.on_chip(sizes, low):
+            found = call_coupled(self.key, given, states, numbers, steps, bounds, keep)
+        else:
+            most = longest(steps, bounds)
+            found = call_stepped(self.key, given, states, numbers, steps, most, bounds, keep)
         return found
 
     def arrange_more(self, inputs: Sequence[Tensor], sizes: dict[str, int]) -> list[Tensor]:

@@ -125,17 +125,16 @@ class Problem:
 
     def arguments(self, inputs: Sequence[Tensor]) -> list[Any]:
         """Pointers of the inputs, and the strides of those that vary in time."""
-        found: list[Any] = []
-        for x, d in zip(inputs, self.of.inputs, strict=True):
-            if not lead_of(d):
-                found.append(x.contiguous())
-                continue
-            held = self.of.axes.held(d)
-            grid = "g" in held and bool(set(self.of.axes.grid) & set(d))
-            x = near_inside(x, sum(a not in "btgd" for a in held) + is_complex(d))
-            strides = [s for a, s in zip(held, x.stride()) if a != "g" or grid]
-            found += [x, *strides]
-        return found
+        return [a for x, d in zip(inputs, self.of.inputs, strict=True) for a in self.argument(x, d)]
+
+    def argument(self, x: Tensor, d: str) -> list[Any]:
+        """Of one input, which is described by `d`."""
+        if not lead_of(d):
+            return [x.contiguous()]
+        held = self.of.axes.held(d)
+        grid = "g" in held and bool(set(self.of.axes.grid) & set(d))
+        x = near_inside(x, sum(a not in "btgd" for a in held) + is_complex(d))
+        return [x, *(s for a, s in zip(held, x.stride()) if a != "g" or grid)]
 
     def launch(self, role: str, arguments: Sequence[Any], accumulator: torch.dtype) -> None:
         """One of the kernels, with its arguments up to the sizes."""

@@ -1,0 +1,389 @@
+"""Runs a step with products whose matrices do not fit on chip: products by PyTorch, and kernels between them.
+
+All matrices that one vector is multiplied with stand side by side, so a round of products is one call ([B, n] by [n, 4
+n] for an LSTM, a batch of them for heads), and a step is as many products and kernels as it has rounds.  Vectors,
+results and their gradients are in the dtype of the sequences, states and their gradients in the accumulator's.
+
+What goes from step to step is [heads, slot, batch, entries]: for the backward a slot for every step is kept, so that
+the gradients of the matrices are one product over all of them; else two slots change places.
+
+Nothing here waits for the device but the length of the longest packed sequence, and nothing depends on values: a call
+may be recorded as a CUDA graph, and then its steps cost their kernels only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from rnnc.runtime.gpu import recurrence as launch
+from rnnc.runtime.gpu.compat import LAUNCH
+from rnnc.runtime.gpu.functional import functional
+from rnnc.runtime.gpu.problem import Problem
+from rnnc.runtime.gpu.recurrence import REGISTRY, accumulator_of, added_up, divided, gradient_buffers
+from rnnc.runtime.gpu.tuning import Config, power_of_two, programs_wanted
+from rnnc.runtime.layout import common_dtype
+
+if TYPE_CHECKING:
+    from rnnc.runtime.gpu.coupled import CoupledRecurrence
+
+__all__ = ["Phase", "Side", "block_sizes", "call_stepped", "longest"]
+
+ENTRIES = 128  # of a warp's tile: four a thread, one load of them
+WIDE = 128  # entries of a vector that a program holds, side by side in memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """Products (their places) of one vector, in one round.  `kept`: whether the backward reads their results."""
+
+    products: tuple[int, ...]
+    round: int
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A kernel that runs ahead of the round `at`, or behind the last one; the places of the inputs it reads, and those
+    of the cell's dims.
+    """
+
+    at: int
+    kernel: Any
+    inputs: tuple[int, ...]
+    dims: tuple[int, ...] = ()
+
+
+def longest(steps: int, bounds: Tensor | None) -> int:
+    """Steps of the longest sequence.  Packed ones are read on the host; where that cannot be (in a graph of PyTorch's
+    compiler or in one that CUDA records) it is as many as all have together.
+    """
+    if bounds is None or torch.compiler.is_compiling():
+        return steps
+    if bounds.is_cuda and torch.cuda.is_current_stream_capturing():
+        return steps
+    return int(bounds.diff().max()) if bounds.shape[0] > 1 else 0
+
+
+def block_sizes(of: CoupledRecurrence, size: int, batch: int, heads: int) -> Config:
+    """`steps` are sequences a program holds, `channels` entries of their vectors, the longest of which has `size`.
+
+    A program is small: there is one launch for every step, whose time is that of its first loads.
+    """
+    if of.whole:
+        wide = max(16, power_of_two(size))
+        rows = max(1, min(power_of_two(batch), 4 * ENTRIES // wide))
+        return Config(steps=rows, channels=wide, warps=max(1, min(8, rows * wide // (2 * ENTRIES))))
+    wide = max(16, min(WIDE, power_of_two(size)))
+    rows = max(1, min(power_of_two(batch), 4 * ENTRIES // wide))
+    while rows > 1 and triton.cdiv(batch, rows) * triton.cdiv(size, wide) * heads < programs_wanted():
+        rows //= 2
+    return Config(steps=rows, channels=wide, warps=max(1, rows * wide // ENTRIES))
+
+
+@dataclass(frozen=True, kw_only=True)  # no slots: what is computed is kept
+class _Call:
+    """One call: its sizes and the dtypes of products and states."""
+
+    of: CoupledRecurrence
+    p: Problem
+    steps: int
+    low: torch.dtype
+    acc: torch.dtype
+
+    @staticmethod
+    def of_key(
+        key: str, batch: int, numbers: Sequence[int], sizes: tuple[int, int], packed: bool, *tensors: Sequence[Tensor]
+    ) -> _Call:
+        """`sizes`: steps of the arrays and of the longest sequence; the first `tensors` end with the matrices."""
+        of: Any = REGISTRY[key]
+        acc = accumulator_of(*(x for some in tensors for x in some))
+        p = of.problem(batch, numbers, sizes[0], packed)
+        return _Call(of=of, p=p, steps=sizes[1], low=tensors[0][-1].dtype, acc=acc)
+
+    @cached_property
+    def ends(self) -> list[tuple[int, int]]:
+        """The entries of the vector of each product and of its result."""
+        return [self.of.ends(x, self.p.sizes) for x in self.of.products]
+
+    def vector(self, side: Side) -> int:
+        return self.ends[side.products[0]][0]
+
+    def width(self, side: Side) -> int:
+        return sum(self.ends[n][1] for n in side.products)
+
+    def entries(self, k: int) -> int:
+        """Of state k."""
+        return self.p.sizes[self.of.states[k][-1]]
+
+    def state(self, side: Side) -> int | None:
+        return self.of.products[side.products[0]].state
+
+    def slots(self, like: Tensor, slots: int, entries: int, dtype: torch.dtype) -> Tensor:
+        return launch.empty([self.p.heads, slots, self.p.batch, entries], like, dtype)
+
+    @cached_property
+    def config(self) -> Config:
+        size = max(self.p.sizes[x] for x in self.of.axes.inner)
+        return self.of.configs.get(("stepped",)) or block_sizes(self.of, size, self.p.batch, self.p.heads)
+
+    # ------------------------------------------------------------ products
+
+    def matrices(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Of each side, [heads, all outs, in]."""
+        whole = [w if self.of.axes.grid else w.unsqueeze(0) for w in inputs[len(self.of.inputs) :]]
+        return [torch.cat([whole[n] for n in side.products], 1) for side in self.of.sides]
+
+    def multiply(self, x: Tensor, w: Tensor, out: Tensor) -> None:
+        """[heads, B, i] by [heads, i, o]."""
+        if self.p.heads == 1:
+            torch.mm(x[0], w[0], out=out[0])
+        else:
+            torch.bmm(x, w, out=out)
+
+    # ------------------------------------------------------------ kernels
+
+    def launcher(
+        self, phase: Phase, inputs: Sequence[Tensor], arrays: Sequence[Any], slots: int, **more: Any
+    ) -> Callable[[int], None]:
+        """The launch of a kernel for one step."""
+        c, p = self.config, self.p
+        given = [a for k in phase.inputs for a in p.argument(inputs[k], self.of.inputs[k])]
+        last = [slots, *(p.dims[k] for k in phase.dims), p.steps, *([p.heads] if self.of.axes.grid else []), p.batch]
+        parts = 1
+        constants: dict[str, Any] = {"ACC": tl.float64 if self.acc == torch.float64 else tl.float32, "BB": c.steps}
+        for name, label in zip("NMLRJ", self.of.axes.inner):
+            size = p.sizes[label]
+            constants |= {name: size, f"B{name}": c.channels}
+            parts = max(parts, triton.cdiv(size, c.channels))
+        constants |= {"PACKED": p.packed, "PARTS": parts, "num_warps": c.warps, **LAUNCH, **more}
+        kernel = phase.kernel[(triton.cdiv(p.batch, c.steps) * parts * p.heads,)]
+        return lambda step: kernel(arrays[0], *given, *arrays[1:], step, *last, **constants)
+
+
+def _results(c: _Call, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs and last states."""
+    dtype = common_dtype(*(x for x in (*inputs, *states) if x.is_floating_point()))
+    found = [launch.empty(c.p.shape(d, c.p.streams), states[0], dtype) for d in c.of.outputs]
+    last = zip(c.of.states, states, strict=True)
+    return found + [launch.empty(c.p.shape(d, (c.p.batch,)), states[0], h.dtype) for d, h in last]
+
+
+def _kept(c: _Call, like: Tensor, slots: int) -> list[Tensor]:
+    """What the backward reads: results of sides that are kept, vectors of all sides, states read entry by entry."""
+    found = [c.slots(like, slots, c.width(s), c.low) for s in c.of.sides if s.kept]
+    found += [c.slots(like, slots, c.vector(s), c.low) for s in c.of.sides]
+    return found + [c.slots(like, slots, c.entries(k), c.acc) for k in c.of.entries]
+
+
+@torch.library.custom_op("rnnc::stepped", mutates_args=())
+def stepped(
+    key: str,
+    inputs: list[Tensor],
+    states: list[Tensor],
+    numbers: list[int],
+    steps: int,
+    longest: int,
+    bounds: Tensor | None,
+    keep: bool,
+) -> list[Tensor]:
+    """Outputs, last states, and what the backward reads (without `keep` of no use); `inputs` end with the matrices."""
+    c = _Call.of_key(key, states[0].shape[0], numbers, (steps, longest), bounds is not None, inputs, states)
+    with torch.cuda.device_of(states[0]):
+        return _forward(c, inputs, states, bounds, keep)
+
+
+def _forward(
+    c: _Call, inputs: Sequence[Tensor], states: Sequence[Tensor], bounds: Tensor | None, keep: bool
+) -> list[Tensor]:
+    of, like, slots = c.of, states[0], c.steps + 1 if keep else 2
+    results, kept = _results(c, inputs, states), _kept(c, states[0], slots)
+    sides = sum(s.kept for s in of.sides)
+    wide, operands, entries = (iter(x) for x in divided(kept, sides, len(of.sides)))
+    products = [next(wide) if s.kept else c.slots(like, 2, c.width(s), c.low) for s in of.sides]
+    vectors = [*operands]
+    held = [next(entries) if k in of.entries else c.slots(like, 2, c.entries(k), c.acc) for k in range(len(states))]
+    for k, h in enumerate(states):
+        held[k][:, 0].copy_(_by_head(c, h))
+    for side, x in zip(of.sides, vectors, strict=True):
+        if (k := c.state(side)) is not None:
+            x[:, 0].copy_(_by_head(c, states[k]))
+    arrays = [bounds, *products, *held, *vectors, *results[: len(of.outputs)]]
+    phases = {x.at: c.launcher(x, inputs, arrays, slots, KEEP=keep) for x in of.steps}
+    calls = [
+        (s.round, x.unbind(1), w.mT, y.unbind(1))
+        for s, x, w, y in zip(of.sides, vectors, c.matrices(inputs), products, strict=True)
+    ]
+    rounds = 1 + max(s.round for s in of.sides)
+    for step in range(c.steps):
+        for at in range(rounds + 1):
+            if at in phases:
+                phases[at](step)
+            for ready, x, w, y in calls:
+                if ready == at:
+                    c.multiply(x[step % len(x)], w, y[step % len(y)])
+    for y, x in zip(results[len(of.outputs) :], held, strict=True):
+        y.copy_(_by_sequence(c, x[:, c.steps % x.shape[1]]))
+    return results + (kept if keep else _nothing(c, like))
+
+
+def _nothing(c: _Call, like: Tensor) -> list[Tensor]:
+    return [like.new_empty(0) for _ in range(sum(s.kept for s in c.of.sides) + len(c.of.sides) + len(c.of.entries))]
+
+
+def _by_head(c: _Call, x: Tensor) -> Tensor:
+    """[B, g, n] --> [g, B, n]."""
+    return x.transpose(0, 1) if c.of.axes.grid else x.unsqueeze(0)
+
+
+def _by_sequence(c: _Call, x: Tensor) -> Tensor:
+    return x.transpose(0, 1) if c.of.axes.grid else x[0]
+
+
+@stepped.register_fake
+def _(
+    key: str,
+    inputs: list[Tensor],
+    states: list[Tensor],
+    numbers: list[int],
+    steps: int,
+    longest: int,
+    bounds: Tensor | None,
+    keep: bool,
+) -> list[Tensor]:
+    c = _Call.of_key(key, states[0].shape[0], numbers, (steps, longest), bounds is not None, inputs, states)
+    more = _kept(c, states[0], c.steps + 1) if keep else _nothing(c, states[0])
+    return _results(c, inputs, states) + more
+
+
+@torch.library.custom_op("rnnc::stepped_backward", mutates_args=())
+def stepped_backward(
+    key: str,
+    inputs: list[Tensor],
+    kept: list[Tensor],
+    d_outputs: list[Tensor],
+    d_last: list[Tensor],
+    numbers: list[int],
+    steps: int,
+    longest: int,
+    bounds: Tensor | None,
+) -> list[Tensor]:
+    """Gradients of the inputs that have one, of the matrices [g, o, i], and of the initial states."""
+    c = _Call.of_key(
+        key, d_last[0].shape[0], numbers, (steps, longest), bounds is not None, inputs, kept, d_outputs, d_last
+    )
+    with torch.cuda.device_of(d_last[0]):
+        return _backward(c, inputs, kept, d_outputs, d_last, bounds)
+
+
+def _backward(
+    c: _Call,
+    inputs: Sequence[Tensor],
+    kept: list[Tensor],
+    d_outputs: Sequence[Tensor],
+    d_last: Sequence[Tensor],
+    bounds: Tensor | None,
+) -> list[Tensor]:
+    of, p, like, slots = c.of, c.p, d_last[0], c.steps + 1
+    wide, vectors, entries = divided(kept, sum(s.kept for s in of.sides), len(of.sides))
+    carried = [c.slots(like, 2, c.entries(k), c.acc) for k in range(len(d_last))]
+    for x, g in zip(carried, d_last, strict=True):
+        x[:, c.steps % 2].copy_(_by_head(c, g))
+    back = [launch.empty([p.heads, p.batch, c.vector(s)], like, c.low).zero_() for s in of.sides]
+    found = [c.slots(like, slots, c.width(s), c.low) for s in of.sides]
+    given = gradient_buffers(p, inputs, like, c.acc)[: len(of.gradients)]
+    for k, g in zip(of.gradients, given, strict=True):
+        if "b" not in of.inputs[k]:
+            g.zero_()  # added to at every step
+    outer = [g.contiguous() for g in d_outputs]
+    arrays = [bounds, *wide, *entries, *carried, *back, *found, *outer, *given]
+    phases = {x.at: c.launcher(x, inputs, arrays, slots) for x in of.steps_back}
+    calls = [
+        (-1 if c.state(s) is not None else s.round, d.unbind(1), w, g)
+        for s, d, w, g in zip(of.sides, found, c.matrices(inputs), back, strict=True)
+    ]
+    rounds = 1 + max(s.round for s in of.sides)
+    for step in reversed(range(c.steps)):
+        for at in reversed(range(rounds + 1)):
+            if at in phases:
+                phases[at](step)
+            for ready, d, w, g in calls:
+                if ready == at - 1:
+                    c.multiply(d[step], w, g)
+    starts = [x[:, 0] for x in carried]
+    for s, g in zip(of.sides, back, strict=True):
+        if (k := c.state(s)) is not None:
+            starts[k] = starts[k] + g
+    given = added_up(p, [*given, *(_by_sequence(c, x).clone() for x in starts)], inputs)
+    return [*given[: len(of.gradients)], *_of_matrices(c, found, vectors), *given[len(of.gradients) :]]
+
+
+def _of_matrices(c: _Call, found: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of the matrices: of each side one product over the steps of all sequences."""
+    by_product: dict[int, Tensor] = {}
+    for side, d, x in zip(c.of.sides, found, vectors, strict=True):
+        d, x = (y[:, : c.steps].flatten(1, 2) for y in (d, x))
+        whole = (d.mT @ x).split([c.ends[n][1] for n in side.products], 1)
+        by_product |= {
+            n: (w if c.of.axes.grid else w[0]).clone(memory_format=torch.contiguous_format)
+            for n, w in zip(side.products, whole, strict=True)
+        }
+    return [by_product[n] for n in range(len(c.of.products))]
+
+
+@stepped_backward.register_fake
+def _(
+    key: str,
+    inputs: list[Tensor],
+    kept: list[Tensor],
+    d_outputs: list[Tensor],
+    d_last: list[Tensor],
+    numbers: list[int],
+    steps: int,
+    longest: int,
+    bounds: Tensor | None,
+) -> list[Tensor]:
+    c = _Call.of_key(
+        key, d_last[0].shape[0], numbers, (steps, longest), bounds is not None, inputs, kept, d_outputs, d_last
+    )
+    parts = added_up(c.p, gradient_buffers(c.p, inputs, d_last[0], c.acc), inputs)
+    given, starts = divided(parts, len(c.of.gradients))
+    weights = inputs[len(c.of.inputs) :]
+    return [*given, *(torch.empty_like(w, memory_format=torch.contiguous_format) for w in weights), *starts]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    key, given, states, numbers, steps, most, bounds, _ = inputs
+    of: Any = REGISTRY[key]
+    count = len(of.outputs) + len(states)
+    ctx.of, ctx.numbers, ctx.steps, ctx.longest = of, numbers, steps, most
+    ctx.dtypes = [h.dtype for h in states]
+    ctx.shapes = [(y.shape, y.dtype) for y in output[:count]]
+    ctx.counts = (len(given), len(output) - count)
+    ctx.save_for_backward(*given, *output[count:], *([] if bounds is None else [bounds]))
+
+
+def _derivative(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    of = ctx.of
+    inputs, kept, rest = divided(list(ctx.saved_tensors), *ctx.counts)
+    full = [inputs[-1].new_zeros(s, dtype=t) if g is None else g for g, (s, t) in zip(grads, ctx.shapes)]
+    d_outputs, d_last = full[: len(of.outputs)], full[len(of.outputs) : len(ctx.shapes)]
+    bounds = rest[0] if rest else None
+    found = stepped_backward(of.key, inputs, kept, d_outputs, d_last, ctx.numbers, ctx.steps, ctx.longest, bounds)
+    given, weights, states = divided(found, len(of.gradients), len(of.products))
+    by_input: list[Tensor | None] = [None] * len(of.inputs)
+    for k, g in zip(of.gradients, given):
+        by_input[k] = g
+    start = [g.to(t) for g, t in zip(states, ctx.dtypes, strict=True)]
+    return None, [*by_input, *weights], start, None, None, None, None, None
+
+
+stepped.register_autograd(_derivative, setup_context=_setup)
+call_stepped = functional(stepped, _setup, _derivative)
