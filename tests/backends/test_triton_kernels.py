@@ -72,7 +72,7 @@ GROUPS = {
     "low rank, cells": tuple(name for name in (*low_rank.CELLS, *low_rank.STEP_BY_STEP) if name not in low_rank.SLOW),
     "rows": tuple(rows.cases(lambda *a, **k: None)),
     "operators and splits": (
-        *("bfloat16", "float16", "strides", "operators", "same bits"),
+        *("bfloat16", "float16", "strides", "operators", "same bits", "hazards"),
         *(f"{name}, split" for name in SPLITS),
     ),
 }

@@ -18,9 +18,11 @@ import numpy as np
 import torch
 import torch_support as support
 import triton_decays as decay_cases
+import triton_hazards as hazards
 import triton_low_rank as low_rank_cases
 import triton_newton as newton_cases
 import triton_rows as row_cases
+import triton_sanitiser as sanitiser
 import triton_stepped as stepped_cases
 import triton_transforms as transform_cases
 import triton_turned as turned_cases
@@ -420,6 +422,7 @@ CASES: dict[str, Callable[[], None]] = {
     "float16": lambda: half_precision(torch.float16),
     "strides": strides,
     "operators": operators,
+    "hazards": hazards.check,
     "same bits": same_bits,
     "coupled operators": coupled_operators,
     "packed": packed,
@@ -539,6 +542,7 @@ def guard_launches() -> None:
 
 
 def main(names: list[str]) -> None:
+    sanitiser.watch()
     guard_launches()
     launch.empty = coupled.empty = poisoned
     np.seterr(all="ignore")  # entries outside of the arrays divide by zero

@@ -333,6 +333,7 @@ def low_rank_keyed_backward(
         d_q *= tl.exp2(before if OLD else before + g)
         d_u *= tl.exp2(after)
         whole = tl.sum(tl.where((ii == 0)[:, None], total, 0.0), 0)
+        tl.debug_barrier()  # what is written in its place has been read by all threads
         tl.store(through_ptr + i * K + kk, d_end * tl.exp2(whole) + tl.sum(d_u * u * s, 0), mask=in_k)
         d_p = tl.load(d_scores_ptr + square)
         d_q, d_u = _spread(d_p, q, us, half, rest, g, ii, near, d_q, d_u, OLD, R, BASE, ACC, C, BK, LEAST, LEVELS)
