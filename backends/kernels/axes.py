@@ -93,6 +93,12 @@ class Axes:
         for x, y in zip(self.of[a], self.of[b], strict=True):
             self.join(x, y)
 
+    def join_blocks(self, a: NodeId, b: NodeId) -> None:
+        """Join all axes of two vectors but the last."""
+        for x, y in zip(self.of[a][:-1], self.of[b][:-1], strict=True):
+            if x is not None and y is not None:
+                self.join(x, y)
+
     def extend(self, cell: CellIR, node: Node, again: bool = False) -> None:
         """Labels of a node from those of its arguments, joined with those it has where it was a leaf before (`again`).
 

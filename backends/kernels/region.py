@@ -27,7 +27,8 @@ class Region:
     `inputs` are nodes of the cell computed outside: sequences, or static values (those in `static`).  `outputs` are
     nodes of the cell whose values at all steps are wanted outside, a state's old value among them where something
     reads it.  `step` is the body as a cell of its own: an op "input" for each input (named x0, x1, ...), the states,
-    and the outputs (named y0, y1, ...); `at` maps nodes of the cell to nodes of `step`.
+    and the outputs (named y0, y1, ...); `at` maps nodes of the cell to nodes of `step`.  `blocks` are pairs of nodes of
+    `step` whose axes but the last are the same, where the step alone does not tell.
     """
 
     states: tuple[str, ...]
@@ -36,6 +37,7 @@ class Region:
     outputs: tuple[NodeId, ...]
     step: CellIR
     at: Mapping[NodeId, NodeId]
+    blocks: tuple[tuple[NodeId, NodeId], ...] = ()
 
     @property
     def stored(self) -> tuple[int | None, ...]:
@@ -96,13 +98,14 @@ def find_coupled(
     """The region of a group between its products with learned matrices, or None where it is not pointwise there.
 
     With `sums` a product that is only read in a sum with a sequence stands for that sum (`Product.start`).  With
-    `sizes` a product may lead from vectors of one length to those of another, where states have both, and one that is
+    `sizes` a product may lead from vectors of one length to those of another, which no state need have, and one that is
     a state's new value may be an output.
     """
     finder = start(cell, group, later, read)
     if finder is None:
         return None
     finder.cuts = {i: cut for i in finder.users if (cut := finder.as_product(i)) is not None}
+    finder.lengths = sizes
     if not finder.cuts or not finder.find():
         return None
     if sums:
@@ -155,6 +158,7 @@ class Finder:
     cuts: dict[NodeId, _Cut] = field(default_factory=dict)  # nodes that count as inputs
     turned: dict[NodeId, NodeId] = field(default_factory=dict)  # leaves that are a state under labels of their own
     summed: set[NodeId] = field(default_factory=set)  # cuts that are sums of a product and a sequence
+    lengths: bool = False  # whether products may give vectors as long as no state
 
     def node(self, i: NodeId) -> Node:
         return self.cell.nodes[i]
@@ -198,11 +202,27 @@ class Finder:
         """Take the cone of the updates in; False where they are not pointwise."""
         for i in (*(s.node for s in self.states), *self.turned):
             self.axes.leaf(self.node(i))
-        return self._take(sorted(self.cone()), joined=self.states) and self._covered()
+        return self._take(sorted(self.cone()), joined=self.states) and self._joined() and self._covered()
+
+    def _joined(self) -> bool:
+        """Join the blocks of a product with those of its vector, which nothing else may join where lengths differ."""
+        axes = self.axes.copy()
+        for i in self.inputs & self.cuts.keys() if self.lengths else ():
+            if self.cuts[i].vector not in axes.of:
+                return False
+            axes.join_blocks(self.cuts[i].vector, i)
+        if not axes.distinct():
+            return False
+        self.axes = axes
+        return True
 
     def _covered(self) -> bool:
-        """Whether the updates go through values with the states' axes only: no products of matrices."""
-        return all(self.axes.carried(i) <= self.space for i in (*self.body, *self.inputs))
+        """Whether the updates go through values with the states' axes only (and those of cuts, where these may have
+        others): no products of matrices.
+        """
+        given = self.inputs & self.cuts.keys() if self.lengths else ()
+        space = self.space.union(*(self.axes.carried(i) for i in given))
+        return all(self.axes.carried(i) <= space for i in (*self.body, *self.inputs))
 
     def cone(self) -> set[NodeId]:
         """The nodes between the old states and the updates."""
@@ -443,7 +463,8 @@ class Finder:
             )
             for i in read
         )
-        return Coupled(region=region, products=products, wanted=wanted) if products else None
+        blocks = tuple((region.at[self.cuts[i].vector], region.at[i]) for i in read) if sizes else ()
+        return Coupled(region=replace(region, blocks=blocks), products=products, wanted=wanted) if products else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

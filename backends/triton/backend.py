@@ -20,7 +20,7 @@ from rnnc.backends.torch.kernels import Kernel as Call
 from rnnc.backends.torch.needs import state_dependence
 from rnnc.backends.torch.strategies import Choice, coefficients
 from rnnc.backends.triton import newton, scan, sequential
-from rnnc.backends.triton.coupled import coupled_kernels, find_coupled_step
+from rnnc.backends.triton.coupled import by_products, coupled_kernels, find_coupled_step
 from rnnc.backends.triton.descriptor import coupled_text, recurrence_text
 from rnnc.backends.triton.forms import in_chunks, least_log_decay
 from rnnc.backends.triton.kernel import Step, find_step
@@ -115,12 +115,10 @@ class _File:
                 sentence = f"{' and '.join(g.group.states)}: {kernels}; {g.chosen.safety}"
             elif g.group.index in without:
                 sentence = f"{planned}. No kernel: {without[g.group.index]}"
-            elif _lengths(cell, g, later[g.group.index]):
+            elif by_products(cell, g.group, later[g.group.index]):
                 call, sentence = self._coupled(title, cell, g, later[g.group.index])
             elif find_region(cell, g.group, later[g.group.index]) is None:
-                coupled = find_coupled(cell, g.group, later[g.group.index], sizes=True)
-                write = self._turned if coupled is None else self._coupled
-                call, sentence = write(title, cell, g, later[g.group.index])
+                call, sentence = self._turned(title, cell, g, later[g.group.index])
             else:
                 call, sentence = self._kernel(title, cell, g, later[g.group.index], read)
             found.append(choice if call is None else replace(choice, form=None, kernel=call))
@@ -171,11 +169,9 @@ class _File:
         """Write the kernels of a group with products of learned matrices; how they are called, and a sentence."""
         source = Source(self.sources)
         name = self.names.fresh(kernel_name(title, g.group.states))
-        coupled = find_coupled(cell, g.group, later, sizes=True)
-        assert coupled is not None
-        inner = coupled.region.step
-        c = find_coupled_step(name, cell, coupled, lambda node: source.line(inner.nodes[node]))
+        c = find_coupled_step(name, cell, g.group, later, source.line)
         assert c is not None
+        coupled = c.coupled
         kernels, by_step = coupled_kernels(c), stepped(c)
         between = tuple(p.kernel for p in (*by_step.forward, *by_step.backward))
         self._write((*kernels, *between), lambda key: coupled_text(by_step, kernels, key), name)
@@ -244,9 +240,11 @@ def _no_kernel(cell: CellIR, g: GroupPlan, later: list[str], asked: Strategies) 
         return "a state of truth values"
     if g.natives and not g.chosen.native and not named(g, asked) and not in_chunks(cell, g):
         return "a kernel that takes one step after another is expected to need more than twice as long"
+    if by_products(cell, g.group, later):
+        return None
     region = find_region(cell, g.group, later)
-    if region is None or _lengths(cell, g, later):
-        return _not_coupled(cell, g, later)
+    if region is None:
+        return _not_turned(cell, g, later)
     step = find_step("step", cell, region, lambda node: None)
     if step is None:
         return "no axis of its states could be shared out among programs"
@@ -264,33 +262,18 @@ def kernel_name(title: str, states: Iterable[str]) -> str:
     return identifier(text)
 
 
-def _lengths(cell: CellIR, g: GroupPlan, later: list[str]) -> bool:
-    """Whether products with learned matrices lead between states of several lengths (a projected LSTM): then a matrix
-    has the axes of two states, and the step would pass for pointwise, every program with all matrices in registers.
-    """
-    coupled = find_coupled(cell, g.group, later, sizes=True)
-    step = None if coupled is None else find_coupled_step("step", cell, coupled, lambda node: None)
-    return step is not None and len(step.step.layout.inner) > 1
-
-
-def _not_coupled(cell: CellIR, g: GroupPlan, later: list[str]) -> str | None:
-    """Why a group that is not pointwise runs by PyTorch; None where there is a kernel."""
-    coupled = find_coupled(cell, g.group, later, sizes=True)
-    if coupled is None:
-        return _not_turned(cell, g, later)
-    if find_coupled_step("step", cell, coupled, lambda node: None) is None:
-        return "the vectors of its products lie along different axes, or more than they is summed over"
-    return None
-
-
 def _not_turned(cell: CellIR, g: GroupPlan, later: list[str]) -> str | None:
-    """Why a group without products of learned matrices runs by PyTorch; None where there is a kernel."""
+    """Why a group that is neither pointwise nor made so by its products runs by PyTorch; None where there is a
+    kernel.
+    """
     states = [cell.state(s) for s in g.group.states]
     depends = state_dependence(cell)
     if not all(depends[s.update] & set(g.group.states) for s in states):
         return "it is set anew at each step, from what PyTorch has already"
     turned = find_turned(cell, g.group, later)
     if turned is None:
+        if find_coupled(cell, g.group, later, sizes=True) is not None:
+            return "the vectors of its products lie along different axes, or more than they is summed over"
         return "its step is neither pointwise nor made of products of its states with vectors and matrices"
     step = find_step("step", cell, turned.region, lambda node: None, turned.readings)
     if step is None or largest_state(step) is None:

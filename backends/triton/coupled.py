@@ -10,18 +10,19 @@ matrices only, and the gradients of the matrices are one product over all steps,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from rnnc.analysis.forms import Group
 from rnnc.backends.kernels.program import Array, Program, Result, backward, forward
-from rnnc.backends.kernels.region import Coupled, Product
+from rnnc.backends.kernels.region import Coupled, Product, find_coupled, find_region
 from rnnc.backends.torch.body import Names, indented
 from rnnc.backends.triton.code import Part
 from rnnc.backends.triton.gradients import gradient_results, store_accumulators, store_gradients
 from rnnc.backends.triton.kernel import RESERVED, Frame, Step, array_names
 from rnnc.backends.triton.layout import find_rows
 from rnnc.backends.triton.text import Kernel, finished
-from rnnc.ir.graph import CellIR, NodeId
+from rnnc.ir.graph import CellIR, Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +71,18 @@ class CoupledStep:
 
 
 def find_coupled_step(
-    name: str, cell: CellIR, coupled: Coupled, comment: Callable[[NodeId], str | None]
+    name: str,
+    cell: CellIR,
+    group: Group,
+    later: Iterable[str],
+    comment: Callable[[Node], str | None] = lambda node: None,
 ) -> CoupledStep | None:
-    """A group between its products, ready for this schedule; None where vectors lie along different axes."""
+    """A group between its products with learned matrices; None where it is no such, or where vectors lie along
+    different axes.  `later` are the states of groups that run after it, `comment` is a node's line of the spec.
+    """
+    coupled = find_coupled(cell, group, later, sizes=True)
+    if coupled is None:
+        return None
     region = coupled.region
     f, b = forward(region), backward(region)
     arrays = [f.inputs[p.input] for p in coupled.products]
@@ -87,7 +97,14 @@ def find_coupled_step(
     found = array_names(cell, region, names, [p.input for p in coupled.products])
     titles = [f"{found.inputs[p.input].removesuffix('_product')}_weight" for p in coupled.products]
     step = Step(
-        name=name, region=region, forward=f, backward=b, layout=layout, arrays=found, comment=comment, dims=cell.dims
+        name=name,
+        region=region,
+        forward=f,
+        backward=b,
+        layout=layout,
+        arrays=found,
+        comment=lambda i: comment(region.step.nodes[i]),
+        dims=cell.dims,
     )
     computed = [r for r in f.results if r.target == "output" and r.index >= coupled.wanted]
     read = {(x.source, x.index) for q in (b, f.pruned(computed)) for v in q.values if (x := v.load) is not None}
@@ -100,6 +117,15 @@ def find_coupled_step(
         states=tuple(k for k in range(len(f.states)) if ("state", k) in read or k in vectors),
         kept=tuple(n for n, p in enumerate(coupled.products) if ("input", p.input) in read),
     )
+
+
+def by_products(cell: CellIR, group: Group, later: Iterable[str]) -> bool:
+    """Whether a group runs as steps with products: where it is not pointwise, or where products lead between vectors of
+    several lengths (a projected LSTM), whose matrices have the axes of two states and would pass for pointwise factors,
+    every program with all of them in registers.
+    """
+    step = find_coupled_step("step", cell, group, later)
+    return step is not None and (len(step.step.layout.inner) > 1 or find_region(cell, group, later) is None)
 
 
 def product_rounds(program: Program, products: Sequence[Product]) -> tuple[tuple[int, ...], ...] | None:

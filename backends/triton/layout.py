@@ -157,9 +157,9 @@ def _twins(turned: Mapping[Label, Label], state: Array) -> tuple[tuple[Label, La
     return tuple((a, b) for a, b in found.items() if a != b)
 
 
-def find_rows(forward: Program, backward: Program, vectors: Iterable[tuple[Label | None, ...]]) -> Layout | None:
-    """The parts of the labels of a step with products, whose vectors have the axes `vectors`, in the end one of the
-    states' each; None where something else is summed over, or where a value has two of them.
+def find_rows(forward: Program, backward: Program, vectors: Sequence[tuple[Label | None, ...]]) -> Layout | None:
+    """The parts of the labels of a step with products, whose vectors have the axes `vectors`; None where something
+    else than the last of these is summed over, or where a value has two of them.
     """
     ends = {axes[-1] for axes in vectors}
     if not ends or None in ends:
@@ -171,11 +171,12 @@ def find_rows(forward: Program, backward: Program, vectors: Iterable[tuple[Label
     labels = [{*v.labels} for v in (*forward.values, *backward.values)]
     used = {x for own in labels for x in own}
     grid = tuple(a for a in dict.fromkeys(order) if a in outer)
-    if not ends <= set(order) or not used <= {*ends, *grid} or any(len(own & ends) > 1 for own in labels):
+    if not used <= {*ends, *grid} or any(len(own & ends) > 1 for own in labels):
         return None
     if any(not {a for a in axes[:-1] if a is not None} <= set(grid) for axes in vectors):
         return None
-    return Layout(tile=(), grid=grid, inner=tuple(a for a in dict.fromkeys(order) if a in ends), rows=True)
+    inner = dict.fromkeys([*order, *(axes[-1] for axes in vectors)])
+    return Layout(tile=(), grid=grid, inner=tuple(a for a in inner if a in ends), rows=True)
 
 
 def _beside(axes: tuple[Label | None, ...], left: Label, right: Label) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from rnnc.analysis.forms import MatrixState, Recurrence
 from rnnc.analysis.normalisers import with_normalisers
+from rnnc.backends.kernels.chains import joined_chains
 from rnnc.backends.kernels.norms import without_norms
 from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.backends.kernels.turned import by_transitions
@@ -66,7 +67,7 @@ def gpu_plan(
     native: bool = True,
 ) -> Plan:
     """The plan of one cell's recurrence on a GPU, among Triton's kernels (`native`) and PyTorch's forms."""
-    ready = by_transitions(pointwise(without_norms(recurrence)))
+    ready = by_transitions(pointwise(without_norms(joined_chains(recurrence))))
     works = works_of(ready) if native else None
     return plan(ready, dims, strategy, device="cuda", rates=rates, natives=works, gpu=gpu)
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from rnnc.analysis.forms import Group, MatrixState, Recurrence
 from rnnc.backends.kernels.counts import chain_of, size_product, totals
 from rnnc.backends.kernels.program import Array
-from rnnc.backends.kernels.region import find_coupled, find_region
+from rnnc.backends.kernels.region import find_region
 from rnnc.backends.kernels.turned import find_turned
 from rnnc.backends.triton import newton, scan
-from rnnc.backends.triton.coupled import CoupledStep, find_coupled_step
+from rnnc.backends.triton.coupled import CoupledStep, by_products, find_coupled_step
 from rnnc.backends.triton.forms import has_chunkwise_kernel
 from rnnc.backends.triton.kernel import Step, find_step
 from rnnc.backends.triton.low_rank import has_low_rank_kernel
@@ -52,11 +52,11 @@ def _steps(cell: CellIR, group: Group, later: Sequence[str]) -> list[GpuWork]:
     """Those whose text is generated."""
     if any(cell.nodes[cell.state(s).node].type.dtype == "bool" for s in group.states):
         return []
+    if by_products(cell, group, later):
+        coupled = find_coupled_step("step", cell, group, later)
+        assert coupled is not None
+        return [_coupled(coupled)]
     region = find_region(cell, group, later)
-    coupled = find_coupled(cell, group, later, sizes=True)
-    on_chip = None if coupled is None else find_coupled_step("step", cell, coupled, lambda node: None)
-    if on_chip is not None and (region is None or len(on_chip.step.layout.inner) > 1):
-        return [_coupled(on_chip)]
     if region is not None:
         step = find_step("step", cell, region, lambda node: None)
         return [] if step is None else _pointwise(cell, group, step)

@@ -18,6 +18,7 @@ import triton_decays as decays
 import triton_low_rank as low_rank
 import triton_newton as newton
 import triton_rows as rows
+import triton_stepped as stepped
 import triton_turned as turned
 
 import rnnc
@@ -62,6 +63,7 @@ GROUPS = {
         "projected",
         "coupled operators",
     ),
+    "step by step": tuple(n for n in stepped.cases(None) if n not in stepped.SLOW),
     "packed and tuned": ("packed", "packed layers", "tuned", "coupled operators"),
     "turned": tuple(name for name in turned.CASES if name not in turned.SLOW),
     "transforms": ("transforms, mingru", "transforms, gla", "transforms, lstm"),
@@ -93,6 +95,7 @@ SLOW = (
     "decay of both",
     "decay of any sign",
     *turned.SLOW,
+    *stepped.SLOW,
     *decays.SLOW,
 )
 

@@ -138,6 +138,8 @@ def layer_of(spec: Any, cell: str | None, strategy: str | None, config: Config) 
 def spec_of(file: str) -> Any:
     if file in CELLS:
         return rnnc.spec.parse(CELLS[file])
+    if file in stepped_cases.CELLS:
+        return rnnc.spec.parse(stepped_cases.CELLS[file])
     if file in newton_cases.CELLS:
         return rnnc.spec.parse(newton_cases.CELLS[file])
     if file in UNLISTED:
@@ -482,7 +484,7 @@ CASES |= {
 }
 CASES |= (
     row_cases.cases(is_the_oracle)
-    | stepped_cases.cases(is_the_oracle)
+    | stepped_cases.cases(sys.modules[__name__])
     | low_rank_cases.CASES
     | decay_cases.CASES
     | newton_cases.CASES

@@ -9,20 +9,83 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import torch
+import torch_support as support
+import triton_transforms as transforms
+from torch import Tensor
+
+from rnnc.runtime.gpu import recurrence as launch
+from rnnc.runtime.gpu import stepped
 from rnnc.runtime.gpu.coupled import CoupledRecurrence
 from rnnc.runtime.gpu.tuning import Config
 
+CELLS = {
+    # sums over a vector, a number of each step, and a number that is learned: a program holds vectors whole
+    "normed": """cell Normed(d: dim, n: dim) {
+  input x: real[d]
+  param leak: real init ones
+  param p: real[n] init normal(0.5)
+  state h: real[n] = 0
+  gate f: real in (0, 1) = sigmoid(linear(x))
+  h <- f * h + leak * tanh(rmsnorm(linear(h)) * p + linear(x))
+  output y: real[n] = h'
+  output size: real = sum(h' * h)
+}""",
+    # a vector that is computed before the first product, and two lengths in one round
+    "computed first": """cell First(d: dim, n: dim, p: dim) {
+  input x: real[d]
+  state h: real[n] = 0
+  state m: real[p] = 0
+  let v: real[n] = tanh(h) * linear(x)
+  h <- 0.5 * h + tanh(linear(v) + linear(m))
+  m <- 0.5 * m + tanh(linear(v) + linear(x))
+  output y: real[n] = h'
+  output z: real[p] = m'
+}""",
+    # a vector that is as long as no state
+    "bottleneck": """cell Bottleneck(d: dim, heads: dim, n: dim, r: dim) {
+  input x: real[d]
+  per heads {
+    param p: real[r] init normal(0.5)
+    state h: real[n] = 0
+    let m: real[r] = tanh(linear(h) * p + linear(x))
+    h <- 0.5 * h + linear(m)
+  }
+  output y: real[heads*n] = flatten(h')
+}""",
+    # products one after another, of a state and of what a step computes
+    "low rank": """cell LowRank(d: dim, n: dim, r: dim) {
+  input x: real[d]
+  param U: real[n, r] init normal(0.4)
+  param V: real[r, n] init normal(0.4)
+  param W: real[r, r] init normal(0.4)
+  state h: real[n] = 0
+  let c: real[n] = tanh(U @ (W @ (V @ h)) + linear(x))
+  h <- 0.5 * h + U @ (U.T @ c)
+  output y: real[n] = h'
+  output z: real[r] = V @ h'
+}""",
+}
 SIZES: dict[str, tuple[str, dict[str, int], int, int]] = {  # a cell, its sizes, steps, entries that a program holds
     "LSTM": ("lstm", {"d": 3, "n": 37}, 9, 16),
     "GRU": ("gru", {"d": 3, "n": 17}, 7, 16),
-    "RNN": ("rnn", {"d": 2, "n": 3}, 5, 16),
-    "sLSTM": ("slstm", {"d": 6, "heads": 3, "dh": 19}, 6, 16),
-    "Pendulum": ("pendulum", {"d": 3, "n": 5}, 5, 16),
+    "RNN": ("rnn", {"d": 2, "n": 3}, 1, 16),
+    "sLSTM": ("slstm", {"d": 6, "heads": 2, "dh": 19}, 5, 16),
     "reset first": ("reset first", {"d": 3, "n": 21}, 7, 16),
     "peephole": ("peephole", {"d": 3, "n": 23}, 6, 32),
     "projected": ("projected", {"d": 3, "n": 33, "p": 19}, 7, 16),
-    "rounds": ("rounds", {"d": 2, "heads": 3, "n": 17}, 5, 16),
+    "rounds": ("rounds", {"d": 2, "heads": 3, "n": 5}, 4, 16),
+    "normed": ("normed", {"d": 3, "n": 19}, 6, 32),
+    "computed first": ("computed first", {"d": 3, "n": 19, "p": 5}, 6, 16),
+    "bottleneck": ("bottleneck", {"d": 3, "heads": 2, "n": 17, "r": 5}, 4, 16),
+    "low rank": ("low rank", {"d": 3, "n": 17, "r": 5}, 4, 16),
 }
+SLOW = ("transforms, step by step", "float16, step by step")
+PACKED: tuple[tuple[str, str | None, dict[str, int]], ...] = (
+    ("slstm", None, {"d": 2, "heads": 2, "dh": 3}),
+    ("projected", None, {"d": 3, "n": 5, "p": 2}),
+)
 
 
 @contextmanager
@@ -43,9 +106,99 @@ def step_by_step(entries: int = 16) -> Iterator[None]:
         CoupledRecurrence.__post_init__ = made  # type: ignore[method-assign]
 
 
-def cases(is_the_oracle: Callable[..., None]) -> dict[str, Callable[[], None]]:
+def kernel_of(layer_of: Callable[..., Any], spec: Any) -> tuple[Any, Any, Any]:
+    ir, layer, (k,) = layer_of(spec, None, None, Config(steps=4, channels=16))
+    return ir, layer, k
+
+
+def half_precision(layer_of: Callable[..., Any], case_of: Callable[..., Any], spec: Any, dtype: torch.dtype) -> None:
+    """Products in 16 bits, states in float32: as exact as the inputs, outputs and gradients."""
+    with step_by_step():
+        ir, layer, _ = kernel_of(layer_of, spec)
+        case = case_of(ir, {"d": 3, "n": 21}, 15, start=False)
+        net = case.module(layer, dtype)
+        x = support.tensor(case.inputs["x"], dtype).requires_grad_()
+        y, final = net(x)
+    assert {v.dtype for v in (y, *final.values())} == {dtype}
+    loss = (y.float() * support.tensor(case.d_outputs["y"], torch.float32)).sum()
+    for k, v in final.items():
+        loss = loss + (v.float() * support.tensor(case.d_final[k], torch.float32)).sum()
+    loss.backward()
+    eps = torch.finfo(dtype).eps
+    assert support.error(y.float(), case.outputs["y"]) < 4 * eps
+    assert support.error(x.grad.float(), case.grads.inputs["x"]) < 10 * eps
+    for name, p in net.named_parameters():
+        assert support.error(p.grad.float(), case.grads.params[name]) < 10 * eps, name
+
+
+def no_steps(layer_of: Callable[..., Any], spec: Any) -> None:
+    """A sequence without steps leaves states and their gradients as they are, and matrices without any."""
+    with step_by_step():
+        _, _, k = kernel_of(layer_of, spec)
+        inputs = [torch.randn(3, 0, 7, dtype=torch.float64, requires_grad=True) for _ in k.inputs]
+        inputs += [torch.randn(7, 7, dtype=torch.float64, requires_grad=True) for _ in k.products]
+        states = [torch.randn(3, 7, dtype=torch.float64, requires_grad=True) for _ in k.states]
+        outputs, last = k(inputs, states, [3, 7], 0)
+        assert outputs[0].shape == (3, 0, 7)
+        assert all(torch.equal(a, b) for a, b in zip(last, states, strict=True))
+        weights = [torch.randn_like(h) for h in last]
+        loss = sum((h * w).sum() for h, w in zip(last, weights, strict=True))
+        found = torch.autograd.grad(loss, [*states, *inputs[-len(k.products) :]])
+        assert all(torch.equal(a, b) for a, b in zip(found, weights, strict=False))
+        assert not any(g.any() for g in found[len(states) :])
+
+
+def operator(layer_of: Callable[..., Any], spec: Any, poisoned: Callable[..., Tensor]) -> None:
+    """The registration as PyTorch itself checks it, and two runs that give the same bits."""
+    with step_by_step():
+        _, _, k = kernel_of(layer_of, spec)
+        rng = np.random.default_rng(0)
+
+        def random(*shape: int) -> Tensor:
+            return torch.tensor(rng.normal(size=shape)).requires_grad_()
+
+        inputs = [random(2, 4, 5) for _ in k.inputs] + [random(5, 5) for _ in k.products]
+        states = [random(2, 5) for _ in k.states]
+        arguments = (k.key, inputs, states, [3, 5, 5], 4, 4, None, True)
+        found = []
+        for _ in range(2):
+            results = stepped.stepped(*arguments)[: len(k.outputs) + len(k.states)]
+            found.append([*results, *torch.autograd.grad(sum(y.square().sum() for y in results), [*inputs, *states])])
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        launch.empty = lambda shape, like, dtype: like.new_zeros(list(shape), dtype=dtype)  # opcheck compares buffers
+        torch.library.opcheck(stepped.stepped, arguments)
+        launch.empty = poisoned
+
+
+def cases(main: Any) -> dict[str, Callable[[], None]]:
+    """`main` is the module triton_interpreted, whose cells and comparisons these are."""
+
     def case(file: str, dims: dict[str, int], steps: int, entries: int) -> None:
         with step_by_step(entries):
-            is_the_oracle(file, kind="coupled", dims=dims, steps=steps, step=True)
+            main.is_the_oracle(file, kind="coupled", dims=dims, steps=steps, step=True)
 
-    return {f"{name}, step by step": lambda given=given: case(*given) for name, given in SIZES.items()}
+    def packed() -> None:
+        with step_by_step():
+            main.packed_layers(PACKED)
+
+    def transformed() -> None:
+        with step_by_step():
+            transforms.transformed("lstm")
+
+    found = {f"{name}, step by step": lambda given=given: case(*given) for name, given in SIZES.items()}
+    found |= {
+        name: lambda given=SIZES[name]: main.is_the_oracle(given[0], kind="coupled", dims=given[1], steps=4, step=True)
+        for name in CELLS
+    }
+    return found | {
+        "packed, step by step": packed,
+        "transforms, step by step": transformed,
+        "no steps, step by step": lambda: no_steps(main.layer_of, main.spec_of("lstm")),
+        "operator, step by step": lambda: operator(main.layer_of, main.spec_of("lstm"), main.poisoned),
+        "bfloat16, step by step": lambda: half_precision(
+            main.layer_of, main.case_of, main.spec_of("lstm"), torch.bfloat16
+        ),
+        "float16, step by step": lambda: half_precision(
+            main.layer_of, main.case_of, main.spec_of("lstm"), torch.float16
+        ),
+    }

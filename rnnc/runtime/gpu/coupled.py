@@ -88,6 +88,15 @@ class CoupledRecurrence(Recurrence):
     steps_back: tuple[Phase, ...] = ()
     whole: bool = False
 
+    @property
+    def labels(self) -> list[str]:
+        return sorted({x for d in (*self.states, *(p.axes for p in self.products)) for x in d if x.isupper()})
+
+    def _sizes(self, states: Sequence[Tensor], more: Sequence[Tensor]) -> dict[str, int]:
+        """Vectors that are as long as no state are as long as a matrix has rows."""
+        found = {p.axes[-1]: w.shape[p.weight.index("o")] for p, w in zip(self.products, more, strict=True)}
+        return found | Recurrence._sizes(self, states, more)  # super() knows no class that is made with slots
+
     def on_chip(self, sizes: Mapping[str, int], dtype: torch.dtype) -> bool:
         """Whether all matrices of a head fit on chip, for vectors of so many entries and products in `dtype`."""
         room, doubles, most = device()

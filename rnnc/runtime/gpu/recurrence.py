@@ -82,7 +82,7 @@ class Recurrence:
         `[1, time, ...]`, one for each row of `states`.  Raises RuntimeError where the tensors are on no GPU, or not all
         on one.
         """
-        sizes = self._sizes(states)
+        sizes = self._sizes(states, inputs[len(self.inputs) :])
         single = steps is None
         given = []
         for x, d in zip(inputs, self.inputs):
@@ -109,7 +109,13 @@ class Recurrence:
         found: list[Tensor] = call_recurrence(self.key, inputs, states, numbers, steps, bounds)
         return found
 
-    def _sizes(self, states: Sequence[Tensor]) -> dict[str, int]:
+    @property
+    def labels(self) -> list[str]:
+        """The labels whose sizes a call is told, behind those of the cell's dims."""
+        return sorted({x for d in (*self.states, self.twins) for x in d if x.isupper()})
+
+    def _sizes(self, states: Sequence[Tensor], more: Sequence[Tensor]) -> dict[str, int]:
+        """Of all labels, from the states and from what is given behind the inputs that `inputs` describes."""
         found: dict[str, int] = {}
         for h, d in zip(states, self.states, strict=True):
             found |= label_sizes(d, h)
@@ -156,7 +162,7 @@ class Recurrence:
     # ------------------------------------------------------------ buffers and launches
 
     def problem(self, batch: int, numbers: Sequence[int], steps: int, packed: bool) -> Problem:
-        labels = sorted({x for d in (*self.states, self.twins) for x in d if x.isupper()})
+        labels = self.labels
         count = len(numbers) - len(labels)
         return Problem(
             of=self,
