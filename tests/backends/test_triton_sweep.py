@@ -24,18 +24,28 @@ def lines(*arguments: str, interpret: bool) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.slow
-def test_every_cell_is_the_oracle() -> None:
+LIBRARY, ODD = 33, 79  # cells: none is left out silently
+
+
+@pytest.mark.parametrize(("cells", "count"), [("library", LIBRARY), ("odd", ODD)])
+def test_every_cell_is_the_oracle(cells: str, count: int) -> None:
     """In the interpreter: outputs, last states, all gradients."""
-    found = lines("interpreted", interpret=True)
-    assert len(found) > 100
+    found = lines("interpreted", cells, interpret=True)
+    assert len(found) >= count
+    assert all(" ok: " in line for line in found), "\n".join(line for line in found if " ok: " not in line)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_kernel_of_the_library_spills(target: str) -> None:
+    found = lines("ahead", "library", target, interpret=False)
+    assert len(found) >= LIBRARY
     assert all(" ok: " in line for line in found), "\n".join(line for line in found if " ok: " not in line)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
-def test_no_kernel_spills(target: str) -> None:
-    found = lines("ahead", target, interpret=False)
-    assert sum(" ok: " in line for line in found) > 100
-    wrong = {line.partition(" wrong: ")[0] for line in found if " wrong: " in line}
+def test_no_kernel_of_odd_cells_spills(target: str) -> None:
+    found = lines("ahead", "odd", target, interpret=False)
+    assert len(found) >= ODD
+    wrong = {line.partition(" wrong: ")[0] for line in found if " ok: " not in line}
     assert wrong == UNBUILT.get(target, set()), "\n".join(line for line in found if " ok: " not in line)

@@ -1,9 +1,10 @@
 """Every cell of the library, the unlisted and the odd ones, as Triton kernels: run by the interpreter, or compiled.
 
-`TRITON_INTERPRET=1 python triton_sweep.py interpreted` compares outputs, last states and all gradients with the float64
-oracle, every buffer filled with NaN beforehand; `python triton_sweep.py ahead TARGET` compiles each kernel at its
-default configuration.  Both print a line a cell: its name, "ok" or what is wrong, and how its groups run.  A program of
-its own, since Triton decides when it is imported whether it interprets.
+`TRITON_INTERPRET=1 python triton_sweep.py interpreted CELLS` compares outputs, last states and all gradients with the
+float64 oracle, every buffer filled with NaN beforehand; `python triton_sweep.py ahead CELLS TARGET` compiles every
+kernel at its default configuration.  CELLS is `library` (with the unlisted cells) or `odd`.  Both print a line a cell:
+its name, "ok" or what is wrong, and how its groups run.  A program of its own, since Triton decides when it is imported
+whether it interprets.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from rnnc.runtime.gpu import coupled
 from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.tuning import Config, turned_fits
 
-FOLDERS = (cells.LIBRARY, cells.UNLISTED, cells.ODD)
+FOLDERS = {"library": (cells.LIBRARY, cells.UNLISTED), "odd": (cells.ODD,)}
 
 
-def every() -> Iterator[tuple[Path, str]]:
+def every(which: str) -> Iterator[tuple[Path, str]]:
     """All cells that are no models and have inputs."""
-    for folder in FOLDERS:
+    for folder in FOLDERS[which]:
         for parameter in cells.cells(folder):
             path, cell = parameter.values
             if cells.spec_of(path).lower(cell).inputs:
@@ -88,12 +89,12 @@ def fits(path: Path, cell: str, target: str) -> str:
     return f"ok: {len(found)} kernels ({how})"
 
 
-def main(what: str, target: str = "") -> None:
+def main(what: str, which: str, target: str = "") -> None:
     if what == "interpreted":
         interpreted.guard_launches()
         launch.empty = coupled.empty = interpreted.poisoned
         np.seterr(all="ignore")
-    for path, cell in every():
+    for path, cell in every(which):
         begun = time.perf_counter()
         try:
             said = fits(path, cell, target) if target else is_the_oracle(path, cell)
