@@ -9,31 +9,32 @@ import torch
 
 from rnnc.backends.triton.ahead import TYPES, Resources, _built, machine_of
 from rnnc.runtime.gpu import gated_sizes as sizes
+from rnnc.runtime.gpu.gates import channel_gradients, gate_gradient
 from rnnc.runtime.gpu.intra import alike, pairs, spread
-from rnnc.runtime.gpu.walk import gate_gradient, walk
+from rnnc.runtime.gpu.walk import walk
 
 PASSES = {  # of a scan with keys K and values V: which kernel, and what the table calls it
     "alike": "`alike`: scores, one decay a step",
     "pairs": "`pairs`: scores, a decay per key",
-    "spread": "`spread`: a chunk's own part of dq",
-    "spread back": "`spread`, backward: of dk",
-    "spread values": "`spread`, scaled: of o, a decay per value",
+    "spread": "`spread`: a chunk's own part of o, a decay per value",
+    "channels": "`channel_gradients`: dq, dk and dg, a decay per key",
+    "channels, values": "`channel_gradients`: dv and dg, a decay per value",
     "outputs": "`walk`: o",
     "values": "`walk`, backward: dv",
     "queries": "`walk`, outer: dq",
     "keys": "`walk`, outer, backward: dk",
     "keys, one decay": "`walk`, backward: dk, one decay a step",
     "states": "`walk` without outputs",
-    "gate": "`gate_gradient`",
+    "gate": "`gate_gradient`: dg, one decay",
     "normalised scores": "`alike`, with a normaliser: of dO and v",
     "normalised outputs": "`walk`, with a normaliser: o",
     "normalised queries": "`walk`, with a normaliser: dq",
     "normalised keys": "`walk`, with a normaliser, backward: dk",
 }
-PRECISE = {"g", "total", "start", "last", "kept", "ends", "end", "intra", "d_g", "d_r", "d_w"}  # float32 arrays
+PRECISE = {"g", "total", "start", "last", "kept", "ends", "end", "intra", "d_g", "d_w", "read", "written"}  # float32
 PRECISE |= {"x_extra", "out_extra", "x_extra_scaled", "y_extra_scaled"}
 TABLES = {"table", "runs", "owner"}  # of packed sequences
-ODD = {"T", "H", "SPAN", "S", "RUNS", "SIZE"}  # sizes that need not be divisible by 16
+ODD = {"T", "H", "SPAN", "S", "RUNS", "SIZE", "S_N", "S_M"}  # sizes that need not be divisible by 16
 
 
 def compiled_gated(
@@ -52,8 +53,10 @@ def compiled_gated(
     kernel, constants = _pass(which, keys, values, dtype, machine_of(target), old, base)
     constants["PACKED"] = packed
     precise = PRECISE | ({"out"} if which.startswith(("spread", "queries", "keys", "normalised")) else set())
+    precise |= {"d_r"} if which == "channels" else set()
     names: list[str] = list(kernel.arg_names)
-    constants |= {n: 1 for n in names if n.endswith(("_n", "_m")) or n in ones}
+    turned = "S_N" if which.startswith(("queries", "keys", "normalised queries", "normalised keys")) else "S_M"
+    constants |= {n: 1 for n in names if n.endswith(("_n", "_m")) or n in ones or n == turned}
     signature: dict[str, str] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
     for k, name in enumerate(names):
@@ -75,9 +78,9 @@ def _pass(
     def walked(inner: int, outer: int, **flags: bool) -> tuple[Any, dict[str, Any]]:
         return walk, sizes.walk_constants(inner, outer, dtype, machine, old=old, **flags)
 
-    def spreading(inner: int, outer: int, *, reverse: bool = False, scaled: bool = False) -> tuple[Any, dict[str, Any]]:
-        found = sizes.spread_constants(inner, outer, dtype, machine, old=old, reverse=reverse, scaled=scaled, base=base)
-        return spread, found
+    def channels(inner: int, outer: int, *, both: bool) -> tuple[Any, dict[str, Any]]:
+        found = sizes.channel_constants(inner, outer, dtype, machine, old=old, both=both, base=base)
+        return channel_gradients, found
 
     match which:
         case "alike":
@@ -85,11 +88,11 @@ def _pass(
         case "pairs":
             return pairs, sizes.pairs_constants(keys, dtype, machine, old=old, strict=old, base=base)
         case "spread":
-            return spreading(values, keys)
-        case "spread back":
-            return spreading(values, keys, reverse=True)
-        case "spread values":
-            return spreading(keys, values, scaled=True)
+            return spread, sizes.spread_constants(keys, values, dtype, machine, old=old, base=base)
+        case "channels":
+            return channels(values, keys, both=True)
+        case "channels, values":
+            return channels(keys, values, both=False)
         case "outputs":
             return walked(keys, values, across=False, reverse=False, keep=True)
         case "values":
@@ -111,7 +114,6 @@ def _pass(
         case "normalised keys":
             return walked(values, keys, across=False, reverse=True, ends=True, row=True)
         case "gate":
-            low = {"LOW_R": dtype.itemsize < 4, "LOW_W": dtype.itemsize < 4}
-            return gate_gradient, sizes.gate_constants(keys, dtype, old=old) | low
+            return gate_gradient, sizes.gate_constants(dtype, old=old)
         case _:
             raise ValueError(f"there is no pass {which!r}")

@@ -14,8 +14,14 @@ from rnnc.runtime.gpu.low_rank_sizes import constants_of, default_way
 MODULES = (low_rank_inverse, low_rank_keyed, low_rank_kernels, low_rank_backward)
 COMMON = ("low_rank_inverse", "low_rank_walk", "low_rank_outputs", "low_rank_walk_back")
 KERNELS = ("low_rank_scores", *COMMON, "low_rank_backward")
-KEYED = ("low_rank_pairs", *COMMON, "low_rank_products", "low_rank_keyed_backward")  # where every key has a decay
-SIDES = ("low_rank_pairs", "low_rank_keyed_backward")  # launched once for reads and once for rows
+KEYED = (
+    "low_rank_pairs",
+    *COMMON,
+    "low_rank_products",
+    "low_rank_keyed_reads",
+    "low_rank_keyed_rows",
+)  # where every key has a decay
+SIDES = ("low_rank_pairs",)  # launched once for reads and once for rows
 PRECISE = (
     "s",
     "c",
@@ -70,9 +76,7 @@ def compiled_low_rank(
     constants |= {n: 1 for n in ("q_k", "u_k", "b_k", "v_v", "g_k", *ones) if n in names}
     signature: dict[str, str] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
-    precise = (
-        (*PRECISE, "q_to", "b_to", "u_to") if which in ("low_rank_products", "low_rank_keyed_backward") else PRECISE
-    )
+    precise = (*PRECISE, "q_to", "b_to", "u_to") if which in ("low_rank_products", *KEYED[-2:]) else PRECISE
     kinds = {**dict.fromkeys(precise, "fp32"), "bounds": "i64", "table": "i64"}
     for k, name in enumerate(names):
         plain = name.removesuffix("_ptr")

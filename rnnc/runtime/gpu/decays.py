@@ -17,6 +17,7 @@ from rnnc.runtime.gpu.compat import interpreted
 from rnnc.runtime.gpu.gated import Axis
 from rnnc.runtime.gpu.gated_operator import call_gated_scan
 from rnnc.runtime.gpu.gated_sizes import base_of, largest
+from rnnc.runtime.gpu.padding import multiple, padded, sequence, unpadded
 from rnnc.runtime.layout import common_dtype, product_dtype, sequence_length, spread
 
 __all__ = ["scan", "served"]
@@ -65,30 +66,32 @@ def scan(
     dtype = product_dtype(promoted, *vectors)
     heads = math.prod(per)
 
-    def sequence(x: Tensor, core: int, kind: torch.dtype) -> Tensor:
-        """[B, T, heads, core] in one dtype."""
-        return spread(x.to(kind), batch, length, (*per, core)).reshape(batch, length, heads, core)
+    def rows(x: Tensor, core: int, kind: torch.dtype = dtype) -> Tensor:
+        """[B, T, heads, core] in one dtype, core a multiple of 16."""
+        return sequence(x.to(kind), batch, length, tuple(per), core).reshape(batch, length, heads, multiple(core))
 
-    gate = sequence(g, 1 if single else keys, torch.promote_types(g.dtype, dtype))
-    writes = [(sequence(u, keys, dtype), sequence(v, values, dtype)) for u, v in step.writes if v is not None]
+    wide = torch.promote_types(g.dtype, dtype)
+    gate = _numbers(g.to(wide), batch, length, per) if single else rows(g, keys, wide)
+    writes = [(rows(u, keys), rows(v, values)) for u, v in step.writes if v is not None]
     if across:
         writes = [(v, u) for u, v in writes]
     axis: Axis = "none" if single else "values" if across else "keys"
-    start = state.to(promoted).reshape(entries, heads, keys, values)
+    start = padded(state.to(promoted).reshape(entries, heads, keys, values), keys, values)
     start = start.mT if across else start
     base = 1 if single else base_of(least, dtype)
+    size = keys if across else values
     outputs: list[Tensor] = []
     final = start
     for j, read in enumerate(reads):
-        q = sequence(read.key, values if across else keys, dtype)
+        q = rows(read.key, values if across else keys)
         found = [
             _blocks(q, k, v, gate, start if i == 0 else torch.zeros_like(start), read.when == "old", axis, base, bounds)
             for i, (k, v) in enumerate(writes)
         ]
-        output = _added([o for o, _ in found]).reshape(batch, length, *per, keys if across else values)
+        output = unpadded(_added([o for o, _ in found]), size).reshape(batch, length, *per, size)
         outputs.append(output.to(promoted))
         final = _added([last for _, last in found]) if j == 0 else final
-    final = final.mT if across else final
+    final = unpadded(final.mT if across else final, keys, values)
     return tuple(outputs), final.reshape(state.shape).to(promoted)
 
 
@@ -118,21 +121,25 @@ def normalised(
     dtype = product_dtype(promoted, *vectors)
     batch, heads = entries if bounds is None else 1, math.prod(per)
 
-    def sequence(x: Tensor, core: int, kind: torch.dtype) -> Tensor:
-        return spread(x.to(kind), batch, length, (*per, core)).reshape(batch, length, heads, core)
+    def rows(x: Tensor, core: int) -> Tensor:
+        whole = sequence(x.to(dtype), batch, length, tuple(per), core)
+        return whole.reshape(batch, length, heads, multiple(core))
 
     one = state.new_ones(1) if value is None else value.unsqueeze(-1)
-    gate, number = sequence(g, 1, torch.promote_types(g.dtype, dtype)), sequence(one, 1, dtype).squeeze(-1)
+    gate = _numbers(g.to(torch.promote_types(g.dtype, dtype)), batch, length, per)
+    number = _numbers(one.to(dtype), batch, length, per).squeeze(-1)
     old = read.when == "old"
-    q, k, v = sequence(read.key, keys, dtype), sequence(u, keys, dtype), sequence(v, values, dtype)
-    start, most = state.to(promoted).reshape(entries, heads, keys, values), largest(dtype, normaliser=True)
-    column = normaliser.to(promoted).reshape(entries, heads, keys, 1)
+    q, k, v = rows(read.key, keys), rows(u, keys), rows(v, values)
+    start = padded(state.to(promoted).reshape(entries, heads, keys, values), keys, values)
+    column, most = normaliser.to(promoted).reshape(entries, heads, keys), largest(dtype, normaliser=True)
+    column = padded(column, keys).unsqueeze(-1)
     whole = torch.cat([start[..., :most], column], -1)  # the column goes with the first block of values
     o, last, _, dots = call_gated_scan(q, k, v[..., :most], gate, whole, old, "none", 1, bounds, number)
     final, norm = last[..., :-1], last[..., -1]
-    if values > most:
+    if v.shape[-1] > most:
         rest, end = _blocks(q, k, v[..., most:], gate, start[..., most:], old, "none", 1, bounds)
         o, final = torch.cat([o, rest], -1), torch.cat([final, end], -1)
+    o, final, norm = unpadded(o, values), unpadded(final, keys, values), unpadded(norm, keys)
     outputs = o.to(promoted).reshape(batch, length, *per, values), dots.to(promoted).reshape(batch, length, *per)
     return *outputs, final.reshape(state.shape).to(promoted), norm.reshape(normaliser.shape).to(promoted)
 
@@ -148,6 +155,11 @@ def one_pass(state: Tensor, steps: Sequence[MicroStep], reads: Sequence[Read]) -
     single = g is None or g.ndim in (0, rank, rank + 2) or g.shape[-1] == 1
     promoted = common_dtype(state, u, v, reads[0].key, g)
     return single and state.shape[-2] <= largest(product_dtype(promoted, u, v, reads[0].key))
+
+
+def _numbers(x: Tensor, batch: int, length: int, per: Sequence[int]) -> Tensor:
+    """[B, T, heads, 1], by views where they can be."""
+    return spread(x, batch, length, (*per, 1)).reshape(batch, length, math.prod(per), 1)
 
 
 def _added(xs: Sequence[Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ Kernels and what they compute: `rnnc.runtime.gpu.intra`, `rnnc.runtime.gpu.walk`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,19 +18,21 @@ from rnnc.runtime.gpu.gated_sizes import (
     KEPT,
     LONGEST,
     alike_constants,
-    chunk_of,
+    channel_constants,
     gate_constants,
     pairs_constants,
     spread_constants,
     walk_constants,
     warps_of,
 )
-from rnnc.runtime.gpu.gated_tuning import Columns, tuned
+from rnnc.runtime.gpu.gated_tuning import Blocks, Work, fastest
+from rnnc.runtime.gpu.gates import channel_gradients, gate_gradient
 from rnnc.runtime.gpu.intra import alike, pairs, spread
 from rnnc.runtime.gpu.packed import Table, rows_kept
 from rnnc.runtime.gpu.splits import gradients_between, states_between
+from rnnc.runtime.gpu.tuner import bucket
 from rnnc.runtime.gpu.tuning import machine, programs_wanted
-from rnnc.runtime.gpu.walk import gate_gradient, walk
+from rnnc.runtime.gpu.walk import walk
 
 __all__ = ["Axis", "Extra", "Scan"]
 
@@ -48,8 +50,9 @@ class Scan:
     """One scan's sizes and gates: log decays [B, T, H, n] for the state's keys or values, or [B, T, H, 1] for all
     of it.
 
-    Packed sequences are one entry of the batch, with `table` of `sequences` of them; initial and last states, outside
-    of here [S, H, K, V], are then [1, H, S, K, V].
+    Packed sequences are one entry of the batch, with `table` of `sequences` of them, made from `bounds`; initial and
+    last states, outside of here [S, H, K, V], are then [1, H, S, K, V].  `chunk`: steps of a chunk, which divide KEPT;
+    `base`: see `gated_sizes.base_of`, no more than they are.  `tuned`: whether the fastest blocks are taken.
     """
 
     g: Tensor
@@ -59,8 +62,11 @@ class Scan:
     old: bool
     axis: Axis
     base: int
+    chunk: int
     sequences: int = 0
+    bounds: Tensor | None = None
     table: Table | None = None
+    tuned: bool = True
     extra: bool = False  # whether states have one more column than values, a normaliser
 
     @property
@@ -79,9 +85,18 @@ class Scan:
     def heads(self) -> int:
         return int(self.g.shape[2])
 
+    def in_chunks(self, chunk: int, *, tuned: bool = True) -> Scan:
+        """The same scan in chunks of so many steps."""
+        if chunk == self.chunk:
+            return replace(self, tuned=tuned)
+        table = None if self.bounds is None else Table.of(self.bounds, self.steps, chunk, KEPT)
+        return replace(self, chunk=chunk, base=min(self.base, chunk), table=table, tuned=tuned)
+
     @property
-    def chunk(self) -> int:
-        return chunk_of(self.dtype)
+    def problem(self) -> tuple[Any, ...]:
+        """What a measurement of all of it belongs to."""
+        sizes = bucket(self.batch), bucket(self.steps), self.heads, self.keys, self.values
+        return (*sizes, self.axis, self.old, self.base, bool(self.sequences), self.extra)
 
     @property
     def chunks(self) -> int:
@@ -125,67 +140,63 @@ class Scan:
         scores = self.empty(self.steps, self.heads, self.chunk, dtype=self.dtype)
         scaled = [self.empty(self.steps, self.heads, inner, dtype=self.dtype) for _ in "xy"]
         totals = self.empty(self.heads, self.chunks, inner)
-        kernel: Any = alike if self.axis == "none" else pairs
         gates = strided(self.g)
         ends: tuple[Any, ...] = ()
         if self.axis == "none":
-            constants = alike_constants(inner, self.dtype, old=self.old, extra=more is not None)
+            constants = alike_constants(inner, self.dtype, old=self.old, extra=more is not None, chunk=self.chunk)
             gates = gates[:-1]
             gates += (x, x) if more is None else tuple(e.contiguous() for e in more)
             ends = (scores, scores) if more is None else tuple(self.empty(self.steps, self.heads) for _ in more)
         else:
-            constants = pairs_constants(inner, self.dtype, machine(), old=self.old, strict=self.old, base=self.base)
-        kernel[self.batch * self.heads * self.chunks,](
-            *strided(x),
-            *strided(y),
-            *gates,
-            scores,
-            *scaled,
-            *ends,
-            totals,
-            self.chunk_table,
-            self.steps,
-            self.heads,
-            self.sequences,
-            **constants,
-            PACKED=self.table is not None,
-            num_warps=warps_of(kernel.__name__, constants, machine()),
-        )
+            flags = {"old": self.old, "strict": self.old, "base": self.base, "chunk": self.chunk}
+            constants = pairs_constants(inner, self.dtype, machine(), **flags)
+        sizes = self.steps, self.heads, self.sequences
+        arguments = (*strided(x), *strided(y), *gates, scores, *scaled, *ends, totals, self.chunk_table, *sizes)
+        self._launch(alike if self.axis == "none" else pairs, constants, arguments, self._all_chunks)
         if scaled_more is not None:
             scaled_more += ends
         return scores, scaled[0], scaled[1], totals
 
-    def spread(
-        self, x: Tensor, y: Tensor, z: Tensor, *, reverse: bool = False, scaled: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What a chunk's own steps add to each other's outputs; and, `scaled`, z to the chunk's end and the chunks'
-        sums (without meaning where they are not asked for).
-        """
-        inner, outer = x.shape[-1], self.g.shape[-1]
-        constants = spread_constants(
-            inner, outer, self.dtype, machine(), old=self.old, reverse=reverse, scaled=scaled, base=self.base
-        )
+    def spread(self, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a chunk's own steps add to each other's outputs; z to the chunk's end, and the chunks' sums."""
+        outer = self.g.shape[-1]
+        flags = {"old": self.old, "base": self.base, "chunk": self.chunk}
+        constants = spread_constants(x.shape[-1], outer, self.dtype, machine(), **flags)
         out = self.empty(self.steps, self.heads, outer)
-        z_scaled = self.empty(self.steps, self.heads, outer, dtype=self.dtype) if scaled else out
-        totals = self.empty(self.heads, self.chunks, outer) if scaled else out
-        spread[self.batch * self.heads * self.chunks * triton.cdiv(outer, constants["BM"]),](
-            *strided(x),
-            *strided(y),
-            *strided(z),
-            *strided(self.g),
-            out,
-            z_scaled,
-            totals,
-            self.chunk_table,
-            self.steps,
-            self.heads,
-            outer,
-            self.sequences,
-            **constants,
-            PACKED=self.table is not None,
-            num_warps=warps_of("spread", constants, machine()),
+        scaled = self.empty(self.steps, self.heads, outer, dtype=self.dtype)
+        totals = self.empty(self.heads, self.chunks, outer)
+        arrays = (*strided(x), *strided(y), *strided(z), *strided(self.g), out, scaled, totals, self.chunk_table)
+        arguments = (*arrays, self.steps, self.heads, outer, self.sequences)
+        self._launch(spread, constants, arguments, self._all_chunks, outer=outer)
+        return out, scaled, totals
+
+    @property
+    def _all_chunks(self) -> int:
+        return self.batch * self.heads * self.chunks
+
+    def _launch(
+        self,
+        kernel: Any,
+        constants: dict[str, Any],
+        arguments: tuple[Any, ...],
+        runs: int,
+        *,
+        outer: int = 0,
+        chunks: int = 1,
+    ) -> None:
+        """Launch a kernel in its fastest blocks: `runs` over so many chunks each, for blocks of `outer` channels (0:
+        it does not share them out).
+        """
+        packed, warps = self.table is not None, warps_of(kernel.__name__, constants, machine())
+
+        def run(blocks: Blocks) -> None:
+            programs = runs * (triton.cdiv(outer, blocks.outer) if outer else 1)
+            kernel[programs,](*arguments, **(constants | blocks.constants), PACKED=packed)
+
+        work = Work(
+            kernel=kernel.__name__, constants=constants, dtype=self.dtype, outer=outer, runs=runs, chunks=chunks
         )
-        return out, z_scaled, totals
+        run(fastest(work, warps, run) if self.tuned else Blocks.of(constants, warps))
 
     def walk(
         self,
@@ -195,7 +206,7 @@ class Scan:
         totals: Tensor,
         start: Tensor,
         *,
-        inside: Tensor,
+        inside: Tensor | None,
         out: torch.dtype,
         turned: bool = False,
         reverse: bool = False,
@@ -206,9 +217,10 @@ class Scan:
         """Outputs [B, T, H, ...], the last state [B, H, K, V], and the states before every KEPT steps (`keep`).
 
         The state is [K, V] or, `turned`, [V, K] for the kernel: its first axis is the one of x and y.  `inside` is
-        what a chunk's own steps do: scores where the decay is on that axis, else what they add.  A `start` of rank 5
-        has the states before every KEPT steps, and all of those runs go at once.  `ends` are kept states and the sums
-        to be filled, see `rnnc.runtime.gpu.walk`.  `extra` belongs to the column that the state has more.
+        what a chunk's own steps do: scores where the decay is on that axis, else what they add, if it is to be added
+        here.  A `start` of rank 5 has the states before every KEPT steps, and all of those runs go at once.  `ends` are
+        kept states and the sums to be filled, see `rnnc.runtime.gpu.walk`.  `extra` belongs to the column that the
+        state has more.
         """
         outer = z.shape[-1]
         outputs = self.empty(self.steps, self.heads, outer, dtype=out)
@@ -226,43 +238,48 @@ class Scan:
 
     def gate_gradient(
         self, read: tuple[Tensor, Tensor], written: tuple[Tensor, Tensor], ends: Tensor, end: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradient of g from what is read and written along its axis (with the gradients of both), and the sums of
-        <dL/dS, S> before every KEPT steps, [B, H, slots, n], and at the end, [B, H, n].
-
-        Then the gradients given, in the inputs' dtype where g has their axis.
+    ) -> Tensor:
+        """The gradient of one decay a step from what is read and written (with the gradients of both), and the sums of
+        <dL/dS, S> before every KEPT steps, [B, H, slots, 1], and at the end, [B, H, 1].
         """
-        (r, dr), (w, dw) = read, written
-        given = dr, dw
-        if self.axis == "none":
-            pairs = [(x.to(self.accumulator) * dx).sum(-1, keepdim=True) for x, dx in (read, written)]
-            (r, w), dr, dw = pairs, torch.ones_like(pairs[0]), torch.ones_like(pairs[1])
-        outer = self.g.shape[-1]
+        pairs = [(x.to(self.accumulator) * dx).sum(-1).contiguous() for x, dx in (read, written)]
+        found = self.empty(self.steps, self.heads, 1, dtype=self.g.dtype)
+        constants = gate_constants(self.dtype, old=self.old, chunk=self.chunk)
+        sizes = self.steps, self.heads, self.sequences
+        arguments = (*pairs, ends, end.contiguous(), found, *self._runs(ends), *sizes)
+        self._launch(gate_gradient, constants, arguments, self.batch * self.heads * self.slots)
+        return found
+
+    def channel_gradients(
+        self,
+        x: Tensor,
+        y: Tensor,
+        read: tuple[Tensor, Tensor],
+        written: tuple[Tensor, Tensor],
+        ends: Tensor,
+        end: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of g, and of what is read and written along its axis, given what other chunks gave these; x . y
+        is what a read and a write of a chunk are to each other.
+
+        Values that decay are written with their axis and read without a sum: the gradient of a read is complete, and
+        returned as it is.
+        """
+        (r, d_r), (w, d_w) = read, written
+        both, outer = self.axis == "keys", self.g.shape[-1]
+        flags = {"old": self.old, "both": both, "base": self.base, "chunk": self.chunk}
+        constants = channel_constants(x.shape[-1], outer, self.dtype, machine(), **flags)
         found = self.empty(self.steps, self.heads, outer, dtype=self.g.dtype)
-        wide = [self.axis != "none" and x.dtype != self.dtype for x in given]
-        low = [self.empty(*x.shape[1:], dtype=self.dtype) if w else x for x, w in zip(given, wide, strict=True)]
-        constants = gate_constants(outer, self.dtype, old=self.old)
-        gate_gradient[self.batch * self.heads * self.slots * triton.cdiv(outer, constants["BM"]),](
-            *strided(r),
-            *strided(w),
-            *strided(dr),
-            *strided(dw),
-            ends,
-            end.contiguous(),
-            found,
-            *low,
-            *((ends, ends) if self.table is None else (self.table.parts, self.table.ends)),
-            self.steps,
-            self.heads,
-            outer,
-            self.sequences,
-            **constants,
-            LOW_R=wide[0],
-            LOW_W=wide[1],
-            PACKED=self.table is not None,
-            num_warps=warps_of("gate_gradient", constants, machine()),
-        )
+        low = [self.empty(*d.shape[1:], dtype=self.dtype) if given else d for d, given in ((d_r, both), (d_w, True))]
+        arrays = (*strided(x), *strided(y), *strided(r), *strided(w), *strided(self.g), d_r, d_w)
+        sizes = self.steps, self.heads, outer, self.sequences
+        arguments = (*arrays, ends, end.contiguous(), found, *low, *self._runs(ends), *sizes)
+        self._launch(channel_gradients, constants, arguments, self.batch * self.heads * self.slots, outer=outer)
         return found, low[0], low[1]
+
+    def _runs(self, other: Tensor) -> tuple[Tensor, Tensor]:
+        """Of packed sequences; else any tensors."""
+        return (other, other) if self.table is None else (self.table.parts, self.table.ends)
 
     def _span(self, programs: int) -> int:
         """Chunks of a program: all of them where each multiprocessor has one, else a multiple of those between two kept
@@ -293,7 +310,7 @@ class _Walk:
     y: Tensor
     z: Tensor
     totals: Tensor
-    inside: Tensor
+    inside: Tensor | None
     turned: bool
     reverse: bool
     extra: Extra | None
@@ -303,9 +320,8 @@ class _Walk:
         inner, outer = self.y.shape[-1], self.z.shape[-1]
         across = of.axis != "none" and (of.axis == "values") != self.turned
         flags |= {"column": of.extra and not self.turned, "row": of.extra and self.turned}
-        return walk_constants(
-            inner, outer, of.dtype, machine(), across=across, reverse=self.reverse, old=of.old, **flags
-        )
+        flags |= {"across": across, "add": across and self.inside is not None, "reverse": self.reverse, "old": of.old}
+        return walk_constants(inner, outer, of.dtype, machine(), chunk=of.chunk, **flags)
 
     @property
     def outer(self) -> int:
@@ -349,13 +365,14 @@ class _Walk:
         constants = self.constants(out=outputs is not None, keep=kept is not None, ends=ends is not None)
         more = self.extra or Extra(last, last, last)
         kept_states, sums = ends or (kept, None)
+        inside = last if self.inside is None else self.inside
         arguments = (
             *strided(self.x),
             *strided(self.y),
             *strided(self.z),
             *strided(of.g),
-            self.inside,
-            self.inside,
+            inside,
+            inside,
             self.totals,
             starts,
             last,
@@ -373,16 +390,8 @@ class _Walk:
             of.keys * of.columns,
             *((1, of.columns) if self.turned else (of.columns, 1)),
         )
-        states = of.batch * of.heads * spans
-
-        def run(size: Columns) -> None:
-            options = constants | size.constants
-            walk[states * triton.cdiv(self.outer, size.columns),](*arguments, **options, PACKED=of.table is not None)
-
-        default = Columns(
-            columns=constants["BM"], warps=warps_of("walk", constants, machine()), stages=constants["STAGES"]
-        )
-        run(tuned(default, constants, of.dtype, self.outer, states, -(-of.chunks // spans), run))
+        chunks = -(-of.chunks // spans)
+        of._launch(walk, constants, arguments, of.batch * of.heads * spans, outer=self.outer, chunks=chunks)
         return last
 
 

@@ -10,6 +10,7 @@ A normaliser n_t = exp(g_t) n_{t-1} + c_t k_t, read as n_t . q_t, is one more co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from rnnc.runtime.gpu.functional import functional
 from rnnc.runtime.gpu.gated import Axis, Extra, Scan
 from rnnc.runtime.gpu.gated_sizes import KEPT, chunk_of
+from rnnc.runtime.gpu.gated_tuning import fastest_chunk
 from rnnc.runtime.gpu.packed import Table
 
 __all__ = ["call_gated_scan", "gated_scan"]
@@ -50,17 +52,33 @@ def gated_scan(
     if not of.steps:
         nothing = of.empty(0, of.heads, of.values, dtype=q.dtype), of.empty(of.heads, 0, of.keys, of.columns)
         return nothing[0], start.clone(memory_format=torch.contiguous_format), nothing[1], dots
+    more = None if value is None else Extra(dots, value.contiguous(), dots)
     with torch.cuda.device_of(q):
-        match of.axis:
-            case "keys" | "none":
-                inside, x, y, totals = of.pairs(q, k)
-                more = None if value is None else Extra(dots, value.contiguous(), dots)
-                o, last, kept = of.walk(x, y, v, totals, start, inside=inside, out=q.dtype, keep=True, extra=more)
-            case "values":
-                inside, z, totals = of.spread(q, k, v, scaled=True)
-                o, last, kept = of.walk(q, k, z, totals, start, inside=inside, out=q.dtype, keep=True)
-    assert kept is not None
+        of = _settled(of, "forward", lambda x: _forward(x, q, k, v, start, more))
+        o, last, kept = _forward(of, q, k, v, start, more)
     return o, last.to(start.dtype, copy=True), kept, dots
+
+
+def _forward(
+    of: Scan, q: Tensor, k: Tensor, v: Tensor, start: Tensor, more: Extra | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`gated_scan` but for the reads of a normaliser, which are put into `more`; on the device of its tensors."""
+    match of.axis:
+        case "keys" | "none":
+            inside, x, y, totals = of.pairs(q, k)
+            o, last, kept = of.walk(x, y, v, totals, start, inside=inside, out=q.dtype, keep=True, extra=more)
+        case "values":
+            inside, z, totals = of.spread(q, k, v)
+            o, last, kept = of.walk(q, k, z, totals, start, inside=inside, out=q.dtype, keep=True)
+    assert kept is not None
+    return o, last, kept
+
+
+def _settled(of: Scan, role: str, run: Callable[[Scan], object]) -> Scan:
+    """The scan in chunks of as many steps as take `run`, all of a role's work, the least time."""
+    return of.in_chunks(
+        fastest_chunk(of.dtype, (role, *of.problem), lambda chunk: run(of.in_chunks(chunk, tuned=False)))
+    )
 
 
 def _scan(
@@ -75,7 +93,8 @@ def _scan(
     *,
     fake: bool = False,
 ) -> Scan:
-    packed = None if bounds is None or fake else Table.of(bounds, q.shape[1], chunk_of(q.dtype), KEPT)
+    chunk = chunk_of(q.dtype)
+    packed = None if bounds is None or fake else Table.of(bounds, q.shape[1], chunk, KEPT)
     return Scan(
         g=g,
         keys=q.shape[-1],
@@ -84,6 +103,8 @@ def _scan(
         old=old,
         axis=cast(Axis, axis),
         base=base,
+        chunk=chunk,
+        bounds=bounds,
         sequences=0 if bounds is None else bounds.shape[0] - 1,
         table=packed,
         extra=value is not None,
@@ -134,9 +155,13 @@ def gated_scan_backward(
         own = (q, k, v, g) if value is None else (q, k, v, g, value)
         return [*(x.new_empty(x.shape) for x in own[:4]), d_start, *(x.new_empty(x.shape) for x in own[4:])]
     with torch.cuda.device_of(q):
-        if value is not None and d_dots is not None:
-            return _normalised_backward(of, (q, k, v, value), last, kept, d_o, d_last, d_dots)
-        return _backward(of, q, k, v, o, last, kept, d_o, d_last)
+
+        def run(x: Scan) -> list[Tensor]:
+            if value is not None and d_dots is not None:
+                return _normalised_backward(x, (q, k, v, value), last, kept, d_o, d_last, d_dots)
+            return _backward(x, q, k, v, o, last, kept, d_o, d_last)
+
+        return run(_settled(of, "backward", run))
 
 
 def _normalised_backward(
@@ -166,7 +191,7 @@ def _normalised_backward(
         extra=back,
     )
     end = (d_last.to(wide) * last.to(wide)).sum(-1).sum(-1, keepdim=True)
-    d_g, d_q, d_k = of.gate_gradient((q, d_q), (k, d_k), ends.sum(-1, keepdim=True), end)
+    d_g = of.gate_gradient((q, d_q), (k, d_k), ends.sum(-1, keepdim=True), end)
     return [d_q.to(low), d_k.to(low), d_v, d_g, d_start.to(wide, copy=True), d_value.to(value.dtype)]
 
 
@@ -177,35 +202,25 @@ def _backward(
     low, wide = q.dtype, of.accumulator
     ends = of.empty(of.heads, of.slots, v.shape[-1] if of.axis == "values" else k.shape[-1])
     d_o = d_o.contiguous()
+    end = (d_last.to(wide) * last.to(wide)).sum(-2 if of.axis == "values" else -1)
+    scores, x, y, totals = of.pairs(d_o, v) if of.axis == "values" else of.pairs(q, k)
     if of.axis == "values":
-        scores, x, y, totals = of.pairs(d_o, v)
-        inside = of.spread(k, q, d_o, reverse=True)[0]
         d_q, _, _ = of.walk(x, y, k, totals, kept, inside=scores, out=low, turned=True)
         d_k, _, _ = of.walk(y, x, q, totals, d_last, inside=scores, out=low, turned=True, reverse=True)
-        d_v, d_start, _ = of.walk(k, q, x, totals, d_last, inside=inside, out=wide, reverse=True, ends=(kept, ends))
-        read, written = (o, d_o), (v, d_v)
-    else:
-        scores, x, y, totals = of.pairs(q, k)
-        d_v, d_start, _ = of.walk(y, x, d_o, totals, d_last, inside=scores, out=low, reverse=True)
-        if of.axis == "keys":
-            ahead, back = of.spread(d_o, v, k)[0], of.spread(v, d_o, q, reverse=True)[0]
-            passes = (d_o, v, y), (v, d_o, x)
-        else:
-            ahead, a, b, totals = of.pairs(d_o, v)
-            back, passes = ahead, ((a, b, k), (b, a, q))
-        d_q, _, _ = of.walk(*passes[0], totals, kept, inside=ahead, out=wide, turned=True)
-        d_k, _, _ = of.walk(
-            *passes[1], totals, d_last, inside=back, out=wide, turned=True, reverse=True, ends=(kept, ends)
-        )
-        read, written = (q, d_q), (k, d_k)
-    end = (d_last.to(wide) * last.to(wide)).sum(-2 if of.axis == "values" else -1)
+        d_v, d_start, _ = of.walk(k, q, x, totals, d_last, inside=None, out=wide, reverse=True, ends=(kept, ends))
+        d_g, _, d_v = of.channel_gradients(q, k, (o, d_o), (v, d_v), ends, end)
+        return [d_q, d_k, d_v, d_g, d_start.to(wide, copy=True)]
+    d_v, d_start, _ = of.walk(y, x, d_o, totals, d_last, inside=scores, out=low, reverse=True)
+    inside, ahead, back = None, (d_o, v, y), (v, d_o, x)
     if of.axis == "none":
-        ends, end = ends.sum(-1, keepdim=True), end.sum(-1, keepdim=True)
-    d_g, d_read, d_written = of.gate_gradient(read, written, ends, end)
-    if of.axis == "values":
-        d_v = d_written
+        inside, a, b, totals = of.pairs(d_o, v)
+        ahead, back = (a, b, k), (b, a, q)
+    d_q, _, _ = of.walk(*ahead, totals, kept, inside=inside, out=wide, turned=True)
+    d_k, _, _ = of.walk(*back, totals, d_last, inside=inside, out=wide, turned=True, reverse=True, ends=(kept, ends))
+    if of.axis == "none":
+        d_g = of.gate_gradient((q, d_q), (k, d_k), ends.sum(-1, keepdim=True), end.sum(-1, keepdim=True))
     else:
-        d_q, d_k = d_read, d_written
+        d_g, d_q, d_k = of.channel_gradients(d_o, v, (q, d_q), (k, d_k), ends, end)
     return [d_q.to(low), d_k.to(low), d_v, d_g, d_start.to(wide, copy=True)]
 
 

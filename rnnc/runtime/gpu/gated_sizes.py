@@ -16,7 +16,9 @@ __all__ = [
     "LONGEST",
     "alike_constants",
     "base_of",
+    "channel_constants",
     "chunk_of",
+    "chunks_of",
     "gate_constants",
     "largest",
     "pairs_constants",
@@ -62,38 +64,58 @@ def block(size: int, most: int) -> int:
 
 
 def pairs_constants(
-    inner: int, dtype: torch.dtype, target: str, *, old: bool, strict: bool, base: int
+    inner: int, dtype: torch.dtype, target: str, *, old: bool, strict: bool, base: int, chunk: int = 0
 ) -> dict[str, Any]:
+    common = _common(dtype, chunk)
     return {
-        **_common(dtype),
+        **common,
         "N": inner,
         "OLD": old,
         "STRICT": strict,
         "BASE": base,
         "LOOK": dtype != torch.float16,
-        "BN": block(inner, 16 if target == "old" or chunk_of(dtype) < 64 else 32),
-        "LEVELS": chunk_of(dtype).bit_length() - 1,
+        "BN": block(inner, 16 if target == "old" or _plain(dtype) else 32),
+        "LEVELS": common["C"].bit_length() - 1,
     }
 
 
-def alike_constants(inner: int, dtype: torch.dtype, *, old: bool, extra: bool = False) -> dict[str, Any]:
-    return {**_common(dtype), "N": inner, "OLD": old, "EXTRA": extra, "BN": block(inner, 32)}
+def alike_constants(
+    inner: int, dtype: torch.dtype, *, old: bool, extra: bool = False, chunk: int = 0
+) -> dict[str, Any]:
+    return {**_common(dtype, chunk), "N": inner, "OLD": old, "EXTRA": extra, "BN": block(inner, 32)}
 
 
 def spread_constants(
-    inner: int, outer: int, dtype: torch.dtype, target: str, *, old: bool, reverse: bool, scaled: bool, base: int
+    inner: int, outer: int, dtype: torch.dtype, target: str, *, old: bool, base: int, chunk: int = 0
 ) -> dict[str, Any]:
+    common = _common(dtype, chunk)
     return {
-        **_common(dtype),
+        **common,
         "N": inner,
         "OLD": old,
-        "REVERSE": reverse,
-        "SCALED": scaled,
         "BASE": base,
         "LOOK": dtype != torch.float16,
         "BN": block(inner, 32),
         "BM": block(outer, 16 if target == "old" else 32),
-        "LEVELS": chunk_of(dtype).bit_length() - 1,
+        "LEVELS": common["C"].bit_length() - 1,
+    }
+
+
+def channel_constants(
+    inner: int, outer: int, dtype: torch.dtype, target: str, *, old: bool, both: bool, base: int, chunk: int = 0
+) -> dict[str, Any]:
+    common = _common(dtype, chunk)
+    return {
+        **common,
+        "N": inner,
+        "OLD": old,
+        "BOTH": both,
+        "BASE": base,
+        "LOOK": dtype != torch.float16,
+        "EVERY": KEPT // common["C"],
+        "BN": block(inner, 16 if target == "old" else 32),
+        "BM": 16,
+        "LEVELS": common["C"].bit_length() - 1,
     }
 
 
@@ -106,21 +128,25 @@ def walk_constants(
     across: bool,
     reverse: bool,
     old: bool,
+    add: bool = False,
     out: bool = True,
     keep: bool = False,
     ends: bool = False,
     column: bool = False,
     row: bool = False,
+    chunk: int = 0,
 ) -> dict[str, Any]:
+    common = _common(dtype, chunk)
     wide = block(inner, max(LARGEST.values()))
-    few = target == "old" or chunk_of(dtype) < 64  # where operands, or all of a product, are in registers
+    few = target == "old" or _plain(dtype)  # where operands, or all of a product, are in registers
     most = max(16, min(32, 2048 // wide) if few else min(64, 4096 // wide))
     if row or column:  # a row more that is held, or a column more that is filled in
         most = max(16, most // 2)
     return {
-        **_common(dtype),
+        **common,
         "N": inner,
         "OUTER": across,
+        "ADD": add,
         "REVERSE": reverse,
         "OLD": old,
         "OUT": out,
@@ -128,7 +154,7 @@ def walk_constants(
         "ENDS": ends,
         "COLUMN": column,
         "ROW": row,
-        "EVERY": KEPT // chunk_of(dtype),
+        "EVERY": KEPT // common["C"],
         "BN": wide,
         "BM": block(outer, most),
         "STAGES": _stages(wide, dtype, target, ends),
@@ -141,18 +167,19 @@ def _stages(wide: int, dtype: torch.dtype, target: str, ends: bool) -> int:
     """
     if dtype.itemsize >= 4 or (target == "amd" and wide > 128):
         return 1
-    return 1 if target == "old" and ends and wide >= 128 else 2
+    return 1 if ends and wide >= 128 and target == "old" else 2
 
 
-def gate_constants(outer: int, dtype: torch.dtype, *, old: bool) -> dict[str, Any]:
-    common = _common(dtype)
-    return {"ACC": common["ACC"], "OLD": old, "EVERY": KEPT // common["C"], "C": common["C"], "BM": block(outer, 32)}
+def gate_constants(dtype: torch.dtype, *, old: bool, chunk: int = 0) -> dict[str, Any]:
+    common = _common(dtype, chunk)
+    return {"ACC": common["ACC"], "OLD": old, "EVERY": KEPT // common["C"], "C": common["C"]}
 
 
-def _common(dtype: torch.dtype) -> dict[str, Any]:
+def _common(dtype: torch.dtype, chunk: int = 0) -> dict[str, Any]:
+    """`chunk`: steps; 0: as many as `chunk_of` says."""
     return {
         "ACC": tl.float64 if dtype == torch.float64 else tl.float32,
-        "C": chunk_of(dtype),
+        "C": chunk or chunk_of(dtype),
         "PRECISION": "tf32" if _relaxed(dtype) else "ieee",
     }
 
@@ -162,9 +189,19 @@ def _relaxed(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 and tf32()
 
 
+def _plain(dtype: torch.dtype) -> bool:
+    """Whether products run without tensor cores, their operands in registers."""
+    return dtype.itemsize > 2 and not _relaxed(dtype)
+
+
 def chunk_of(dtype: torch.dtype) -> int:
     """Steps of a chunk."""
     return 64 if _relaxed(dtype) else CHUNKS.get(dtype, 64)
+
+
+def chunks_of(dtype: torch.dtype) -> tuple[int, ...]:
+    """Steps of a chunk that are worth a measurement, the default first."""
+    return (64, 32) if chunk_of(dtype) == 64 else (chunk_of(dtype),)
 
 
 def warps_of(kernel: str, constants: dict[str, Any], target: str) -> int:
@@ -172,8 +209,8 @@ def warps_of(kernel: str, constants: dict[str, Any], target: str) -> int:
     if target == "amd":
         return 4
     match kernel:
-        case "pairs" | "spread":
-            return 8
+        case "pairs" | "spread" | "channel_gradients":
+            return 4 if constants["ACC"] == tl.float64 else 8
         case "walk":
             few = target == "old" or constants["C"] < 64 or constants["BN"] >= 128
             return (

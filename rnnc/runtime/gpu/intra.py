@@ -44,20 +44,18 @@ def beside(total, M: tl.constexpr, C: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
-def _seen(c, SIZE: tl.constexpr, STRICT: tl.constexpr, REVERSE: tl.constexpr):
+def _seen(c, SIZE: tl.constexpr, STRICT: tl.constexpr):
     """The rows and columns of one block of SIZE where the row sees the column."""
     row, column = c[:, None], c[None, :]
     same = row // SIZE == column // SIZE
-    if REVERSE:
-        return same & (row < column if STRICT else row <= column)
     return same & (row > column if STRICT else row >= column)
 
 
 @triton.jit
-def _parted(c, M: tl.constexpr, REVERSE: tl.constexpr):
-    """Rows of the second of two neighbouring blocks of M and columns of the first; REVERSE the other way round."""
+def _parted(c, M: tl.constexpr):
+    """Rows of the second of two neighbouring blocks of M and columns of the first."""
     same = (c // (2 * M))[:, None] == (c // (2 * M))[None, :]
-    return same & ((c // M % 2)[:, None] == (0 if REVERSE else 1)) & ((c // M % 2)[None, :] == (1 if REVERSE else 0))
+    return same & ((c // M % 2)[:, None] == 1) & ((c // M % 2)[None, :] == 0)
 
 
 @triton.jit
@@ -107,11 +105,11 @@ def _halved(x, y, g, c, OLD: tl.constexpr, STRICT: tl.constexpr, BASE: tl.conste
             if (2 << level) == BASE:
                 of_read, of_write = from_middle(read, write, g, 1 << level, OLD, C)
                 left, right = x * tl.exp2(of_read), y * tl.exp2(of_write)
-                seen = _seen(c, BASE, STRICT, False)
+                seen = _seen(c, BASE, STRICT)
             else:
                 weight = tl.exp2(tl.where((c // (1 << level) % 2 == 1)[:, None], read, write))
                 left, right = x * weight, y * weight
-                seen = _parted(c, 1 << level, False)
+                seen = _parted(c, 1 << level)
             found = tl.dot(left.to(x.dtype), tl.trans(right.to(x.dtype)), input_precision=PRECISION).to(g.dtype)
             scores += tl.where(seen, found, 0.0)
         read, write, total = grown(read, write, total, 1 << level, C, N)
@@ -158,7 +156,7 @@ def pairs(
             of_read, of_write = from_middle(read, write, g, C // 2, OLD, C)
             left, right = (x * tl.exp2(of_read)).to(x.dtype), (y * tl.exp2(of_write)).to(x.dtype)
             found = tl.dot(left, tl.trans(right), input_precision=PRECISION).to(ACC)
-            scores += tl.where(_seen(c, C, STRICT, False), found, 0.0)
+            scores += tl.where(_seen(c, C, STRICT), found, 0.0)
         else:
             scores += _halved(x, y, g, c, OLD, STRICT, BASE, C, BN, LEVELS, PRECISION)
         read, write, total = grown(read, write, total, C // 2, C, BN)
@@ -170,7 +168,7 @@ def pairs(
 
 
 @triton.jit
-def _halved_spread(product, z, g, c, OLD: tl.constexpr, REVERSE: tl.constexpr, BASE: tl.constexpr, C: tl.constexpr,
+def _halved_spread(product, z, g, c, OLD: tl.constexpr, BASE: tl.constexpr, C: tl.constexpr,
                    N: tl.constexpr, LEVELS: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """The outputs of N channels by halves."""
     read, write, total = sums(g, OLD, C, N, 0)
@@ -181,12 +179,12 @@ def _halved_spread(product, z, g, c, OLD: tl.constexpr, REVERSE: tl.constexpr, B
         if 2 << level >= BASE:
             if (2 << level) == BASE:
                 of_read, of_write = from_middle(read, write, g, 1 << level, OLD, C)
-                here, there = tl.exp2(of_write if REVERSE else of_read), tl.exp2(of_read if REVERSE else of_write)
-                seen = _seen(c, BASE, OLD, REVERSE)
+                here, there = tl.exp2(of_read), tl.exp2(of_write)
+                seen = _seen(c, BASE, OLD)
             else:
                 here = tl.exp2(tl.where((c // (1 << level) % 2 == 1)[:, None], read, write))
                 there = here
-                seen = _parted(c, 1 << level, REVERSE)
+                seen = _parted(c, 1 << level)
             part = tl.where(seen, product, 0.0).to(z.dtype)
             out += here * tl.dot(part, (z * there).to(z.dtype), input_precision=PRECISION).to(g.dtype)
         read, write, total = grown(read, write, total, 1 << level, C, N)
@@ -203,14 +201,13 @@ def spread(
     total_ptr,
     table_ptr,
     T, H, V, S,
-    N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, REVERSE: tl.constexpr, SCALED: tl.constexpr,
-    BASE: tl.constexpr, LOOK: tl.constexpr, PACKED: tl.constexpr, C: tl.constexpr, BN: tl.constexpr,
-    BM: tl.constexpr, LEVELS: tl.constexpr, PRECISION: tl.constexpr,
+    N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, BASE: tl.constexpr, LOOK: tl.constexpr,
+    PACKED: tl.constexpr, C: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr, LEVELS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """out[t, m] = sum over s of (x_t . y_s) 2^(g[m] between them) z[s, m], BM channels of one chunk of one head.
 
-    Over s <= t (s < t where OLD); REVERSE over s >= t, x at the writes and y, z at the reads.  SCALED also gives z
-    decayed to the chunk's end and the chunk's sum of g (base 2).
+    Over s <= t (s < t where OLD).  Also z decayed to the chunk's end and the chunk's sum of g (base 2).
     """
     i = tl.program_id(0).to(tl.int64)
     blocks, chunks = tl.cdiv(V, BM), chunk_rows(T, S, C, PACKED)
@@ -236,18 +233,17 @@ def spread(
     near = True if BASE == C else farthest(read, write, g, OLD) <= NEAR if LOOK else False
     if near:
         of_read, of_write = from_middle(read, write, g, C // 2, OLD, C)
-        here, there = tl.exp2(of_write if REVERSE else of_read), tl.exp2(of_read if REVERSE else of_write)
-        part = tl.where(_seen(c, C, OLD, REVERSE), product, 0.0).to(z.dtype)
+        here, there = tl.exp2(of_read), tl.exp2(of_write)
+        part = tl.where(_seen(c, C, OLD), product, 0.0).to(z.dtype)
         out = here * tl.dot(part, (z * there).to(z.dtype), input_precision=PRECISION).to(ACC)
     else:
-        out = _halved_spread(product, z, g, c, OLD, REVERSE, BASE, C, BM, LEVELS, PRECISION)
+        out = _halved_spread(product, z, g, c, OLD, BASE, C, BM, LEVELS, PRECISION)
     place = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
     tl.store(out_ptr + place, out, mask=mask)
-    if SCALED:
-        read, write, total = grown(read, write, total, C // 2, C, BM)
-        tl.store(z_scaled_ptr + place, z * tl.exp2(write), mask=mask)
-        end = tl.sum(tl.where((c == 0)[:, None], total, 0.0), 0)
-        tl.store(total_ptr + (head * chunks + chunk) * V + m, end, mask=m < V)
+    read, write, total = grown(read, write, total, C // 2, C, BM)
+    tl.store(z_scaled_ptr + place, z * tl.exp2(write), mask=mask)
+    end = tl.sum(tl.where((c == 0)[:, None], total, 0.0), 0)
+    tl.store(total_ptr + (head * chunks + chunk) * V + m, end, mask=m < V)
 
 
 @triton.jit(do_not_specialize=["T", "S"])

@@ -18,6 +18,7 @@ from rnnc.runtime.chunk import MicroStep, Read, Update, updates_of
 from rnnc.runtime.gpu.compat import interpreted
 from rnnc.runtime.gpu.low_rank_operator import call_low_rank_scan
 from rnnc.runtime.gpu.low_rank_sizes import base_rows, chunk_of
+from rnnc.runtime.gpu.padding import multiple, padded, sequence, unpadded
 from rnnc.runtime.layout import common_dtype, product_dtype, sequence_length, spread
 
 __all__ = ["scan", "served"]
@@ -81,10 +82,11 @@ def scan(
     u = frame.vectors([row.u for row in rows], frame.keys)
     b = u if tied else frame.vectors([row.b for row in rows], frame.keys)
     v = frame.vectors([row.v for row in rows], frame.values)
-    s = frame.scalars([1.0 if row.s is None else row.s for row in rows])
-    c = frame.scalars([0.0 if row.b is None else 1.0 if row.c is None else row.c for row in rows])
+    s = frame.numbers([1.0 if row.s is None else row.s for row in rows])
+    c = frame.numbers([0.0 if row.b is None else 1.0 if row.c is None else row.c for row in rows])
     g = frame.decays(steps)
     start = state.to(frame.promoted).reshape(state.shape[0], *frame.heads, frame.keys, frame.values)
+    start = padded(start, frame.keys, frame.values)
     base = base_rows(least, frame.dtype) if g is not None and g.ndim == 6 else 1
     found = []
     for read in reads:
@@ -92,9 +94,9 @@ def scan(
         given = (q, u, None if tied else b, v, s, c, g, start, bounds, shared, read.when == "old", base)
         found.append(call_low_rank_scan(*given))
     shape = (frame.batch, frame.length, *per, frame.values)
-    last = found[0][1]
-    promoted = frame.promoted
-    return tuple(o.to(promoted).reshape(shape) for o, _, _ in found), last.reshape(state.shape).to(promoted)
+    last, promoted = unpadded(found[0][1], frame.keys, frame.values), frame.promoted
+    outputs = [unpadded(o, frame.values).to(promoted).reshape(shape) for o, _, _ in found]
+    return tuple(outputs), last.reshape(state.shape).to(promoted)
 
 
 def _rows(steps: Sequence[MicroStep]) -> tuple[list[Update], int]:
@@ -113,7 +115,10 @@ def _rows(steps: Sequence[MicroStep]) -> tuple[list[Update], int]:
 
 
 class _Frame(NamedTuple):
-    """Sizes and dtypes of one problem; two axes of heads, the second of those that may share keys."""
+    """Sizes and dtypes of one problem; two axes of heads, the second of those that may share keys.
+
+    Keys and values are as given; arrays have them up to a multiple of 16.
+    """
 
     batch: int
     length: int
@@ -126,11 +131,10 @@ class _Frame(NamedTuple):
     promoted: torch.dtype  # of what is returned
     device: torch.device
 
-    def sequence(self, x: Tensor, *core: int) -> Tensor:
-        """[B, T, heads, groups, ...] by views, but for more than two axes of heads that are no view."""
-        return spread(x, self.batch, self.length, (*self.per, *core)).reshape(
-            self.batch, self.length, *self.heads, *core
-        )
+    def sequence(self, x: Tensor, size: int) -> Tensor:
+        """[B, T, heads, groups, ...] by views, but for sizes to be padded and more than two axes of heads."""
+        whole = sequence(x, self.batch, self.length, self.per, size)
+        return whole.reshape(self.batch, self.length, *self.heads, multiple(size))
 
     def vectors(self, xs: Sequence[Tensor | None], size: int) -> Tensor:
         """[B, T, rows, heads, groups, size] in one dtype; None is zero."""
@@ -140,16 +144,16 @@ class _Frame(NamedTuple):
             found.append(self.sequence(x.to(device=self.device, dtype=self.dtype), size))
         return found[0].unsqueeze(2) if len(found) == 1 else torch.stack(found, 2)
 
-    def scalars(self, xs: Sequence[Tensor | float]) -> Tensor:
-        """[B, T, rows, heads, groups]."""
-        return self.stacked(xs)
-
-    def stacked(self, xs: Sequence[Tensor | float], *core: int) -> Tensor:
-        """[B, T, len(xs), heads, groups, *core], numbers as they are."""
+    def numbers(self, xs: Sequence[Tensor | float], size: int | None = None) -> Tensor:
+        """[B, T, len(xs), heads, groups] in their own dtypes; with a size one axis more."""
         found = []
         for x in xs:
             whole = x if isinstance(x, Tensor) else torch.full((), x, device=self.device)
-            found.append(self.sequence(whole, *core))
+            if size is None:
+                own = spread(whole, self.batch, self.length, self.per)
+                found.append(own.reshape(self.batch, self.length, *self.heads))
+            else:
+                found.append(self.sequence(whole, size))
         return found[0].unsqueeze(2) if len(found) == 1 else torch.stack(found, 2)
 
     def decays(self, steps: Sequence[MicroStep]) -> Tensor | None:
@@ -168,9 +172,7 @@ class _Frame(NamedTuple):
         for g in gates:
             own = 0.0 if g is None else self._gate(g, keyed)
             found += [own, *[own if shared > 1 else 0.0] * (width - 1)]
-        if keyed:
-            return self.stacked(found, self.keys)
-        return self.scalars(found)
+        return self.numbers(found, self.keys if keyed else None)
 
     def _gate(self, g: Tensor, keyed: bool) -> Tensor:
         """A log decay with an axis of keys, or without."""

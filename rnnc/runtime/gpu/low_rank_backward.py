@@ -24,7 +24,7 @@ from rnnc.runtime.gpu.low_rank_rows import (
     times,
 )
 
-__all__ = ["low_rank_backward", "store_numbers", "store_vectors", "value_products"]
+__all__ = ["low_rank_backward", "store_numbers", "store_rows", "value_products"]
 
 
 @triton.jit
@@ -62,11 +62,8 @@ def value_products(
 
 
 @triton.jit
-def store_vectors(d_q_at, d_u_at, d_b_at, d_q, d_u, d_b, kk, in_k, ii, in_t, row, reading, heads,
-                  K: tl.constexpr, N: tl.constexpr, TIED: tl.constexpr):  # fmt: skip
-    """Writes the gradients of q, u and b; with TIED, u's has b's in it."""
-    place_q = (row // N * (heads * K))[:, None] + kk[None, :]
-    tl.store(d_q_at + place_q, d_q, mask=reading[:, None] & in_k[None, :])
+def store_rows(d_u_at, d_b_at, d_u, d_b, kk, in_k, ii, in_t, heads, K: tl.constexpr, TIED: tl.constexpr):
+    """Writes the gradients of u and b; with TIED, u's has b's in it."""
     key, keys = (ii * (heads * K))[:, None] + kk[None, :], in_t[:, None] & in_k[None, :]
     if TIED:
         tl.store(d_u_at + key, d_u + d_b, mask=keys)
@@ -115,40 +112,41 @@ def low_rank_backward(
     step, row = at // N, (at % N).to(tl.int32) + ii
     line, here = (b * L + at) * heads + h, (b * (L // N) + step) * heads + h
     in_t, in_k = ii < left, kk < K
-    keys = in_t[:, None] & in_k[None, :]
-    s = numbers(place(s_ptr, b, hk, he, s_b, s_h, s_e, step, s_t), row, s_t, s_n, N, in_t, ACC)
-    c = numbers(place(c_ptr, b, hk, he, c_b, c_h, c_e, step, c_t), row, c_t, c_n, N, in_t, ACC)
-    g_at = place(g_ptr, b, hk, he, g_b, g_h, g_e, step, g_t)
-    before, after, end = decays(g_at, row, g_t, g_n, N, R, ii, in_t, GATE, SUM)
-    reading, to_read = reads(before, after, row, N, OLD)
-    reading = reading & in_t
+    reading = in_t & (row % N == (0 if OLD else N - 1))
     d_m, d_p, d_q, d_b, d_u, through = value_products(
         kept_ptr + i * (K * V), behind_ptr + i * (K * V), w_ptr + line * V, x_ptr + line * V, d_o_ptr + here * V,
         kk, in_k, ii, in_t, row, reading, H * E, V, K, N, GATE, ACC, C, BK, BV, STAGES,
     )  # fmt: skip
+    keys, read_keys = in_t[:, None] & in_k[None, :], reading[:, None] & in_k[None, :]
+    s = numbers(place(s_ptr, b, hk, he, s_b, s_h, s_e, step, s_t), row, s_t, s_n, N, in_t, ACC)
+    g_at = place(g_ptr, b, hk, he, g_b, g_h, g_e, step, g_t)
+    before, after, end = decays(g_at, row, g_t, g_n, N, R, ii, in_t, GATE, SUM)
+    _, to_read = reads(before, after, row, N, OLD)
     u = tile(place(u_ptr, b, hk, he, u_b, u_h, u_e, step, u_t), row, u_t, u_n, N, kk, u_k, keys)
     d_u *= factor(end - after, ACC)[:, None]
     d_end = tl.sum(through, 0) * factor(end, ACC) + tl.sum(d_u * u.to(ACC) * s[:, None])
     # the reads
     d_p *= between(to_read, after, sees(ii, ii, R, OLD), GATE, ACC)
     q_at = place(q_ptr, b, hk, he, q_b, q_h, q_e, step, q_t)
-    q = tile(q_at, row, q_t, q_n, N, kk, q_k, reading[:, None] & in_k[None, :])
+    q = tile(q_at, row, q_t, q_n, N, kk, q_k, read_keys)
     d_q = d_q * factor(to_read, ACC)[:, None] + times((d_p * s[None, :]).to(u.dtype), u, ACC)
     d_u += times(tl.trans(d_p.to(q.dtype)), q, ACC)
+    tl.store(d_q_ptr + here * K + ((row // N * (H * E * K))[:, None] + kk[None, :]), d_q, mask=read_keys)
+    d_read = tl.sum(d_q * q.to(ACC), 1)
     # the rows
+    c = numbers(place(c_ptr, b, hk, he, c_b, c_h, c_e, step, c_t), row, c_t, c_n, N, in_t, ACC)
     d_m *= between(before, after, sees(ii, ii, R, True), GATE, ACC)
     b_ = u if TIED else tile(place(b_ptr, b, hk, he, b_b, b_h, b_e, step, b_t), row, b_t, b_n, N, kk, b_k, keys)
     d_b = d_b * factor(before, ACC)[:, None] + times((d_m * s[None, :]).to(u.dtype), u, ACC)
     d_u += times(tl.trans((d_m * c[:, None]).to(b_.dtype)), b_, ACC)
     d_c, d_s = tl.sum(d_b * b_.to(ACC), 1), tl.sum(d_u * u.to(ACC), 1)
-    store_vectors(
-        d_q_ptr + here * K, d_u_ptr + line * K, d_b_ptr + line * K, d_q, d_u * s[:, None], d_b * c[:, None],
-        kk, in_k, ii, in_t, row, reading, H * E, K, N, TIED,
-    )  # fmt: skip
+    store_rows(
+        d_u_ptr + line * K, d_b_ptr + line * K, d_u * s[:, None], d_b * c[:, None], kk, in_k, ii, in_t, H * E, K, TIED
+    )
     number = block * ROWS + line
     store_numbers(d_s_ptr + number, d_c_ptr + number, d_s, d_c, ii, in_t, H * E)
     if GATE:  # a decay is felt by all that is read later of what was written before; that of zero by nothing
-        d_read, d_before = tl.sum(d_q * q.to(ACC), 1), d_c * c
+        d_before = d_c * c
         felt = tl.cumsum(d_read + d_before - d_s * s, 0, reverse=True) + d_end
         d_g = tl.where(ii % R == 0, felt, 0.0) - (d_before + d_read if OLD else d_before)
         tl.store(d_g_ptr + number + ii * (H * E), tl.where(after - before > ZERO + 1.0, d_g, 0.0), mask=in_t)

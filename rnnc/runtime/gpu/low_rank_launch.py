@@ -14,7 +14,12 @@ from rnnc.runtime.gpu.compat import LAUNCH
 from rnnc.runtime.gpu.low_rank_backward import low_rank_backward
 from rnnc.runtime.gpu.low_rank_inverse import low_rank_inverse
 from rnnc.runtime.gpu.low_rank_kernels import low_rank_outputs, low_rank_scores, low_rank_walk, low_rank_walk_back
-from rnnc.runtime.gpu.low_rank_keyed import low_rank_keyed_backward, low_rank_pairs, low_rank_products
+from rnnc.runtime.gpu.low_rank_keyed import (
+    low_rank_keyed_reads,
+    low_rank_keyed_rows,
+    low_rank_pairs,
+    low_rank_products,
+)
 from rnnc.runtime.gpu.low_rank_sizes import Way, chunk_of, constants_of
 from rnnc.runtime.gpu.packed import chunk_table, rows_kept
 from rnnc.runtime.gpu.tuning import machine
@@ -295,18 +300,26 @@ class Problem(NamedTuple):
         low_rank_products[self.chunks * self.heads * triton.cdiv(self.keys, constants["BK"]),](
             self.table(), kept.states, behind, kept.w, d_v, d_o, *products, *self.sizes, **constants
         )
-        constants = self.constants("low_rank_keyed_backward")
-        for reads in (True, False):
-            low_rank_keyed_backward[self.chunks * self.heads * triton.cdiv(self.keys, constants["BK"]),](
-                *self.given("q", "u", "b", "s", "c", "g"),
-                self.table(),
-                *products,
-                *found,
-                found[3][0].numel(),
-                *self.sizes[:3],
-                READS=reads,
-                **constants,
-            )
+        d_q, d_u, d_b, *numbers = found
+        ends, programs = (ended[0], ended[2], through), self.chunks * self.heads
+        constants = self.constants("low_rank_keyed_reads")
+        low_rank_keyed_reads[programs * triton.cdiv(self.keys, constants["BK"]),](
+            *self.given("q", "u", "s", "g"), self.table(), d_scores, *ends, d_q, *self.sizes[:3], **constants
+        )
+        constants = self.constants("low_rank_keyed_rows")
+        low_rank_keyed_rows[programs * triton.cdiv(self.keys, constants["BK"]),](
+            *self.given("q", "u", "b", "s", "c", "g"),
+            self.table(),
+            d_system,
+            *ended,
+            through,
+            d_u,
+            d_b,
+            *numbers,
+            numbers[0][0].numel(),
+            *self.sizes[:3],
+            **constants,
+        )
 
 
 def problem(

@@ -101,7 +101,7 @@ def _gradient_shapes(u: Tensor, b: Tensor | None, v: Tensor, g: Tensor | None, s
     batch, steps, rows, heads, groups, keys = u.shape
     acc = torch.float64 if u.dtype == torch.float64 else torch.float32
     keyed = g is not None and g.ndim == 6
-    kernel = "low_rank_keyed_backward" if keyed else "low_rank_backward"
+    kernel = "low_rank_keyed_rows" if keyed else "low_rank_backward"
     block = blocks_of(kernel, keys, v.shape[-1], u.dtype, machine()).keys
     numbers = (-(-keys // block), batch, steps, rows, heads, groups)
     return (

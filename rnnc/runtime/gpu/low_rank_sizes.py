@@ -15,6 +15,7 @@ from rnnc.runtime.gpu.tuning import power_of_two
 __all__ = ["Blocks", "Way", "base_rows", "blocks_of", "chunk_of", "constants_of", "default_way"]
 
 CHUNK = 64  # rows of a chunk: the height of one product of sm_90's tensor cores
+KEYED = ("low_rank_pairs", "low_rank_keyed_reads", "low_rank_keyed_rows")  # they see decays of each key themselves
 SHORT = 16  # of float32 ones, which has no tensor cores: a product's operands are all in registers
 
 
@@ -55,11 +56,11 @@ def blocks_of(kernel: str, keys: int, values: int, dtype: torch.dtype, machine: 
             return Blocks(min(whole, 64), 16, 1 if amd else 4 if old else 2, 1)
         case "low_rank_scores":
             return Blocks(min(whole, 64), 16, warps, 1)
-        case "low_rank_pairs" | "low_rank_keyed_backward" if dtype.itemsize == 4:  # 16 rows
+        case "low_rank_pairs" | "low_rank_keyed_reads" | "low_rank_keyed_rows" if dtype.itemsize == 4:  # 16 rows
             return Blocks(min(whole, 16 if old else 32), 16, 4, 1)
         case "low_rank_pairs":
             return Blocks(min(whole, 32), 16, warps, 1)
-        case "low_rank_keyed_backward":
+        case "low_rank_keyed_reads" | "low_rank_keyed_rows":
             return Blocks(min(whole, 32 if amd else 16), 16, warps, 1)
         case "low_rank_backward" | "low_rank_products":
             return Blocks(16 if old else min(whole, 64), _block(values, 32 if old else 64), warps, stages)
@@ -137,7 +138,7 @@ def constants_of(
     if kernel == "low_rank_products":
         return found | _over_values(blocks, old)
     found["R"] = shared
-    if kernel in ("low_rank_pairs", "low_rank_keyed_backward"):
+    if kernel in KEYED:
         found |= {"FIRST": first, "BASE": base, "LOOK": dtype != torch.float16}
         found |= {"LEAST": shared.bit_length() - 1, "LEVELS": chunk.bit_length() - 1}
     else:
@@ -147,11 +148,11 @@ def constants_of(
         found["KEYED"] = keyed
     if kernel in ("low_rank_walk", "low_rank_outputs", "low_rank_walk_back"):
         found["SCORED"] = scored or keyed
-    if kernel not in ("low_rank_outputs", "low_rank_scores"):
+    if kernel not in ("low_rank_outputs", "low_rank_scores", "low_rank_keyed_reads"):
         found["TIED"] = tied
     if kernel != "low_rank_inverse":
         found["OLD"] = old
-    if kernel in ("low_rank_inverse", "low_rank_scores", "low_rank_pairs", "low_rank_keyed_backward"):
+    if kernel in ("low_rank_inverse", "low_rank_scores", *KEYED):
         return found | {"num_warps": blocks.warps}
     return found | _over_values(blocks, old)
 

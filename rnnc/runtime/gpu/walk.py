@@ -29,7 +29,7 @@ import triton.language as tl
 from rnnc.runtime.gpu.intra import LOG2E
 from rnnc.runtime.gpu.packed import chunk_rows, run_steps
 
-__all__ = ["gate_gradient", "walk"]
+__all__ = ["walk"]
 
 
 @triton.jit
@@ -53,6 +53,12 @@ def _inside(scores_at, z, in_t, REVERSE: tl.constexpr, ACC: tl.constexpr, PRECIS
 
 
 @triton.jit
+def _rows(x_ptr, x_b, x_t, x_h, x_n, b, h, at, c, n, mask):
+    """The rows of a chunk: [C, N]."""
+    return tl.load(x_ptr + b * x_b + h * x_h + at * x_t + (c[:, None] * x_t + n[None, :] * x_n), mask=mask, other=0.0)
+
+
+@triton.jit
 def _met(kept_at, state, in_state):
     """The sums over the first axis of a kept state times this one."""
     return tl.sum(tl.load(kept_at, mask=in_state, other=0.0) * state, 0)
@@ -72,16 +78,16 @@ def walk(
     x_extra_ptr, extra_ptr, out_extra_ptr,
     runs_ptr,
     T, H, V, SPAN, S, RUNS, SIZE, S_N, S_M,
-    N: tl.constexpr, ACC: tl.constexpr, OUTER: tl.constexpr, REVERSE: tl.constexpr, OLD: tl.constexpr,
-    OUT: tl.constexpr, KEEP: tl.constexpr, ENDS: tl.constexpr, EVERY: tl.constexpr, PACKED: tl.constexpr,
-    COLUMN: tl.constexpr, ROW: tl.constexpr,
+    N: tl.constexpr, ACC: tl.constexpr, OUTER: tl.constexpr, ADD: tl.constexpr, REVERSE: tl.constexpr,
+    OLD: tl.constexpr, OUT: tl.constexpr, KEEP: tl.constexpr, ENDS: tl.constexpr, EVERY: tl.constexpr,
+    PACKED: tl.constexpr, COLUMN: tl.constexpr, ROW: tl.constexpr,
     C: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr, STAGES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BM of V columns of one head's state over SPAN chunks of C steps, from the state before them.
 
     The decay is on the contracted axis (x and y are scaled already, `scores` [C, C] are what the steps of a chunk see
-    of each other), or, OUTER, on the other (z is scaled, the outputs are scaled here by g, `intra` is what the
-    chunk's own steps add).
+    of each other), or, OUTER, on the other (z is scaled, the outputs are scaled here by g; ADD: `intra` is what the
+    chunk's own steps add, else they are left out).
 
     Without OUT only the state is carried.  KEEP stores it every EVERY chunks; ENDS writes the sums over n of the states
     kept by another walk times this one's, at the same places.  PACKED: a span is one of RUNS runs of S sequences.
@@ -104,7 +110,7 @@ def walk(
         last_row = N * S_N + m * S_M
         row = tl.load(start_ptr + (head * spans + span) * SIZE + last_row, mask=in_m, other=0.0).to(ACC)
     origin, stop, count, first, slot = run_steps(runs_ptr, span, T, SPAN, C, EVERY, PACKED)
-    for step in tl.range(0, count, num_stages=STAGES):
+    for step in tl.range(0, count, num_stages=STAGES, disable_licm=ROW):
         chunk = first + count - 1 - step if REVERSE else first + step
         k = chunk - first
         at = origin + k * C
@@ -113,9 +119,8 @@ def walk(
         if KEEP:
             kept = kept_ptr + (head * slots + slot + k // EVERY) * SIZE + place
             tl.store(kept, state, mask=in_state & (k % EVERY == 0))
-        y_at, z_at = y_ptr + b * y_b + h * y_h + at * y_t, z_ptr + b * z_b + h * z_h + at * z_t
-        y = tl.load(y_at + (c[:, None] * y_t + n[None, :] * y_n), mask=inner, other=0.0)
-        z = tl.load(z_at + (c[:, None] * z_t + m[None, :] * z_m), mask=outer, other=0.0)
+        y = _rows(y_ptr, y_b, y_t, y_h, y_n, b, h, at, c, n, inner)
+        z = _rows(z_ptr, z_b, z_t, z_h, z_m, b, h, at, c, m, outer)
         lone = (b * T + at + c) * H + h
         if COLUMN:
             extra = tl.load(extra_ptr + lone, mask=in_t, other=0.0)
@@ -123,8 +128,7 @@ def walk(
         if ROW:
             gain = tl.sum(tl.load(extra_ptr + lone, mask=in_t, other=0.0).to(ACC)[:, None] * z.to(ACC), 0)
         if OUT:
-            x_at = x_ptr + b * x_b + h * x_h + at * x_t
-            x = tl.load(x_at + (c[:, None] * x_t + n[None, :] * x_n), mask=inner, other=0.0)
+            x = _rows(x_ptr, x_b, x_t, x_h, x_n, b, h, at, c, n, inner)
             out = tl.dot(x, state.to(x.dtype), input_precision=PRECISION).to(ACC)
             place_out = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
             if ROW:
@@ -132,7 +136,8 @@ def walk(
             if OUTER:
                 g_at = g_ptr + b * g_b + h * g_h + at * g_t
                 out = _faded(out, g_at, g_t, g_m, c, m, in_m, stop - at, REVERSE, OLD, C, ACC)
-                out += tl.load(intra_ptr + place_out, mask=outer, other=0.0)
+                if ADD:
+                    out += tl.load(intra_ptr + place_out, mask=outer, other=0.0)
             else:
                 table = ((b * T + at) * H + h) * C + (c[:, None] * (H * C) + c[None, :])
                 out += _inside(scores_ptr + table, z, in_t, REVERSE, ACC, PRECISION)
@@ -158,64 +163,3 @@ def walk(
     tl.store(last_ptr + (head * spans + span) * SIZE + place, state, mask=in_state)
     if ROW:
         tl.store(last_ptr + (head * spans + span) * SIZE + last_row, row, mask=in_m)
-
-
-@triton.jit(do_not_specialize=["T", "S"])
-def gate_gradient(
-    r_ptr, r_b, r_t, r_h, r_m,
-    w_ptr, w_b, w_t, w_h, w_m,
-    d_r_ptr, d_r_b, d_r_t, d_r_h, d_r_m,
-    d_w_ptr, d_w_b, d_w_t, d_w_h, d_w_m,
-    ends_ptr, end_ptr,
-    d_g_ptr,
-    low_r_ptr, low_w_ptr,
-    runs_ptr, owner_ptr,
-    T, H, V, S,
-    ACC: tl.constexpr, OLD: tl.constexpr, LOW_R: tl.constexpr, LOW_W: tl.constexpr, PACKED: tl.constexpr,
-    EVERY: tl.constexpr, C: tl.constexpr, BM: tl.constexpr,
-):  # fmt: skip
-    """The gradient of BM channels' log decays, from the reads and writes that carry the decay and their gradients.
-
-    These come in the precision of sums; LOW_R, LOW_W: they are written in that of the inputs on the way.
-
-    With E_t = <dL/dS_t, S_t> along the axis without decay, o_t read off S_t by r_t, and a write w_t,
-
-        E_t = dL/dg_t + w_t dw_t,    E_{t-1} = dL/dg_t + r_{t-1} dr_{t-1},    E_T = <dL/dS_T, S_T> + r_T dr_T
-
-    so it is a sum from behind.  `ends` has E before every EVERY chunks, `end` [B, H, V] the one of the last state:
-    the sum starts anew at each, lest the rounding of all later steps piles up where the gradient is small.
-    """
-    i = tl.program_id(0).to(tl.int64)
-    blocks, slots = tl.cdiv(V, BM), chunk_rows(T, S, C * EVERY, PACKED)
-    m = i % blocks * BM + tl.arange(0, BM)
-    slot, head = i // blocks % slots, i // blocks // slots
-    b, h = head // H, head % H
-    c, in_m = tl.arange(0, C), m < V
-    origin, stop, count, _, _ = run_steps(runs_ptr, slot, T, EVERY, C, EVERY, PACKED)
-    if PACKED:
-        owner = tl.load(owner_ptr + slot)
-        follows, end = owner < 0, end_ptr + (owner * H + h) * V
-    else:
-        follows, end = slot + 1 < slots, end_ptr + head * V
-    after = tl.where(follows, ends_ptr + (head * slots + slot + 1) * V, end)
-    behind = tl.load(after + m, mask=in_m, other=0.0).to(ACC)
-    for step in range(count):
-        at = origin + (count - 1 - step) * C
-        mask = (at + c < stop)[:, None] & in_m[None, :]
-        r_at, w_at = r_ptr + b * r_b + h * r_h + at * r_t, w_ptr + b * w_b + h * w_h + at * w_t
-        dr_at, dw_at = d_r_ptr + b * d_r_b + h * d_r_h + at * d_r_t, d_w_ptr + b * d_w_b + h * d_w_h + at * d_w_t
-        r = tl.load(r_at + (c[:, None] * r_t + m[None, :] * r_m), mask=mask, other=0.0).to(ACC)
-        w = tl.load(w_at + (c[:, None] * w_t + m[None, :] * w_m), mask=mask, other=0.0).to(ACC)
-        dr = tl.load(dr_at + (c[:, None] * d_r_t + m[None, :] * d_r_m), mask=mask, other=0.0).to(ACC)
-        dw = tl.load(dw_at + (c[:, None] * d_w_t + m[None, :] * d_w_m), mask=mask, other=0.0).to(ACC)
-        reads, change = r * dr, r * dr - w * dw
-        d_g = behind[None, :] + tl.cumsum(change, 0, reverse=True)
-        if OLD:
-            d_g -= reads
-        place = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
-        tl.store(d_g_ptr + place, d_g, mask=mask)
-        if LOW_R:
-            tl.store(low_r_ptr + place, dr, mask=mask)
-        if LOW_W:
-            tl.store(low_w_ptr + place, dw, mask=mask)
-        behind += tl.sum(change, 0)
