@@ -94,7 +94,21 @@ def _function(name: str) -> Callable[[Part], Part]:
 
 
 HELPERS = frozenset(
-    {"sign", "tanh", "expm1", "gelu", "silu", "sigmoid", "softplus", "log_sigmoid", "relu", "log_add", "power"}
+    {
+        "sign",
+        "tanh",
+        "expm1",
+        "gelu",
+        "silu",
+        "sigmoid",
+        "softplus",
+        "log_sigmoid",
+        "relu",
+        "log_add",
+        "power",
+        "maximum",
+        "minimum",
+    }
 )
 
 
@@ -138,8 +152,8 @@ RULES: dict[str, Callable[..., Part]] = {
     "mul": _infix("*", MUL),
     "div": _infix("/", MUL),
     "pow": _pow,
-    "max": lambda a, b: call("tl.maximum", a, b),
-    "min": lambda a, b: call("tl.minimum", a, b),
+    "max": lambda a, b: call("maximum", a, b),
+    "min": lambda a, b: call("minimum", a, b),
     "logaddexp": lambda a, b: call("log_add", a, b),
     "lt": _infix("<", COMPARE),
     "le": _infix("<=", COMPARE),

@@ -16,6 +16,7 @@ import pytest
 import torch
 import triton_decays as decays
 import triton_low_rank as low_rank
+import triton_nan as no_number
 import triton_newton as newton
 import triton_rows as rows
 import triton_stepped as stepped
@@ -72,6 +73,7 @@ GROUPS = {
     "low rank": (*low_rank.MODULES, *LOW_RANK[::2]),
     "low rank, more": LOW_RANK[1::2],
     "low rank, cells": tuple(name for name in (*low_rank.CELLS, *low_rank.STEP_BY_STEP) if name not in low_rank.SLOW),
+    "no numbers": tuple(no_number.CASES),
     "rows": tuple(rows.cases(lambda *a, **k: None)),
     "operators and splits": (
         *("bfloat16", "float16", "strides", "operators", "same bits", "hazards"),

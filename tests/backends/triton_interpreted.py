@@ -20,6 +20,7 @@ import torch_support as support
 import triton_decays as decay_cases
 import triton_hazards as hazards
 import triton_low_rank as low_rank_cases
+import triton_nan as nan_cases
 import triton_newton as newton_cases
 import triton_rows as row_cases
 import triton_sanitiser as sanitiser
@@ -487,6 +488,7 @@ CASES |= (
     | stepped_cases.cases(sys.modules[__name__])
     | low_rank_cases.CASES
     | decay_cases.CASES
+    | nan_cases.CASES
     | newton_cases.CASES
     | transform_cases.CASES
 )

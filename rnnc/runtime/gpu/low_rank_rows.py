@@ -10,6 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from rnnc.runtime.gpu.math import maximum
+
 __all__ = [
     "ZERO",
     "between",
@@ -78,7 +80,7 @@ def decays(g, row, g_t, g_n, N: tl.constexpr, R: tl.constexpr, ii, mask, GATE: t
     Differences of such sums are taken, so a gate of zero (-inf) counts as one whose exponential is zero.
     """
     if GATE:
-        own = tl.maximum(numbers(g, row, g_t, g_n, N, mask, SUM), ZERO)
+        own = maximum(numbers(g, row, g_t, g_n, N, mask, SUM), ZERO)
         first = own if R == 1 else tl.where(ii % R == 0, own, 0.0)
         after = tl.cumsum(first, 0)
         end = tl.sum(first, 0)

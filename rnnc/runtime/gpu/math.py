@@ -18,6 +18,8 @@ __all__ = [
     "log1p",
     "log_add",
     "log_sigmoid",
+    "maximum",
+    "minimum",
     "power",
     "product",
     "relu",
@@ -27,6 +29,17 @@ __all__ = [
     "softplus",
     "tanh",
 ]
+
+
+@triton.jit
+def maximum(a, b):
+    """The larger one, as PyTorch has it: NaN where either is.  By itself the instruction takes the other number."""
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def minimum(a, b):
+    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -60,7 +73,7 @@ def silu(x):
 @triton.jit
 def softplus(x):
     """log(1 + exp(x))."""
-    return tl.maximum(x, 0.0) + log1p(tl.exp(-tl.abs(x)))
+    return maximum(x, 0.0) + log1p(tl.exp(-tl.abs(x)))
 
 
 @triton.jit
@@ -78,7 +91,7 @@ def tanh(x):
 
 @triton.jit
 def relu(x):
-    return tl.maximum(x, 0.0)
+    return maximum(x, 0.0)
 
 
 @triton.jit
@@ -95,7 +108,7 @@ def sign(x):
 @triton.jit
 def log_add(a, b):
     """log(exp(a) + exp(b)); -inf stands for nothing."""
-    top = tl.maximum(a, b)
+    top = maximum(a, b)
     gap = tl.where(top == -float("inf"), 0.0, tl.abs(a - b))
     return tl.where(top == float("inf"), top, top + log1p(tl.exp(-gap)))
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rnnc.runtime.gpu.math import log_add
+from rnnc.runtime.gpu.math import log_add, maximum, minimum
 
 __all__ = [
     "channels",
@@ -65,12 +65,12 @@ def sum_over(x, inside, axis: tl.constexpr):
 
 @triton.jit
 def max_over(x, inside, axis: tl.constexpr):
-    return tl.max(tl.where(inside, x, -float("inf")), axis, keep_dims=True)
+    return tl.reduce(tl.where(inside, x, -float("inf")), axis, maximum, keep_dims=True)
 
 
 @triton.jit
 def min_over(x, inside, axis: tl.constexpr):
-    return tl.min(tl.where(inside, x, float("inf")), axis, keep_dims=True)
+    return tl.reduce(tl.where(inside, x, float("inf")), axis, minimum, keep_dims=True)
 
 
 @triton.jit
@@ -301,62 +301,62 @@ def complex_after(a_re, a_im, b_re, b_im, g_re, g_im):
 
 @triton.jit
 def _max_plus(a, b, c, d):
-    return c + a, tl.maximum(c + b, d)
+    return c + a, maximum(c + b, d)
 
 
 @triton.jit
 def _max_plus_with_before(a, b, p, q, c, d, r, s):
-    return c + a, tl.maximum(c + b, d), r + a, tl.maximum(r + b, s)
+    return c + a, maximum(c + b, d), r + a, maximum(r + b, s)
 
 
 @triton.jit
 def max_plus_states(a, b, h):
     a, b = tl.associative_scan((a, b), 0, _max_plus)
-    return tl.maximum(a + h, b)
+    return maximum(a + h, b)
 
 
 @triton.jit
 def max_plus_pass(a, b, h, p, reverse: tl.constexpr):
     """What the steps so far make of h, and their product with p."""
     a, b = tl.associative_scan((a, b), 0, _max_plus, reverse=reverse)
-    return tl.maximum(a + h, b), a + p
+    return maximum(a + h, b), a + p
 
 
 @triton.jit
 def max_plus_before(a, b, h):
     one, zero = tl.full(a.shape, 0.0, a.dtype), tl.full(a.shape, -float("inf"), a.dtype)
     _, _, p, q = tl.associative_scan((a, b, one, zero), 0, _max_plus_with_before)
-    return tl.maximum(p + h, q)
+    return maximum(p + h, q)
 
 
 @triton.jit
 def _min_plus(a, b, c, d):
-    return c + a, tl.minimum(c + b, d)
+    return c + a, minimum(c + b, d)
 
 
 @triton.jit
 def _min_plus_with_before(a, b, p, q, c, d, r, s):
-    return c + a, tl.minimum(c + b, d), r + a, tl.minimum(r + b, s)
+    return c + a, minimum(c + b, d), r + a, minimum(r + b, s)
 
 
 @triton.jit
 def min_plus_states(a, b, h):
     a, b = tl.associative_scan((a, b), 0, _min_plus)
-    return tl.minimum(a + h, b)
+    return minimum(a + h, b)
 
 
 @triton.jit
 def min_plus_pass(a, b, h, p, reverse: tl.constexpr):
     """What the steps so far make of h, and their product with p."""
     a, b = tl.associative_scan((a, b), 0, _min_plus, reverse=reverse)
-    return tl.minimum(a + h, b), a + p
+    return minimum(a + h, b), a + p
 
 
 @triton.jit
 def min_plus_before(a, b, h):
     one, zero = tl.full(a.shape, 0.0, a.dtype), tl.full(a.shape, float("inf"), a.dtype)
     _, _, p, q = tl.associative_scan((a, b, one, zero), 0, _min_plus_with_before)
-    return tl.minimum(p + h, q)
+    return minimum(p + h, q)
 
 
 @triton.jit
