@@ -238,8 +238,8 @@ class _Lowering(Folding):
             axes.leaf(node) if not node.args else axes.extend(cell, node)
         for s in cell.states:
             axes.join_nodes(s.node, s.update)
-        for a, b in region.blocks:
-            axes.join_blocks(a, b)
+        for vector, product in region.blocks:
+            axes.join_blocks(vector, product)
         for root, seed in seeds.items():
             axes.join_nodes(root, seed)
         for node_id, grad in grads.items():

@@ -176,7 +176,7 @@ def find_rows(forward: Program, backward: Program, vectors: Sequence[tuple[Label
     if any(not {a for a in axes[:-1] if a is not None} <= set(grid) for axes in vectors):
         return None
     inner = dict.fromkeys([*order, *(axes[-1] for axes in vectors)])
-    return Layout(tile=(), grid=grid, inner=tuple(a for a in inner if a in ends), rows=True)
+    return Layout(tile=(), grid=grid, inner=tuple(a for a in inner if a is not None and a in ends), rows=True)
 
 
 def _beside(axes: tuple[Label | None, ...], left: Label, right: Label) -> bool:

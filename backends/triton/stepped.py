@@ -66,7 +66,7 @@ def stepped(c: CoupledStep) -> SteppedStep:
     """The kernels of a step with products."""
     f, b = c.step.forward, c.step.backward
     sides = _sides(c)
-    summed = {x for p in (f, b) for part in (*p.values, *p.results) for x in part.over}
+    summed = {x for p in (f, b) for over in (*(v.over for v in p.values), *(r.over for r in p.results)) for x in over}
     entries = tuple(k for k in range(len(f.states)) if ("state", k) in _loads(b))
     return SteppedStep(
         coupled=c,

@@ -229,8 +229,8 @@ def _forward(
             for ready, x, w, y in calls:
                 if ready == at:
                     c.multiply(x[step % len(x)], w, y[step % len(y)])
-    for y, x in zip(results[len(of.outputs) :], held, strict=True):
-        y.copy_(_by_sequence(c, x[:, c.steps % x.shape[1]]))
+    for last, h in zip(results[len(of.outputs) :], held, strict=True):
+        last.copy_(_by_sequence(c, h[:, c.steps % h.shape[1]]))
     return results + (kept if keep else _nothing(c, like))
 
 
@@ -299,8 +299,8 @@ def _backward(
     back = [launch.empty([p.heads, p.batch, c.vector(s)], like, c.low).zero_() for s in of.sides]
     found = [c.slots(like, slots, c.width(s), c.low) for s in of.sides]
     given = gradient_buffers(p, inputs, like, c.acc)[: len(of.gradients)]
-    for k, g in zip(of.gradients, given, strict=True):
-        if "b" not in of.inputs[k]:
+    for place, g in zip(of.gradients, given, strict=True):
+        if "b" not in of.inputs[place]:
             g.zero_()  # added to at every step
     outer = [g.contiguous() for g in d_outputs]
     arrays = [bounds, *wide, *entries, *carried, *back, *found, *outer, *given]
