@@ -64,6 +64,12 @@ class CoupledStep:
         own = results[self.products[n].input]
         return next((k for k in self.given if results.get(k) == own), None)
 
+    def ends(self, n: int) -> tuple[str, str]:
+        """The axes of what product n multiplies and of its result."""
+        p, f, layout = self.products[n], self.step.forward, self.step.layout
+        vector = f.states[p.state] if p.state is not None else f.outputs[p.output or 0]
+        return layout.held(vector.axes)[-1], layout.held(f.inputs[p.input].axes)[-1]
+
     @property
     def own(self) -> tuple[int, ...]:
         """Products whose gradient has an array of its own."""
@@ -163,12 +169,6 @@ class Writer:
         self.f = Frame(step=c.step, layout=c.step.layout)
         self.s = self.f.statements
 
-    def ends(self, n: int) -> tuple[str, str]:
-        """The axes of what product n multiplies and of its result."""
-        p, f, layout = self.c.products[n], self.step.forward, self.step.layout
-        vector = f.states[p.state] if p.state is not None else f.outputs[p.output or 0]
-        return layout.held(vector.axes)[-1], layout.held(f.inputs[p.input].axes)[-1]
-
     def title(self, n: int) -> str:
         """The name of a product's result: that of the array that takes it."""
         return self.step.arrays.inputs[self.c.products[n].input]
@@ -207,7 +207,7 @@ class _OnChip(Writer):
         """All matrices, [in, out] or (`turned`, for gradients) [out, in]."""
         grid = "g * {0}_g + " if self.step.layout.grid else ""
         first, last = ("o", "i") if turned else ("i", "o")
-        pairs = [self.ends(n)[::-1] if turned else self.ends(n) for n in range(len(self.c.products))]
+        pairs = [self.c.ends(n)[::-1] if turned else self.c.ends(n) for n in range(len(self.c.products))]
         several = len(self.step.layout.inner) > 1
         lines = []
         for x in dict.fromkeys(x for x, _ in pairs):
@@ -228,7 +228,7 @@ class _OnChip(Writer):
 
     def product(self, vector: str, n: int, turned: bool = False) -> str:
         self.s.helpers.add("product")
-        return f"product({vector}, {self.c.weights[n]}, in_{self.ends(n)[turned]})"
+        return f"product({vector}, {self.c.weights[n]}, in_{self.c.ends(n)[turned]})"
 
     def tiles(self, program: Program, results: list[Result]) -> list[str]:
         values = self.s.run(program.pruned(results))

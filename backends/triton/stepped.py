@@ -186,11 +186,11 @@ class _Phase(Writer):
     def product_at(self, n: int, slot: str) -> str:
         """Where product n stands, among those of its side: [g, slot, b, entries of all of the side's]."""
         side = self.side_of(n)
-        sizes = [self.ends(k)[1].upper() for k in side.products]
+        sizes = [self.c.ends(k)[1].upper() for k in side.products]
         front = self.f.place((*self.f.whole((), ()), slot, "b"))
         whole = _added(sizes)
         ahead = [_added(sizes[: side.products.index(n)])] if n != side.products[0] else []
-        return " + ".join([f"({front}) * {whole if whole.isidentifier() else f'({whole})'}", *ahead, self.ends(n)[1]])
+        return " + ".join([f"({front}) * {whole if whole.isidentifier() else f'({whole})'}", *ahead, self.c.ends(n)[1]])
 
     def side_of(self, n: int) -> Side:
         return next(s for s in self.sides if n in s.products)

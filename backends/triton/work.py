@@ -15,6 +15,7 @@ from rnnc.backends.triton.coupled import CoupledStep, by_products, find_coupled_
 from rnnc.backends.triton.forms import has_chunkwise_kernel
 from rnnc.backends.triton.kernel import Step, find_step
 from rnnc.backends.triton.low_rank import has_low_rank_kernel
+from rnnc.backends.triton.stepped import launches
 from rnnc.ir.dims import ONE, Dim
 from rnnc.ir.graph import CellIR
 from rnnc.plan.gpu import GpuWork, levels
@@ -137,26 +138,28 @@ def _newton(step: Step) -> GpuWork:
 
 
 def _coupled(c: CoupledStep) -> GpuWork:
-    """Products wait for each other by rounds, forward and backward; matrices stay on chip."""
+    """Products wait for each other by rounds, forward and backward, where matrices fit on chip; else launches do."""
     step = c.step
     sizes = step.forward.sizes
     flops, special = totals((step.forward, step.backward))
-    products = Dim.of(0)
-    for p in c.products:
-        out = size_product(sizes[x] for x in step.forward.inputs[p.input].axes if x is not None)
-        products = products + out * sizes[step.layout.inner[0]] * 2
+    grid = size_product(sizes[x] for x in step.layout.grid)
+    length = dict(zip(step.layout.inner_names, (sizes[x] for x in step.layout.inner)))
+    matrices = tuple((length[a], length[b]) for a, b in (c.ends(n) for n in range(len(c.products))))
+    products = sum((grid * a * b * 2 for a, b in matrices), Dim.of(0))
     return GpuWork(
         strategy="sequential",
         serves=SERVED,
         rates="triton coupled",
-        why="a Triton kernel, one step after another, states and matrices on chip",
+        why="Triton kernels, one step after another, matrices on chip or in products between them",
         flops=flops + products * 3,
         special=special,
         numbers=_numbers(step),
         forward=totals((step.forward,))[0] + products,
         launches=3.0,
         channels=ONE,
-        grid=size_product(sizes[x] for x in step.layout.grid),
+        grid=grid,
+        matrices=matrices,
+        apart=launches(c),
         rows=16,
         resident=1,
         chain=LOOP + 2 * PRODUCT * len(c.rounds) + 3 * chain_of(step.forward),

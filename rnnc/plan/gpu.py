@@ -34,7 +34,7 @@ PARTS = 4  # tiles that a part of the steps has at least (`rnnc.runtime.gpu.recu
 class Gpu:
     """Of a device: multiprocessors, and in one second the bytes of a copy, FLOPs of products of 16-bit numbers, FLOPs
     in float32, and special functions.  `launch` is the time of a kernel that does nothing, `wait` that of an operation
-    which waits for the one before, both in seconds.
+    which waits for the one before, both in seconds; `chip` are bytes of matrices that one program holds.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Gpu:
     functions: float
     launch: float = 4e-6
     wait: float = 5e-9
+    chip: int = 227 * 1024
 
     def rates(self, name: str) -> Device:
         """The prices of a kind of kernels ("triton ...") or, by any other name, of PyTorch's operations."""
@@ -67,14 +68,30 @@ HOPPER = Gpu(
     name="sm_90", processors=132, bandwidth=4.3e12, products=7.9e14, arithmetic=6.7e13, functions=3.7e12
 )  # an H200
 KNOWN: Mapping[tuple[int, int], Gpu] = {
-    (8, 0): Gpu(name="sm_80", processors=108, bandwidth=1.7e12, products=2.5e14, arithmetic=1.95e13, functions=2.4e12),
+    (8, 0): Gpu(
+        name="sm_80",
+        processors=108,
+        bandwidth=1.7e12,
+        products=2.5e14,
+        arithmetic=1.95e13,
+        functions=2.4e12,
+        chip=163 * 1024,
+    ),
     (8, 6): Gpu(name="sm_86", processors=84, bandwidth=6e11, products=1.2e14, arithmetic=3.1e13, functions=2.3e12),
     (8, 9): Gpu(name="sm_89", processors=128, bandwidth=8.8e11, products=2.6e14, arithmetic=7e13, functions=4.5e12),
     (9, 0): HOPPER,
     (10, 0): Gpu(name="sm_100", processors=148, bandwidth=6.9e12, products=1.6e15, arithmetic=7.5e13, functions=4.4e12),
     (12, 0): Gpu(name="sm_120", processors=170, bandwidth=1.5e12, products=3.8e14, arithmetic=1e14, functions=6.5e12),
 }
-AMD = Gpu(name="gfx942", processors=304, bandwidth=4.2e12, products=6.5e14, arithmetic=8e13, functions=5e12)
+AMD = Gpu(
+    name="gfx942",
+    processors=304,
+    bandwidth=4.2e12,
+    products=6.5e14,
+    arithmetic=8e13,
+    functions=5e12,
+    chip=128 * 1024,  # of registers
+)
 
 
 def of_properties(properties: Any, *, hip: bool = False) -> Gpu:
@@ -96,6 +113,7 @@ def of_properties(properties: Any, *, hip: bool = False) -> Gpu:
         products=like.products * share,
         arithmetic=like.arithmetic * share,
         functions=like.functions * share,
+        chip=like.chip if hip else int(getattr(properties, "shared_memory_per_block_optin", 0) or like.chip),
     )
 
 
@@ -108,6 +126,9 @@ class GpuWork:
     them, for each of `grid` heads and `rows` sequences.  `tile` steps wait for `chain` operations, one after another;
     programs may share out the steps where these can be `divided`.  `launches` are kernels, forward and backward;
     `resident` programs fit a multiprocessor, and `abreast` is the part of the work that is done for all tiles at once.
+
+    `matrices` are the sizes of those that a program holds whole.  Where they do not fit, every step takes `apart`
+    launches, for all sequences at once, and reads all matrices twice.
     """
 
     strategy: str
@@ -131,12 +152,16 @@ class GpuWork:
     resident: int = RESIDENT
     abreast: float = 0.0
     again: Dim = NOTHING
+    matrices: tuple[tuple[Dim, Dim], ...] = ()
+    apart: float = 0.0
     automatic: bool = True
     gates: tuple[tuple[Dim, Dim], ...] = ()  # none is left to PyTorch by one strategy and not by another
 
     def paid(self, problem: Problem, gpu: Gpu) -> tuple[float, ...]:
         """How often each price is paid: launches, operations that wait, FLOPs, bytes, special functions."""
         batch, steps = float(problem.value(BATCH)), float(problem.value(STEPS))
+        if not self.fits(problem, gpu):
+            return self._apart(problem, batch, steps)
         tokens, tiles = batch * steps, ceil(steps / self.tile)
         programs = max(1, self._programs(problem) * ceil(batch / self.rows))
         room = self.resident * gpu.processors
@@ -154,6 +179,25 @@ class GpuWork:
             tokens * problem.number(self.flops) * share,
             tokens * (problem.number(self.numbers) + more) * NUMBER * share,
             tokens * problem.number(self.special) * share,
+            0.0,
+            0.0,
+        )
+
+    def fits(self, problem: Problem, gpu: Gpu) -> bool:
+        """Whether a program holds its matrices, in 16 bits."""
+        sizes = [[max(16, power_of_two(ceil(problem.number(x)))) for x in pair] for pair in self.matrices]
+        return 2 * sum(a * b for a, b in sizes) <= gpu.chip
+
+    def _apart(self, problem: Problem, batch: float, steps: float) -> tuple[float, ...]:
+        """`paid`, step by step: all of a step's sequences share the device."""
+        read = 2 * max(1.0, problem.number(self.grid)) * sum(problem.number(a * b) for a, b in self.matrices)
+        tokens = batch * steps
+        return (
+            self.launches + steps * self.apart,
+            0.0,
+            tokens * problem.number(self.flops),
+            (tokens * problem.number(self.numbers) + steps * read) * NUMBER,
+            tokens * problem.number(self.special),
             0.0,
             0.0,
         )

@@ -19,7 +19,7 @@ from rnnc.bench.cells import CELLS
 from rnnc.cli.app import main
 from rnnc.ir.rounding import keep_digits
 from rnnc.plan.calibration import NOTHING, Calibration, calibration
-from rnnc.plan.choose import GroupPlan
+from rnnc.plan.choose import GroupPlan, Plan
 from rnnc.plan.cost import DEVICES, Device
 from rnnc.plan.gpu import AMD, HOPPER, KNOWN, Gpu, of_properties
 
@@ -50,6 +50,13 @@ def group(cell: str, gpu: Gpu = HOPPER, rates: Calibration = NOTHING, **dims: in
 
     (found,) = gpu_plan(recurrence(cell), dims, gpu, rates=rates).groups
     return found
+
+
+def plan_of(file: str, **dims: int) -> Plan:
+    from rnnc.backends.triton.planning import gpu_plan
+
+    found = analyse_recurrence(keep_digits(rnnc.spec.stdlib(file).lower()))
+    return gpu_plan(found, {"B": 16, "T": 1024, "d": 64} | dims, HOPPER)
 
 
 def properties(major: int, minor: int, **more: object) -> SimpleNamespace:
@@ -211,3 +218,17 @@ def test_the_command_calibrates_both_devices(tmp_path: Path, monkeypatch: pytest
     assert known.gpu == HOPPER.name  # which stands for one where there is none
     assert known.of("cuda", "scan", HOPPER).known
     assert not known.of("cuda", "scan", SMALL).known
+
+
+def test_matrices_that_do_not_fit_on_chip_cost_launches() -> None:
+    """An LSTM of 512: a product and a kernel for each step, forward and backward; PyTorch's loop has some twenty."""
+    (found,) = plan_of("lstm", n=512).groups
+    (kernel,) = (o for o in found.natives if o.name == "sequential")
+    launches, waiting, _, moved, *_ = kernel.work
+    assert (launches, waiting) == (3 + 4 * 1024, 0)
+    assert moved > 1024 * 2 * 4 * 512 * 512 * 4  # all matrices twice a step
+    assert found.chosen.native
+    small = next(o for o in plan_of("lstm", n=64).groups[0].natives if o.name == "sequential")
+    assert small.work[0] == 3
+    rounds = next(o for o in plan_of("gru", n=512).groups[0].natives if o.name == "sequential")
+    assert rounds.work[0] == 3 + 4 * 1024
