@@ -321,6 +321,14 @@ class Module:
             batch += " if cu_seqlens is None else cu_seqlens.shape[0] - 1"
         return ["if state is None:", f"    state = self.initial_state({batch}{options})"]
 
+    def checked(self, names: list[str]) -> str:
+        """Refuse what would else be broadcast in silence."""
+        self.imports.add("check_shapes")
+        types = [self.cell.nodes[i.node].type for i in self.cell.inputs]
+        ranks = tuple_text([str(2 + len(t.per) + t.rank) for t in types])
+        bounds = ", cu_seqlens" if self.packs else ""
+        return f"check_shapes({tuple_text(names)}, {ranks}, state{bounds})"
+
     def forward(self) -> list[str]:
         names = [identifier(i.name) for i in self.cell.inputs]
         self.writer.packs = self.packs
@@ -338,7 +346,7 @@ class Module:
             self.result_type(),
         )
         self.imports.add("no_steps")
-        lines = [*self.packed(names), *self.fresh_state(self.packs)]
+        lines = [*self.packed(names), *self.fresh_state(self.packs), self.checked(names)]
         lines += [f"if {names[0]}.shape[1] == 0:", f"    return no_steps(self, {tuple_text(names)}, state)"]
         if any(c.in_loop for c in self.choices) and not self.nodes_of("attention"):  # whose state grows
             self.imports |= {"open_length", "open_steps"}

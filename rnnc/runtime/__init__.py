@@ -44,6 +44,7 @@ from rnnc.runtime.scan import (
     min_plus_scan,
 )
 from rnnc.runtime.varlen import (
+    check_shapes,
     no_steps,
     packed_bounds,
     run_packed,
@@ -67,6 +68,7 @@ __all__ = [
     "causal_attention",
     "causal_conv",
     "cayley",
+    "check_shapes",
     "circulant",
     "circulant_transpose",
     "companion",

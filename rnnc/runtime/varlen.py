@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rnnc.runtime.layout import state_dtype
 
-__all__ = ["no_steps", "packed_bounds", "run_packed"]
+__all__ = ["check_shapes", "no_steps", "packed_bounds", "run_packed"]
 
 Layer = Callable[..., tuple[Any, dict[str, Tensor]]]
 Path = tuple[str | int, ...]
@@ -62,6 +62,30 @@ def packed_bounds(cu_seqlens: Tensor, x: Tensor, state: Mapping[str, Any] | None
         torch._assert_async(right, "cu_seqlens must rise from 0 to the number of packed steps")
     _check_batch(_flat(state or {}), found.shape[0] - 1)
     return found
+
+
+def check_shapes(
+    inputs: Sequence[Tensor], ranks: Sequence[int], state: Mapping[str, Any], cu_seqlens: Tensor | None = None
+) -> None:
+    """Raises ValueError where the arguments of `forward` are no sequences, or not as many as there are states.
+
+    PyTorch would broadcast them.  What is traced is not checked: sizes are symbols there.
+    """
+    if torch.compiler.is_compiling():
+        return
+    batch = inputs[0].shape[0]
+    for x, rank in zip(inputs, ranks, strict=True):
+        if x.ndim != rank:
+            raise ValueError(
+                f"an input of shape {tuple(x.shape)} has {x.ndim} axes: this layer takes {rank}, [batch, time, ...]"
+            )
+        if x.shape[0] != batch:
+            raise ValueError(f"the inputs have batch sizes {batch} and {x.shape[0]}")
+    if cu_seqlens is None:
+        for path, value in _flat(state).items():
+            if value.shape[0] != batch:
+                name = ".".join(map(str, path))
+                raise ValueError(f"state {name!r} has batch size {value.shape[0]}, and the inputs have {batch}")
 
 
 def _check_batch(state: Mapping[Path, Tensor], sequences: int) -> None:

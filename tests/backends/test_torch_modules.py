@@ -17,6 +17,7 @@ import torch
 import torch_support as support
 
 import rnnc
+import rnnc.spec
 from rnnc.diagnostics import SpecError
 
 COUPLED = """
@@ -272,6 +273,20 @@ def test_sizes_are_whole_and_positive(size: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="`d` is a size"):
         layer(size)
     assert layer(3, n=None).n == 3
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+@pytest.mark.parametrize("file", ["lstm", "mingru", "gated_deltanet"])
+def test_what_would_be_broadcast_is_refused(file: str, backend: str) -> None:
+    spec = rnnc.spec.stdlib(file)
+    layer = rnnc.compile(spec, spec.cells[0], backend=backend)(d=8)
+    x = torch.randn(2, 3, 8)
+    _, one = layer(x[:1])
+    with pytest.raises(ValueError, match="has batch size 1, and the inputs have 2"):
+        layer(x, one)
+    for wrong in (x[0], x.unsqueeze(2).expand(2, 3, 2, 8)):
+        with pytest.raises(ValueError, match=r"this layer takes 3, \[batch, time"):
+            layer(wrong)
 
 
 def test_hyperparameters_choose_the_specialisation() -> None:

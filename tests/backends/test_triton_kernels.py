@@ -265,6 +265,15 @@ def test_kernels_on_cpu_tensors_say_what_to_do() -> None:
         of((x, x), (x[:, 0],), (3, 3), 2)
 
 
+def test_kernels_read_as_many_sequences_as_there_are() -> None:
+    """More states than inputs, or fewer steps than said, would be reads of memory that is somebody else's."""
+    of = kernels("mingru")
+    x = torch.ones(2, 3, 4)
+    for state, steps in ((torch.ones(3, 4), 3), (torch.ones(1, 4), 3), (torch.ones(2, 4), 4)):
+        with pytest.raises(ValueError, match="do not belong together"):
+            of((x, x), (state,), (4, 4), steps)
+
+
 def test_a_group_without_a_kernel_says_so() -> None:
     """A register of values that move on: PyTorch runs it, and the docstring says why."""
     spec = rnnc.spec.parse(

@@ -90,12 +90,28 @@ class Recurrence:
             given.append(arranged(x.unsqueeze(1) if single and stream else x, d, self.axes, sizes))
         given += self.arrange_more(inputs[len(given) :], sizes)
         start = [arranged(h, d, self.axes, sizes) for h, d in zip(states, self.states, strict=True)]
+        self._check_sizes(given, start, 1 if single else steps or 0, bounds)
         check_devices([*start, *given, *([] if bounds is None else [bounds])])
         numbers = [*dims, *(sizes[label] for label in sorted(sizes))]
         found = self.run(given, start, numbers, 1 if single else steps or 0, bounds)
         outputs = [restored(y, d, self.axes, sizes) for y, d in zip(found, self.outputs)]
         last = [restored(h, d, self.axes, sizes) for h, d in zip(found[len(outputs) :], self.states)]
         return tuple(y.squeeze(1) if single else y for y in outputs), tuple(last)
+
+    def _check_sizes(
+        self, given: Sequence[Tensor], states: Sequence[Tensor], steps: int, bounds: Tensor | None
+    ) -> None:
+        """Raises ValueError where inputs have not the sequences and steps that a kernel goes over."""
+        if torch.compiler.is_compiling():
+            return
+        batch = states[0].shape[0]
+        streams = [x for x, d in zip(given, self.inputs) if lead_of(d)]
+        wanted = [(1 if bounds is not None else batch, steps)] * len(streams)
+        if [tuple(x.shape[:2]) for x in streams] != wanted or any(h.shape[0] != batch for h in states):
+            raise ValueError(
+                f"inputs with [batch, time] of {[tuple(x.shape[:2]) for x in streams]} and states of "
+                f"{[h.shape[0] for h in states]} sequences do not belong together"
+            )
 
     def arrange_more(self, inputs: Sequence[Tensor], sizes: dict[str, int]) -> list[Tensor]:
         """What is given behind the inputs that `inputs` describes."""
