@@ -175,6 +175,8 @@ def find_rows(forward: Program, backward: Program, vectors: Sequence[tuple[Label
         return None
     if any(not {a for a in axes[:-1] if a is not None} <= set(grid) for axes in vectors):
         return None
+    if any(set(v.over) & set(grid) for v in (*forward.values, *backward.values)):
+        return None  # programs, one for each index there, never meet
     inner = dict.fromkeys([*order, *(axes[-1] for axes in vectors)])
     return Layout(tile=(), grid=grid, inner=tuple(a for a in inner if a is not None and a in ends), rows=True)
 

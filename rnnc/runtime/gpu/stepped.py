@@ -72,7 +72,7 @@ def longest(steps: int, bounds: Tensor | None) -> int:
     return int(bounds.diff().max()) if bounds.shape[0] > 1 else 0
 
 
-def block_sizes(of: CoupledRecurrence, size: int, batch: int, heads: int) -> Config:
+def block_sizes(of: CoupledRecurrence, size: int, batch: int, heads: int, doubles: bool = False) -> Config:
     """`steps` are sequences a program holds, `channels` entries of their vectors, the longest of which has `size`.
 
     A program is small: there is one launch for every step, whose time is that of its first loads.
@@ -80,7 +80,8 @@ def block_sizes(of: CoupledRecurrence, size: int, batch: int, heads: int) -> Con
     if of.whole:
         wide = max(16, power_of_two(size))
         rows = max(1, min(power_of_two(batch), 4 * ENTRIES // wide))
-        return Config(steps=rows, channels=wide, warps=max(1, min(8, rows * wide // (2 * ENTRIES))))
+        warps = rows * wide // ENTRIES * (2 if doubles else 1)
+        return Config(steps=rows, channels=wide, warps=max(1, min(16, warps)))
     wide = max(16, min(WIDE, power_of_two(size)))
     rows = max(1, min(power_of_two(batch), 4 * ENTRIES // wide))
     while rows > 1 and triton.cdiv(batch, rows) * triton.cdiv(size, wide) * heads < programs_wanted():
@@ -132,7 +133,9 @@ class _Call:
     @cached_property
     def config(self) -> Config:
         size = max(self.p.sizes[x] for x in self.of.axes.inner)
-        return self.of.configs.get(("stepped",)) or block_sizes(self.of, size, self.p.batch, self.p.heads)
+        return self.of.configs.get(("stepped",)) or block_sizes(
+            self.of, size, self.p.batch, self.p.heads, self.acc == torch.float64
+        )
 
     # ------------------------------------------------------------ products
 
