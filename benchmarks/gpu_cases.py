@@ -164,6 +164,7 @@ SHAPES = (
     *(_matrix(cell, *grid) for cell in MATRICES for grid in GRIDS),
     Shape(cell="HeadLSTM", batch=16, steps=1024, sizes={"heads": 16, "n": 128}),
     Shape(cell="LSTM", batch=16, steps=1024, sizes={"d": 128, "n": 128}),
+    Shape(cell="LSTM", batch=16, steps=1024, sizes={"d": 512, "n": 512}),
     Shape(cell="GRU", batch=16, steps=1024, sizes={"d": 128, "n": 128}),
 )
 

@@ -22,6 +22,7 @@ LAYERS: dict[str, tuple[str | None, dict[str, int], str | None]] = {  # by file:
     "gla": ("GLA", HEADS, None),
     "gated_deltanet": ("GatedDeltaNet", HEADS, None),
     "lstm": (None, {"d": 24, "n": 37}, None),
+    "gru": (None, {"d": 24, "n": 300}, None),  # a head that does not fit on chip
     "heads of entries": (None, {"d": 24, "heads": 3, "n": 25}, "newton"),
 }
 BOUNDS = (0, 63, 63, 64, 139)
@@ -80,7 +81,7 @@ def test_in_a_cuda_graph(name: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["mingru", "mamba", "gla", "gated_deltanet", "lstm"])
+@pytest.mark.parametrize("name", ["mingru", "mamba", "gla", "gated_deltanet", "lstm", "gru"])
 def test_on_another_stream_strided_compiled_and_under_autocast(name: str) -> None:
     """What a training loop may do to a layer; autocast computes in bfloat16."""
     ours, _, x = layers(name)
