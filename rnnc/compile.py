@@ -219,13 +219,14 @@ class CompiledLayer(type):
     compiled: dict[str, object]
     sizes: frozenset[str]  # the names of the dims
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls, /, *args: Any, **kwargs: Any) -> Any:
         """An instance; hyperparameters that are compiled in may be given, and choose the specialisation."""
         given = {name: kwargs.pop(name) for name in cls.compiled if name in kwargs}
         # A name that Python keeps for itself ends in an underscore there.
-        known = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+        known = {name: p for name, p in signature.parameters.items() if name != "self"}
         kwargs = {f"{k}_" if k not in known and f"{k}_" in known else k: v for k, v in kwargs.items()}
-        for name, value in (*zip([k for k in known if k != "self"], args), *kwargs.items()):
+        for name, value in (*zip(known, args), *kwargs.items()):
             left_out = value is None and name in known and known[name].default is None
             if not left_out and (name in cls.sizes or name.removesuffix("_") in cls.sizes):
                 _check_size(name, value)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from rnnc.backends.torch.context import Context, identifier
+from rnnc.backends.torch.context import Context, attribute_name, identifier
 from rnnc.backends.torch.elementwise import lerp
 from rnnc.backends.torch.expr import ATOM, Expr, tuple_text
 from rnnc.backends.torch.gates import mixture
@@ -24,12 +24,18 @@ LONG = 100  # characters of an expression beyond which a part of it gets a varia
 
 @dataclass(slots=True)
 class Names:
-    """The variables of one function: no two values share a name."""
+    """The variables of one function, or the attributes of one module: no two values share a name."""
 
     taken: set[str] = field(default_factory=set)
 
     def fresh(self, name: str) -> str:
-        name = identifier(name)
+        return self.unlike(identifier(name))
+
+    def attribute(self, name: str) -> str:
+        return self.unlike(attribute_name(name))
+
+    def unlike(self, name: str) -> str:
+        """The name, with a number behind it where it is taken."""
         candidate, n = name, 2
         while candidate in self.taken:
             candidate, n = f"{name}_{n}", n + 1

@@ -32,6 +32,7 @@ def identifier(name: str) -> str:
     return name + "_" if keyword.iskeyword(name) or name in LOCALS or name in runtime_names() else name
 
 
+REPORT = "newton"  # the attribute of a module that counts what Newton's method did
 TAKEN = LOCALS | {
     "Any",
     "Tensor",
@@ -44,11 +45,23 @@ TAKEN = LOCALS | {
 }
 
 
-def dim_name(name: str) -> str:
-    """A dim as a constructor's argument and an attribute of the module."""
+@cache
+def module_names() -> frozenset[str]:
+    """What a module or its class has already: PyTorch's attributes (of an instance, too), and rnnc's."""
     from torch import nn
 
-    return name + "_" if keyword.iskeyword(name) or name in TAKEN or hasattr(nn.Module, name) else name
+    generated = {"step", "initial_state", "reset_parameters", "like", REPORT}
+    return frozenset({*dir(nn.Module()), *generated, "source", "request", "compiled", "sizes"})
+
+
+def attribute_name(name: str) -> str:
+    """A parameter or a submodule as an attribute: `self.` stands in front, so variables are no trouble."""
+    return name + "_" if keyword.iskeyword(name) or name in module_names() else name
+
+
+def dim_name(name: str) -> str:
+    """A dim as a constructor's argument and an attribute of the module."""
+    return name + "_" if keyword.iskeyword(name) or name in TAKEN or name in module_names() else name
 
 
 def class_name(name: str) -> str:

@@ -10,11 +10,10 @@ from typing import Any
 
 from rnnc.backends.torch.body import Names, Source, indented
 from rnnc.backends.torch.cheap import cheap_step
-from rnnc.backends.torch.context import dim_name, identifier
+from rnnc.backends.torch.context import REPORT, dim_name, identifier, module_names
 from rnnc.backends.torch.expr import dim_text
 from rnnc.backends.torch.functions import Forward, Writer, flip, write_step
 from rnnc.backends.torch.needs import closure
-from rnnc.backends.torch.newton import REPORT
 from rnnc.backends.torch.parameters import DTYPES, Buffer, Initialiser, initial_value, shape_text
 from rnnc.backends.torch.parameters import buffers as find_buffers
 from rnnc.backends.torch.signatures import argument, check, fits, ordered_dims, positive, signature, tuple_text
@@ -49,8 +48,6 @@ class Module:
     native: bool = False  # see Context
 
     def __post_init__(self) -> None:
-        from torch import nn  # here: reports, which plan with kernels, need no PyTorch
-
         cell = self.cell
         recurrent = [n for s in cell.states for n in (s.update, s.init)]
         values = [p.init.node for p in cell.params if p.init.node is not None]
@@ -59,15 +56,11 @@ class Module:
         )
         for choice in self.choices:
             self.used |= closure(cell, [] if choice.form is None else coefficients(cell, choice.form))
-        names = Names(
-            set(dir(nn.Module))
-            | {"step", "initial_state", "reset_parameters", "like", REPORT}
-            | {dim_name(d.name) for d in cell.dims}
-        )
-        self.attribute = {p.name: names.fresh(p.name) for p in cell.params}
+        names = Names({*module_names(), *(dim_name(d.name) for d in cell.dims)})
+        self.attribute = {p.name: names.attribute(p.name) for p in cell.params}
         attributes: dict[NodeId | str, str] = {p.node: f"self.{self.attribute[p.name]}" for p in cell.params}
         self.submodules = {str(n.attr("key")): n for n in self.nodes_of("call", "repeat")}
-        attributes |= {key: f"self.{names.fresh(key)}" for key in self.submodules}
+        attributes |= {key: f"self.{names.attribute(key)}" for key in self.submodules}
         self.writer = Writer(
             cell=cell, attributes=attributes, source=self.source, like=None, imports=self.imports, native=self.native
         )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rnnc.backends.torch.body import Body, Owner, Source, indented
-from rnnc.backends.torch.context import identifier
+from rnnc.backends.torch.context import REPORT, identifier
 from rnnc.backends.torch.expr import tuple_text
 from rnnc.backends.torch.kernels import argument
 from rnnc.backends.torch.needs import closure, count_uses
@@ -22,8 +22,6 @@ from rnnc.ir.linearise import Linearised
 if TYPE_CHECKING:
     from rnnc.backends.torch.functions import Forward, Writer
     from rnnc.backends.torch.strategies import Choice
-
-REPORT = "newton"  # the attribute of a module that counts what was done
 
 
 def newton(f: Forward, choice: Choice) -> None:

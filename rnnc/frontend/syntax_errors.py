@@ -115,6 +115,8 @@ def _help(tokens: Sequence[Token], found: Unexpected, start: str) -> str:
         near = get_close_matches(token.word, words, n=1, cutoff=0.6)
         if near:
             return f"did you mean `{near[0]}`?"
+    if token.word.isidentifier() and "$END" in found.expected:
+        return "statements are separated by a new line or `;`"
     if token.type == "STRING":
         return "strings are only file names and regular expressions"
     return ""

@@ -423,6 +423,37 @@ cell Names(d: dim) {{
     assert rnnc.compile(spec, strategy="sequential")(4)(*xs)[0].shape == y.shape
 
 
+@pytest.mark.parametrize("name", ["training", "source", "cls", "forward", "_modules", "_forward_pre_hooks", "self"])
+@pytest.mark.parametrize("kind", ["dim", "param"])
+def test_names_that_a_module_has_itself(kind: str, name: str) -> None:
+    """Of its class, and of an instance, whose `training` and hooks the class does not know."""
+    size, weight = (name, "w") if kind == "dim" else ("d", name)
+    spec = rnnc.parse(
+        f"""
+cell Names({size}: dim) {{
+  input x: real[{size}]
+  param {weight}: real[{size}]
+  state h: real[{size}] = 0
+  h <- 0.5 * h + {weight} * x
+  output y: real[{size}] = h'
+}}
+"""
+    )
+    layer = rnnc.compile(spec)(**{size: 4}).eval()
+    layer.load_state_dict(layer.train().state_dict())
+    assert layer(torch.randn(1, 5, 4))[0].shape == (1, 5, 4)
+    assert [n.removesuffix("_") for n, _ in layer.named_parameters()] == [weight]
+    assert repr(layer) == f"Names({size}=4)"
+
+
+def test_parameters_are_called_as_in_the_spec() -> None:
+    """Also where a variable of the text, such as torch.nn.functional, has the name."""
+    spec = rnnc.parse(
+        "cell Own(n: dim) { input x: real[n]; param F: real[n]; param zip: real[n]; output y: real[n] = F * zip * x }"
+    )
+    assert [*rnnc.compile(spec)(4).state_dict()] == ["F", "zip"]
+
+
 def test_truth_values_as_states() -> None:
     spec = rnnc.parse(
         """

@@ -215,6 +215,12 @@ def test_sets_in_claims_are_read() -> None:
     ]
 
 
+def test_two_statements_in_one_line() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse("cell C(n: dim) {\n  input x: real[n] param w: real[n]\n  output y: real[n] = w * x\n}")
+    assert caught.value.diagnostics[0].help == "statements are separated by a new line or `;`"
+
+
 def test_names_of_refused_or_broken_statements_are_silent() -> None:
     assert [e[0] for e in errors("cell C() {\n  input x: real\n  let a = (x\n  output y = a + a\n}")] == ["E0103"]
     text = "cell C() {\n  input x: real\n  state s: real = 0\n  s <- s +\n  output y = s'\n}"
