@@ -70,7 +70,7 @@ def _recording(record: Callable[..., None], machine: str) -> Iterator[None]:
     try:
         yield
     finally:
-        JITFunction.run, tuning._machine_of = run, kind  # type: ignore[method-assign]
+        JITFunction.run, tuning._machine_of = run, kind
 
 
 def _launch(kernel: Any, target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Launch:

@@ -103,9 +103,9 @@ def test_ways_worth_a_measurement_are_few_and_start_with_the_default(
 @pytest.mark.parametrize(("outer", "runs"), [(16, 1), (64, 5), (128, 3000)])
 def test_columns_worth_a_measurement_are_few_and_start_with_the_default(outer: int, runs: int) -> None:
     default = Blocks(inner=0, outer=32 if outer > 16 else 16, warps=4, stages=2)
-    sizes = {"C": 64, "N": 64, "BN": 64, "BM": default.outer, "STAGES": 2}
+    sizes = {"C": 64, "N": 64, "BN": 64, "BM": default.outer, "STAGES": 2, "ROW": False, "COLUMN": False}
     work = Work(kernel="walk", constants=sizes, dtype=torch.bfloat16, outer=outer, runs=runs, chunks=7)
-    found = candidates(work, default, "")
+    found = candidates(work, default)
     assert found[0] == default
     assert 1 < len(found) == len(set(found)) <= FEW
     assert all(16 <= c.outer <= max(16, outer) and 2 <= c.warps <= 8 for c in found)

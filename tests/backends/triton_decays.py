@@ -13,7 +13,7 @@ import torch_support as support
 from torch import Tensor
 
 from rnnc.runtime.chunk import MicroStep, Read, matrix_scan
-from rnnc.runtime.gpu import decays, gated, gated_operator, gated_sizes, matrix, tuner
+from rnnc.runtime.gpu import decays, gated, gated_operator, gated_sizes, gated_tuning, matrix, tuner
 from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.gated_operator import gated_scan
 
@@ -112,24 +112,28 @@ def of_axis(
 
 def packed() -> None:
     """Sequences of different lengths, empty ones among them, in one row: what each gives by itself."""
-    lengths = [19, 0, 1, 16, 0, 45]
+    with changed((gated, "KEPT", 32), (gated_sizes, "KEPT", 32), (gated_operator, "KEPT", 32)):
+        for axis, old in (("keys", True), ("values", False), ("none", False)):
+            several([19, 0, 1, 16, 0, 45], axis, old)
+
+
+def several(lengths: list[int], axis: str, old: bool) -> None:
+    """Packed sequences."""
     bounds = torch.tensor([0, *lengths]).cumsum(0)
 
-    def whole(*x: Tensor, old: bool, axis: str) -> tuple[Tensor, Tensor]:
+    def whole(*x: Tensor) -> tuple[Tensor, Tensor]:
         return gated_scan(*x, old, axis, 1, bounds)[:2]
 
-    def apart(*x: Tensor, old: bool, axis: str) -> tuple[Tensor, Tensor]:
+    def apart(*x: Tensor) -> tuple[Tensor, Tensor]:
         found = []
         for i, (first, last) in enumerate(itertools.pairwise(bounds.tolist())):
             own, state = (y[:, first:last] for y in x[:4]), x[4][i : i + 1]
             found.append(one_by_one(*own, state, old, axis) if last > first else (x[2][:, :0], state))
         return torch.cat([o for o, _ in found], 1), torch.cat([h for _, h in found])
 
-    with changed((gated, "KEPT", 32), (gated_sizes, "KEPT", 32), (gated_operator, "KEPT", 32)):
-        for axis, old in (("keys", True), ("values", False), ("none", False)):
-            *given, _ = problem(axis, steps=sum(lengths))
-            start = torch.randn(len(lengths), 1, 5, 7, dtype=torch.float64, requires_grad=True)
-            agrees([*given, start], [functools.partial(f, old=old, axis=axis) for f in (apart, whole)])
+    *given, _ = problem(axis, steps=sum(lengths))
+    start = torch.randn(len(lengths), 1, 5, 7, dtype=torch.float64, requires_grad=True)
+    agrees([*given, start], [apart, whole])
 
 
 @contextmanager
@@ -219,14 +223,18 @@ def low_precision() -> None:
     for dtype, mild in ((torch.bfloat16, False), (torch.bfloat16, True), (torch.float16, True), (torch.float32, False)):
         for axis in ("keys", "none"):
             if axis == "keys" or mild:
-                low = [x.detach().to(dtype) for x in problem(axis, mild=mild)]
-                low[3], low[4] = low[3].float(), low[4].float()
-                want = one_by_one(*(x.double() for x in low), False, axis)
-                got = gated_scan(*low, False, axis, 1)
-                assert got[0].dtype == dtype
-                assert got[1].dtype == torch.float32
-                for a, b in zip(want, got, strict=False):
-                    assert support.error(b.double(), a) < 4 * torch.finfo(dtype).eps, (dtype, axis, mild)
+                low(dtype, axis, mild)
+
+
+def low(dtype: torch.dtype, axis: str, mild: bool) -> None:
+    given = [x.detach().to(dtype) for x in problem(axis, mild=mild)]
+    given[3], given[4] = given[3].float(), given[4].float()
+    want = one_by_one(*(x.double() for x in given), False, axis)
+    got = gated_scan(*given, False, axis, 1)
+    assert got[0].dtype == dtype
+    assert got[1].dtype == torch.float32
+    for a, b in zip(want, got, strict=False):
+        assert support.error(b.double(), a) < 4 * torch.finfo(dtype).eps, (dtype, axis, mild)
 
 
 def low_gradients() -> None:
@@ -268,7 +276,9 @@ def wide_state() -> None:
 
 
 def tuned() -> None:
-    """Every configuration of a pass that a tuner would measure is run, and with the last of them it is the oracle."""
+    """Every chunk and every configuration of a kernel that a tuner would measure is run, and with the last of them it
+    is the oracle: packed sequences and proven bounds, too.
+    """
     measured: list[int] = []
 
     def timer(run: Callable[[], object]) -> float:
@@ -276,9 +286,21 @@ def tuned() -> None:
         measured.append(1)
         return -float(len(measured))
 
-    with changed((tuner, "TUNER", tuner.Tuner(timer=timer, folder=lambda: None, always=True))):
-        of_axis("keys", steps=3)
-    assert len(measured) >= 2 * 4  # more than the default, of every pass
+    for last in (32, 8):
+        chunks = (gated_tuning, "chunks_of", lambda dtype, last=last: (16, last))
+        with changed((tuner, "TUNER", tuner.Tuner(timer=timer, folder=lambda: None, always=True)), chunks):
+            if last == 32:
+                of_axis("keys", steps=35, reads=(False,))
+                low(torch.bfloat16, "keys", True)
+                assert {key[1] for key in tuner.TUNER.known} >= {"walk"}
+            else:
+                of_axis("values", mild=True, base=16, steps=9, reads=(True,))
+                several([9, 0, 3], "none", False)
+            known = dict(tuner.TUNER.known)
+        assert {c.steps for c in known.values() if isinstance(c, gated_tuning.Chunk)} == {last}
+        kernels = {"pairs", "channel_gradients"} if last == 32 else {"spread", "alike"}
+        assert {key[1] for key in known} >= kernels
+    assert len(measured) >= 4 * 4
 
 
 def checks() -> None:

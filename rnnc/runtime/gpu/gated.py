@@ -148,7 +148,7 @@ class Scan:
             gates += (x, x) if more is None else tuple(e.contiguous() for e in more)
             ends = (scores, scores) if more is None else tuple(self.empty(self.steps, self.heads) for _ in more)
         else:
-            flags = {"old": self.old, "strict": self.old, "base": self.base, "chunk": self.chunk}
+            flags: dict[str, Any] = {"old": self.old, "strict": self.old, "base": self.base, "chunk": self.chunk}
             constants = pairs_constants(inner, self.dtype, machine(), **flags)
         sizes = self.steps, self.heads, self.sequences
         arguments = (*strided(x), *strided(y), *gates, scores, *scaled, *ends, totals, self.chunk_table, *sizes)
@@ -160,7 +160,7 @@ class Scan:
     def spread(self, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What a chunk's own steps add to each other's outputs; z to the chunk's end, and the chunks' sums."""
         outer = self.g.shape[-1]
-        flags = {"old": self.old, "base": self.base, "chunk": self.chunk}
+        flags: dict[str, Any] = {"old": self.old, "base": self.base, "chunk": self.chunk}
         constants = spread_constants(x.shape[-1], outer, self.dtype, machine(), **flags)
         out = self.empty(self.steps, self.heads, outer)
         scaled = self.empty(self.steps, self.heads, outer, dtype=self.dtype)
@@ -267,7 +267,7 @@ class Scan:
         """
         (r, d_r), (w, d_w) = read, written
         both, outer = self.axis == "keys", self.g.shape[-1]
-        flags = {"old": self.old, "both": both, "base": self.base, "chunk": self.chunk}
+        flags: dict[str, Any] = {"old": self.old, "both": both, "base": self.base, "chunk": self.chunk}
         constants = channel_constants(x.shape[-1], outer, self.dtype, machine(), **flags)
         found = self.empty(self.steps, self.heads, outer, dtype=self.g.dtype)
         low = [self.empty(*d.shape[1:], dtype=self.dtype) if given else d for d, given in ((d_r, both), (d_w, True))]

@@ -1,8 +1,7 @@
 """Which configurations of a chunkwise scan with decays are worth a measurement, and the fastest of them.
 
 First the steps of a chunk, for the operator as a whole with all else at its default; then, kernel by kernel, the
-channels that a program holds, its warps, and the stages of its loads.  All candidates are among those that the tests
-compile ahead of time (`tests/backends/test_triton_chunks.py`): none spills.
+channels that a program holds, its warps, and the stages of its loads.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import torch
 
 from rnnc.runtime.gpu import tuner
 from rnnc.runtime.gpu.gated_sizes import chunks_of
-from rnnc.runtime.gpu.tuning import machine, power_of_two, programs_wanted
+from rnnc.runtime.gpu.tuning import power_of_two, programs_wanted
 
 __all__ = ["Blocks", "Chunk", "Work", "candidates", "fastest", "fastest_chunk"]
 
@@ -86,42 +85,45 @@ def fastest(work: Work, warps: int, run: Callable[[Blocks], object]) -> Blocks:
     what = tuple((name, str(x)) for name, x in sorted(work.constants.items()))
     sizes = work.outer, tuner.bucket(work.runs), tuner.bucket(work.chunks)
     key = ("decays", work.kernel, _content(), tuner.device_name(), str(work.dtype), *what, *sizes)
-    return tuner.TUNER.choose(key, lambda: candidates(work, default, machine()), run)
+    return tuner.TUNER.choose(key, lambda: candidates(work, default), run)
 
 
-def candidates(work: Work, default: Blocks, target: str) -> list[Blocks]:
+def candidates(work: Work, default: Blocks) -> list[Blocks]:
     """The default and the neighbours for which a model of the time is least, `tuner.FEW` in all."""
 
     def microseconds(of: Blocks) -> float:
-        if work.kernel != "walk":  # all chunks at once: what a program does for all its channels, it does again in each
-            return work.constants["N"] * -(-work.outer // max(1, of.outer)) + work.outer / of.warps
-        waves = -(-work.runs * -(-work.outer // of.outer) // max(1, programs_wanted() // 4))
-        inside = 2 * work.constants["C"] * of.outer * (2 * work.constants["BN"] + work.constants["C"])
+        waves = -(-work.runs * -(-work.outer // max(1, of.outer)) // max(1, programs_wanted() // 4))
+        inside = 2 * work.constants["C"] * of.outer * (2 * work.constants.get("BN", 0) + work.constants["C"])
         return waves * work.chunks * (WAIT + inside / MICROSECOND)
 
-    around = dict.fromkeys(c for c in _around(work, default) if c != default and spills_not(work, c, default, target))
-    return [default, *sorted(around, key=microseconds)[: tuner.FEW - 1]]
+    around = _columns(work, default) if work.kernel == "walk" else _less(default)
+    found = [c for c in dict.fromkeys(around) if c != default]
+    return [default, *sorted(found, key=microseconds)[: tuner.FEW - 1]]
 
 
-def _around(work: Work, default: Blocks) -> Iterator[Blocks]:
-    """Half and twice the channels and the warps; one stage of loads less or more."""
-    for outer in _sizes(default.outer, work.outer):
-        for inner in _sizes(default.inner, work.constants.get("N", 0)):
-            for warps in (default.warps // 2, default.warps, 2 * default.warps):
-                if 2 <= warps <= 8:
-                    yield replace(default, outer=outer, inner=inner, warps=warps)
-    if default.stages:
-        yield replace(default, stages=3 - default.stages)
+def _columns(work: Work, default: Blocks) -> Iterator[Blocks]:
+    """Of the walk from chunk to chunk: half and twice the columns and the warps; one stage of loads less."""
+    for outer in (default.outer // 2, default.outer, 2 * default.outer):
+        for warps in (default.warps // 2, default.warps, 2 * default.warps):
+            full = work.dtype.itemsize > 2 or work.constants["ROW"] or work.constants["COLUMN"]
+            most = 1 if full else 2  # times the columns a thread has: with more, registers spill
+            fits = outer * default.warps <= most * default.outer * warps
+            if fits and 16 <= outer <= max(16, power_of_two(work.outer)) and 2 <= warps <= 8:
+                yield replace(default, outer=outer, warps=warps)
+    if default.stages > 1:
+        yield replace(default, stages=default.stages - 1)
 
 
-def _sizes(default: int, whole: int) -> list[int]:
-    """Half, as many and twice, at least 16 and no more than there are; none where there is none."""
-    return [n for n in (default // 2, default, 2 * default) if 16 <= n <= max(16, power_of_two(whole))] or [default]
-
-
-def spills_not(work: Work, of: Blocks, default: Blocks, target: str) -> bool:
-    """Whether a configuration is among those that were compiled ahead of time without spills."""
-    return True
+def _less(default: Blocks) -> Iterator[Blocks]:
+    """Of a kernel over all chunks: half the channels, and twice the warps, so that no thread has more of a tile than in
+    the default, which spills nowhere.
+    """
+    if default.warps < 8:
+        yield replace(default, warps=2 * default.warps)
+    if default.outer > 16:
+        yield replace(default, outer=default.outer // 2)
+    if default.inner > 16:
+        yield replace(default, inner=default.inner // 2)
 
 
 @cache

@@ -196,12 +196,14 @@ def low_rank_keyed_reads(
     d_u = tl.load(u_to_ptr + key, mask=keys, other=0.0) * tl.exp2(after)
     us = u * s
     d_end = tl.load(through_ptr + i * K + kk, mask=in_k, other=0.0) * tl.exp2(whole) + tl.sum(d_u * us, 0)
+    tl.debug_barrier()  # what is overwritten has been read, whichever thread had it
     tl.store(through_ptr + i * K + kk, d_end, mask=in_k)
     us = us.to(u.dtype)
     d_q = tl.load(q_to_ptr + read_key, mask=read_keys, other=0.0) * tl.exp2(before if OLD else before + g)
     q = tile(place(q_ptr, batch, hk, he, q_b, q_h, q_e, step, q_t), row, q_t, q_n, N, kk, q_k, read_keys)
     d_p = tl.load(d_scores_ptr + i * (C * C) + (ii[:, None] * C + ii[None, :]))
     d_q, d_u = exchanged(d_p, q, us, half, rest, g, ii, near, d_q, d_u, OLD, R, BASE, ACC, C, BK, LEAST, LEVELS, "ieee")
+    tl.debug_barrier()
     tl.store(d_q_ptr + read_key, d_q, mask=read_keys)
     tl.store(q_to_ptr + read_key, d_q, mask=read_keys)
     tl.store(u_to_ptr + key, d_u, mask=keys)

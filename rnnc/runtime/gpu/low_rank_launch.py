@@ -20,7 +20,7 @@ from rnnc.runtime.gpu.low_rank_keyed import (
     low_rank_pairs,
     low_rank_products,
 )
-from rnnc.runtime.gpu.low_rank_sizes import Way, chunk_of, constants_of
+from rnnc.runtime.gpu.low_rank_sizes import Blocks, Way, chunk_of, constants_of
 from rnnc.runtime.gpu.packed import chunk_table, rows_kept
 from rnnc.runtime.gpu.tuning import machine
 
@@ -61,6 +61,7 @@ class Problem(NamedTuple):
     base: int
     chain: str = "low_rank_walk"  # the kernel whose configuration is `way`
     way: Way | None = None  # by default that of `low_rank_sizes.blocks_of`, scores on the way
+    blocks: tuple[tuple[str, Blocks], ...] = ()  # of other kernels, where they are not those of `blocks_of`
     found: Scores | None = None  # with a decay for each key, q, u and b are decayed to the ends of their chunks
 
     @property
@@ -133,7 +134,16 @@ class Problem(NamedTuple):
         )
         if self.way is not None and kernel == self.chain:
             found |= {"BV": self.way.columns, "STAGES": self.way.stages, "num_warps": self.way.warps}
+        for name, of in self.blocks:
+            if name == kernel:
+                own = {"BK": of.keys, "BV": of.values, "STAGES": of.stages, "num_warps": of.warps}
+                found |= {n: x for n, x in own.items() if n in found}
         return found
+
+    def numbers(self, kernel: str) -> list[Tensor]:
+        """Buffers for the gradients of s, c and g that `kernel` writes once for every block of keys."""
+        blocks = triton.cdiv(self.keys, self.constants(kernel)["BK"])
+        return [self.empty(blocks, *self.s.shape, dtype=self.accumulator) for _ in "scg"]
 
     def given(self, *names: str) -> list[Any]:
         """Arrays with their strides; what is absent is not read, and another stands for it."""
@@ -274,7 +284,7 @@ class Problem(NamedTuple):
         if self.keyed:
             self._keyed_gradients(kept, behind, d_o, d_v, found)
             return
-        constants = self.constants("low_rank_backward")
+        constants, parts = self.constants("low_rank_backward"), self.numbers("low_rank_backward")
         low_rank_backward[self.chunks * self.heads * triton.cdiv(self.keys, constants["BK"]),](
             *self.given("q", "u", "b", "s", "c", "g"),
             self.table(),
@@ -283,11 +293,15 @@ class Problem(NamedTuple):
             kept.w,
             d_v,
             d_o,
-            *found,
-            found[3][0].numel(),
+            *found[:3],
+            *parts,
+            self.s.numel(),
             *self.sizes,
             **constants,
         )
+        for whole, part in zip(found[3:], parts, strict=True):
+            if whole.numel():
+                torch.sum(part, 0, out=whole)
 
     def _keyed_gradients(self, kept: Kept, behind: Tensor, d_o: Tensor, d_v: Tensor, found: tuple[Tensor, ...]) -> None:
         """Where every key has a decay: what goes over the values first, then what goes over the chunk's rows."""
@@ -300,13 +314,13 @@ class Problem(NamedTuple):
         low_rank_products[self.chunks * self.heads * triton.cdiv(self.keys, constants["BK"]),](
             self.table(), kept.states, behind, kept.w, d_v, d_o, *products, *self.sizes, **constants
         )
-        d_q, d_u, d_b, *numbers = found
+        d_q, d_u, d_b, d_s, d_c, d_g = found
         ends, programs = (ended[0], ended[2], through), self.chunks * self.heads
         constants = self.constants("low_rank_keyed_reads")
         low_rank_keyed_reads[programs * triton.cdiv(self.keys, constants["BK"]),](
             *self.given("q", "u", "s", "g"), self.table(), d_scores, *ends, d_q, *self.sizes[:3], **constants
         )
-        constants = self.constants("low_rank_keyed_rows")
+        constants, parts = self.constants("low_rank_keyed_rows"), self.numbers("low_rank_keyed_rows")[:2]
         low_rank_keyed_rows[programs * triton.cdiv(self.keys, constants["BK"]),](
             *self.given("q", "u", "b", "s", "c", "g"),
             self.table(),
@@ -315,11 +329,14 @@ class Problem(NamedTuple):
             through,
             d_u,
             d_b,
-            *numbers,
-            numbers[0][0].numel(),
+            *parts,
+            d_g,
+            self.s.numel(),
             *self.sizes[:3],
             **constants,
         )
+        torch.sum(parts[0], 0, out=d_s)
+        torch.sum(parts[1], 0, out=d_c)
 
 
 def problem(

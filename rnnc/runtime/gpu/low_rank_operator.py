@@ -10,10 +10,9 @@ from torch import Tensor
 from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.functional import functional
 from rnnc.runtime.gpu.low_rank_launch import Problem, problem
-from rnnc.runtime.gpu.low_rank_sizes import blocks_of, chunk_of
+from rnnc.runtime.gpu.low_rank_sizes import chunk_of
 from rnnc.runtime.gpu.low_rank_tuning import tuned
 from rnnc.runtime.gpu.packed import rows_kept
-from rnnc.runtime.gpu.tuning import machine
 
 __all__ = ["call_low_rank_scan", "low_rank_scan"]
 
@@ -97,21 +96,17 @@ def _(
 
 
 def _gradient_shapes(u: Tensor, b: Tensor | None, v: Tensor, g: Tensor | None, start: Tensor) -> Gradients:
-    """Of q, u, b, v, s, c, g and the initial state; numbers once for every block of keys."""
-    batch, steps, rows, heads, groups, keys = u.shape
+    """Of q, u, b, v, s, c, g and the initial state."""
+    batch, steps, _, heads, groups, keys = u.shape
     acc = torch.float64 if u.dtype == torch.float64 else torch.float32
-    keyed = g is not None and g.ndim == 6
-    kernel = "low_rank_keyed_rows" if keyed else "low_rank_backward"
-    block = blocks_of(kernel, keys, v.shape[-1], u.dtype, machine()).keys
-    numbers = (-(-keys // block), batch, steps, rows, heads, groups)
     return (
         launch.empty((batch, steps, heads, groups, keys), u, u.dtype),
         launch.empty(u.shape, u, u.dtype),
         launch.empty(u.shape if b is not None else (0,), u, u.dtype),
         launch.empty(v.shape, u, u.dtype),
-        launch.empty(numbers, u, acc),
-        launch.empty(numbers, u, acc),
-        launch.empty((0,) if g is None else (1, *g.shape) if keyed else numbers, u, acc),
+        launch.empty(u.shape[:-1], u, acc),
+        launch.empty(u.shape[:-1], u, acc),
+        launch.empty((0,) if g is None else g.shape, u, acc),
         launch.empty(start.shape, u, acc),
     )
 
@@ -134,8 +129,7 @@ def low_rank_scan_backward(
     old: bool,
     base: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, u, b, v, of s, c and g for each block of keys (of g, one for each key, once), and of the initial
-    state.
+    """Gradients of q, u, b, v, s, c, g and the initial state.
 
     The states before all chunks and the values are found once more.
     """
@@ -196,7 +190,7 @@ def _derivative(ctx: Any, d_o: Tensor | None, d_last: Tensor | None, _: Tensor |
     d_q, d_u, d_b, d_v, d_s, d_c, d_g, d_start = low_rank_scan_backward(
         q, u, b, v, s, c, g, start, bounds, inverse, d_o, d_last, *ctx.flags
     )
-    numbers = [None if x is None else d.sum(0).to(x.dtype) for x, d in ((s, d_s), (c, d_c), (g, d_g))]
+    numbers = [None if x is None else d.to(x.dtype) for x, d in ((s, d_s), (c, d_c), (g, d_g))]
     return d_q, d_u, None if b is None else d_b, d_v, *numbers, d_start.to(start.dtype), None, None, None, None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -29,7 +29,8 @@ def base_rows(least: float | None, dtype: torch.dtype) -> int:
     return min(base_of(least, torch.bfloat16), chunk_of(dtype)) if dtype != torch.float16 else 1
 
 
-class Blocks(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Blocks:
     """Keys and values a program holds at a time, its warps, and the stages of its loads."""
 
     keys: int

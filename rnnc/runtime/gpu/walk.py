@@ -59,6 +59,15 @@ def _rows(x_ptr, x_b, x_t, x_h, x_n, b, h, at, c, n, mask):
 
 
 @triton.jit
+def _decay(total_ptr, at, n, m, in_n, in_m, N: tl.constexpr, V, OUTER: tl.constexpr):
+    """What a chunk leaves of a state, along one of its axes."""
+    if OUTER:
+        return tl.exp2(tl.load(total_ptr + at * V + m, mask=in_m, other=0.0)[None, :])
+    else:
+        return tl.exp2(tl.load(total_ptr + at * N + n, mask=in_n, other=0.0)[:, None])
+
+
+@triton.jit
 def _met(kept_at, state, in_state):
     """The sums over the first axis of a kept state times this one."""
     return tl.sum(tl.load(kept_at, mask=in_state, other=0.0) * state, 0)
@@ -136,23 +145,20 @@ def walk(
             if OUTER:
                 g_at = g_ptr + b * g_b + h * g_h + at * g_t
                 out = _faded(out, g_at, g_t, g_m, c, m, in_m, stop - at, REVERSE, OLD, C, ACC)
-                if ADD:
-                    out += tl.load(intra_ptr + place_out, mask=outer, other=0.0)
             else:
                 table = ((b * T + at) * H + h) * C + (c[:, None] * (H * C) + c[None, :])
                 out += _inside(scores_ptr + table, z, in_t, REVERSE, ACC, PRECISION)
+            if ADD:
+                out += tl.load(intra_ptr + place_out, mask=outer, other=0.0)
             tl.store(out_ptr + place_out, out, mask=outer)
             if COLUMN:
                 lone_out = tl.broadcast_to(lone[:, None], [C, BM])
                 tl.store(out_extra_ptr + lone_out, out, mask=in_t[:, None] & (m == V)[None, :])
-        if OUTER:
-            total = tl.load(total_ptr + (head * chunks + chunk) * V + m, mask=in_m, other=0.0)[None, :]
-        else:
-            total = tl.load(total_ptr + (head * chunks + chunk) * N + n, mask=in_n, other=0.0)[:, None]
+        at_chunk = head * chunks + chunk
         if ROW:
-            whole = tl.load(total_ptr + (head * chunks + chunk) * N)
-            row = row * tl.exp2(whole) + gain
-        state = state * tl.exp2(total) + tl.dot(tl.trans(y), z, input_precision=PRECISION).to(ACC)
+            row = row * tl.exp2(tl.load(total_ptr + at_chunk * N)) + gain
+        update = tl.dot(tl.trans(y), z, input_precision=PRECISION).to(ACC)
+        state = state * _decay(total_ptr, at_chunk, n, m, in_n, in_m, N, V, OUTER) + update
         if ENDS:  # noqa: SIM102  (decided when compiled)
             if k % EVERY == 0:
                 same = head * slots + slot + k // EVERY

@@ -1,0 +1,94 @@
+"""Chunkwise kernels compiled ahead of time as operators launch them: sizes that are no multiples of 16, and every
+configuration that a tuner would measure.  None spills, and shared memory fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from triton_launches import every
+
+from rnnc.backends.triton.ahead import SHARED
+from rnnc.backends.triton.launched import Launch, launches
+from rnnc.runtime.gpu import tuner
+
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+SCANS = ("decays of keys", "decays of values", "decays of none", "normaliser")
+DELTA = tuple(f"delta rule, {kind}" for kind in ("plain", "gated", "keyed", "untied"))
+
+
+def fit(found: list[Launch]) -> None:
+    assert found
+    for launch in found:
+        built = launch.compiled()
+        assert built.spilled == 0, (launch.title, built)
+        assert built.shared <= SHARED[launch.target], (launch.title, built)
+
+
+def once(run: Callable[[], object]) -> float:
+    """A clock by which every candidate is run, and the default wins."""
+    run()
+    return 0.0
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuner, "TUNER", tuner.Tuner(timer=once, folder=lambda: None, always=True))
+
+
+def length(launch: Launch) -> int:
+    """Numbers of the axis that products sum over."""
+    given = dict(launch.constants)
+    return int(given["K"] if launch.kernel.__name__.startswith("low_rank_") else given.get("N", 0))
+
+
+@pytest.mark.parametrize("size", [33, 60, 100])
+def test_kernels_see_multiples_of_16_only(size: int) -> None:
+    """Whatever the sizes of a state, its rows begin at addresses that can be read 16 bytes at once."""
+    for name, run in every(size, size + 1, torch.bfloat16).items():
+        for launch in launches("sm_90", run):
+            assert length(launch) % 16 == 0, (name, launch.title)
+            numbers = {n for n, kind in launch.signature if kind in ("i32", "i64")}
+            names = [n for n, _ in launch.signature]
+            sixteens = {names[k] for k in launch.sixteens}
+            rows = {n for n in numbers if n[0] in "xyzrwqub" and n[1:] in ("_t", "_h", "_b", "_n", "_e")}
+            assert rows <= sixteens, (name, launch.title, rows - sixteens)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_odd_sizes_ahead_of_time(target: str) -> None:
+    """The walks, which spilled most where they read 100 keys one by one."""
+    found = launches(target, every(100, 100, torch.bfloat16)["decays of keys"])
+    fit([x for x in found if x.kernel.__name__ == "walk"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*SCANS, *DELTA])
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(100, torch.bfloat16), (60, torch.bfloat16), (33, torch.float32), (100, torch.float32)]
+)
+@pytest.mark.parametrize("target", TARGETS)
+def test_more_odd_sizes_ahead_of_time(target: str, size: int, dtype: torch.dtype, name: str) -> None:
+    fit(launches(target, every(size, size, dtype)[name]))
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_the_tuner_measures_does_not_spill() -> None:
+    """Chunks of 32 steps, too."""
+    found = launches("sm_90", every(64, 64, torch.bfloat16)["decays of none"])
+    assert {dict(x.constants)["C"] for x in found} == {64, 32}
+    fit([x for x in found if dict(x.constants)["C"] == 32])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize("name", [*SCANS, *DELTA])
+@pytest.mark.parametrize(("size", "dtype"), [(64, torch.bfloat16), (128, torch.bfloat16), (64, torch.float32)])
+@pytest.mark.parametrize("target", TARGETS)
+def test_more_that_the_tuner_measures_does_not_spill(target: str, size: int, dtype: torch.dtype, name: str) -> None:
+    fit(launches(target, every(size, size, dtype)[name]))
