@@ -74,18 +74,14 @@ SIZES: dict[str, tuple[str, dict[str, int], int, int]] = {  # a cell, its sizes,
     "sLSTM": ("slstm", {"d": 6, "heads": 2, "dh": 19}, 5, 16),
     "reset first": ("reset first", {"d": 3, "n": 21}, 7, 16),
     "peephole": ("peephole", {"d": 3, "n": 23}, 6, 32),
-    "projected": ("projected", {"d": 3, "n": 33, "p": 19}, 7, 16),
+    "projected": ("projected", {"d": 3, "n": 33, "p": 5}, 4, 16),
     "rounds": ("rounds", {"d": 2, "heads": 3, "n": 5}, 4, 16),
     "normed": ("normed", {"d": 3, "n": 19}, 6, 32),
     "computed first": ("computed first", {"d": 3, "n": 19, "p": 5}, 6, 16),
     "bottleneck": ("bottleneck", {"d": 3, "heads": 2, "n": 17, "r": 5}, 4, 16),
     "low rank": ("low rank", {"d": 3, "n": 17, "r": 5}, 4, 16),
 }
-SLOW = ("transforms, step by step", "float16, step by step")
-PACKED: tuple[tuple[str, str | None, dict[str, int]], ...] = (
-    ("slstm", None, {"d": 2, "heads": 2, "dh": 3}),
-    ("projected", None, {"d": 3, "n": 5, "p": 2}),
-)
+SLOW = ("transforms, step by step", "float16, step by step", "packed heads, step by step")
 
 
 @contextmanager
@@ -177,9 +173,9 @@ def cases(main: Any) -> dict[str, Callable[[], None]]:
         with step_by_step(entries):
             main.is_the_oracle(file, kind="coupled", dims=dims, steps=steps, step=True)
 
-    def packed() -> None:
+    def packed(file: str, dims: dict[str, int]) -> None:
         with step_by_step():
-            main.packed_layers(PACKED)
+            main.packed_layers(((file, None, dims),))
 
     def transformed() -> None:
         with step_by_step():
@@ -191,7 +187,8 @@ def cases(main: Any) -> dict[str, Callable[[], None]]:
         for name in CELLS
     }
     return found | {
-        "packed, step by step": packed,
+        "packed, step by step": lambda: packed("reset first", {"d": 3, "n": 5}),
+        "packed heads, step by step": lambda: packed("slstm", {"d": 2, "heads": 2, "dh": 3}),
         "transforms, step by step": transformed,
         "no steps, step by step": lambda: no_steps(main.layer_of, main.spec_of("lstm")),
         "operator, step by step": lambda: operator(main.layer_of, main.spec_of("lstm"), main.poisoned),

@@ -144,12 +144,18 @@ class _Call:
         whole = [w if self.of.axes.grid else w.unsqueeze(0) for w in inputs[len(self.of.inputs) :]]
         return [torch.cat([whole[n] for n in side.products], 1) for side in self.of.sides]
 
-    def multiply(self, x: Tensor, w: Tensor, out: Tensor) -> None:
-        """[heads, B, i] by [heads, i, o]."""
-        if self.p.heads == 1:
-            torch.mm(x[0], w[0], out=out[0])
-        else:
-            torch.bmm(x, w, out=out)
+    @property
+    def multiply(self) -> Callable[..., Tensor]:
+        """[B, i] by [i, o], of each head where there are several."""
+        return torch.mm if self.p.heads == 1 else torch.bmm
+
+    def one(self, x: Tensor) -> Tensor:
+        """An array [heads, ...] as products take it."""
+        return x[0] if self.p.heads == 1 else x
+
+    def each(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The slots of an array [heads, slot, ...], as products take them."""
+        return x[0].unbind(0) if self.p.heads == 1 else x.unbind(1)
 
     # ------------------------------------------------------------ kernels
 
@@ -221,17 +227,17 @@ def _forward(
     arrays = [bounds, *products, *held, *vectors, *results[: len(of.outputs)]]
     phases = {x.at: c.launcher(x, inputs, arrays, slots, KEEP=keep) for x in of.steps}
     calls = [
-        (s.round, x.unbind(1), w.mT, y.unbind(1))
+        (s.round, c.each(x), c.one(w.mT), c.each(y))
         for s, x, w, y in zip(of.sides, vectors, c.matrices(inputs), products, strict=True)
     ]
-    rounds = 1 + max(s.round for s in of.sides)
+    rounds, multiply = 1 + max(s.round for s in of.sides), c.multiply
     for step in range(c.steps):
         for at in range(rounds + 1):
             if at in phases:
                 phases[at](step)
             for ready, x, w, y in calls:
                 if ready == at:
-                    c.multiply(x[step % len(x)], w, y[step % len(y)])
+                    multiply(x[step % len(x)], w, out=y[step % len(y)])
     for last, h in zip(results[len(of.outputs) :], held, strict=True):
         last.copy_(_by_sequence(c, h[:, c.steps % h.shape[1]]))
     return results + (kept if keep else _nothing(c, like))
@@ -309,17 +315,17 @@ def _backward(
     arrays = [bounds, *wide, *entries, *carried, *back, *found, *outer, *given]
     phases = {x.at: c.launcher(x, inputs, arrays, slots) for x in of.steps_back}
     calls = [
-        (-1 if c.state(s) is not None else s.round, d.unbind(1), w, g)
+        (-1 if c.state(s) is not None else s.round, c.each(d), c.one(w), c.one(g))
         for s, d, w, g in zip(of.sides, found, c.matrices(inputs), back, strict=True)
     ]
-    rounds = 1 + max(s.round for s in of.sides)
+    rounds, multiply = 1 + max(s.round for s in of.sides), c.multiply
     for step in reversed(range(c.steps)):
         for at in reversed(range(rounds + 1)):
             if at in phases:
                 phases[at](step)
             for ready, d, w, g in calls:
                 if ready == at - 1:
-                    c.multiply(d[step], w, g)
+                    multiply(d[step], w, out=g)
     starts = [x[:, 0] for x in carried]
     for s, g in zip(of.sides, back, strict=True):
         if (k := c.state(s)) is not None:
