@@ -118,6 +118,25 @@ def test_interpreted_kernels_are_the_oracle(group: str) -> None:
     interpreted(GROUPS[group])
 
 
+def acceptance(only: str) -> None:
+    """Tests for a GPU, on the CPU: what needs no CUDA passes, the rest says that it does."""
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-k", only, "-p", "no:cacheprovider"]
+    command.append(str(FOLDER / "test_triton_gpu.py"))
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
+
+
+def test_the_acceptance_on_a_gpu_interpreted() -> None:
+    acceptance("(mingru or views or relu) and not autocast")
+
+
+@pytest.mark.slow
+def test_all_of_the_acceptance_on_a_gpu_interpreted() -> None:
+    acceptance("not mingru")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [SLOW, low_rank.SLOW], ids=["others", "low rank"])
 def test_more_cells_interpreted(names: tuple[str, ...]) -> None:

@@ -91,6 +91,7 @@ def fits(path: Path, cell: str, target: str) -> str:
 
 def main(what: str, which: str, target: str = "") -> None:
     if what == "interpreted":
+        interpreted.sanitiser.watch()
         interpreted.guard_launches()
         launch.empty = coupled.empty = interpreted.poisoned
         np.seterr(all="ignore")
