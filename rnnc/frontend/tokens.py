@@ -168,6 +168,8 @@ class Lexer:
         match kind:
             case "BAD_NUMBER":
                 help_ = "numbers are written `3`, `0.5` or `1e-3`; multiplication needs `*`"
+                if word[-1] in "ij" and word[:-1].replace(".", "").isdigit():
+                    help_ = f"an imaginary number is written `complex(0, {word[:-1]})`"
                 self._error("E0102", f"`{word}` is neither a number nor a name", token, help_)
             case "BAD_WORD" if word.endswith("''"):
                 self._error(

@@ -215,6 +215,11 @@ def test_sets_in_claims_are_read() -> None:
     ]
 
 
+def test_imaginary_numbers_are_told_how_they_are_written() -> None:
+    (found,) = parse("cell C(n: dim) {\n  input x: real[n]\n  output y: complex[n] = 1.5i * x\n}").check().items
+    assert (found.code, found.help) == ("E0102", "an imaginary number is written `complex(0, 1.5)`")
+
+
 def test_two_statements_in_one_line() -> None:
     text = "cell C(n: dim) {\n  input x: real[n] param w: real[n]\n  output y: real[n] = x\n}"
     (found,) = parse(text).check().items
