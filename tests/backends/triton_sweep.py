@@ -1,10 +1,10 @@
 """Every cell of the library, the unlisted and the odd ones, as Triton kernels: run by the interpreter, or compiled.
 
 `TRITON_INTERPRET=1 python triton_sweep.py interpreted CELLS` compares outputs, last states and all gradients with the
-float64 oracle, every buffer filled with NaN beforehand; `python triton_sweep.py ahead CELLS TARGET` compiles every
-kernel at its default configuration.  CELLS is `library` (with the unlisted cells) or `odd`.  Both print a line a cell:
-its name, "ok" or what is wrong, and how its groups run.  A program of its own, since Triton decides when it is imported
-whether it interprets.
+float64 oracle, every buffer filled with NaN beforehand, cells with recurrent matrices once more as large heads run;
+`python triton_sweep.py ahead CELLS TARGET` compiles every kernel at its default configuration.  CELLS is `library`
+(with the unlisted cells) or `odd`.  Both print a line a cell: its name, "ok" or what is wrong, and how its groups run.
+A program of its own, since Triton decides when it is imported whether it interprets.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import test_cpu_cells as cells
 import torch_support as support
 import triton_interpreted as interpreted
+import triton_stepped as stepped
 
 from rnnc.compile import load_source
 from rnnc.ir.rounding import keep_digits
@@ -60,7 +61,12 @@ def is_the_oracle(path: Path, cell: str) -> str:
         few = Config(steps=4, channels=32, stages=1) if k.kind == "coupled" else Config(steps=4, channels=4)
         k.configs[()] = few
     sizes = cells.odd_dims(ir) if path.parent == cells.ODD else support.small_dims(ir)
-    cells.case(path, cell, 7, sizes).check(layer, tolerance=1e-9, step=False)
+    case = cells.case(path, cell, 7, sizes)
+    case.check(layer, tolerance=1e-9, step=False)
+    if any(k.kind == "coupled" for k in kernels):
+        with stepped.step_by_step():
+            case.check(module_of(path, cell)[1], tolerance=1e-9, step=False)
+        how += " (and step by step)"
     return f"ok: {how}"
 
 

@@ -222,8 +222,8 @@ def _forward(
     for k, h in enumerate(states):
         held[k][:, 0].copy_(_by_head(c, h))
     for side, x in zip(of.sides, vectors, strict=True):
-        if (k := c.state(side)) is not None:
-            x[:, 0].copy_(_by_head(c, states[k]))
+        if (own := c.state(side)) is not None:
+            x[:, 0].copy_(_by_head(c, states[own]))
     arrays = [bounds, *products, *held, *vectors, *results[: len(of.outputs)]]
     phases = {x.at: c.launcher(x, inputs, arrays, slots, KEEP=keep) for x in of.steps}
     calls = [
@@ -235,9 +235,9 @@ def _forward(
         for at in range(rounds + 1):
             if at in phases:
                 phases[at](step)
-            for ready, x, w, y in calls:
+            for ready, given, w, out in calls:
                 if ready == at:
-                    multiply(x[step % len(x)], w, out=y[step % len(y)])
+                    multiply(given[step % len(given)], w, out=out[step % len(out)])
     for last, h in zip(results[len(of.outputs) :], held, strict=True):
         last.copy_(_by_sequence(c, h[:, c.steps % h.shape[1]]))
     return results + (kept if keep else _nothing(c, like))
