@@ -101,7 +101,7 @@ class Problem:
         a, b, u = self.kept(*(unit(*self.lead, self.keys) for _ in range(3)))
         v = self.kept(plain(*self.lead, self.values))
         g = self.gates() if keyed else self.kept(torch.rand(self.lead, dtype=WIDE).neg().requires_grad_())
-        extra = Update(self.kept(unit(*self.lead, self.keys)), v, u, -0.5) if reading else None
+        extra = Update(self.kept(unit(*self.lead, self.keys)), v, u, -0.3) if reading else None  # no number of float32
         return MicroStep(log_decay=g, low_rank=((a, b),), writes=((u, v),), updates=(extra,) if extra else ())
 
     def check(self, steps: list[MicroStep], *whens: Any, least: float | None = None) -> None:

@@ -148,7 +148,8 @@ class _Frame(NamedTuple):
         """[B, T, len(xs), heads, groups] in their own dtypes; with a size one axis more."""
         found = []
         for x in xs:
-            whole = x if isinstance(x, Tensor) else torch.full((), x, device=self.device)
+            exact = torch.float64 if self.dtype == torch.float64 else torch.float32
+            whole = x if isinstance(x, Tensor) else torch.full((), x, dtype=exact, device=self.device)
             if size is None:
                 own = spread(whole, self.batch, self.length, self.per)
                 found.append(own.reshape(self.batch, self.length, *self.heads))
