@@ -70,6 +70,25 @@ def fits(found: list[Any], target: str) -> None:
         assert resources.shared <= ahead.SHARED[target], (launch.title, resources)
 
 
+@pytest.mark.parametrize(
+    ("name", "rounds"),
+    [
+        ("lstm", (1,)),
+        ("low rank", (1, 2)),
+        ("reset first", (1, 2)),
+        ("projected", (1, 2)),
+        ("bottleneck", (1, 2)),
+        ("computed first", (0, 1)),
+        ("rounds", (1, 2, 3)),
+    ],
+)
+def test_a_step_has_a_kernel_for_each_round(name: str, rounds: tuple[int, ...]) -> None:
+    """Behind each, and ahead of the first one only where its vectors have to be computed."""
+    of, _ = kernel(name)
+    assert tuple(x.at for x in of.steps) == rounds
+    assert tuple(x.at for x in reversed(of.steps_back)) == rounds
+
+
 def test_kernels_ahead_of_time() -> None:
     """One kernel forward, with what the backward needs and without, and one backward."""
     found = launches("lstm", "sm_90", 512, torch.bfloat16)

@@ -153,9 +153,10 @@ def operator(layer_of: Callable[..., Any], spec: Any, poisoned: Callable[..., Te
         def random(*shape: int) -> Tensor:
             return torch.tensor(rng.normal(size=shape)).requires_grad_()
 
-        inputs = [random(2, 4, 5) for _ in k.inputs] + [random(5, 5) for _ in k.products]
-        states = [random(2, 5) for _ in k.states]
-        arguments = (k.key, inputs, states, [3, 5, 5], 4, 4, None, True)
+        heads = [3] if k.axes.grid else []
+        inputs = [random(2, 3, *heads, 5) for _ in k.inputs] + [random(*heads, 5, 5) for _ in k.products]
+        states = [random(2, *heads, 5) for _ in k.states]
+        arguments = (k.key, inputs, states, [6, 3, 5, *heads, 5], 3, 3, None, True)
         found = []
         for _ in range(2):
             results = stepped.stepped(*arguments)[: len(k.outputs) + len(k.states)]
@@ -191,7 +192,7 @@ def cases(main: Any) -> dict[str, Callable[[], None]]:
         "packed heads, step by step": lambda: packed("slstm", {"d": 2, "heads": 2, "dh": 3}),
         "transforms, step by step": transformed,
         "no steps, step by step": lambda: no_steps(main.layer_of, main.spec_of("lstm")),
-        "operator, step by step": lambda: operator(main.layer_of, main.spec_of("lstm"), main.poisoned),
+        "operator, step by step": lambda: operator(main.layer_of, main.spec_of("slstm"), main.poisoned),
         "bfloat16, step by step": lambda: half_precision(
             main.layer_of, main.case_of, main.spec_of("lstm"), torch.bfloat16
         ),

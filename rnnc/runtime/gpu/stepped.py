@@ -330,7 +330,8 @@ def _backward(
     for s, g in zip(of.sides, back, strict=True):
         if (k := c.state(s)) is not None:
             starts[k] = starts[k] + g
-    given = added_up(p, [*given, *(_by_sequence(c, x).clone() for x in starts)], inputs)
+    first = [_by_sequence(c, x).clone(memory_format=torch.contiguous_format) for x in starts]
+    given = added_up(p, [*given, *first], inputs)
     return [*given[: len(of.gradients)], *_of_matrices(c, found, vectors), *given[len(of.gradients) :]]
 
 
