@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from rnnc.runtime.gpu.arrange import lead_of
+from rnnc.runtime.gpu.arrange import is_complex, lead_of
 from rnnc.runtime.gpu.compat import LAUNCH, assembler
 from rnnc.runtime.gpu.coupled import LOW, CoupledRecurrence
 from rnnc.runtime.gpu.recurrence import Recurrence
@@ -119,6 +119,8 @@ def _signature(
     streams = [n.removesuffix("_ptr") for n in names if n.endswith("_ptr") and f"{n.removesuffix('_ptr')}_t" in names]
     wide = ("_start_ptr", "_last_ptr", "_tiles_ptr", "_kept_ptr", "_scratch_ptr", "_total_ptr", "_factor_ptr")
     precise = "fp64" if dtype == "fp64" else "fp32"
+    static = _named(of, names, lambda d: not lead_of(d))
+    pairs = _named(of, names, is_complex)  # PyTorch has no complex numbers of 16 bits
     signature: dict[str, str] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
     last = {f"{s}_{_last_axis(names, s)}" for s in streams} | {n for n in names if n.endswith("_weight_i")}
@@ -132,7 +134,8 @@ def _signature(
             signature[name] = "*i32" if name == "counts_ptr" else "*i64"
         elif name.endswith("_ptr"):
             plain = name.removeprefix("d_").removesuffix("_ptr")
-            low = plain in streams or not (name.endswith(wide) or plain in _static(of, names))
+            low = plain in streams or not (name.endswith(wide) or plain in static)
+            low = low and plain not in pairs
             signature[name] = f"*{dtype if low else precise}"
             attributes[k,] = [["tt.divisibility", 16]]
         else:
@@ -146,10 +149,17 @@ def _last_axis(names: list[str], stream: str) -> str:
     return [n.removeprefix(f"{stream}_") for n in names if re.fullmatch(rf"{re.escape(stream)}_[btgdnmlrj]", n)][-1]
 
 
-def _static(of: Recurrence, names: list[str]) -> set[str]:
-    """The names of the static inputs: the first pointers belong to the inputs, in order."""
-    pointers = [n.removesuffix("_ptr") for n in names if n.endswith("_ptr")]
-    return {n for n, d in zip(pointers[1:], of.inputs) if not lead_of(d)}
+STATES = ("_start", "_last", "_tiles", "_scratch")
+
+
+def _named(of: Recurrence, names: list[str], holds: Callable[[str], bool]) -> set[str]:
+    """The names of the inputs and outputs with such descriptors: the first pointers are the inputs, in order, and then
+    outputs stand among the arrays of states and gradients.
+    """
+    pointers = [n.removesuffix("_ptr") for n in names if n.endswith("_ptr")][1:]
+    given, rest = pointers[: len(of.inputs)], [n.removeprefix("d_") for n in pointers[len(of.inputs) :]]
+    outputs = [n for n in rest if not n.endswith(STATES) and n not in given]
+    return {n for n, d in zip([*given, *outputs], [*of.inputs, *of.outputs]) if holds(d)}
 
 
 def _nvidia(code: str) -> tuple[int, int]:
