@@ -97,6 +97,7 @@ HELPERS = frozenset(
     {
         "sign",
         "tanh",
+        "exp",
         "expm1",
         "gelu",
         "silu",
@@ -129,7 +130,7 @@ def expression(op: str, args: list[Part]) -> Part:
 
 RULES: dict[str, Callable[..., Part]] = {
     "neg": _neg,
-    "exp": _function("tl.exp"),
+    "exp": _function("exp"),
     "expm1": _function("expm1"),
     "log": _function("tl.log"),
     "sqrt": _function("tl.sqrt"),

@@ -47,9 +47,7 @@ def store_gradients(frame: Frame, program: Program) -> list[Accumulator]:
         else:
             held = frame.held(array)
             total = frame.summed(result, value)
-            frame.store(
-                _pointer(frame, result), _place(frame, result, ("at", "t"), held), total.text, frame.mask(held, True)
-            )
+            frame.store(_pointer(frame, result), _stream_place(frame, result, held), total.text, frame.mask(held, True))
     return found
 
 
@@ -85,6 +83,15 @@ def _tile(frame: Frame, value: Part) -> str:
 
 def _pointer(frame: Frame, result: Result) -> str:
     return f"d_{frame.step.arrays.inputs[result.index]}_ptr"
+
+
+def _stream_place(frame: Frame, result: Result, held: tuple[str, ...]) -> str:
+    axes = (
+        held
+        if "d" in held or frame.layout.rows
+        else (*(a for a in held if a == "g"), "part", *(a for a in held if a != "g"))
+    )
+    return frame.stream_place(axes, frame.step.forward.inputs[result.index].dtype == "complex", result.part)
 
 
 def _place(frame: Frame, result: Result, front: tuple[str, ...], held: tuple[str, ...]) -> str:

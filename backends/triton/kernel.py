@@ -46,7 +46,18 @@ INDICES = (
 )
 RINGS = ("linear", "complex", "max_plus", "min_plus", "log_plus")
 CALLED = (  # functions of `rnnc.runtime.gpu` besides HELPERS
-    *("row", "product", "sequence", "sequences", "sum_over", "max_over", "min_over", "previous", "unsolved"),
+    *(
+        "row",
+        "last_row",
+        "product",
+        "sequence",
+        "sequences",
+        "sum_over",
+        "max_over",
+        "min_over",
+        "previous",
+        "unsolved",
+    ),
     *(f"{ring}_{what}" for ring in RINGS for what in ("states", "before", "after", "pass")),
 )
 RESERVED = {
@@ -263,7 +274,7 @@ class Frame:
             lines += [f"g = {rest}"] if self.layout.grid else []
         elif self.layout.timed:
             self.statements.helpers.add("channels")
-            lines += ["part = program % blocks", f"d = channels(part, BD){at('d')}"]
+            lines += ["part = program % blocks", f"d = channels(part, BD{', 1' * bool(self.layout.inner)}){at('d')}"]
         else:
             lines += ["part = program % blocks", f"d = part * BD + tl.arange(0, BD){at('d')}"]
         if self.layout.timed:
@@ -314,6 +325,19 @@ class Frame:
         double = f"2 * ({text})" if "+" in text else f"2 * {text}" if text else "0"
         return f"{double} + {part}" if part else double
 
+    def stream_place(self, held: Sequence[str], complex_: bool = False, part: int = 0) -> str:
+        """The offset of an entry of a contiguous sequence, `[at, t, *held]`; in tiles t is the first step.
+
+        There, what differs within a tile stands apart from what differs between tiles: it is the same for all tiles,
+        so that an address is one addition.
+        """
+        held = self.whole((), held)
+        if not self.layout.timed:
+            return self.place(("at", "t", *held), complex_, part)
+        sizes = [SIZES.get(a, a.upper()) for a in held] + ["2"] * complex_
+        tile, inside = " * ".join(["(at * T + t)", *sizes]), self.place(("step", *held), complex_, part)
+        return f"{tile} + ({inside})"
+
     def load(self, pointer: str, offset: str, mask: str) -> Part:
         given = f", mask={mask}, other=0.0" if mask else ""
         return Part(text=f"tl.load({pointer} + {offset}{given}).to(ACC)")
@@ -359,7 +383,7 @@ class Frame:
                 name = self.step.arrays.outputs[load.index]
                 array = self.step.forward.outputs[load.index]
                 held = self.held(array)
-                offset = self.place(self.whole(("at", "t"), held), array.dtype == "complex", load.part)
+                offset = self.stream_place(held, array.dtype == "complex", load.part)
                 part = self.load(f"d_{name}_ptr", offset, self.mask(held, True))
                 return self.statements.bind(f"d_{name}{ending(array, load.part)}", part)
             case _:
@@ -373,8 +397,12 @@ class Frame:
             offset = self.place(self.whole((), held), array.dtype == "complex", load.part)
             part = self.load(f"{name}_ptr", offset, self.mask(held, False, static=True))
         else:
-            terms = [f"{'at' if axis == 'b' else axis} * {name}_{axis}" for axis in ("b", "t", *held)]
-            offset = " + ".join([*terms, *([str(load.part)] if load.part else [])])
+            inside = [*(["step"] if self.layout.timed else []), *held]
+            terms = [f"{axis} * {name}_{'t' if axis == 'step' else axis}" for axis in inside]
+            terms += [str(load.part)] if load.part else []
+            rest = " + ".join(terms)
+            rest = f" + ({rest})" if self.layout.timed and len(terms) > 1 else f" + {rest}" if rest else ""
+            offset = f"at * {name}_b + t * {name}_t{rest}"
             part = self.load(f"{name}_ptr", offset, self.mask(held, True))
         return self.statements.bind(f"{name}{ending(array, load.part)}", part)
 
@@ -384,6 +412,12 @@ class Frame:
         return (*front, *grid, *(a for a in held if a != "g"))
 
     # ------------------------------------------------------------ states
+
+    def state_axes(self, front: Sequence[str], held: Sequence[str]) -> tuple[str, ...]:
+        """The axes of a state in memory.  What tiles keep has channels last, as tiles have: only kernels read it."""
+        if tuple(front) != ("tile",):
+            return self.whole(front, held)
+        return self.whole(front, [*(a for a in held if a != "d"), *(a for a in held if a == "d")])
 
     def state_names(self, title: str = "{}") -> list[list[str]]:
         """For each state the variables of its parts."""
@@ -398,7 +432,7 @@ class Frame:
         for name, array, parts in zip(self.step.arrays.states, self.step.forward.states, variables, strict=True):
             held = self.held(array)
             for p, variable in enumerate(parts):
-                offset = self.place(self.whole(front, held), array.dtype == "complex", p)
+                offset = self.place(self.state_axes(front, held), array.dtype == "complex", p)
                 part = self.load(pointer.format(name), offset, self.mask(held, False))
                 self.statements.lines.append(f"{variable} = {part.text}")
 
@@ -407,7 +441,7 @@ class Frame:
         for name, array, parts in zip(self.step.arrays.states, self.step.forward.states, variables, strict=True):
             held = self.held(array)
             for p, variable in enumerate(parts):
-                offset = self.place(self.whole(front, held), array.dtype == "complex", p)
+                offset = self.place(self.state_axes(front, held), array.dtype == "complex", p)
                 self.store(pointer.format(name), offset, variable, self.mask(held, False))
 
     def summed(self, result: Result, value: Part) -> Part:
@@ -422,7 +456,7 @@ class Frame:
         name = self.step.arrays.outputs[result.index]
         array = self.step.forward.outputs[result.index]
         held = self.held(array)
-        offset = self.place(self.whole(("at", "t"), held), array.dtype == "complex", result.part)
+        offset = self.stream_place(held, array.dtype == "complex", result.part)
         self.store(f"{name}_ptr", offset, value.text, self.mask(held, True))
 
 

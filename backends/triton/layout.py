@@ -41,10 +41,15 @@ class Layout:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The axes of a tile: [t, d, n, ...] or [b, n], where vectors of other lengths lie along n, too."""
+        """The axes of a tile: [t, n, ..., d] (a tile of steps), [d, n, ...] (one), or [b, n], where vectors of other
+        lengths lie along n, too.
+
+        Triton lays the last axes over the lanes of a warp and keeps the first ones in each thread: with channels last,
+        a scan and a sum over n are loops in registers.
+        """
         if self.rows:
             return ("b", "n")
-        return (*(["t"] if self.timed else []), "d", *self.inner_names)
+        return ("t", *self.inner_names, "d") if self.timed else ("d", *self.inner_names)
 
     @property
     def inner_names(self) -> tuple[str, ...]:

@@ -88,10 +88,10 @@ def forward_of_tiles(f: Frame, static: list[str], solve: Callable[[], list[str]]
     wanted = [r for r in step.forward.results if r.target == "output"]
     for result, value in zip(wanted, s.run(step.forward.pruned(wanted)), strict=True):
         f.store_output(result, value)
-    s.lines.append("end = t == origin + tl.minimum(first + BT, length) - 1")
-    s.helpers.add("row")
+    s.lines.append("end = step == tl.minimum(BT, length - first) - 1")
+    s.helpers.add("last_row")
     held = [x for parts in before for x in parts]
-    s.lines += [f"{old} = row({x}, end)" for old, x in zip(held, new, strict=True)]
+    s.lines += [f"{old} = last_row({x}, length - first, end)" for old, x in zip(held, new, strict=True)]
     loop, s.lines = s.lines, []
     f.load_states("{}_start_ptr", before)
     head, s.lines = s.lines, []
@@ -120,8 +120,9 @@ def _tile_indices(f: Frame, first: str) -> list[str]:
     row = f.layout.index("t")
     return [
         f"tile = tiles + {first} // BT",
-        f"t = origin + {first} + tl.arange(0, BT){row}",
-        "in_t = t < origin + length",
+        f"t = origin + {first}",
+        f"step = tl.arange(0, BT){row}.to(tl.int64)",
+        f"in_t = step < length - {first}",
     ]
 
 
@@ -193,7 +194,7 @@ def _totals(step: Step) -> Kernel:
     total, factor = f.state_names("{}_total")[0], f.state_names("{}_product")[0]
     s.lines += _tile_indices(f, "first")
     a, b = _coefficients(f)
-    s.lines.append("end = t == origin + tl.minimum(first + BT, length) - 1")
+    s.lines.append("end = step == tl.minimum(BT, length - first) - 1")
     s.lines += _pass(f, RINGS[step.semiring], a, b, total, factor, reverse=False)
     loop, s.lines = s.lines, []
     starts = [*_filled(f, total, ZEROS[step.semiring]), *_filled(f, factor, ONES[step.semiring])]

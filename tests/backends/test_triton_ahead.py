@@ -93,7 +93,7 @@ def test_the_tuner_divides_the_steps_or_does_not(monkeypatch: pytest.MonkeyPatch
     assert [c.splits for c in few] == [0, 1, 0, 0, 0]  # 256 programs: five parts, or one
     assert [c.splits for c in some] == [0, 2, 0, 0, 0]  # 512: one part, or two
     assert not any(c.splits for c in many)
-    whole = neighbours("mamba", 8, 2048, 528, monkeypatch)
+    whole = neighbours("mamba", 16, 2048, 528, monkeypatch)
     assert [c.registers for c in whole][:2] == [255, 0]
     assert len({*whole}) == len(whole) == tuner.FEW
 
@@ -164,3 +164,22 @@ def test_newton(target: str) -> None:
 @pytest.mark.parametrize("name", ["phasor", "saturating_memory", "tide"])
 def test_unlisted_cells(name: str, target: str) -> None:
     fits(name, target, 32)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_joins_the_parts_of_a_scan(target: str) -> None:
+    """Real in every semiring, and complex; forward and backward."""
+    from rnnc.backends.triton.launched import launches
+    from rnnc.runtime.gpu.splits import RINGS, gradients_between, states_between
+
+    real, pairs = torch.empty(2, 5, 100), torch.empty(2, 5, 100, 2)
+
+    def run() -> None:
+        for ring in RINGS:
+            states_between(ring, False, real[:, 0], real, real, real)
+        states_between("plus_times", True, pairs[:, 0].bfloat16(), pairs, pairs, pairs)
+        gradients_between(True, pairs[:, 0], pairs, pairs, pairs)
+
+    found = launches(target, run)
+    assert len(found) == 6
+    assert all(x.compiled().spilled == 0 for x in found)

@@ -19,7 +19,7 @@ from rnnc.runtime.gpu.compat import tf32
 from rnnc.runtime.gpu.devices import check_devices
 from rnnc.runtime.gpu.matrix import matrix_scan
 from rnnc.runtime.gpu.tuner import FEW, Tuner, candidates
-from rnnc.runtime.gpu.tuning import ENTRIES, FAST, Config, coupled_config, default_config, on_chip
+from rnnc.runtime.gpu.tuning import FAST, HELD_BY_THREAD, Config, coupled_config, default_config, on_chip
 
 DEFAULT = Config(steps=16, channels=64)
 OPTIONS = [DEFAULT, Config(steps=16, channels=32), Config(steps=16, channels=32, warps=2)]
@@ -121,7 +121,7 @@ def test_candidates_are_few_start_with_the_default_and_keep_buffers(
     assert len(set(found)) == len(found)
     assert {c.steps for c in found} == {default.steps}, "buffers have a row for every tile"
     for c in found[1:]:
-        assert (c.steps if kind == "scan" else 1) * c.channels * entries <= 2 * ENTRIES
+        assert (c.steps if kind == "scan" else 1) * c.channels * entries <= 2 * 32 * HELD_BY_THREAD * default.warps
 
 
 def test_loads_ahead_fit_a_small_gpu() -> None:

@@ -22,6 +22,7 @@ CELLS = {  # file: cell, dims, whether its state is complex
     "log_plus": (None, {"n": 70}, False),
     "rglru": ("RGLRU", {"heads": 2, "w": 70}, False),
 }
+INNER = {"mamba": ("SelectiveScan", {"e": 36, "n": 3})}  # tiles [t, n, d]
 STEPS = 21  # no multiple of a tile
 
 
@@ -34,6 +35,13 @@ def cases(is_the_oracle: Callable[..., None]) -> dict[str, Callable[[], None]]:
         scanned = partial(is_the_oracle, file, cell, kind="scan", dims=dims, steps=STEPS)
         found[f"{file}, {LANES} channels"] = partial(scanned, config=config)
         found[f"{file}, {LANES} channels, split"] = partial(scanned, config=replace(config, splits=3))
+    for file, (cell, dims) in INNER.items():
+        config = default_config("scan", 36, (3,))
+        assert config.channels >= 32 * config.warps
+        assert config.steps > 1
+        scanned = partial(is_the_oracle, file, cell, kind="scan", dims=dims, steps=STEPS)
+        found[f"{file}, inner axes"] = partial(scanned, config=config)
+        found[f"{file}, inner axes, split"] = partial(scanned, config=replace(config, splits=3))
     for file, dims in (("mingru", DIMS), ("nonlinear", {"n": 70}), ("coupled", {"n": 70})):
         found[f"{file}, {LANES} channels, sequential"] = partial(
             is_the_oracle,

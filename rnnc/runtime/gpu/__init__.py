@@ -5,6 +5,7 @@ from __future__ import annotations
 from rnnc.runtime.gpu.arrange import Axes
 from rnnc.runtime.gpu.coupled import CoupledRecurrence, Product
 from rnnc.runtime.gpu.math import (
+    exp,
     expm1,
     gelu,
     log_add,
@@ -30,6 +31,7 @@ from rnnc.runtime.gpu.scan import (
     complex_pass,
     complex_states,
     first_row,
+    last_row,
     linear_after,
     linear_before,
     linear_pass,
@@ -62,9 +64,11 @@ __all__ = [
     "complex_before",
     "complex_pass",
     "complex_states",
+    "exp",
     "expm1",
     "first_row",
     "gelu",
+    "last_row",
     "linear_after",
     "linear_before",
     "linear_pass",

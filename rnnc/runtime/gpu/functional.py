@@ -22,6 +22,9 @@ class _Context:
 
     saved_tensors: tuple[Tensor | None, ...] = ()
 
+    def set_materialize_grads(self, value: bool) -> None:
+        """Transforms fill with zeros what has no gradient, whatever `value` says."""
+
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         self.saved_tensors = tensors
 

@@ -6,6 +6,7 @@ Kernels and what they compute: `rnnc.runtime.gpu.intra`, `rnnc.runtime.gpu.walk`
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -344,8 +345,10 @@ class _Walk:
         totals = self.totals[..., :1] if of.axis == "none" else self.totals
         sums = torch.nn.functional.pad(totals, (0, 0, 0, spans * span - of.chunks))
         factor = sums.unflatten(2, (spans, span)).sum(3).exp2().unsqueeze(-2 if of.axis == "values" else -1)
-        between = gradients_between if self.reverse else _states_between
-        return between(False, start, total.transpose(1, 2), factor.transpose(1, 2)).transpose(1, 2)
+        between = gradients_between if self.reverse else partial(states_between, "plus_times")
+        found = of.empty(of.heads, spans, of.keys, of.columns)
+        arguments = [x.flatten(0, 1) for x in (start, total, factor.expand_as(total).contiguous(), found)]
+        return between(False, *arguments).view(found.shape)
 
     def __call__(
         self,
@@ -393,7 +396,3 @@ class _Walk:
         chunks = -(-of.chunks // spans)
         of._launch(walk, constants, arguments, of.batch * of.heads * spans, outer=self.outer, chunks=chunks)
         return last
-
-
-def _states_between(pairs: bool, start: Tensor, total: Tensor, factor: Tensor) -> Tensor:
-    return states_between("plus_times", pairs, start, total, factor)

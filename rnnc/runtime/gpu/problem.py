@@ -71,7 +71,8 @@ class Problem:
         """Configurations worth a measurement, the default first: the steps divided or not, registers as the assembler
         likes, and other blocks.
         """
-        config, programs = self.config, self.blocks("forward") * self.heads * self.batch
+        config = self.config
+        programs = self.blocks("forward") * self.heads * self.batch * config.warps
         found = [config]
         if self.of.kind == "scan" and not self.packed:
             parts = min(-(-programs_wanted() // max(1, programs)), self.tiles // 4)
@@ -90,7 +91,8 @@ class Problem:
         """Into how many parts a scan divides the steps, each of at least four tiles."""
         if self.of.kind != "scan" or self.packed:
             return 1
-        wanted = self.config.splits or parts_wanted(self.blocks("forward") * self.heads * self.batch)
+        warps = self.blocks("forward") * self.heads * self.batch * self.config.warps
+        wanted = self.config.splits or parts_wanted(warps)
         return max(1, min(wanted, self.tiles // (1 if self.config.splits else 4)))
 
     @property

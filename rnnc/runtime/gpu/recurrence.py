@@ -239,7 +239,8 @@ def _forward(p: Problem, inputs: list[Tensor], states: list[Tensor], bounds: Ten
     start = states
     if p.splits > 1:
         total, factor = _totals(p, "totals", inputs, states[0], kept[0].dtype)
-        start = [states_between(of.semiring, is_complex(of.states[0]), states[0], total, factor)]
+        between = empty(total.shape, total, total.dtype)
+        start = [states_between(of.semiring, is_complex(of.states[0]), states[0], total, factor, between)]
     ends = [empty(p.shape(d, p.lead), h, h.dtype) for d, h in zip(of.states, states, strict=True)]
     arguments = [bounds, *p.arguments(inputs), *(h.contiguous() for h in start), *outputs, *ends, *kept]
     if of.kind == "newton":
@@ -334,7 +335,8 @@ def _backward(
     outer, ends = [g.contiguous() for g in d_outputs], d_last
     if p.splits > 1:
         total, factor = _totals(p, "backward_totals", inputs, kept[0], kept[0].dtype, [*kept, *outer])
-        ends = [gradients_between(is_complex(of.states[0]), d_last[0], total, factor)]
+        between = empty(total.shape, total, total.dtype)
+        ends = [gradients_between(is_complex(of.states[0]), d_last[0], total, factor, between)]
     arguments = [bounds, *p.arguments(inputs), *kept, *outer, *(g.contiguous() for g in ends), *found]
     if of.kind == "sequential":  # the state before each step of the tile in work
         rows = p.config.steps
@@ -360,6 +362,7 @@ def _(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    ctx.set_materialize_grads(False)  # kept states have no gradient: zeros of their size would be written
     key, given, states, numbers, steps, bounds = inputs
     of = REGISTRY[key]
     count = len(of.outputs) + len(states)

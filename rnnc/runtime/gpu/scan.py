@@ -26,6 +26,7 @@ __all__ = [
     "complex_pass",
     "complex_states",
     "first_row",
+    "last_row",
     "linear_after",
     "linear_before",
     "linear_pass",
@@ -47,14 +48,20 @@ __all__ = [
 
 
 @triton.jit
-def channels(part, BD: tl.constexpr):
+def channels(part, BD: tl.constexpr, beside: tl.constexpr = 2):
     """The channels of a block of BD, for tiles of steps.
 
     Triton gives a thread as many neighbours of a row as make 16 bytes, and shares out what is left of a warp, and all
     warps, along time, where a scan pays five shuffles or a barrier for each doubling.  Told that no more than two are
     side by side, it lays 64 channels over a warp and keeps the steps of a tile in each thread's registers.
+
+    With inner axes (`beside` 1) a thread has one channel, so that its entries and steps fill the registers.
     """
-    return tl.max_contiguous(part * BD + tl.arange(0, BD), 2 if BD > 1 else 1)
+    found = part * BD + tl.arange(0, BD)
+    if beside == 1:
+        return tl.multiple_of(found, 1)
+    else:
+        return tl.max_contiguous(found, 2 if BD > 1 else 1)
 
 
 @triton.jit
@@ -80,19 +87,25 @@ def row(x, chosen):
 
 
 @triton.jit
+def last_row(x, count, chosen):
+    """The last of a tile's first `count` rows, for which `chosen` holds.  Of a whole tile it is in known registers."""
+    if _in_threads(x.shape):
+        if count >= x.shape[0]:
+            found = _pick(x, x.shape[0] - 1)
+        else:
+            found = row(x, chosen)
+        return found
+    else:
+        return row(x, chosen)
+
+
+@triton.jit
 def first_row(x):
     """The first row of a tile."""
     if _in_threads(x.shape):
         return _pick(x, 0)
     else:
-        first = tl.arange(0, x.shape[0])[:, None]
-        if len(x.shape) > 2:
-            first = tl.expand_dims(first, 2)
-        if len(x.shape) > 3:
-            first = tl.expand_dims(first, 3)
-        if len(x.shape) > 4:
-            first = tl.expand_dims(first, 4)
-        return row(x, first == 0)
+        return row(x, _rows(x) == 0)
 
 
 # ---------------------------------------------------------------- rows, one after another
@@ -101,21 +114,32 @@ def first_row(x):
 @triton.constexpr_function
 def _in_threads(shape):
     """Whether a thread holds all steps of its channels (see `channels`): those that fill a warp, without inner axes."""
-    return len(shape) == 2 and shape[1] >= 64
+    if len(shape) == 2:
+        return shape[1] >= 64
+    return len(shape) > 2 and shape[-1] * shape[-2] >= 32
+
+
+@triton.jit
+def _rows(x):
+    """The numbers of a tile's rows, along its first axis."""
+    rows = tl.arange(0, x.shape[0])
+    for axis in tl.static_range(1, len(x.shape)):
+        rows = tl.expand_dims(rows, axis)
+    return rows
 
 
 @triton.jit
 def _pick(x, r: tl.constexpr):
     """Row r.  Added up as an integer: then the compiler sees that nothing is added, and names registers."""
     whole = tl.int64 if x.dtype == tl.float64 else tl.int32
-    bits = tl.where(tl.arange(0, x.shape[0])[:, None] == r, x.to(whole, bitcast=True), 0)
+    bits = tl.where(_rows(x) == r, x.to(whole, bitcast=True), 0)
     return tl.sum(bits, 0, keep_dims=True).to(x.dtype, bitcast=True)
 
 
 @triton.jit
 def _put(x, r: tl.constexpr, value):
     """The tile with another row r."""
-    return tl.where(tl.arange(0, x.shape[0])[:, None] == r, value, x)
+    return tl.where(_rows(x) == r, value, x)
 
 
 @triton.jit

@@ -27,7 +27,7 @@ import torch
 
 from rnnc.runtime.compiled import cache_folder, own_path
 from rnnc.runtime.gpu.compat import interpreted, version
-from rnnc.runtime.gpu.tuning import ENTRIES, HELD, Config, current, power_of_two, programs_wanted
+from rnnc.runtime.gpu.tuning import HELD, HELD_BY_THREAD, Config, current, power_of_two, programs_wanted
 
 __all__ = ["TUNER", "Tuner", "bucket", "candidates", "device_name"]
 
@@ -173,7 +173,7 @@ def candidates(kind: str, default: Config, channels: int, tasks: int, entries: i
     """
     if kind == "newton":
         return [default]
-    room = ENTRIES if kind == "scan" else HELD
+    room = 32 * HELD_BY_THREAD * default.warps if kind == "scan" else HELD
     rows = default.steps if kind == "scan" else 1
     most = default.channels / default.warps  # channels a warp: with more, registers spill
     found = []

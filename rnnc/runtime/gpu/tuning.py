@@ -22,7 +22,7 @@ __all__ = [
     "turned_fits",
 ]
 
-ENTRIES = 1024  # of a tile of a scan that one warp holds, 32 a thread; half of them where each has inputs of its own
+HELD_BY_THREAD = 32  # entries of a tile that a thread holds, where a state has inner axes
 NEWTON = 512  # of a tile that is solved: two scans of it are under way at a time
 LANES = 64  # channels of a warp: two a thread
 MOST_STEPS = 64  # of a tile, where channels are few
@@ -82,25 +82,41 @@ def default_config(
         return Config(steps=32, channels=width, registers=255, warps=8 if entries * parts >= TURNED else 4)
     if kind == "newton":
         return _newton_config(channels, entries * parts)
-    return _scan_config(channels, entries * parts, 4 if long else 2 if wide else 1)
+    return _scan_config(channels, entries * parts, (4 if long else 2 if wide else 1) * (parts if entries > 1 else 1))
 
 
 def _scan_config(channels: int, entries: int, cut: int) -> Config:
     """One warp, whose threads hold all steps of a tile for their channels, so that a scan is a loop in registers.
 
-    Where channels are too few for a warp its threads lie along time too, and tiles are longer; where the entries of one
-    channel are too many, several warps share them.  Tiles are made smaller by `cut`, in steps or in channels.
+    Where channels are too few for a warp its threads lie along time too, and tiles are longer.  Tiles are made smaller
+    by `cut`, in steps or in channels.
     """
     if entries <= 2:  # a number, or a complex one
-        steps = max(2, 8 // entries // cut)
+        steps = max(2, 8 // entries**2 // cut)
         width = min(power_of_two(channels), LANES)
         if entries == 1 and width < LANES:
             steps = min(MOST_STEPS, steps * LANES // width)
         return Config(steps=steps, channels=width, warps=1, stages=4 - entries, registers=255)
-    width = max(1, min(power_of_two(channels), LANES, ENTRIES // (4 * entries) // min(cut, 2)))
-    backward = max(1, width // 2)  # gradients of all that a tile holds fill the registers
-    warps = max(1, min(8, 8 * backward * entries // ENTRIES))
-    return Config(steps=4, channels=width, backward_channels=backward, warps=warps, stages=1, registers=255)
+    return _inner_config(channels, entries, cut)
+
+
+def _inner_config(channels: int, entries: int, cut: int) -> Config:
+    """Channels lie over lanes and warps, and a thread holds all entries of its channel: sums and scans are loops.
+
+    Each of four warps (or eight) has its own channels, 32 entries a thread.  With so many threads Triton loads what is
+    the same for all channels as each thread needs it, where one warp would share it out and hand it around.  Entries
+    that are more than that are shared by threads, too, and tiles have one step.
+    """
+    held = HELD_BY_THREAD // cut
+    warps = 8 if entries > 2 * HELD_BY_THREAD else 4
+    if entries <= held:
+        width = min(power_of_two(channels), 32 * warps)
+        warps = max(1, width // 32)
+        steps = max(1, min(held, 32 * warps - 1) // entries)
+        return Config(steps=1 << steps.bit_length() - 1, channels=width, warps=warps, stages=2, registers=255)
+    width = max(1, min(power_of_two(channels), 32 * warps * held // entries))
+    warps = max(1, min(warps, width * entries // (32 * held)))
+    return Config(steps=1, channels=width, warps=warps, stages=1, registers=255)
 
 
 def turned_fits(inner: Sequence[int], parts: int) -> bool:
@@ -130,7 +146,7 @@ def _programs_of(device: int | None) -> int:
 
 
 def parts_wanted(programs: int) -> int:
-    """Into how many parts the steps of a scan are divided which has so many programs by itself.
+    """Into how many parts the steps of a scan are divided which has so many programs of one warp by itself.
 
     What parts do to a state is found first, for which all inputs are read once more: two thirds more bytes where an
     output is as long as each of two inputs.  Programs of one warp with three stages of loads reach that speed from
