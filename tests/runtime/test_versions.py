@@ -54,7 +54,7 @@ SINCE: dict[str, str] = {
         torch.nn.init.zeros_ torch.nn.utils.clip_grad_norm_ torch.no_grad torch.ones torch.ones_like
         torch.optim.AdamW torch.optim.Optimizer torch.promote_types torch.repeat_interleave torch.rsqrt
         torch.searchsorted torch.set_flush_denormal torch.sigmoid torch.sign torch.sin torch.softmax torch.sqrt
-        torch.stack torch.sub
+        torch.stack torch.sub torch.sum
         torch.tanh torch.tensor torch.uint8 torch.view_as_complex torch.view_as_real torch.where torch.zeros
         torch.zeros_like""",
 }
