@@ -6,6 +6,7 @@ the list of what is used, with the version each came with.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import torch
 if TYPE_CHECKING:
     from torch._library.custom_ops import CustomOpDef
 
-__all__ = ["empty_cpu", "exporting", "operator", "same_layout", "scan_operator", "traced"]
+__all__ = ["empty_cpu", "exporting", "operator", "outside_graphs", "same_layout", "scan_operator", "traced"]
 
 # Came with 2.7.  Without it a compiled program is treated like an exported one: correct, one idle chunk longer.
 exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -27,6 +28,13 @@ def operator(name: str, schema: str, kernel: Callable[..., Any]) -> CustomOpDef:
     The schema is written out: how much of it is inferred from annotations has changed from version to version.
     """
     return torch.library.custom_op(f"rnnc::{name}", kernel, mutates_args=(), schema=schema)
+
+
+def outside_graphs(function: Callable[..., Any], reason: str) -> Callable[..., Any]:
+    """`function`, which `torch.compile` leaves as it is, between two graphs; `fullgraph=True` names the reason."""
+    said = {"reason": reason} if "reason" in inspect.signature(torch.compiler.disable).parameters else {}  # since 2.7
+    found: Callable[..., Any] = torch.compiler.disable(function, **said)  # type: ignore[no-untyped-call]
+    return found
 
 
 def scan_operator() -> Callable[..., Any] | None:

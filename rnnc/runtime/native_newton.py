@@ -21,7 +21,7 @@ from rnnc.runtime.compiled import load_library
 from rnnc.runtime.layout import common_dtype, compute_dtype
 from rnnc.runtime.native_call import summed
 from rnnc.runtime.native_frame import Arranged, Frame, Operand
-from rnnc.runtime.newton_report import NewtonReport, refuse_second, refuse_tracing, tolerance
+from rnnc.runtime.newton_report import NewtonReport, between_graphs, refuse_second, refuse_tracing, tolerance
 
 __all__ = ["NativeNewton", "newton_header"]
 
@@ -57,7 +57,7 @@ class NativeNewton:
     gradients: tuple[tuple[int, ...] | None, ...]
     calls: dict[Any, _Call] = field(init=False, default_factory=dict, compare=False, repr=False)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @between_graphs
     def __call__(
         self,
         inputs: Sequence[Tensor],

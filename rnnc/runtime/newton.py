@@ -28,7 +28,7 @@ from torch import Tensor
 
 from rnnc.runtime._compat import exporting
 from rnnc.runtime.layout import common_dtype, compute_dtype
-from rnnc.runtime.newton_report import NewtonReport, refuse_second, refuse_tracing, tolerance
+from rnnc.runtime.newton_report import NewtonReport, between_graphs, refuse_second, refuse_tracing, tolerance
 from rnnc.runtime.scan import _adjoint_kernel, _scan_kernel
 
 __all__ = ["Blocks", "newton_scan"]
@@ -121,7 +121,7 @@ def before_shapes(before: Tensors) -> Tensors:
 # ---------------------------------------------------------------- the entry
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@between_graphs
 def newton_scan(
     step: Step,
     slopes: Slopes | None,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar, cast
 
 import torch
 
-__all__ = ["NewtonReport", "NewtonWarning", "refuse_second", "refuse_tracing", "tolerance"]
+from rnnc.runtime._compat import outside_graphs
+
+__all__ = ["NewtonReport", "NewtonWarning", "between_graphs", "refuse_second", "refuse_tracing", "tolerance"]
 
 
 class NewtonWarning(RuntimeWarning):
@@ -47,6 +51,18 @@ class NewtonReport:
         if reason not in self.reasons:
             self.reasons.append(reason)
             warnings.warn(f"Newton's method: {reason}; steps are taken one after another", NewtonWarning, stacklevel=4)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def between_graphs(function: F) -> F:
+    """A decorator: the number of iterations depends on the numbers, so no graph holds them."""
+    reason = (
+        "Newton's method iterates until it has converged, which is no fixed program: compile without fullgraph=True, "
+        'or the spec with strategy="sequential"'
+    )
+    return cast(F, outside_graphs(function, reason))
 
 
 def refuse_tracing() -> RuntimeError:

@@ -302,3 +302,14 @@ def test_a_batch_of_no_sequences(what):
     found = torch.autograd.grad(y.sum(), [x, *layer.parameters()], allow_unused=True)
     assert all(g is None or not g.any() for g in found)
     assert layer.newton.sequential == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised inside torch.compile
+def test_torch_compile_goes_around_it_and_says_why_not_through() -> None:
+    cls, _ = compiled(DIAGONAL_GRU)
+    layer, x = cls(d=3, n=4), torch.randn(2, 20, 3)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(layer, backend="eager")(x)[0], layer(x)[0])
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r'no fixed program: .* strategy="sequential"'):
+        torch.compile(layer, backend="eager", fullgraph=True)(x)
