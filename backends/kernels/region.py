@@ -206,8 +206,10 @@ class Finder:
 
     def _joined(self) -> bool:
         """Join the blocks of a product with those of its vector, which nothing else may join where lengths differ."""
+        if not self.lengths:
+            return True
         axes = self.axes.copy()
-        for i in self.inputs & self.cuts.keys() if self.lengths else ():
+        for i in self.inputs & self.cuts.keys():
             if self.cuts[i].vector not in axes.of:
                 return False
             axes.join_blocks(self.cuts[i].vector, i)
