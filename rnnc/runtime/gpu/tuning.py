@@ -92,7 +92,7 @@ def _scan_config(channels: int, entries: int, cut: int) -> Config:
     by `cut`, in steps or in channels.
     """
     if entries <= 2:  # a number, or a complex one
-        steps = max(2, 8 // entries**2 // cut)
+        steps = max(2, 8 // entries // cut)
         width = min(power_of_two(channels), LANES)
         if entries == 1 and width < LANES:
             steps = min(MOST_STEPS, steps * LANES // width)
