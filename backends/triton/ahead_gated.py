@@ -64,12 +64,14 @@ def compiled_gated(
         if name in constants:
             signature[name] = "constexpr"
             continue
-        kind = "i64" if plain in TABLES else "fp32" if plain in precise else TYPES[dtype]
+        wide = "fp64" if dtype == torch.float64 else "fp32"
+        kind = "i64" if plain in TABLES else wide if plain in precise else TYPES[dtype]
         signature[name] = "i32" if plain == name else f"*{kind}"
         if name not in ODD and not (kernel is alike and name.startswith("g_") and plain == name):
             attributes[k,] = [["tt.divisibility", 16]]
     warps = sizes.warps_of(kernel.__name__, constants, machine_of(target))
-    return _built(kernel, target, signature, attributes, constants, {"num_warps": warps})
+    options = {"num_warps": warps} | sizes.registers_of(kernel.__name__, constants, machine_of(target))
+    return _built(kernel, target, signature, attributes, constants, options)
 
 
 def _pass(

@@ -22,6 +22,7 @@ from rnnc.runtime.gpu.gated_sizes import (
     channel_constants,
     gate_constants,
     pairs_constants,
+    registers_of,
     spread_constants,
     walk_constants,
     warps_of,
@@ -192,7 +193,9 @@ class Scan:
 
         def run(blocks: Blocks) -> None:
             programs = runs * (triton.cdiv(outer, blocks.outer) if outer else 1)
-            kernel[programs,](*arguments, **(constants | blocks.constants), PACKED=packed)
+            options = constants | blocks.constants
+            options |= registers_of(kernel.__name__, options, machine())
+            kernel[programs,](*arguments, **options, PACKED=packed)
 
         work = Work(
             kernel=kernel.__name__, constants=constants, dtype=self.dtype, outer=outer, runs=runs, chunks=chunks

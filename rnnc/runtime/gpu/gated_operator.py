@@ -248,6 +248,7 @@ def _(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)  # no zeros for what is kept
     q, k, v, g, start, *ctx.flags, bounds, value = inputs
     ctx.start_dtype = start.dtype
     ctx.save_for_backward(q, k, v, g, *output[:3], bounds, value)

@@ -22,6 +22,7 @@ __all__ = [
     "gate_constants",
     "largest",
     "pairs_constants",
+    "registers_of",
     "spread_constants",
     "walk_constants",
     "warps_of",
@@ -113,7 +114,7 @@ def channel_constants(
         "BASE": base,
         "LOOK": dtype != torch.float16,
         "EVERY": KEPT // common["C"],
-        "BN": block(inner, 16 if target == "old" else 32),
+        "BN": block(inner, 16 if target == "old" or dtype.itemsize == 8 else 32),
         "BM": 16,
         "LEVELS": common["C"].bit_length() - 1,
     }
@@ -204,13 +205,23 @@ def chunks_of(dtype: torch.dtype) -> tuple[int, ...]:
     return (64, 32) if chunk_of(dtype) == 64 else (chunk_of(dtype),)
 
 
+def registers_of(kernel: str, constants: dict[str, Any], target: str) -> dict[str, int]:
+    """What the assembler is told: left to itself it stops at 128 registers and spills 12 bytes where the decay lies on
+    few columns (sm_100).
+    """
+    few = kernel == "walk" and constants["OUTER"] and constants["BM"] == 16 and constants["C"] > 16
+    return {"maxnreg": 255} if few and not target else {}
+
+
 def warps_of(kernel: str, constants: dict[str, Any], target: str) -> int:
     """Chosen so that nothing spills on any of the four targets of the tests; AMD's threads have twice the registers."""
     if target == "amd":
         return 4
     match kernel:
-        case "pairs" | "spread" | "channel_gradients":
+        case "pairs":
             return 4 if constants["ACC"] == tl.float64 else 8
+        case "spread" | "channel_gradients":
+            return 8
         case "walk":
             few = target == "old" or constants["C"] < 64 or constants["BN"] >= 128
             return (

@@ -178,6 +178,7 @@ def _(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+    ctx.set_materialize_grads(False)  # no zeros for what is kept
     *tensors, shared, old, base = inputs
     ctx.flags = shared, old, base
     ctx.save_for_backward(*tensors, output[2])

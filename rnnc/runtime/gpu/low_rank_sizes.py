@@ -154,7 +154,9 @@ def constants_of(
     if kernel != "low_rank_inverse":
         found["OLD"] = old
     if kernel in ("low_rank_inverse", "low_rank_scores", *KEYED):
-        return found | {"num_warps": blocks.warps}
+        # left to itself the assembler stops at 128 registers and spills 2 bytes on sm_100
+        free = {"maxnreg": 255} if kernel == "low_rank_keyed_rows" and not machine else {}
+        return found | {"num_warps": blocks.warps} | free
     return found | _over_values(blocks, old)
 
 

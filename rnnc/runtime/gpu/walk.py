@@ -157,8 +157,8 @@ def walk(
         at_chunk = head * chunks + chunk
         if ROW:
             row = row * tl.exp2(tl.load(total_ptr + at_chunk * N)) + gain
-        update = tl.dot(tl.trans(y), z, input_precision=PRECISION).to(ACC)
-        state = state * _decay(total_ptr, at_chunk, n, m, in_n, in_m, N, V, OUTER) + update
+        left = _decay(total_ptr, at_chunk, n, m, in_n, in_m, N, V, OUTER)
+        state = state * left + tl.dot(tl.trans(y), z, input_precision=PRECISION).to(ACC)
         if ENDS:  # noqa: SIM102  (decided when compiled)
             if k % EVERY == 0:
                 same = head * slots + slot + k // EVERY
