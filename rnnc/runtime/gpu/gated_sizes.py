@@ -112,7 +112,7 @@ def channel_constants(
         "OLD": old,
         "BOTH": both,
         "BASE": base,
-        "LOOK": dtype != torch.float16,
+        "LOOK": dtype not in (torch.float16, torch.float64),  # float64: registers for one way only
         "EVERY": KEPT // common["C"],
         "BN": block(inner, 16 if target == "old" or dtype.itemsize == 8 else 32),
         "BM": 16,
