@@ -65,7 +65,7 @@ def compiled_low_rank(
     flags: dict[str, Any] = {"rows": rows, "gate": gate, "tied": tied, "keyed": keyed, "base": base}
     flags["scored"] = default_way("forward", 1, keys, values, dtype, machine_of(target)).scored
     constants = constants_of(which, keys, values, dtype, machine=machine_of(target), **flags)
-    options = {k: constants.pop(k) for k in ("num_warps", "maxnreg") if k in constants}
+    options: dict[str, int] = {k: constants.pop(k) for k in ("num_warps", "maxnreg") if k in constants}
     if which == "low_rank_walk":
         constants |= {"OUTPUTS": not keep, "KEEP": keep}
     if which == "low_rank_pairs":
