@@ -28,6 +28,7 @@ from rnnc.runtime.layout import common_dtype
 __all__ = ["Recurrence", "interpreted"]
 
 REGISTRY: dict[str, Recurrence] = {}
+STREAMS = 4  # sequences that a tile with inner axes holds in registers; more are read ahead into shared memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -173,6 +174,8 @@ class Recurrence:
         parts = self.parts * len(self.states) ** 2 if self.kind == "newton" else self.parts
         wide = self.semiring == "log_plus" or (self.full and parts == 1 and not inner)
         found = default_config(self.kind, channels, inner, parts=parts, wide=wide, long=self.long)
+        if self.kind == "scan" and inner and sum(bool(lead_of(d)) for d in self.inputs) <= STREAMS:
+            found = replace(found, stages=1)
         return replace(found, registers=255) if self.full else found
 
     # ------------------------------------------------------------ buffers and launches
