@@ -27,9 +27,9 @@ from rnnc.backends.kernels.pointwise import pointwise
 from rnnc.backends.kernels.program import Array
 from rnnc.backends.kernels.region import find_coupled, find_region
 from rnnc.backends.torch.backend import Strategies, explanation, for_cell, plan_all, require_inputs
+from rnnc.backends.torch.context import REPORT
 from rnnc.backends.torch.emit import Kernels, emit_file
 from rnnc.backends.torch.kernels import Kernel as Call
-from rnnc.backends.torch.newton import REPORT
 from rnnc.backends.torch.strategies import Choice, by_gate, coefficients
 from rnnc.backends.torch.whole_step import WholeStep
 from rnnc.diagnostics import Diagnostic, SpecError
