@@ -53,7 +53,7 @@ def compiled_gated(
     kernel, constants = _pass(which, keys, values, dtype, machine_of(target), old, base)
     constants["PACKED"] = packed
     precise = PRECISE | ({"out"} if which.startswith(("spread", "queries", "keys", "normalised")) else set())
-    precise |= {"d_r"} if which == "channels" else set()
+    precise |= {"d_r"} if which in ("channels", "gate") else set()
     names: list[str] = list(kernel.arg_names)
     turned = "S_N" if which.startswith(("queries", "keys", "normalised queries", "normalised keys")) else "S_M"
     constants |= {n: 1 for n in names if n.endswith(("_n", "_m")) or n in ones or n == turned}
@@ -116,6 +116,6 @@ def _pass(
         case "normalised keys":
             return walked(values, keys, across=False, reverse=True, ends=True, row=True)
         case "gate":
-            return gate_gradient, sizes.gate_constants(dtype, old=old)
+            return gate_gradient, sizes.gate_constants(keys, dtype, old=old)
         case _:
             raise ValueError(f"there is no pass {which!r}")

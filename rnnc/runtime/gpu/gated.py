@@ -242,17 +242,19 @@ class Scan:
 
     def gate_gradient(
         self, read: tuple[Tensor, Tensor], written: tuple[Tensor, Tensor], ends: Tensor, end: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The gradient of one decay a step from what is read and written (with the gradients of both), and the sums of
-        <dL/dS, S> before every KEPT steps, [B, H, slots, 1], and at the end, [B, H, 1].
+        <dL/dS, S> before every KEPT steps, [B, H, slots, 1], and at the end, [B, H, 1]; and the gradients of what is
+        read and written in its dtype.
         """
-        pairs = [(x.to(self.accumulator) * dx).sum(-1).contiguous() for x, dx in (read, written)]
+        (r, d_r), (w, d_w) = read, written
+        constants = gate_constants(r.shape[-1], self.dtype, old=self.old, chunk=self.chunk)
         found = self.empty(self.steps, self.heads, 1, dtype=self.g.dtype)
-        constants = gate_constants(self.dtype, old=self.old, chunk=self.chunk)
+        low = [self.empty(*d.shape[1:], dtype=self.dtype) for d in (d_r, d_w)] if constants["LOW"] else [d_r, d_w]
         sizes = self.steps, self.heads, self.sequences
-        arguments = (*pairs, ends, end.contiguous(), found, *self._runs(ends), *sizes)
+        arguments = (*strided(r), *strided(w), d_r, d_w, ends, end.contiguous(), found, *low, *self._runs(ends), *sizes)
         self._launch(gate_gradient, constants, arguments, self.batch * self.heads * self.slots)
-        return found
+        return found, low[0], low[1]
 
     def channel_gradients(
         self,

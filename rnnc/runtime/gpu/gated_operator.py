@@ -191,8 +191,8 @@ def _normalised_backward(
         extra=back,
     )
     end = (d_last.to(wide) * last.to(wide)).sum(-1).sum(-1, keepdim=True)
-    d_g = of.gate_gradient((q, d_q), (k, d_k), ends.sum(-1, keepdim=True), end)
-    return [d_q.to(low), d_k.to(low), d_v, d_g, d_start.to(wide, copy=True), d_value.to(value.dtype)]
+    d_g, d_q, d_k = of.gate_gradient((q, d_q), (k, d_k), ends.sum(-1, keepdim=True), end)
+    return [d_q, d_k, d_v, d_g, d_start.to(wide, copy=True), d_value.to(value.dtype)]
 
 
 def _backward(
@@ -218,10 +218,11 @@ def _backward(
     d_q, _, _ = of.walk(*ahead, totals, kept, inside=inside, out=wide, turned=True)
     d_k, _, _ = of.walk(*back, totals, d_last, inside=inside, out=wide, turned=True, reverse=True, ends=(kept, ends))
     if of.axis == "none":
-        d_g = of.gate_gradient((q, d_q), (k, d_k), ends.sum(-1, keepdim=True), end.sum(-1, keepdim=True))
+        sums = ends.sum(-1, keepdim=True), end.sum(-1, keepdim=True)
+        d_g, d_q, d_k = of.gate_gradient((q, d_q), (k, d_k), *sums)
     else:
         d_g, d_q, d_k = of.channel_gradients(d_o, v, (q, d_q), (k, d_k), ends, end)
-    return [d_q.to(low), d_k.to(low), d_v, d_g, d_start.to(wide, copy=True)]
+    return [d_q, d_k, d_v, d_g, d_start.to(wide, copy=True)]
 
 
 @gated_scan_backward.register_fake

@@ -171,9 +171,17 @@ def _stages(wide: int, dtype: torch.dtype, target: str, ends: bool) -> int:
     return 1 if ends and wide >= 128 and target == "old" else 2
 
 
-def gate_constants(dtype: torch.dtype, *, old: bool, chunk: int = 0) -> dict[str, Any]:
+def gate_constants(inner: int, dtype: torch.dtype, *, old: bool, chunk: int = 0) -> dict[str, Any]:
     common = _common(dtype, chunk)
-    return {"ACC": common["ACC"], "OLD": old, "EVERY": KEPT // common["C"], "C": common["C"]}
+    return {
+        "ACC": common["ACC"],
+        "N": inner,
+        "OLD": old,
+        "LOW": dtype.itemsize < 4,
+        "EVERY": KEPT // common["C"],
+        "C": common["C"],
+        "BN": block(inner, 64),
+    }
 
 
 def _common(dtype: torch.dtype, chunk: int = 0) -> dict[str, Any]:

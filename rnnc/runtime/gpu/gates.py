@@ -9,7 +9,8 @@ rounding of all later steps piles up where the gradient is small.
 
 `channel_gradients` has a decay for each channel: it begins with what other chunks gave the gradients of reads and
 writes (in the precision of sums), adds what the steps of a chunk give each other, and writes them in that of the
-inputs.  So they go through memory once.  `gate_gradient` has one decay, whose reads and writes are numbers.
+inputs.  So they go through memory once.  `gate_gradient` has one decay: sums r . dr and w . dw over all channels are
+one number a step.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
@@ -120,28 +121,52 @@ def channel_gradients(
         behind += tl.sum(change, 0)
 
 
+@triton.jit
+def _inner(x_at, x_t, x_n, d_ptr, low_ptr, place, c, in_t, N: tl.constexpr, ACC: tl.constexpr, LOW: tl.constexpr,
+           C: tl.constexpr, BN: tl.constexpr):  # fmt: skip
+    """x . d of each step, [C], over all channels; LOW: d goes out in the precision of the inputs, too."""
+    found = tl.full([C], 0.0, ACC)
+    for column in tl.range(0, N, BN, disable_licm=True):
+        n = column + tl.arange(0, BN)
+        mask = in_t[:, None] & (n < N)[None, :]
+        x = tl.load(x_at + (c[:, None] * x_t + n[None, :] * x_n), mask=mask, other=0.0).to(ACC)
+        d = tl.load(d_ptr + place[:, None] * N + n[None, :], mask=mask, other=0.0)
+        if LOW:
+            tl.store(low_ptr + place[:, None] * N + n[None, :], d, mask=mask)
+        found += tl.sum(x * d, 1)
+    return found
+
+
 @triton.jit(do_not_specialize=["T", "S"])
 def gate_gradient(
-    read_ptr, written_ptr,
+    r_ptr, r_b, r_t, r_h, r_n,
+    w_ptr, w_b, w_t, w_h, w_n,
+    d_r_ptr, d_w_ptr,
     ends_ptr, end_ptr,
     d_g_ptr,
+    low_r_ptr, low_w_ptr,
     runs_ptr, owner_ptr,
     T, H, S,
-    ACC: tl.constexpr, OLD: tl.constexpr, PACKED: tl.constexpr, EVERY: tl.constexpr, C: tl.constexpr,
+    N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, LOW: tl.constexpr, PACKED: tl.constexpr,
+    EVERY: tl.constexpr, C: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of one log decay a step, from r_t dr_t and w_t dw_t, [B, T, H] both, over EVERY chunks of a head."""
+    """The gradient of one log decay a step, over EVERY chunks of a head, from reads r and writes w [B, T, H, N] and
+    their gradients.  LOW: these are in the precision of sums, and written in that of the inputs.
+    """
     i = tl.program_id(0).to(tl.int64)
     slots = chunk_rows(T, S, C * EVERY, PACKED)
     slot, head = i % slots, i // slots
     b, h = head // H, head % H
     c, m = tl.arange(0, C), tl.arange(0, 1)
     origin, stop, count, _, _ = run_steps(runs_ptr, slot, T, EVERY, C, EVERY, PACKED)
-    behind = _behind(ends_ptr, end_ptr, owner_ptr, slot, slots, head, b, h, H, 1, m, m < 1, PACKED).to(ACC)
-    for step in range(count):
+    behind = tl.sum(_behind(ends_ptr, end_ptr, owner_ptr, slot, slots, head, b, h, H, 1, m, m < 1, PACKED).to(ACC))
+    for step in tl.range(0, count, disable_licm=True):
         at = origin + (count - 1 - step) * C
-        mask = (at + c < stop)[:, None] & (m < 1)[None, :]
-        place = ((b * T + at) * H + h) + (c[:, None] * H + m[None, :])
-        reads = tl.load(read_ptr + place, mask=mask, other=0.0).to(ACC)
-        change = reads - tl.load(written_ptr + place, mask=mask, other=0.0).to(ACC)
-        tl.store(d_g_ptr + place, _felt(behind, reads, change, OLD), mask=mask)
+        in_t = at + c < stop
+        place = (b * T + at) * H + h + c * H
+        r_at, w_at = r_ptr + b * r_b + h * r_h + at * r_t, w_ptr + b * w_b + h * w_h + at * w_t
+        reads = _inner(r_at, r_t, r_n, d_r_ptr, low_r_ptr, place, c, in_t, N, ACC, LOW, C, BN)
+        change = reads - _inner(w_at, w_t, w_n, d_w_ptr, low_w_ptr, place, c, in_t, N, ACC, LOW, C, BN)
+        d_g = behind + tl.cumsum(change, 0, reverse=True)
+        tl.store(d_g_ptr + place, d_g - reads if OLD else d_g, mask=in_t)
         behind += tl.sum(change, 0)
