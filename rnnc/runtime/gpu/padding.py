@@ -31,9 +31,11 @@ def padded(x: Tensor, *sizes: int) -> Tensor:
 
 
 def unpadded(x: Tensor, *sizes: int) -> Tensor:
-    """The first so many entries along the last axes, by a view."""
-    for k, n in enumerate(sizes):
-        x = x.narrow(k - len(sizes), 0, n)
+    """The first so many entries along the last axes, by a view; `x` itself where that is all, for the gradient of a
+    view is a copy.
+    """
+    for k, n in enumerate(sizes, -len(sizes)):
+        x = x if x.shape[k] == n else x.narrow(k, 0, n)
     return x
 
 
