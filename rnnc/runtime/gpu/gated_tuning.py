@@ -17,7 +17,7 @@ import torch
 
 from rnnc.runtime.gpu import tuner
 from rnnc.runtime.gpu.gated_sizes import chunks_of
-from rnnc.runtime.gpu.tuning import power_of_two, programs_wanted
+from rnnc.runtime.gpu.tuning import most_warps, power_of_two, programs_wanted
 
 __all__ = ["Blocks", "Chunk", "Work", "candidates", "fastest", "fastest_chunk"]
 
@@ -108,7 +108,11 @@ def _columns(work: Work, default: Blocks) -> Iterator[Blocks]:
             full = work.dtype.itemsize > 2 or work.constants["ROW"] or work.constants["COLUMN"]
             most = 1 if full else 2  # times the columns a thread has: with more, registers spill
             fits = outer * default.warps <= most * default.outer * warps
-            if fits and 16 <= outer <= max(16, power_of_two(work.outer)) and 2 <= warps <= 8:
+            if (
+                fits
+                and 16 <= outer <= max(16, power_of_two(work.outer))
+                and 2 <= warps <= max(default.warps, most_warps())
+            ):
                 yield replace(default, outer=outer, warps=warps)
     if default.stages > 1:
         yield replace(default, stages=default.stages - 1)
@@ -116,9 +120,9 @@ def _columns(work: Work, default: Blocks) -> Iterator[Blocks]:
 
 def _less(default: Blocks) -> Iterator[Blocks]:
     """Of a kernel over all chunks: half the channels, and twice the warps, so that no thread has more of a tile than in
-    the default, which spills nowhere.
+    the default.
     """
-    if default.warps < 8:
+    if default.warps < most_warps():
         yield replace(default, warps=2 * default.warps)
     if default.outer > 16:
         yield replace(default, outer=default.outer // 2)

@@ -20,7 +20,7 @@ import torch
 from rnnc.runtime.gpu import tuner
 from rnnc.runtime.gpu.low_rank_launch import Problem
 from rnnc.runtime.gpu.low_rank_sizes import Blocks, Way, blocks_of, default_way
-from rnnc.runtime.gpu.tuning import machine, power_of_two, programs_wanted
+from rnnc.runtime.gpu.tuning import machine, most_warps, power_of_two, programs_wanted
 
 __all__ = ["neighbours", "phases", "sizes_of", "tuned"]
 
@@ -63,16 +63,16 @@ def phases(p: Problem, role: str) -> list[str]:
 
 
 def sizes_of(kernel: str, keys: int, values: int, dtype: torch.dtype, target: str) -> list[Blocks]:
-    """The default blocks of a kernel and neighbours that spill on no target, `tuner.FEW` in all."""
+    """The default blocks of a kernel and neighbours, `tuner.FEW` in all."""
     default = blocks_of(kernel, keys, values, dtype, target)
     return [default, *(b for b in dict.fromkeys(_near(kernel, default, keys)))][: tuner.FEW]
 
 
 def _near(kernel: str, default: Blocks, keys: int) -> Iterator[Blocks]:
     """Half the keys (not where a program holds all) or values, twice the warps: no more of a tile a thread than
-    the default has, which spills nowhere.
+    the default has.
     """
-    more = default.warps < (4 if kernel == "low_rank_inverse" else 8)
+    more = default.warps < (4 if kernel == "low_rank_inverse" else most_warps())
     if more:
         yield replace(default, warps=2 * default.warps)
     if kernel != "low_rank_outputs" and default.keys > 16:
@@ -91,11 +91,11 @@ def neighbours(p: Problem, role: str, default: Way) -> list[Way]:
 
 def _around(p: Problem, role: str, default: Way) -> Iterator[Way]:
     """Half the columns, twice the warps, one stage of loads less, scores beforehand: what takes fewer registers than
-    the default, which spills nowhere.  The other way of outputs.
+    the default, as a rule.  The other way of outputs.
     """
     if default.columns > 16:
         yield replace(default, columns=default.columns // 2)
-    if default.warps < 8:
+    if default.warps < most_warps():
         yield replace(default, warps=2 * default.warps)
     if default.stages > 1:
         yield replace(default, stages=default.stages - 1)

@@ -16,6 +16,7 @@ __all__ = [
     "default_config",
     "fast_memory",
     "machine",
+    "most_warps",
     "on_chip",
     "parts_wanted",
     "programs_wanted",
@@ -161,6 +162,11 @@ def machine() -> str:
     the small ones from sm_120 on, which have half the shared memory, too), or "".
     """
     return _machine_of(current())
+
+
+def most_warps() -> int:
+    """Of a program that is tried beside the default: with more than four of AMD's a thread has half the registers."""
+    return 4 if machine() == "amd" else 8
 
 
 @cache
