@@ -104,20 +104,22 @@ def _scan_config(channels: int, entries: int, cut: int) -> Config:
 def _inner_config(channels: int, entries: int, cut: int) -> Config:
     """Channels lie over lanes and warps, and a thread holds all entries of its channel: sums and scans are loops.
 
-    Each of four warps (or eight) has its own channels, 32 entries a thread.  With so many threads Triton loads what is
-    the same for all channels as each thread needs it, where one warp would share it out and hand it around.  Entries
-    that are more than that are shared by threads, too, and tiles have one step.
+    Each of four warps (or eight) has its own channels, up to 16 entries a thread and as many steps as make 32.  With so
+    many threads Triton loads what is the same for all channels as each thread needs it, where one warp would share it
+    out and hand it around.  More entries are shared by threads, 16 each, and tiles have one step: with 32 a thread a
+    backward spills (Mamba's 100 to 170 bytes with 32 states a channel, 560 to 2,300 with 64, and none so).
     """
     held = HELD_BY_THREAD // cut
-    warps = 8 if entries > 2 * HELD_BY_THREAD else 4
-    if entries <= held:
-        width = min(power_of_two(channels), 32 * warps)
+    if entries <= held // 2:
+        width = min(power_of_two(channels), 128)
         warps = max(1, width // 32)
-        steps = max(1, min(held, 32 * warps - 1) // entries)
+        steps = max(1, min(held, 127) // entries)
         return Config(steps=1 << steps.bit_length() - 1, channels=width, warps=warps, stages=2, registers=255)
-    width = max(1, min(power_of_two(channels), 32 * warps * held // entries))
-    warps = max(1, min(warps, width * entries // (32 * held)))
-    return Config(steps=1, channels=width, warps=warps, stages=1, registers=255)
+    each = max(1, held // 2)
+    warps = 8 if entries > 2 * each else 4
+    width = max(1, min(power_of_two(channels), 32 * warps * each // entries))
+    warps = max(1, min(warps, width * entries // (32 * each)))
+    return Config(steps=1, channels=width, warps=warps, stages=2, registers=255)
 
 
 def turned_fits(inner: Sequence[int], parts: int) -> bool:
