@@ -44,8 +44,9 @@ SINCE: dict[str, str] = {
         torch.float16 torch.full torch.get_default_dtype torch.get_num_threads torch.int64 torch.is_grad_enabled
         torch.isfinite torch.lerp
         torch.linalg.matrix_exp torch.linalg.solve torch.linalg.solve_triangular torch.log torch.logaddexp
-        torch.logit torch.long torch.manual_seed torch.matmul torch.maximum torch.minimum torch.mm torch.movedim torch.mul
-        torch.nn.Embedding torch.nn.Identity torch.nn.Linear torch.nn.Module torch.nn.ModuleList torch.nn.Parameter
+        torch.logit torch.long torch.manual_seed torch.matmul torch.maximum torch.minimum torch.mm torch.movedim
+        torch.mul torch.nn.Embedding torch.nn.Identity torch.nn.Linear torch.nn.Module torch.nn.ModuleList
+        torch.nn.Parameter
         torch.nn.Sequential torch.nn.functional.embedding torch.nn.functional.gelu torch.nn.functional.layer_norm
         torch.nn.functional.linear torch.nn.functional.logsigmoid torch.nn.functional.one_hot
         torch.nn.functional.pad torch.nn.functional.relu torch.nn.functional.silu torch.nn.functional.softplus
