@@ -214,11 +214,11 @@ def chunks_of(dtype: torch.dtype) -> tuple[int, ...]:
 
 
 def registers_of(kernel: str, constants: dict[str, Any], target: str) -> dict[str, int]:
-    """What the assembler is told: left to itself it stops at 128 registers and spills 12 bytes where the decay lies on
-    few columns (sm_100).
+    """What the assembler is told: left to itself it stops at 128, 96 or 64 registers and spills 12 to 28 bytes, where
+    the decay lies on few columns and in gradients of decays (sm_90, sm_100).
     """
     few = kernel == "walk" and constants["OUTER"] and constants["BM"] == 16 and constants["C"] > 16
-    return {"maxnreg": 255} if few and not target else {}
+    return {"maxnreg": 255} if (few or kernel in ("channel_gradients", "gate_gradient")) and not target else {}
 
 
 def warps_of(kernel: str, constants: dict[str, Any], target: str) -> int:
