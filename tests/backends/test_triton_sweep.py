@@ -46,6 +46,6 @@ def test_no_kernel_of_the_library_spills(target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_kernel_of_odd_cells_spills(target: str) -> None:
     found = lines("ahead", "odd", target, interpret=False)
-    assert len(found) >= ODD
-    wrong = {line.partition(" wrong: ")[0] for line in found if " ok: " not in line}
+    wrong = {line.partition(" wrong: ")[0] for line in found if " wrong: " in line}
+    assert sum(" ok: " in line for line in found) + len(wrong) >= ODD
     assert wrong == UNBUILT.get(target, set()), "\n".join(line for line in found if " ok: " not in line)
