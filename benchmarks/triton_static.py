@@ -4,10 +4,13 @@ python -m benchmarks.triton_static                          # all operators and 
 python -m benchmarks.triton_static --only GLAOp --kernels   # each launch
 python -m benchmarks.triton_static --machine-code           # with registers and spills of each launch (minutes)
 python -m benchmarks.triton_static --peers FOLDER           # peers' packages that are not installed, in a folder
+python -m benchmarks.triton_static --only GLAOp --record    # counts are put into the committed record, other rows stay
+python -m benchmarks.triton_static --table docs/kernels.md  # the record's table, put into a document; counts nothing
 
 A launch has to read or write every tensor it is given once, and an operation of PyTorch between launches its arguments
 and results: their bytes over those of a copy are the least time of an operator as it is divided into launches.  A
-peer that is not installed leaves its columns empty.
+peer that is not installed leaves its columns empty, or in a record as they were.  Of the configurations a peer's tuner
+chooses from, the first is taken: registers and spills are of that one.
 """
 
 from __future__ import annotations
@@ -24,13 +27,13 @@ from typing import Any
 import torch
 import triton
 
-from benchmarks.gpu_cases import CELLS, SHAPES, Shape, prepare
+from benchmarks.gpu_cases import CELLS, GRIDS, SHAPES, Shape, prepare
 from benchmarks.gpu_measure import axes_of, load
 from benchmarks.gpu_peers import peer
 from benchmarks.static_record import Recorded, both_ways, pretended
+from benchmarks.static_table import RECORD, merged, placed, read, table
 
 COPY = 4.3e12  # bytes a second of a copy on an H200
-RECORD = Path(__file__).parent / "results" / "triton_static.json"
 OPERATORS = {  # and the peers of each: what is compared is divided into Triton launches
     "Gated": ("accelerated_scan_triton",),
     "SelectiveScan": (),
@@ -115,7 +118,7 @@ def details(ways: dict[str, Any]) -> None:
                 print(f"    {way}: PyTorch's {k['operation']}: {k['bytes'] / 1e9:.3f} GB")
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--only", action="append", choices=sorted(OPERATORS), help="an operator, more than once for more"
@@ -124,37 +127,69 @@ def main() -> None:
     parser.add_argument("--kernels", action="store_true", help="print each launch")
     parser.add_argument("--machine-code", action="store_true", help="build each launch for sm_90")
     parser.add_argument("--peers", type=Path, help="a folder with the peers' packages")
-    parser.add_argument("--record", type=Path, help=f"where the JSON goes; {RECORD.name} is the committed one")
-    options = parser.parse_args()
-    if options.peers:
-        sys.path.append(str(options.peers))
-    wanted = [s for s in SHAPES if s.cell in (options.only or OPERATORS)]
-    wanted = [
-        s for s in wanted if not options.size or not {"dk", "p"} & {*s.sizes} or [*s.sizes.values()][-1] in options.size
-    ]
+    parser.add_argument(
+        "--record", type=Path, nargs="?", const=RECORD, help=f"JSON to put counts into, by default {RECORD.name}"
+    )
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE", help=f"put the table of {RECORD.name} into this document and stop"
+    )
+    return parser.parse_args()
+
+
+def wanted(shape: Shape, operators: list[str] | None, sizes: list[int] | None) -> bool:
+    """Whether the options ask for this shape; those that have no heads are of any size."""
+    heads = [n for name, n in shape.sizes.items() if name in ("dv", "p")]
+    return shape.cell in (operators or OPERATORS) and (not sizes or not heads or heads[0] in sizes)
+
+
+def counted(shapes: list[Shape], options: argparse.Namespace) -> dict[str, Any]:
+    """Of each shape, by its title; printed as they are found."""
+    found: dict[str, Any] = {}
     print(f"{NOTE}.\n")
     print(
         "| operator | who | launches + PyTorch's operations, forward | GB | ms at least | backward | GB | ms at least |"
     )
     print(f"|{'---|' * 8}")
-    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name, pretended():
         folder = Path(name)
-        prepare(folder, dict.fromkeys(s.cell for s in wanted))
-        for shape in wanted:
+        prepare(folder, dict.fromkeys(s.cell for s in shapes))
+        for shape in shapes:
             found[shape.title] = rows_of(folder, shape, machine_code=options.machine_code)
             for who, ways in found[shape.title].items():
                 print(line(shape.title, who, ways), flush=True)
                 if options.kernels:
                     details(ways)
+    return found
+
+
+def main() -> None:
+    options = arguments()
+    try:
+        old = read(options.record or RECORD)
+        text = placed(options.table.read_text(encoding="utf-8"), table(old["shapes"])) if options.table else None
+    except (OSError, ValueError) as reason:
+        sys.exit(f"error: {reason}")
+    if text is not None:
+        options.table.write_text(text, encoding="utf-8")
+        return
+    if options.peers:
+        if not options.peers.is_dir():
+            sys.exit(f"error: {options.peers} is no folder")
+        sys.path.append(str(options.peers))
+    shapes = [s for s in SHAPES if wanted(s, options.only, options.size)]
+    if not shapes:
+        sys.exit(f"error: no shape has heads of {options.size}; there are {sorted({n for *_, n in GRIDS})}")
+    found = counted(shapes, options)
     if options.record:
         made = {
             "note": NOTE,
             "torch": torch.__version__,
             "triton": triton.__version__,
             "python": platform.python_version(),
+            "copy": COPY,
+            "shapes": merged(old["shapes"], found),
         }
-        options.record.write_text(json.dumps({**made, "copy": COPY, "shapes": found}, indent=1) + "\n")
+        options.record.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
