@@ -240,14 +240,14 @@ def coupled(
     _, p = _problem(key, states[0].shape[0], numbers, steps, bounds is not None)
 
     def run(q: Problem) -> list[Tensor]:
-        return _forward(q, inputs, states, bounds, keep)
+        return forward(q, inputs, states, bounds, keep)
 
     low = inputs[-1].dtype
     with torch.cuda.device_of(states[0]):
         return run(p.tuned(f"forward {keep}", (low,), lambda: _options(p, "forward", low), run))
 
 
-def _forward(p: Problem, inputs: list[Tensor], states: list[Tensor], bounds: Tensor | None, keep: bool) -> list[Tensor]:
+def forward(p: Problem, inputs: list[Tensor], states: list[Tensor], bounds: Tensor | None, keep: bool) -> list[Tensor]:
     of, found = p.of, _buffers(p, inputs, states, keep)
     assert isinstance(of, CoupledRecurrence)
     acc, low = accumulator_of(*inputs, *states), inputs[-1].dtype
@@ -297,14 +297,14 @@ def coupled_backward(
     _, p = _problem(key, d_last[0].shape[0], numbers, steps, bounds is not None)
 
     def run(q: Problem) -> list[Tensor]:
-        return _backward(q, inputs, kept, d_outputs, d_last, bounds)
+        return backward(q, inputs, kept, d_outputs, d_last, bounds)
 
     low = inputs[-1].dtype
     with torch.cuda.device_of(d_last[0]):
         return run(p.tuned("backward", (low,), lambda: _options(p, "backward", low), run))
 
 
-def _backward(
+def backward(
     p: Problem,
     inputs: list[Tensor],
     kept: list[Tensor],

@@ -1,9 +1,4 @@
-"""Runs the two kernels of a recurrence: PyTorch operators around them, their buffers and launches.
-
-`rnnc::recurrence` and `rnnc::recurrence_backward` are registered with `torch.library`: `torch.compile` and
-`torch.export` keep each as one node, with shapes from the fake kernels and the derivative from `register_autograd`.
-Their first argument is the key of a `Recurrence`, which a generated file registers when it is imported.
-"""
+"""Runs the two kernels of a recurrence: the operator `rnnc::recurrence` around them, their buffers and launches."""
 
 from __future__ import annotations
 
@@ -16,18 +11,17 @@ from torch import Tensor
 
 from rnnc.runtime.gpu import interpreter
 from rnnc.runtime.gpu.arrange import Axes, arranged, is_complex, label_sizes, labels_of, lead_of, restored
+from rnnc.runtime.gpu.buffers import added_up, divided, empty, gradient_buffers, result_buffers
 from rnnc.runtime.gpu.compat import interpreted
 from rnnc.runtime.gpu.devices import check_devices
-from rnnc.runtime.gpu.functional import functional
 from rnnc.runtime.gpu.newton import NewtonCounts
+from rnnc.runtime.gpu.operators import REGISTRY, Call, declare
 from rnnc.runtime.gpu.problem import Problem
 from rnnc.runtime.gpu.splits import gradients_between, states_between
 from rnnc.runtime.gpu.tuning import Config, default_config, turned_fits
-from rnnc.runtime.layout import common_dtype
 
 __all__ = ["Recurrence", "interpreted"]
 
-REGISTRY: dict[str, Recurrence] = {}
 STREAMS = 4  # sequences that a tile with inner axes holds in registers; more are read ahead into shared memory
 
 
@@ -123,8 +117,7 @@ class Recurrence:
         self, inputs: list[Tensor], states: list[Tensor], numbers: list[int], steps: int, bounds: Tensor | None
     ) -> list[Tensor]:
         """Outputs, the last states, and perhaps more; all arrays with the kernels' axes."""
-        found: list[Tensor] = call_recurrence(self.key, inputs, states, numbers, steps, bounds)
-        return found
+        return call_recurrence(self.key, inputs, states, numbers, steps, steps, bounds)
 
     @property
     def labels(self) -> list[str]:
@@ -197,59 +190,44 @@ if interpreted():
     interpreter.prepare()
 
 
-def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype) -> Tensor:
-    """Every buffer a kernel fills comes from here, so that a test can poison them."""
-    return like.new_empty(list(shape), dtype=dtype)
+# ---------------------------------------------------------------- the operator
 
 
-def accumulator_of(*xs: Tensor) -> torch.dtype:
-    return torch.float64 if any(x.dtype == torch.float64 for x in xs) else torch.float32
-
-
-# ---------------------------------------------------------------- the operators
-
-
-def _buffers(p: Problem, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
+def _buffers(call: Call, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
     """Outputs, last states, and the states before every tile."""
-    of, like = p.of, states[0]
-    dtype = common_dtype(*(x for x in (*inputs, *states) if x.is_floating_point()))
-    acc = accumulator_of(*inputs, *states)
-    found = [empty(p.shape(d, p.streams), like, dtype) for d in of.outputs]
-    found += [empty(p.shape(d, (p.batch,)), like, h.dtype) for d, h in zip(of.states, states, strict=True)]
-    found += [empty(p.shape(d, (p.kept,)), like, acc) for d in of.states]
-    return found
+    p = call.p
+    kept = [empty(p.shape(d, (p.kept,)), states[0], call.acc) for d in p.of.states]
+    return result_buffers(p, inputs, states) + kept
 
 
-@torch.library.custom_op("rnnc::recurrence", mutates_args=())
-def recurrence(
-    key: str, inputs: list[Tensor], states: list[Tensor], numbers: list[int], steps: int, bounds: Tensor | None
-) -> list[Tensor]:
-    """Outputs, last states, and the states kept for the backward, of the `Recurrence` with this key."""
-    of = REGISTRY[key]
-    p = of.problem(states[0].shape[0], numbers, steps, bounds is not None)
-    with torch.cuda.device_of(states[0]):  # Triton launches on the current device, wherever its arguments are
-        p = p.tuned("forward", _dtypes(inputs), p.neighbours, lambda q: _forward(q, inputs, states, bounds))
-        return _forward(p, inputs, states, bounds)
+def _fastest(call: Call, role: str, inputs: Sequence[Tensor], run: Callable[[Call], object]) -> Call:
+    """The call with the configuration that takes `run`, all of a role's work, the least time."""
+    dtypes = [x.dtype for x in inputs]
+    p = call.p.tuned(role, dtypes, call.p.neighbours, lambda q: run(replace(call, p=q)))
+    return replace(call, p=p)
 
 
-def _dtypes(xs: Sequence[Tensor]) -> list[torch.dtype]:
-    return [x.dtype for x in xs]
+def forward(call: Call, inputs: list[Tensor], states: list[Tensor]) -> list[Tensor]:
+    """Outputs, last states, and the states before every tile."""
+    call = _fastest(call, "forward", inputs, lambda other: run_forward(other, inputs, states))
+    return run_forward(call, inputs, states)
 
 
-def _forward(p: Problem, inputs: list[Tensor], states: list[Tensor], bounds: Tensor | None) -> list[Tensor]:
-    of, found = p.of, _buffers(p, inputs, states)
+def run_forward(call: Call, inputs: list[Tensor], states: list[Tensor]) -> list[Tensor]:
+    """`forward`, in the configuration that the call has."""
+    p, of, found = call.p, call.p.of, _buffers(call, inputs, states)
     outputs, last, kept = divided(found, len(of.outputs), len(states))
     start = states
     if p.splits > 1:
-        total, factor = _totals(p, "totals", inputs, states[0], kept[0].dtype)
+        total, factor = _totals(call, "totals", inputs, states[0])
         between = empty(total.shape, total, total.dtype)
         start = [states_between(of.semiring, is_complex(of.states[0]), states[0], total, factor, between)]
     ends = [empty(p.shape(d, p.lead), h, h.dtype) for d, h in zip(of.states, states, strict=True)]
-    arguments = [bounds, *p.arguments(inputs), *(h.contiguous() for h in start), *outputs, *ends, *kept]
+    arguments = [call.bounds, *p.arguments(inputs), *(h.contiguous() for h in start), *outputs, *ends, *kept]
     if of.kind == "newton":
         counts = kept[0].new_zeros((p.kept, p.heads * p.blocks("forward")), dtype=torch.int32)
         arguments.append(counts)
-    p.launch("forward", arguments, kept[0].dtype)
+    p.launch("forward", arguments, call.acc)
     for whole, part in zip(last, ends, strict=True):
         whole.copy_(part[:, -1] if of.timed else part)
     if of.kind == "newton":
@@ -257,142 +235,47 @@ def _forward(p: Problem, inputs: list[Tensor], states: list[Tensor], bounds: Ten
     return found
 
 
-def divided(found: list[Tensor], *counts: int) -> list[list[Tensor]]:
-    """A list in parts: as many as counted, then the rest."""
-    parts = []
-    for n in counts:
-        parts.append(found[:n])
-        found = found[n:]
-    return [*parts, found]
-
-
 def _totals(
-    p: Problem, role: str, inputs: Sequence[Tensor], like: Tensor, acc: torch.dtype, more: Sequence[Tensor] = ()
+    call: Call, role: str, inputs: Sequence[Tensor], like: Tensor, more: Sequence[Tensor] = ()
 ) -> tuple[Tensor, Tensor]:
     """What each split adds, and by what it multiplies: `[B, splits, ...]`."""
-    found = [empty(p.shape(p.of.states[0], p.lead), like, acc) for _ in range(2)]
-    p.launch(role, [None, *p.arguments(inputs), *more, *found], acc)
-    return found[0], found[1]
+    p = call.p
+    total, factor = (empty(p.shape(p.of.states[0], p.lead), like, call.acc) for _ in range(2))
+    p.launch(role, [None, *p.arguments(inputs), *more, total, factor], call.acc)
+    return total, factor
 
 
-@recurrence.register_fake
-def _(
-    key: str, inputs: list[Tensor], states: list[Tensor], numbers: list[int], steps: int, bounds: Tensor | None
+def backward(
+    call: Call, inputs: list[Tensor], kept: list[Tensor], d_outputs: list[Tensor], d_last: list[Tensor]
 ) -> list[Tensor]:
-    return _buffers(REGISTRY[key].problem(states[0].shape[0], numbers, steps, bounds is not None), inputs, states)
+    """Gradients of the inputs that have one, then of the initial states (in the dtype of the arithmetic)."""
+    given = inputs, kept, d_outputs, d_last
+    call = _fastest(call, "backward", inputs, lambda other: run_backward(other, *given))
+    return run_backward(call, *given)
 
 
-def gradient_buffers(p: Problem, inputs: Sequence[Tensor], like: Tensor, acc: torch.dtype) -> list[Tensor]:
-    """Of the inputs that have one, in parts where a kernel writes parts, then of the initial states."""
-    found = []
-    for k in p.of.gradients:
-        d = p.of.inputs[k]
-        whole = lead_of(d) and not p.of.axes.in_parts(d)
-        lead = p.streams if lead_of(d) else p.lead
-        found.append(empty(p.shape(d, lead, parts=True), inputs[k], inputs[k].dtype if whole else acc))
-    return found + [empty(p.shape(d, p.lead), like, acc) for d in p.of.states]
-
-
-def added_up(p: Problem, parts: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients of the inputs from their parts, and of the initial states."""
-    found = []
-    for k, g in zip(p.of.gradients, parts):
-        d = p.of.inputs[k]
-        if p.of.axes.in_parts(d):
-            g = g.sum((2 if lead_of(d) else len(p.lead)) + (1 if p.of.axes.grid else 0))
-        found.append((g if lead_of(d) else g.sum(tuple(range(len(p.lead))))).to(inputs[k].dtype))
-    states = parts[len(p.of.gradients) :]
-    return found + [g[:, 0].clone() if p.of.timed else g for g in states]
-
-
-@torch.library.custom_op("rnnc::recurrence_backward", mutates_args=())
-def recurrence_backward(
-    key: str,
-    inputs: list[Tensor],
-    kept: list[Tensor],
-    d_outputs: list[Tensor],
-    d_last: list[Tensor],
-    numbers: list[int],
-    steps: int,
-    bounds: Tensor | None,
+def run_backward(
+    call: Call, inputs: list[Tensor], kept: list[Tensor], d_outputs: list[Tensor], d_last: list[Tensor]
 ) -> list[Tensor]:
-    """Gradients of the inputs that have one, then of the initial states (in the precision of the arithmetic)."""
-    p = REGISTRY[key].problem(d_last[0].shape[0], numbers, steps, bounds is not None)
-
-    def run(q: Problem) -> list[Tensor]:
-        return _backward(q, inputs, kept, d_outputs, d_last, bounds)
-
-    with torch.cuda.device_of(d_last[0]):
-        return run(p.tuned("backward", _dtypes(inputs), p.neighbours, run))
-
-
-def _backward(
-    p: Problem,
-    inputs: list[Tensor],
-    kept: list[Tensor],
-    d_outputs: list[Tensor],
-    d_last: list[Tensor],
-    bounds: Tensor | None,
-) -> list[Tensor]:
-    of, found = p.of, gradient_buffers(p, inputs, kept[0], kept[0].dtype)
+    """`backward`, in the configuration that the call has."""
+    p, of, found = call.p, call.p.of, gradient_buffers(call.p, inputs, kept[0], call.acc)
     outer, ends = [g.contiguous() for g in d_outputs], d_last
     if p.splits > 1:
-        total, factor = _totals(p, "backward_totals", inputs, kept[0], kept[0].dtype, [*kept, *outer])
+        total, factor = _totals(call, "backward_totals", inputs, kept[0], [*kept, *outer])
         between = empty(total.shape, total, total.dtype)
         ends = [gradients_between(is_complex(of.states[0]), d_last[0], total, factor, between)]
-    arguments = [bounds, *p.arguments(inputs), *kept, *outer, *(g.contiguous() for g in ends), *found]
+    arguments = [call.bounds, *p.arguments(inputs), *kept, *outer, *(g.contiguous() for g in ends), *found]
     if of.kind == "sequential":  # the state before each step of the tile in work
         rows = p.config.steps
-        arguments += [empty(p.shape(d, (p.batch, rows)), kept[0], kept[0].dtype) for d in of.states]
-    p.launch("backward", arguments, kept[0].dtype)
+        arguments += [empty(p.shape(d, (p.batch, rows)), kept[0], call.acc) for d in of.states]
+    p.launch("backward", arguments, call.acc)
     return added_up(p, found, inputs)
 
 
-@recurrence_backward.register_fake
-def _(
-    key: str,
-    inputs: list[Tensor],
-    kept: list[Tensor],
-    d_outputs: list[Tensor],
-    d_last: list[Tensor],
-    numbers: list[int],
-    steps: int,
-    bounds: Tensor | None,
-) -> list[Tensor]:
-    p = REGISTRY[key].problem(d_last[0].shape[0], numbers, steps, bounds is not None)
-    found = gradient_buffers(p, inputs, kept[0], kept[0].dtype)
-    return added_up(p, found, inputs)
+def _gradients(call: Call, inputs: list[Tensor], d_last: list[Tensor]) -> list[Tensor]:
+    return added_up(call.p, gradient_buffers(call.p, inputs, d_last[0], call.acc), inputs)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.set_materialize_grads(False)  # kept states have no gradient: zeros of their size would be written
-    key, given, states, numbers, steps, bounds = inputs
-    of = REGISTRY[key]
-    count = len(of.outputs) + len(states)
-    ctx.of, ctx.numbers, ctx.steps = of, numbers, steps
-    ctx.dtypes = [h.dtype for h in states]
-    ctx.shapes = [(y.shape, y.dtype) for y in output[:count]]
-    ctx.inputs = len(given)
-    ctx.save_for_backward(*given, *output[count:], *([] if bounds is None else [bounds]))
-
-
-def _derivative(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    of = ctx.of
-    saved = list(ctx.saved_tensors)
-    inputs, kept, rest = divided(saved, ctx.inputs, len(of.states))
-    full = [kept[0].new_zeros(shape, dtype=dtype) if g is None else g for g, (shape, dtype) in zip(grads, ctx.shapes)]
-    count = len(of.outputs)
-    bounds = rest[0] if rest else None
-    found = recurrence_backward(
-        of.key, inputs, kept, full[:count], full[count : count + len(kept)], ctx.numbers, ctx.steps, bounds
-    )
-    by_input: list[Tensor | None] = [None] * len(inputs)
-    for k, g in zip(of.gradients, found):
-        by_input[k] = g
-    states = [g.to(dtype) for g, dtype in zip(found[len(of.gradients) :], ctx.dtypes, strict=True)]
-    numbers: list[int] | None = None if ctx.numbers else []  # an empty list counts as one of tensors
-    return None, by_input, states, numbers, None, None
-
-
-recurrence.register_autograd(_derivative, setup_context=_setup)
-call_recurrence = functional(recurrence, _setup, _derivative)
+call_recurrence = declare(
+    "recurrence", forward=forward, results=_buffers, backward=backward, gradients=_gradients
+)

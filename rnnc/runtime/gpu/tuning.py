@@ -185,13 +185,12 @@ FAST = {"": 227 * 1024, "old": 163 * 1024, "amd": 128 * 1024}  # bytes for matri
 
 def fast_memory() -> int:
     """Bytes that one program may use on this device."""
-    return _fast_memory_of(current())
+    device = current()
+    return FAST[machine()] if device is None or torch.version.hip else _fast_memory_of(device)
 
 
 @cache
-def _fast_memory_of(device: int | None) -> int:
-    if device is None or torch.version.hip:
-        return FAST[_machine_of(device)]
+def _fast_memory_of(device: int) -> int:
     return int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 99 * 1024))
 
 

@@ -1,0 +1,92 @@
+"""The kernels of a generated file compiled ahead of time as its operators launch them: see `launched`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rnnc.backends.triton.ahead import Resources
+from rnnc.backends.triton.launched import Launch, launches
+from rnnc.runtime.gpu import coupled, recurrence
+from rnnc.runtime.gpu.arrange import is_complex, lead_of
+from rnnc.runtime.gpu.coupled import CoupledRecurrence
+from rnnc.runtime.gpu.problem import Problem
+from rnnc.runtime.gpu.recurrence import Recurrence
+from rnnc.runtime.gpu.tuning import Config
+
+__all__ = ["compiled", "launched"]
+
+ROLES = ("forward", "backward", "totals", "backward_totals")
+DIM = 64  # of the cell's dims that a kernel is told besides sizes
+
+
+def compiled(
+    of: Recurrence,
+    role: str,
+    target: str,
+    sizes: Mapping[str, int],
+    dtype: torch.dtype = torch.bfloat16,
+    config: Config | None = None,
+    *,
+    packed: bool = False,
+    batch: int = 2,
+    steps: int = 64,
+) -> Resources:
+    """One kernel ("forward", "backward", "totals", "backward_totals") for contiguous sequences, states and parameters
+    of `dtype`, complex ones of float32.
+
+    `sizes` are those of its labels; `batch` sequences of `steps` steps each or, `packed`, together.  Without a `config`
+    the default one.
+    """
+    return launched(of, role, target, sizes, dtype, config, packed=packed, batch=batch, steps=steps).compiled()
+
+
+def launched(
+    of: Recurrence,
+    role: str,
+    target: str,
+    sizes: Mapping[str, int],
+    dtype: torch.dtype = torch.bfloat16,
+    config: Config | None = None,
+    *,
+    packed: bool = False,
+    batch: int = 2,
+    steps: int = 64,
+) -> Launch:
+    """The launch that `compiled` compiles."""
+    dims = (DIM,) * (1 + max((k for r in ROLES for k in getattr(of, f"{r}_dims")), default=-1))
+    problem = Problem(of=of, batch=batch, steps=steps, packed=packed, dims=dims, sizes=sizes, chosen=config)
+    if role.endswith("totals"):  # there are none unless steps are divided
+        problem = replace(problem, chosen=replace(problem.config, splits=2))
+    found = launches(target, lambda: _run(problem, dtype, backward=role.startswith("backward")))
+    (launch,) = [x for x in found if x.kernel is getattr(of, role)]
+    return launch
+
+
+def _run(p: Problem, dtype: torch.dtype, *, backward: bool) -> None:
+    of = p.of
+    bounds = torch.arange(p.batch + 1) * (p.steps // p.batch) if p.packed else None
+
+    def array(descriptor: str, lead: tuple[int, ...]) -> Tensor:
+        kind = torch.float32 if is_complex(descriptor) and dtype.itemsize < 4 else dtype
+        return torch.empty(p.shape(descriptor, lead), dtype=kind)
+
+    def like(descriptor: str) -> Tensor:
+        return array(descriptor, p.streams if lead_of(descriptor) else ())
+
+    inputs = [like(d) for d in of.inputs]
+    states, last = ([array(d, (p.batch,)) for d in of.states] for _ in range(2))
+    outer = [like(d) for d in of.outputs]
+    if isinstance(of, CoupledRecurrence):
+        grid = (p.heads,) if of.axes.grid else ()
+        inputs += [torch.empty(*grid, *reversed(of.ends(x, p.sizes)), dtype=dtype) for x in of.products]
+        found = coupled.forward(p, inputs, states, bounds, True)
+        if backward:
+            coupled.backward(p, inputs, found[len(outer) + len(last) :], outer, last, bounds)
+    else:
+        found = recurrence.forward(p, inputs, states, bounds)
+        if backward:
+            recurrence.backward(p, inputs, found[len(outer) + len(last) :], outer, last, bounds)
