@@ -12,7 +12,9 @@ from rnnc.backends.triton.ahead import Resources
 from rnnc.backends.triton.launched import Launch, launches
 from rnnc.runtime.gpu import coupled, recurrence
 from rnnc.runtime.gpu.arrange import is_complex, lead_of
+from rnnc.runtime.gpu.buffers import accumulator_of
 from rnnc.runtime.gpu.coupled import CoupledRecurrence
+from rnnc.runtime.gpu.operators import Call
 from rnnc.runtime.gpu.problem import Problem
 from rnnc.runtime.gpu.recurrence import Recurrence
 from rnnc.runtime.gpu.tuning import Config
@@ -83,10 +85,8 @@ def _run(p: Problem, dtype: torch.dtype, *, backward: bool) -> None:
     if isinstance(of, CoupledRecurrence):
         grid = (p.heads,) if of.axes.grid else ()
         inputs += [torch.empty(*grid, *reversed(of.ends(x, p.sizes)), dtype=dtype) for x in of.products]
-        found = coupled.forward(p, inputs, states, bounds, True)
-        if backward:
-            coupled.backward(p, inputs, found[len(outer) + len(last) :], outer, last, bounds)
-    else:
-        found = recurrence.forward(p, inputs, states, bounds)
-        if backward:
-            recurrence.backward(p, inputs, found[len(outer) + len(last) :], outer, last, bounds)
+    module = coupled if isinstance(of, CoupledRecurrence) else recurrence
+    call = Call(p=p, longest=p.steps, bounds=bounds, keep=True, acc=accumulator_of(*inputs, *states))
+    found = module.run_forward(call, inputs, states)
+    if backward:
+        module.run_backward(call, inputs, found[len(outer) + len(last) :], outer, last)

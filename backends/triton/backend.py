@@ -65,7 +65,7 @@ def unavailable() -> str | None:
         return "Triton is not installed (pip install rnnc[triton])"
     import torch
 
-    from rnnc.runtime.gpu.recurrence import interpreted
+    from rnnc.runtime.gpu.compat import interpreted
 
     if torch.cuda.is_available() or interpreted():
         return None

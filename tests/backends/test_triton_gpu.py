@@ -18,11 +18,11 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-import triton_layers as cases
+import triton_buffers as buffers
 import triton_nan as no_number
-from triton_layers import BOUNDS, DEVICE, LAYERS, error, kernel_of, layers, with_gradients
+from triton_layers import BOUNDS, DEVICE, LAYERS, SMALL, error, kernel_of, layers, with_gradients
 
-from rnnc.runtime.gpu import recurrence, tuner
+from rnnc.runtime.gpu import tuner
 from rnnc.runtime.gpu.compat import interpreted
 
 pytestmark = [
@@ -61,7 +61,7 @@ def test_is_the_layer_of_the_cpu(name: str, packed: bool) -> None:
     ours, plain, x = layers(name)
     bounds = {"cu_seqlens": torch.tensor(BOUNDS)} if packed else {}
     want = with_gradients(plain, x, **bounds)
-    with cases.poisoned():
+    with buffers.poisoned():
         got = with_gradients(ours, moved(x), **{k: v.to(DEVICE) for k, v in bounds.items()})
     assert error(got, want) < 1e-3
 
@@ -103,7 +103,7 @@ def test_what_is_no_number_stays_one(name: str) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 def test_writes_into_its_buffers_only(name: str) -> None:
     ours, _, x = layers(name)
-    with cases.fenced():
+    with buffers.fenced():
         with_gradients(ours, moved(x))
         with_gradients(ours, moved(x), cu_seqlens=torch.tensor(BOUNDS, device=DEVICE))
 
@@ -163,10 +163,10 @@ def test_has_the_same_bits_again(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     """Threads and programs that raced would not always end in one order; other work on the GPU shakes them."""
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     ours, _, x = layers(name)
-    x = moved(x.expand(2 if cases.SMALL else 16, -1, -1).contiguous())
+    x = moved(x.expand(2 if SMALL else 16, -1, -1).contiguous())
     want = with_gradients(ours, x)
-    for _ in range(2 if cases.SMALL else 25):
-        noise = torch.randn(8 if cases.SMALL else 2048, 2048, device=DEVICE)
+    for _ in range(2 if SMALL else 25):
+        noise = torch.randn(8 if SMALL else 2048, 2048, device=DEVICE)
         found = with_gradients(ours, x)
         noise @ noise.mT
         assert all(torch.equal(a, b) for a, b in zip(found, want, strict=True))
@@ -268,10 +268,9 @@ def test_on_a_device_that_is_not_the_current_one(name: str) -> None:
     assert error(found, want) < 1e-5
 
 
-def test_the_operators_as_pytorch_checks_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_operators_as_pytorch_checks_them() -> None:
     """Shapes, strides and dtypes that tracing is told are those of the kernels; nothing is changed that should not."""
     kernel = kernel_of(layers("mingru")[0])
     xs = [torch.randn(2, *t, 5, device=DEVICE, requires_grad=True) for t in ((9,), (9,), ())]
-    zeros = lambda shape, like, dtype: like.new_zeros(list(shape), dtype=dtype)  # noqa: E731  buffers are compared
-    monkeypatch.setattr(recurrence, "empty", zeros)
-    torch.library.opcheck(recurrence.recurrence, (kernel.key, xs[:2], [xs[2]], [3, 5, 5], 9, None))
+    with buffers.taken(buffers.zeros):  # buffers are compared
+        torch.library.opcheck(torch.ops.rnnc.recurrence, (kernel.key, xs[:2], [xs[2]], [3, 5, 5], 9, 9, None, True))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch_support as support
+import triton_buffers as buffers
 import triton_decays as decay_cases
 import triton_hazards as hazards
 import triton_low_rank as low_rank_cases
@@ -32,8 +33,8 @@ import rnnc.spec
 from rnnc.compile import load_source
 from rnnc.ir.oracle import init_params
 from rnnc.ir.rounding import keep_digits
-from rnnc.runtime.gpu import coupled, tuner
-from rnnc.runtime.gpu import recurrence as launch
+from rnnc.runtime.gpu import tuner
+from rnnc.runtime.gpu.recurrence import Recurrence
 from rnnc.runtime.gpu.tuning import Config
 from rnnc.runtime.varlen import run_packed
 
@@ -118,10 +119,6 @@ UNLISTED = {p.stem: p for p in (Path(__file__).parent.parent / "stdlib" / "unlis
 ODD = Path(__file__).parent.parent / "stdlib" / "odd"
 
 
-def poisoned(shape: Any, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return like.new_full(list(shape), float("nan"), dtype=dtype)
-
-
 def layer_of(spec: Any, cell: str | None, strategy: str | None, config: Config) -> tuple[Any, Any, list[Any]]:
     """The graph, the class of the generated module, and its kernels (at least one)."""
     from rnnc.backends.triton.backend import emit
@@ -129,7 +126,7 @@ def layer_of(spec: Any, cell: str | None, strategy: str | None, config: Config) 
     ir = spec.lower(cell)
     source = emit(keep_digits(ir), dims=None, strategy=strategy, sources=spec.sources)
     module = load_source(source, ir.name)
-    kernels = [v for v in vars(module).values() if isinstance(v, launch.Recurrence)]
+    kernels = [v for v in vars(module).values() if isinstance(v, Recurrence)]
     assert kernels or "runtime.gpu.matrix" in source, f"{ir.name} has no kernel"
     for k in kernels:
         k.configs[()] = Config(steps=4, channels=32, stages=1) if k.kind == "coupled" else config
@@ -248,9 +245,8 @@ def operators() -> None:
     assert torch.equal(exported.module()(x.detach())[0], y)
     (k,) = kernels
     a, c, h = (torch.randn(2, *t, 5, dtype=torch.float64, requires_grad=True) for t in ((9,), (9,), ()))
-    launch.empty = lambda shape, like, dtype: like.new_zeros(list(shape), dtype=dtype)  # opcheck compares buffers
-    torch.library.opcheck(launch.recurrence, (k.key, [a, c], [h], [3, 5, 5], 9, None))
-    launch.empty = poisoned
+    with buffers.taken(buffers.zeros):  # opcheck compares buffers
+        torch.library.opcheck(torch.ops.rnnc.recurrence, (k.key, [a, c], [h], [3, 5, 5], 9, 9, None, True))
 
 
 def same_bits() -> None:
@@ -285,10 +281,8 @@ def coupled_operators() -> None:
     inputs.append(torch.randn(5, dtype=torch.float64, requires_grad=True))
     inputs += [torch.randn(5, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     start = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
-    coupled.empty = lambda shape, like, dtype: like.new_zeros(list(shape), dtype=dtype)  # opcheck compares buffers
-    launch.empty = coupled.empty
-    torch.library.opcheck(coupled.coupled, (k.key, inputs, [start], [3, 5, 5], 4, None, True))
-    launch.empty = coupled.empty = poisoned
+    with buffers.taken(buffers.zeros):  # opcheck compares buffers
+        torch.library.opcheck(torch.ops.rnnc.coupled, (k.key, inputs, [start], [3, 5, 5], 4, 4, None, True))
 
 
 def packed() -> None:
@@ -548,7 +542,7 @@ def guard_launches() -> None:
 def main(names: list[str]) -> None:
     sanitiser.watch()
     guard_launches()
-    launch.empty = coupled.empty = poisoned
+    buffers.take(buffers.no_numbers)
     np.seterr(all="ignore")  # entries outside of the arrays divide by zero
     for name in names:
         begun = time.perf_counter()

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,10 +16,10 @@ from torch import Tensor
 import rnnc
 import rnnc.spec
 from rnnc.compile import load_source
-from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.compat import interpreted
+from rnnc.runtime.gpu.recurrence import Recurrence
 
-__all__ = ["BOUNDS", "DEVICE", "LAYERS", "error", "fenced", "kernel_of", "layers", "poisoned", "with_gradients"]
+__all__ = ["BOUNDS", "DEVICE", "LAYERS", "SMALL", "error", "kernel_of", "layers", "with_gradients"]
 
 DEVICE = "cuda" if torch.cuda.is_available() and not interpreted() else "cpu"
 SMALL = DEVICE == "cpu"
@@ -77,7 +75,7 @@ def layers(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any, Ten
 def kernel_of(layer: Any) -> Any:
     """The first kernel of a layer's module."""
     found = type(layer).forward.__globals__
-    return next(v for v in found.values() if isinstance(v, launch.Recurrence))
+    return next(v for v in found.values() if isinstance(v, Recurrence))
 
 
 def with_gradients(layer: Any, x: Tensor, **options: Any) -> list[Tensor]:
@@ -92,50 +90,3 @@ def error(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
     """The largest of ||a - b|| / ||b||."""
     wide = [[x.detach().cpu().to(torch.complex128) for x in xs] for xs in (found, wanted)]
     return max(support.error(a, b.resolve_conj()) for a, b in zip(*wide, strict=True))
-
-
-# ---------------------------------------------------------------- buffers
-
-
-@contextmanager
-def buffers(empty: Callable[..., Tensor]) -> Iterator[None]:
-    """All buffers that kernels fill come from `empty`."""
-    own = launch.empty
-    modules = [m for n, m in sys.modules.items() if n.startswith("rnnc.runtime.gpu.") and hasattr(m, "empty")]
-    using = [m for m in modules if m.empty is own]
-    assert launch in using
-    for m in using:
-        m.empty = empty
-    try:
-        yield
-    finally:
-        for m in using:
-            m.empty = own
-
-
-@contextmanager
-def poisoned() -> Iterator[None]:
-    """What is read before it is written is no number, and what is not written, too."""
-    with buffers(lambda shape, like, dtype: like.new_full(list(shape), float("nan"), dtype=dtype)):
-        yield
-
-
-FENCE = 1024  # numbers in front of a buffer and behind it
-
-
-@contextmanager
-def fenced() -> Iterator[None]:
-    """Every buffer lies between two stretches of memory that nobody may write; AssertionError where one is."""
-    fences: list[tuple[Tensor, list[int]]] = []
-
-    def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype) -> Tensor:
-        count = int(torch.Size(shape).numel())
-        whole = like.new_full((count + 2 * FENCE,), 12345.0, dtype=dtype)
-        fences.append((whole, [*shape]))
-        return whole[FENCE : FENCE + count].view(list(shape))
-
-    with buffers(empty):
-        yield
-    for whole, shape in fences:
-        sides = torch.cat([whole[:FENCE], whole[-FENCE:]])
-        assert (sides == torch.full((), 12345.0, dtype=whole.dtype)).all(), f"written outside of a buffer {shape}"

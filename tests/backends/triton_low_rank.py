@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 import torch_support as support
+import triton_buffers as buffers
 from torch import Tensor
 
 from rnnc.runtime.chunk import MicroStep, Read, Update, matrix_scan
 from rnnc.runtime.gpu import low_rank, low_rank_operator, low_rank_tuning, tuner
-from rnnc.runtime.gpu import recurrence as launch
 
 WIDE = torch.float64
 HEAD = "input q: real[n]\n  input k: unit[n]\n  input v: real[m]\n  input beta: real in [0, 2]\n"
@@ -307,9 +307,8 @@ def registered() -> None:
     k, v, q = unit(1, 3, 1, 2, 1, 3), plain(1, 3, 1, 2, 1, 2), plain(1, 3, 2, 1, 3)
     s, c, g = (torch.rand(1, 3, 1, 2, 1, dtype=WIDE).neg().requires_grad_() for _ in "scg")
     start = p.state
-    kept, launch.empty = launch.empty, lambda n, x, dtype: x.new_zeros(list(n), dtype=dtype)
-    torch.library.opcheck(low_rank_operator.low_rank_scan, (q, k, None, v, s, c, g, start, None, 1, False, 1))
-    launch.empty = kept
+    with buffers.taken(buffers.zeros):
+        torch.library.opcheck(low_rank_operator.low_rank_scan, (q, k, None, v, s, c, g, start, None, 1, False, 1))
 
 
 def traced() -> None:

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch_support as support
+import triton_buffers as buffers
 import triton_transforms as transforms
 from torch import Tensor
 
-from rnnc.runtime.gpu import recurrence as launch
-from rnnc.runtime.gpu import stepped
 from rnnc.runtime.gpu.coupled import CoupledRecurrence
 from rnnc.runtime.gpu.tuning import Config
 
@@ -144,7 +143,7 @@ def no_steps(layer_of: Callable[..., Any], spec: Any) -> None:
         assert not any(g.any() for g in found[len(states) :])
 
 
-def operator(layer_of: Callable[..., Any], spec: Any, poisoned: Callable[..., Tensor]) -> None:
+def operator(layer_of: Callable[..., Any], spec: Any) -> None:
     """The registration as PyTorch itself checks it, and two runs that give the same bits."""
     with step_by_step():
         _, _, k = kernel_of(layer_of, spec)
@@ -159,12 +158,11 @@ def operator(layer_of: Callable[..., Any], spec: Any, poisoned: Callable[..., Te
         arguments = (k.key, inputs, states, [6, 3, 5, *heads, 5], 3, 3, None, True)
         found = []
         for _ in range(2):
-            results = stepped.stepped(*arguments)[: len(k.outputs) + len(k.states)]
+            results = torch.ops.rnnc.stepped(*arguments)[: len(k.outputs) + len(k.states)]
             found.append([*results, *torch.autograd.grad(sum(y.square().sum() for y in results), [*inputs, *states])])
         assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-        launch.empty = lambda shape, like, dtype: like.new_zeros(list(shape), dtype=dtype)  # opcheck compares buffers
-        torch.library.opcheck(stepped.stepped, arguments)
-        launch.empty = poisoned
+        with buffers.taken(buffers.zeros):  # opcheck compares buffers
+            torch.library.opcheck(torch.ops.rnnc.stepped, arguments)
 
 
 def cases(main: Any) -> dict[str, Callable[[], None]]:
@@ -192,7 +190,7 @@ def cases(main: Any) -> dict[str, Callable[[], None]]:
         "packed heads, step by step": lambda: packed("slstm", {"d": 2, "heads": 2, "dh": 3}),
         "transforms, step by step": transformed,
         "no steps, step by step": lambda: no_steps(main.layer_of, main.spec_of("lstm")),
-        "operator, step by step": lambda: operator(main.layer_of, main.spec_of("slstm"), main.poisoned),
+        "operator, step by step": lambda: operator(main.layer_of, main.spec_of("slstm")),
         "bfloat16, step by step": lambda: half_precision(
             main.layer_of, main.case_of, main.spec_of("lstm"), torch.bfloat16
         ),

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import test_cpu_cells as cells
 import torch_support as support
+import triton_buffers as buffers
 import triton_interpreted as interpreted
 import triton_stepped as stepped
 
 from rnnc.compile import load_source
 from rnnc.ir.rounding import keep_digits
-from rnnc.runtime.gpu import coupled
-from rnnc.runtime.gpu import recurrence as launch
+from rnnc.runtime.gpu.recurrence import Recurrence
 from rnnc.runtime.gpu.tuning import Config, turned_fits
 
 FOLDERS = {"library": (cells.LIBRARY, cells.UNLISTED), "odd": (cells.ODD,)}
@@ -48,7 +48,7 @@ def module_of(path: Path, cell: str) -> tuple[Any, Any, list[Any], str]:
     ir = spec.lower(cell)
     source = emit(keep_digits(ir), dims=None, strategy=None, sources=spec.sources)
     module = load_source(source, ir.name)
-    kernels = [v for v in vars(module).values() if isinstance(v, launch.Recurrence)]
+    kernels = [v for v in vars(module).values() if isinstance(v, Recurrence)]
     kinds = [k.kind for k in kernels] + ["chunks"] * source.count(" = matrix_scan(")
     loops = source.count("No kernel:")
     how = ", ".join([*kinds, *["PyTorch"] * loops]) or "no state"
@@ -99,7 +99,7 @@ def main(what: str, which: str, target: str = "") -> None:
     if what == "interpreted":
         interpreted.sanitiser.watch()
         interpreted.guard_launches()
-        launch.empty = coupled.empty = interpreted.poisoned
+        buffers.take(buffers.no_numbers)
         np.seterr(all="ignore")
     for path, cell in every(which):
         begun = time.perf_counter()

@@ -1,8 +1,7 @@
 """Runs the kernels of a step with products of learned matrices (LSTM, GRU, sLSTM, ...), and says where they serve.
 
 One program holds whole matrices on chip for all steps, so a head has to be small: `CoupledRecurrence.on_chip` says
-whether it is, and larger ones run step by step (`rnnc.runtime.gpu.stepped`).  The operators `rnnc::coupled` and
-`rnnc::coupled_backward` are registered like those of `rnnc.runtime.gpu.recurrence`.
+whether it is, and larger ones run step by step (`rnnc.runtime.gpu.stepped`).
 """
 
 from __future__ import annotations
@@ -17,18 +16,11 @@ import triton.language as tl
 from torch import Tensor
 
 from rnnc.runtime.gpu.arrange import lead_of
+from rnnc.runtime.gpu.buffers import added_up, divided, empty, gradient_buffers, result_buffers
 from rnnc.runtime.gpu.compat import LAUNCH, interpreted
-from rnnc.runtime.gpu.functional import functional
+from rnnc.runtime.gpu.operators import Call, declare
 from rnnc.runtime.gpu.problem import Problem
-from rnnc.runtime.gpu.recurrence import (
-    REGISTRY,
-    Recurrence,
-    accumulator_of,
-    added_up,
-    divided,
-    empty,
-    gradient_buffers,
-)
+from rnnc.runtime.gpu.recurrence import Recurrence
 from rnnc.runtime.gpu.stepped import Phase, Side, call_stepped, longest
 from rnnc.runtime.gpu.tuner import FEW
 from rnnc.runtime.gpu.tuning import ROWS, Config, coupled_config, fast_memory, machine, on_chip
@@ -143,15 +135,9 @@ class CoupledRecurrence(Recurrence):
         streams = [x for x, d in zip(inputs[:count], self.inputs) if lead_of(d)]
         low = common_dtype(*(streams or inputs[count:]))
         given = [*inputs[:count], *(w.to(low) for w in inputs[count:])]
-        keep = torch.is_grad_enabled() and any(x.requires_grad for x in (*given, *states))
-        found: list[Tensor]
-        sizes = self.problem(1, numbers, steps, False).sizes
-        if self.on_chip(sizes, low):
-            found = call_coupled(self.key, given, states, numbers, steps, bounds, keep)
-        else:
-            most = longest(steps, bounds)
-            found = call_stepped(self.key, given, states, numbers, steps, most, bounds, keep)
-        return found
+        if self.on_chip(self.problem(1, numbers, steps, False).sizes, low):
+            return call_coupled(self.key, given, states, numbers, steps, steps, bounds)
+        return call_stepped(self.key, given, states, numbers, steps, longest(steps, bounds), bounds)
 
     def arrange_more(self, inputs: Sequence[Tensor], sizes: dict[str, int]) -> list[Tensor]:
         return [self._matrix(w, p, sizes) for w, p in zip(inputs, self.products, strict=True)]
@@ -172,9 +158,17 @@ class CoupledRecurrence(Recurrence):
         return w.flatten(0, len(self.axes.grid) - 1) if len(self.axes.grid) > 1 else w
 
 
-def _config(p: Problem, role: str, low: torch.dtype) -> Config:
+# ---------------------------------------------------------------- the operator
+
+
+def _coupled(p: Problem) -> CoupledRecurrence:
     assert isinstance(p.of, CoupledRecurrence)
-    return p.chosen or p.of.configs.get(()) or p.of.config(role, p.sizes, low.itemsize, machine(), fast_memory())
+    return p.of
+
+
+def _config(p: Problem, role: str, low: torch.dtype) -> Config:
+    of = _coupled(p)
+    return p.chosen or of.configs.get(()) or of.config(role, p.sizes, low.itemsize, machine(), fast_memory())
 
 
 def _options(p: Problem, role: str, low: torch.dtype) -> list[Config]:
@@ -189,135 +183,75 @@ def _options(p: Problem, role: str, low: torch.dtype) -> list[Config]:
     return [default, *others][:FEW]
 
 
-def _launch(p: Problem, role: str, arguments: list[Any], acc: torch.dtype, low: torch.dtype, **more: Any) -> None:
-    assert isinstance(p.of, CoupledRecurrence)
+def _launch(call: Call, role: str, low: torch.dtype, arguments: list[Any], **more: Any) -> None:
+    p, of = call.p, _coupled(call.p)
     config = _config(p, role, low)
-    sizes = [*(p.dims[k] for k in getattr(p.of, f"{role}_dims")), p.steps]
-    sizes += [*([p.heads] if p.of.axes.grid else []), p.batch]
-    constants: dict[str, Any] = {**p.of.blocks(p.sizes), "BB": config.steps, "PACKED": p.packed}
+    sizes = [*(p.dims[k] for k in getattr(of, f"{role}_dims")), p.steps]
+    sizes += [*([p.heads] if of.axes.grid else []), p.batch]
+    constants: dict[str, Any] = {**of.blocks(p.sizes), "BB": config.steps, "PACKED": p.packed}
     constants["STAGES"] = config.stages
-    constants |= {"ACC": tl.float64 if acc == torch.float64 else tl.float32, "LOW": LOW[low], **more}
+    constants |= {"ACC": tl.float64 if call.acc == torch.float64 else tl.float32, "LOW": LOW[low], **more}
     grid = (triton.cdiv(p.batch, config.steps) * p.heads,)
-    getattr(p.of, role)[grid](*arguments, *sizes, **constants, **config.launch(role, machine()), **LAUNCH)
+    getattr(of, role)[grid](*arguments, *sizes, **constants, **config.launch(role, machine()), **LAUNCH)
 
 
-def _weights(of: CoupledRecurrence, inputs: Sequence[Tensor]) -> list[Any]:
-    """Matrices [g, o, i] and their strides."""
-    return [a for w in inputs[len(of.inputs) :] for a in (w, *w.stride())]
+def _given(call: Call, inputs: Sequence[Tensor]) -> list[Any]:
+    """What both kernels are given first: inputs, and matrices [g, o, i] with their strides."""
+    count = len(call.p.of.inputs)
+    weights = [a for w in inputs[count:] for a in (w, *w.stride())]
+    return [call.bounds, *call.p.arguments(inputs[:count]), *weights]
 
 
-def _problem(
-    key: str, batch: int, numbers: Sequence[int], steps: int, packed: bool
-) -> tuple[CoupledRecurrence, Problem]:
-    of = REGISTRY[key]
-    assert isinstance(of, CoupledRecurrence)
-    return of, of.problem(batch, numbers, steps, packed)
-
-
-def _buffers(p: Problem, inputs: Sequence[Tensor], states: Sequence[Tensor], keep: bool) -> list[Tensor]:
-    """Outputs and last states; with `keep` the states before every step and the results of products."""
-    of, like = p.of, states[0]
-    assert isinstance(of, CoupledRecurrence)
-    dtype = common_dtype(*(x for x in (*inputs, *states) if x.is_floating_point()))
-    acc = accumulator_of(*inputs, *states)
-    found = [empty(p.shape(d, p.streams), like, dtype) for d in of.outputs]
-    found += [empty(p.shape(d, (p.batch,)), like, h.dtype) for d, h in zip(of.states, states, strict=True)]
+def _buffers(call: Call, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs and last states; if they are kept, the states before every step and the results of products."""
+    p, of = call.p, _coupled(call.p)
     kept = [of.states[k] for k in of.kept] + [x.axes for x in of.products if x.kept]
-    return found + [empty(p.shape(d, p.streams) if keep else (0,), like, acc) for d in kept]
+    more = [empty(p.shape(d, p.streams) if call.keep else (0,), states[0], call.acc) for d in kept]
+    return result_buffers(p, inputs, states) + more
 
 
-@torch.library.custom_op("rnnc::coupled", mutates_args=())
-def coupled(
-    key: str,
-    inputs: list[Tensor],
-    states: list[Tensor],
-    numbers: list[int],
-    steps: int,
-    bounds: Tensor | None,
-    keep: bool,
-) -> list[Tensor]:
-    """Outputs, last states, and what the backward reads (empty without `keep`); `inputs` end with the matrices."""
-    _, p = _problem(key, states[0].shape[0], numbers, steps, bounds is not None)
-
-    def run(q: Problem) -> list[Tensor]:
-        return forward(q, inputs, states, bounds, keep)
-
+def forward(call: Call, inputs: list[Tensor], states: list[Tensor]) -> list[Tensor]:
+    """Outputs, last states, and what the backward reads (empty where none follows); `inputs` end with the matrices."""
     low = inputs[-1].dtype
-    with torch.cuda.device_of(states[0]):
-        return run(p.tuned(f"forward {keep}", (low,), lambda: _options(p, "forward", low), run))
+    return call.fastest(
+        f"forward {call.keep}",
+        (low,),
+        lambda: _options(call.p, "forward", low),
+        lambda other: run_forward(other, inputs, states),
+    )
 
 
-def forward(p: Problem, inputs: list[Tensor], states: list[Tensor], bounds: Tensor | None, keep: bool) -> list[Tensor]:
-    of, found = p.of, _buffers(p, inputs, states, keep)
-    assert isinstance(of, CoupledRecurrence)
-    acc, low = accumulator_of(*inputs, *states), inputs[-1].dtype
-    arguments = [bounds, *p.arguments(inputs[: len(of.inputs)]), *_weights(of, inputs)]
-    arguments += [*(h.contiguous() for h in states), *found]
-    _launch(p, "forward", arguments, acc, low, KEEP=keep)
+def run_forward(call: Call, inputs: list[Tensor], states: list[Tensor]) -> list[Tensor]:
+    """`forward`, in the configuration that the call has."""
+    found = _buffers(call, inputs, states)
+    arguments = [*_given(call, inputs), *(h.contiguous() for h in states), *found]
+    _launch(call, "forward", inputs[-1].dtype, arguments, KEEP=call.keep)
     return found
 
 
-@coupled.register_fake
-def _(
-    key: str,
-    inputs: list[Tensor],
-    states: list[Tensor],
-    numbers: list[int],
-    steps: int,
-    bounds: Tensor | None,
-    keep: bool,
-) -> list[Tensor]:
-    _, p = _problem(key, states[0].shape[0], numbers, steps, bounds is not None)
-    return _buffers(p, inputs, states, keep)
-
-
-def _gradients(p: Problem, inputs: Sequence[Tensor], d_last: Sequence[Tensor], acc: torch.dtype) -> list[list[Tensor]]:
-    """Buffers: gradients of inputs and initial states, of products, and vectors."""
-    of, low = p.of, inputs[-1].dtype
-    assert isinstance(of, CoupledRecurrence)
-    products = [x.axes for x in of.products if x.shared is None]
-    return [
-        gradient_buffers(p, inputs, d_last[0], acc),
-        *([empty(p.shape(d, p.streams), inputs[-1], low) for d in some] for some in (products, of.vectors)),
-    ]
-
-
-@torch.library.custom_op("rnnc::coupled_backward", mutates_args=())
-def coupled_backward(
-    key: str,
-    inputs: list[Tensor],
-    kept: list[Tensor],
-    d_outputs: list[Tensor],
-    d_last: list[Tensor],
-    numbers: list[int],
-    steps: int,
-    bounds: Tensor | None,
+def backward(
+    call: Call, inputs: list[Tensor], kept: list[Tensor], d_outputs: list[Tensor], d_last: list[Tensor]
 ) -> list[Tensor]:
     """Gradients of the inputs that have one, of the matrices [g, o, i], and of the initial states."""
-    _, p = _problem(key, d_last[0].shape[0], numbers, steps, bounds is not None)
-
-    def run(q: Problem) -> list[Tensor]:
-        return backward(q, inputs, kept, d_outputs, d_last, bounds)
-
     low = inputs[-1].dtype
-    with torch.cuda.device_of(d_last[0]):
-        return run(p.tuned("backward", (low,), lambda: _options(p, "backward", low), run))
+    return call.fastest(
+        "backward",
+        (low,),
+        lambda: _options(call.p, "backward", low),
+        lambda other: run_backward(other, inputs, kept, d_outputs, d_last),
+    )
 
 
-def backward(
-    p: Problem,
-    inputs: list[Tensor],
-    kept: list[Tensor],
-    d_outputs: list[Tensor],
-    d_last: list[Tensor],
-    bounds: Tensor | None,
+def run_backward(
+    call: Call, inputs: list[Tensor], kept: list[Tensor], d_outputs: list[Tensor], d_last: list[Tensor]
 ) -> list[Tensor]:
-    of, acc = p.of, accumulator_of(*inputs, *kept, *d_last)
-    assert isinstance(of, CoupledRecurrence)
-    found, own, vectors = _gradients(p, inputs, d_last, acc)
-    arguments = [bounds, *p.arguments(inputs[: len(of.inputs)]), *_weights(of, inputs), *kept]
-    arguments += [g.contiguous() for g in (*d_outputs, *d_last)]
-    _launch(p, "backward", [*arguments, *found, *own, *vectors], acc, inputs[-1].dtype)
+    """`backward`, in the configuration that the call has."""
+    p, of, low = call.p, _coupled(call.p), inputs[-1].dtype
+    found = gradient_buffers(p, inputs, d_last[0], call.acc)
+    products = [x.axes for x in of.products if x.shared is None]
+    own, vectors = ([empty(p.shape(d, p.streams), inputs[-1], low) for d in some] for some in (products, of.vectors))
+    outer = [g.contiguous() for g in (*d_outputs, *d_last)]
+    _launch(call, "backward", low, [*_given(call, inputs), *kept, *outer, *found, *own, *vectors])
     given, states = divided(added_up(p, found, inputs), len(of.gradients))
     return [*given, *_weight_gradients(of, given, own, vectors, kept, inputs), *states]
 
@@ -340,52 +274,4 @@ def _weight_gradients(
     return found
 
 
-@coupled_backward.register_fake
-def _(
-    key: str,
-    inputs: list[Tensor],
-    kept: list[Tensor],
-    d_outputs: list[Tensor],
-    d_last: list[Tensor],
-    numbers: list[int],
-    steps: int,
-    bounds: Tensor | None,
-) -> list[Tensor]:
-    of, p = _problem(key, d_last[0].shape[0], numbers, steps, bounds is not None)
-    found, _, _ = _gradients(p, inputs, d_last, accumulator_of(*inputs, *kept, *d_last))
-    given, states = divided(added_up(p, found, inputs), len(of.gradients))
-    return [
-        *given,
-        *(torch.empty_like(w, memory_format=torch.contiguous_format) for w in inputs[len(of.inputs) :]),
-        *states,
-    ]
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    key, given, states, numbers, steps, bounds, keep = inputs
-    of = REGISTRY[key]
-    count = len(of.outputs) + len(states)
-    ctx.of, ctx.numbers, ctx.steps, ctx.keep = of, numbers, steps, keep
-    ctx.dtypes = [h.dtype for h in states]
-    ctx.shapes = [(y.shape, y.dtype) for y in output[:count]]
-    ctx.counts = (len(given), len(output) - count)
-    ctx.save_for_backward(*given, *output[count:], *([] if bounds is None else [bounds]))
-
-
-def _derivative(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    of = ctx.of
-    inputs, kept, rest = divided(list(ctx.saved_tensors), *ctx.counts)
-    full = [inputs[-1].new_zeros(s, dtype=t) if g is None else g for g, (s, t) in zip(grads, ctx.shapes)]
-    d_outputs, d_last = divided(full, len(of.outputs))[0], full[len(of.outputs) : len(ctx.shapes)]
-    bounds = rest[0] if rest else None
-    found = coupled_backward(of.key, inputs, kept, d_outputs, d_last, ctx.numbers, ctx.steps, bounds)
-    given, weights, states = divided(found, len(of.gradients), len(of.products))
-    by_input: list[Tensor | None] = [None] * len(of.inputs)
-    for k, g in zip(of.gradients, given):
-        by_input[k] = g
-    start = [g.to(t) for g, t in zip(states, ctx.dtypes, strict=True)]
-    return None, [*by_input, *weights], start, None, None, None, None
-
-
-coupled.register_autograd(_derivative, setup_context=_setup)
-call_coupled = functional(coupled, _setup, _derivative)
+call_coupled = declare("coupled", forward=forward, results=_buffers, backward=backward)

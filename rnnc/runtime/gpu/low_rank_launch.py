@@ -8,8 +8,8 @@ import torch
 import triton
 from torch import Tensor
 
-from rnnc.runtime.gpu import recurrence as launch
 from rnnc.runtime.gpu.arrange import near
+from rnnc.runtime.gpu.buffers import empty
 from rnnc.runtime.gpu.compat import LAUNCH
 from rnnc.runtime.gpu.low_rank_backward import low_rank_backward
 from rnnc.runtime.gpu.low_rank_inverse import low_rank_inverse
@@ -157,7 +157,7 @@ class Problem(NamedTuple):
         return found
 
     def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        return launch.empty(shape, self.u, dtype or self.u.dtype)
+        return empty(shape, self.u, dtype or self.u.dtype)
 
     @property
     def accumulator(self) -> torch.dtype:

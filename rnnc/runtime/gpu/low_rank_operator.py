@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnc.runtime.gpu import recurrence as launch
+from rnnc.runtime.gpu.buffers import empty
 from rnnc.runtime.gpu.functional import functional
 from rnnc.runtime.gpu.low_rank_launch import Problem, problem
 from rnnc.runtime.gpu.low_rank_sizes import chunk_of
@@ -25,9 +25,9 @@ def _shapes(u: Tensor, v: Tensor, start: Tensor, bounds: Tensor | None) -> Outpu
     chunk = chunk_of(u.dtype)
     chunks = rows_kept(start.shape[0], steps * rows, chunk, bounds is not None)
     return (
-        launch.empty((batch, steps, heads, groups, v.shape[-1]), u, u.dtype),
-        launch.empty(start.shape, u, start.dtype),
-        launch.empty((chunks, heads * groups, chunk, chunk), u, u.dtype),
+        empty((batch, steps, heads, groups, v.shape[-1]), u, u.dtype),
+        empty(start.shape, u, start.dtype),
+        empty((chunks, heads * groups, chunk, chunk), u, u.dtype),
     )
 
 
@@ -100,14 +100,14 @@ def _gradient_shapes(u: Tensor, b: Tensor | None, v: Tensor, g: Tensor | None, s
     batch, steps, _, heads, groups, keys = u.shape
     acc = torch.float64 if u.dtype == torch.float64 else torch.float32
     return (
-        launch.empty((batch, steps, heads, groups, keys), u, u.dtype),
-        launch.empty(u.shape, u, u.dtype),
-        launch.empty(u.shape if b is not None else (0,), u, u.dtype),
-        launch.empty(v.shape, u, u.dtype),
-        launch.empty(u.shape[:-1], u, acc),
-        launch.empty(u.shape[:-1], u, acc),
-        launch.empty((0,) if g is None else g.shape, u, acc),
-        launch.empty(start.shape, u, acc),
+        empty((batch, steps, heads, groups, keys), u, u.dtype),
+        empty(u.shape, u, u.dtype),
+        empty(u.shape if b is not None else (0,), u, u.dtype),
+        empty(v.shape, u, u.dtype),
+        empty(u.shape[:-1], u, acc),
+        empty(u.shape[:-1], u, acc),
+        empty((0,) if g is None else g.shape, u, acc),
+        empty(start.shape, u, acc),
     )
 
 

@@ -20,7 +20,7 @@ from rnnc.runtime.gpu.problem import Problem
 from rnnc.runtime.gpu.splits import gradients_between, states_between
 from rnnc.runtime.gpu.tuning import Config, default_config, turned_fits
 
-__all__ = ["Recurrence", "interpreted"]
+__all__ = ["Recurrence"]
 
 STREAMS = 4  # sequences that a tile with inner axes holds in registers; more are read ahead into shared memory
 
@@ -200,17 +200,10 @@ def _buffers(call: Call, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> 
     return result_buffers(p, inputs, states) + kept
 
 
-def _fastest(call: Call, role: str, inputs: Sequence[Tensor], run: Callable[[Call], object]) -> Call:
-    """The call with the configuration that takes `run`, all of a role's work, the least time."""
-    dtypes = [x.dtype for x in inputs]
-    p = call.p.tuned(role, dtypes, call.p.neighbours, lambda q: run(replace(call, p=q)))
-    return replace(call, p=p)
-
-
 def forward(call: Call, inputs: list[Tensor], states: list[Tensor]) -> list[Tensor]:
     """Outputs, last states, and the states before every tile."""
-    call = _fastest(call, "forward", inputs, lambda other: run_forward(other, inputs, states))
-    return run_forward(call, inputs, states)
+    dtypes = [x.dtype for x in inputs]
+    return call.fastest("forward", dtypes, call.p.neighbours, lambda other: run_forward(other, inputs, states))
 
 
 def run_forward(call: Call, inputs: list[Tensor], states: list[Tensor]) -> list[Tensor]:
@@ -249,9 +242,9 @@ def backward(
     call: Call, inputs: list[Tensor], kept: list[Tensor], d_outputs: list[Tensor], d_last: list[Tensor]
 ) -> list[Tensor]:
     """Gradients of the inputs that have one, then of the initial states (in the dtype of the arithmetic)."""
-    given = inputs, kept, d_outputs, d_last
-    call = _fastest(call, "backward", inputs, lambda other: run_backward(other, *given))
-    return run_backward(call, *given)
+    dtypes = [x.dtype for x in inputs]
+    run = lambda other: run_backward(other, inputs, kept, d_outputs, d_last)  # noqa: E731
+    return call.fastest("backward", dtypes, call.p.neighbours, run)
 
 
 def run_backward(
@@ -272,10 +265,4 @@ def run_backward(
     return added_up(p, found, inputs)
 
 
-def _gradients(call: Call, inputs: list[Tensor], d_last: list[Tensor]) -> list[Tensor]:
-    return added_up(call.p, gradient_buffers(call.p, inputs, d_last[0], call.acc), inputs)
-
-
-call_recurrence = declare(
-    "recurrence", forward=forward, results=_buffers, backward=backward, gradients=_gradients
-)
+call_recurrence = declare("recurrence", forward=forward, results=_buffers, backward=backward)

@@ -23,13 +23,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rnnc.runtime.gpu import recurrence as launch
+from rnnc.runtime.gpu.buffers import added_up, divided, empty, gradient_buffers, result_buffers
 from rnnc.runtime.gpu.compat import LAUNCH
-from rnnc.runtime.gpu.functional import functional
+from rnnc.runtime.gpu.operators import Call, declare
 from rnnc.runtime.gpu.problem import Problem
-from rnnc.runtime.gpu.recurrence import REGISTRY, accumulator_of, added_up, divided, gradient_buffers
 from rnnc.runtime.gpu.tuning import Config, power_of_two, programs_wanted
-from rnnc.runtime.layout import common_dtype
 
 if TYPE_CHECKING:
     from rnnc.runtime.gpu.coupled import CoupledRecurrence
@@ -90,8 +88,8 @@ def block_sizes(of: CoupledRecurrence, size: int, batch: int, heads: int, double
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: what is computed is kept
-class _Call:
-    """One call: its sizes and the dtypes of products and states."""
+class _Steps:
+    """One call: its sizes, the steps of the longest sequence, and the dtypes of products and states."""
 
     of: CoupledRecurrence
     p: Problem
@@ -100,14 +98,10 @@ class _Call:
     acc: torch.dtype
 
     @staticmethod
-    def of_key(
-        key: str, batch: int, numbers: Sequence[int], sizes: tuple[int, int], packed: bool, *tensors: Sequence[Tensor]
-    ) -> _Call:
-        """`sizes`: steps of the arrays and of the longest sequence; the first `tensors` end with the matrices."""
-        of: Any = REGISTRY[key]
-        acc = accumulator_of(*(x for some in tensors for x in some))
-        p = of.problem(batch, numbers, sizes[0], packed)
-        return _Call(of=of, p=p, steps=sizes[1], low=tensors[0][-1].dtype, acc=acc)
+    def of_call(call: Call, inputs: Sequence[Tensor]) -> _Steps:
+        """`inputs` end with the matrices."""
+        of: Any = call.p.of
+        return _Steps(of=of, p=call.p, steps=call.longest, low=inputs[-1].dtype, acc=call.acc)
 
     @cached_property
     def ends(self) -> list[tuple[int, int]]:
@@ -128,7 +122,7 @@ class _Call:
         return self.of.products[side.products[0]].state
 
     def slots(self, like: Tensor, slots: int, entries: int, dtype: torch.dtype) -> Tensor:
-        return launch.empty([self.p.heads, slots, self.p.batch, entries], like, dtype)
+        return empty([self.p.heads, slots, self.p.batch, entries], like, dtype)
 
     @cached_property
     def config(self) -> Config:
@@ -177,43 +171,26 @@ class _Call:
         return lambda step: kernel(arrays[0], *given, *arrays[1:], step, *last, **constants)
 
 
-def _results(c: _Call, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs and last states."""
-    dtype = common_dtype(*(x for x in (*inputs, *states) if x.is_floating_point()))
-    found = [launch.empty(c.p.shape(d, c.p.streams), states[0], dtype) for d in c.of.outputs]
-    last = zip(c.of.states, states, strict=True)
-    return found + [launch.empty(c.p.shape(d, (c.p.batch,)), states[0], h.dtype) for d, h in last]
-
-
-def _kept(c: _Call, like: Tensor, slots: int) -> list[Tensor]:
+def _kept(c: _Steps, like: Tensor, slots: int) -> list[Tensor]:
     """What the backward reads: results of sides that are kept, vectors of all sides, states read entry by entry."""
     found = [c.slots(like, slots, c.width(s), c.low) for s in c.of.sides if s.kept]
     found += [c.slots(like, slots, c.vector(s), c.low) for s in c.of.sides]
     return found + [c.slots(like, slots, c.entries(k), c.acc) for k in c.of.entries]
 
 
-@torch.library.custom_op("rnnc::stepped", mutates_args=())
-def stepped(
-    key: str,
-    inputs: list[Tensor],
-    states: list[Tensor],
-    numbers: list[int],
-    steps: int,
-    longest: int,
-    bounds: Tensor | None,
-    keep: bool,
-) -> list[Tensor]:
-    """Outputs, last states, and what the backward reads (without `keep` of no use); `inputs` end with the matrices."""
-    c = _Call.of_key(key, states[0].shape[0], numbers, (steps, longest), bounds is not None, inputs, states)
-    with torch.cuda.device_of(states[0]):
-        return _forward(c, inputs, states, bounds, keep)
+def _buffers(call: Call, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs, last states, and what the backward reads (empty where none follows)."""
+    c = _Steps.of_call(call, inputs)
+    return result_buffers(c.p, inputs, states) + (
+        _kept(c, states[0], c.steps + 1) if call.keep else _nothing(c, states[0])
+    )
 
 
-def _forward(
-    c: _Call, inputs: Sequence[Tensor], states: Sequence[Tensor], bounds: Tensor | None, keep: bool
-) -> list[Tensor]:
+def forward(call: Call, inputs: list[Tensor], states: list[Tensor]) -> list[Tensor]:
+    """Outputs, last states, and what the backward reads (empty where none follows); `inputs` end with the matrices."""
+    c, keep = _Steps.of_call(call, inputs), call.keep
     of, like, slots = c.of, states[0], c.steps + 1 if keep else 2
-    results, kept = _results(c, inputs, states), _kept(c, states[0], slots)
+    results, kept = result_buffers(c.p, inputs, states), _kept(c, like, slots)
     sides = sum(s.kept for s in of.sides)
     wide, operands, entries = (iter(x) for x in divided(kept, sides, len(of.sides)))
     products = [next(wide) if s.kept else c.slots(like, 2, c.width(s), c.low) for s in of.sides]
@@ -224,7 +201,7 @@ def _forward(
     for side, x in zip(of.sides, vectors, strict=True):
         if (own := c.state(side)) is not None:
             x[:, 0].copy_(_by_head(c, states[own]))
-    arrays = [bounds, *products, *held, *vectors, *results[: len(of.outputs)]]
+    arrays = [call.bounds, *products, *held, *vectors, *results[: len(of.outputs)]]
     phases = {x.at: c.launcher(x, inputs, arrays, slots, KEEP=keep) for x in of.steps}
     calls = [
         (s.round, c.each(x), c.one(w.mT), c.each(y))
@@ -243,76 +220,37 @@ def _forward(
     return results + (kept if keep else _nothing(c, like))
 
 
-def _nothing(c: _Call, like: Tensor) -> list[Tensor]:
+def _nothing(c: _Steps, like: Tensor) -> list[Tensor]:
     return [like.new_empty(0) for _ in range(sum(s.kept for s in c.of.sides) + len(c.of.sides) + len(c.of.entries))]
 
 
-def _by_head(c: _Call, x: Tensor) -> Tensor:
+def _by_head(c: _Steps, x: Tensor) -> Tensor:
     """[B, g, n] --> [g, B, n]."""
     return x.transpose(0, 1) if c.of.axes.grid else x.unsqueeze(0)
 
 
-def _by_sequence(c: _Call, x: Tensor) -> Tensor:
+def _by_sequence(c: _Steps, x: Tensor) -> Tensor:
     return x.transpose(0, 1) if c.of.axes.grid else x[0]
 
 
-@stepped.register_fake
-def _(
-    key: str,
-    inputs: list[Tensor],
-    states: list[Tensor],
-    numbers: list[int],
-    steps: int,
-    longest: int,
-    bounds: Tensor | None,
-    keep: bool,
-) -> list[Tensor]:
-    c = _Call.of_key(key, states[0].shape[0], numbers, (steps, longest), bounds is not None, inputs, states)
-    more = _kept(c, states[0], c.steps + 1) if keep else _nothing(c, states[0])
-    return _results(c, inputs, states) + more
-
-
-@torch.library.custom_op("rnnc::stepped_backward", mutates_args=())
-def stepped_backward(
-    key: str,
-    inputs: list[Tensor],
-    kept: list[Tensor],
-    d_outputs: list[Tensor],
-    d_last: list[Tensor],
-    numbers: list[int],
-    steps: int,
-    longest: int,
-    bounds: Tensor | None,
+def backward(
+    call: Call, inputs: list[Tensor], kept: list[Tensor], d_outputs: list[Tensor], d_last: list[Tensor]
 ) -> list[Tensor]:
     """Gradients of the inputs that have one, of the matrices [g, o, i], and of the initial states."""
-    c = _Call.of_key(
-        key, d_last[0].shape[0], numbers, (steps, longest), bounds is not None, inputs, kept, d_outputs, d_last
-    )
-    with torch.cuda.device_of(d_last[0]):
-        return _backward(c, inputs, kept, d_outputs, d_last, bounds)
-
-
-def _backward(
-    c: _Call,
-    inputs: Sequence[Tensor],
-    kept: list[Tensor],
-    d_outputs: Sequence[Tensor],
-    d_last: Sequence[Tensor],
-    bounds: Tensor | None,
-) -> list[Tensor]:
+    c = _Steps.of_call(call, inputs)
     of, p, like, slots = c.of, c.p, d_last[0], c.steps + 1
     wide, vectors, entries = divided(kept, sum(s.kept for s in of.sides), len(of.sides))
     carried = [c.slots(like, 2, c.entries(k), c.acc) for k in range(len(d_last))]
     for x, g in zip(carried, d_last, strict=True):
         x[:, c.steps % 2].copy_(_by_head(c, g))
-    back = [launch.empty([p.heads, p.batch, c.vector(s)], like, c.low).zero_() for s in of.sides]
+    back = [empty([p.heads, p.batch, c.vector(s)], like, c.low).zero_() for s in of.sides]
     found = [c.slots(like, slots, c.width(s), c.low) for s in of.sides]
     given = gradient_buffers(p, inputs, like, c.acc)[: len(of.gradients)]
     for place, g in zip(of.gradients, given, strict=True):
         if "b" not in of.inputs[place]:
             g.zero_()  # added to at every step
     outer = [g.contiguous() for g in d_outputs]
-    arrays = [bounds, *wide, *entries, *carried, *back, *found, *outer, *given]
+    arrays = [call.bounds, *wide, *entries, *carried, *back, *found, *outer, *given]
     phases = {x.at: c.launcher(x, inputs, arrays, slots) for x in of.steps_back}
     calls = [
         (-1 if c.state(s) is not None else s.round, c.each(d), c.one(w), c.one(g))
@@ -335,7 +273,7 @@ def _backward(
     return [*given[: len(of.gradients)], *_of_matrices(c, found, vectors), *given[len(of.gradients) :]]
 
 
-def _of_matrices(c: _Call, found: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
+def _of_matrices(c: _Steps, found: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
     """The gradients of the matrices: of each side one product over the steps of all sequences."""
     by_product: dict[int, Tensor] = {}
     for side, d, x in zip(c.of.sides, found, vectors, strict=True):
@@ -348,52 +286,4 @@ def _of_matrices(c: _Call, found: Sequence[Tensor], vectors: Sequence[Tensor]) -
     return [by_product[n] for n in range(len(c.of.products))]
 
 
-@stepped_backward.register_fake
-def _(
-    key: str,
-    inputs: list[Tensor],
-    kept: list[Tensor],
-    d_outputs: list[Tensor],
-    d_last: list[Tensor],
-    numbers: list[int],
-    steps: int,
-    longest: int,
-    bounds: Tensor | None,
-) -> list[Tensor]:
-    c = _Call.of_key(
-        key, d_last[0].shape[0], numbers, (steps, longest), bounds is not None, inputs, kept, d_outputs, d_last
-    )
-    parts = added_up(c.p, gradient_buffers(c.p, inputs, d_last[0], c.acc), inputs)
-    given, starts = divided(parts, len(c.of.gradients))
-    weights = inputs[len(c.of.inputs) :]
-    return [*given, *(torch.empty_like(w, memory_format=torch.contiguous_format) for w in weights), *starts]
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    key, given, states, numbers, steps, most, bounds, _ = inputs
-    of: Any = REGISTRY[key]
-    count = len(of.outputs) + len(states)
-    ctx.of, ctx.numbers, ctx.steps, ctx.longest = of, numbers, steps, most
-    ctx.dtypes = [h.dtype for h in states]
-    ctx.shapes = [(y.shape, y.dtype) for y in output[:count]]
-    ctx.counts = (len(given), len(output) - count)
-    ctx.save_for_backward(*given, *output[count:], *([] if bounds is None else [bounds]))
-
-
-def _derivative(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    of = ctx.of
-    inputs, kept, rest = divided(list(ctx.saved_tensors), *ctx.counts)
-    full = [inputs[-1].new_zeros(s, dtype=t) if g is None else g for g, (s, t) in zip(grads, ctx.shapes)]
-    d_outputs, d_last = full[: len(of.outputs)], full[len(of.outputs) : len(ctx.shapes)]
-    bounds = rest[0] if rest else None
-    found = stepped_backward(of.key, inputs, kept, d_outputs, d_last, ctx.numbers, ctx.steps, ctx.longest, bounds)
-    given, weights, states = divided(found, len(of.gradients), len(of.products))
-    by_input: list[Tensor | None] = [None] * len(of.inputs)
-    for k, g in zip(of.gradients, given):
-        by_input[k] = g
-    start = [g.to(t) for g, t in zip(states, ctx.dtypes, strict=True)]
-    return None, [*by_input, *weights], start, None, None, None, None, None
-
-
-stepped.register_autograd(_derivative, setup_context=_setup)
-call_stepped = functional(stepped, _setup, _derivative)
+call_stepped = declare("stepped", forward=forward, results=_buffers, backward=backward)
