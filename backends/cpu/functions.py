@@ -106,7 +106,7 @@ class Function:
             stride += len(a.strides)
             terms = [f"b * f->{a.name}_b"] if a.batch else []
             terms += [f"{index(x)} * f->{a.name}_{x}" for x in layout.outer if x in a.labels]
-            if layout.vector is not None and layout.vector in a.labels:
+            if layout.in_lanes(a.labels):
                 terms.append(f"at_block * plan[0] * f->{a.name}_{layout.vector}")
             terms += [f"{self.task_index(x)} * f->{a.name}_p{x}" for x in a.parts]
             kind = "E" if a.name in self.kernel.narrow else "T"
@@ -185,7 +185,7 @@ class Function:
         self.add(f"  const struct {k.name}_sizes *z = &f->z;")
         for n, a in enumerate(k.forward.states):
             labels = [x for x in k.layout.serial if x in a.axes]
-            wide = k.layout.vector is not None and k.layout.vector in a.axes
+            wide = k.layout.in_lanes(a.axes)
             base = " + ".join(
                 [f"f->{arrays[n]}", *(f"{index(x)} * f->{arrays[n]}_{x}" for x in labels)]
                 + ([f"{time} * f->{arrays[n]}_t"] if time else [])

@@ -109,14 +109,14 @@ class Kernel:
 
         def fits(array: Array, *names: str) -> bool:
             whole = not any(parts.get(n) for n in names)
-            return not array.static and array.dtype == "real" and self.layout.vector in array.axes and whole
+            return not array.static and array.dtype == "real" and self.layout.in_lanes(array.axes) and whole
 
         found: set[str] = set()
         for k, a in enumerate(self.forward.inputs):
             found |= {f"x{k}", f"dx{k}"} if fits(a, f"dx{k}") and k not in learned else set()
         for k, a in enumerate(self.forward.outputs[: self.wanted]):
             found |= {f"y{k}", f"gy{k}"} if fits(a, f"y{k}") and k not in self.stored else set()
-        return frozenset(found) if self.layout.vector is not None else frozenset()
+        return frozenset(found)
 
     @property
     def wanted(self) -> int:
@@ -176,7 +176,7 @@ class Kernel:
         """How many numbers of scratch memory a value with these axes takes: `lanes` for the vector label."""
         have = set(axes)
         serial = [f"{prefix}n{x}" for x in self.layout.serial if x in have]
-        wide = self.layout.vector is not None and self.layout.vector in have
+        wide = self.layout.in_lanes(have)
         return " * ".join([*serial, lanes if wide else otherwise])
 
     def size_names(self) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from rnnc.backends.kernels.axes import Label
+from rnnc.backends.kernels.axes import Axis, Label
 from rnnc.backends.kernels.program import Array, Program
 
 
@@ -17,6 +18,10 @@ class Layout:
     vector: Label | None
     outer: tuple[Label, ...]
     serial: tuple[Label, ...]
+
+    def in_lanes(self, axes: Collection[Axis]) -> bool:
+        """Whether what has these axes (None: one of size 1) runs along the vector lanes; a kernel may have none."""
+        return self.vector is not None and self.vector in axes
 
 
 def choose_layout(forward: Program, backward: Program) -> Layout:

@@ -91,7 +91,7 @@ class StepText:
         return self.schedule.layout.vector
 
     def wide(self, v: Value) -> bool:
-        return self.vector in v.labels
+        return self.schedule.layout.in_lanes(v.labels)
 
     def kind(self, v: Value) -> str:
         return ("M" if v.boolean else "V") if self.wide(v) else ("int" if v.boolean else "T")
@@ -217,14 +217,14 @@ class StepText:
         """A new state that an earlier phase has stored."""
         r = next(r for r in self.schedule.results if r.value == v.id and r.target in ("state", "d_state"))
         address = self.state_address(self.places.new[r.target], r.target, r.index, r.part, r.axes)
-        wide = self.vector in r.axes
+        wide = self.schedule.layout.in_lanes(r.axes)
         text = f"load({address}, LANES)" if wide else f"*({address})"
         return text if wide == self.wide(v) else f"{text.replace(LANE, 'j')}[0]"
 
     def state_address(self, pointer: str, kind: str, k: int, part: int, axes: tuple[Label | None, ...]) -> str:
         labels = self.schedule.serial(axes)
-        lanes = "np" if self.vector in axes else "1"
-        return f"{pointer} + o{k}_{part} + {offset(labels, lanes)}" + (f" + {LANE}" if self.vector in axes else "")
+        wide = self.schedule.layout.in_lanes(axes)
+        return f"{pointer} + o{k}_{part} + {offset(labels, 'np' if wide else '1')}" + (f" + {LANE}" if wide else "")
 
     def array_address(self, source: str, k: int, axes: tuple[Label | None, ...]) -> str:
         name = f"{self.places.arrays[source]}{k}"
@@ -242,7 +242,7 @@ class StepText:
         return arrays[k].dtype == "complex"
 
     def loaded(self, load: Load) -> str:
-        wide = self.vector in load.axes
+        wide = self.schedule.layout.in_lanes(load.axes)
         if load.source in ("state", "d_state"):
             address = self.state_address(self.places.old[load.source], load.source, load.index, load.part, load.axes)
             return f"load({address}, LANES)" if wide else f"*({address})"
@@ -294,13 +294,13 @@ class StepText:
 
     def store(self, r: Result, text: str) -> list[str]:
         v = self.schedule.values[r.value]
-        wide = self.vector in r.axes
+        wide = self.schedule.layout.in_lanes(r.axes)
         if wide and not self.wide(v):
             text = f"splat({text})"
         if r.target in ("state", "d_state"):
             address = self.state_address(self.places.new[r.target], r.target, r.index, r.part, r.axes)
             return [f"store({address}, {text}, LANES);" if wide else f"*({address}) = {text};"]
-        if self.vector is not None and not wide and self.vector in r.over:
+        if not wide and self.schedule.layout.in_lanes(r.over):
             place = f"f->a{r.index}_{r.part} + {offset(self.schedule.serial(r.axes), 'LANES')}"
             parts = [self.one(f"first({text}, n)", at) for at in range(self.abreast if self.wide(v) else 1)]
             return [f"store({place}, (j ? load({place}, LANES) : splat(0)) + {_sum(parts)}, LANES);"]
@@ -309,7 +309,7 @@ class StepText:
         if not lacking:
             return [line]
         name = f"{self.places.arrays[r.target]}{r.index}"
-        return [f"if (f->{name}_once{' && j == 0' if self.vector in lacking else ''}) {line}"]
+        return [f"if (f->{name}_once{' && j == 0' if self.schedule.layout.in_lanes(lacking) else ''}) {line}"]
 
     def _to_array(self, r: Result, text: str, wide: bool) -> str:
         """Into an array; what belongs to a static input adds up over time."""
@@ -331,7 +331,7 @@ class StepText:
 
     def accumulators(self) -> list[Result]:
         """Results summed over the vector label, at the end of each step."""
-        return [r for r in self.schedule.results if self.vector is not None and self.vector in r.over]
+        return [r for r in self.schedule.results if self.schedule.layout.in_lanes(r.over)]
 
 
 def _sum(terms: list[str]) -> str:

@@ -213,7 +213,7 @@ class Body(Domain[Expr]):
         owner = self.owners.get(node.id)
         if owner is not None:
             self.comment(self.source.line(self.c.cell.nodes[owner.node]))
-        self.lines += [f"{name} = {e.text}"] if self.suffix else short_lines(name, e.text)
+        self.lines += [f"{name} = {e.text}"] if self.suffix else short_lines(name, e)
         self.bound[node.id] = name
         self.env[node.id] = e.named(name)
         return name
@@ -253,12 +253,15 @@ def _middle(node: Node, size: Dim) -> Fraction:
     return sum((Dim.of(node.attr(k)).number(env) for k in ("start", "stop")), Fraction(0))  # type: ignore[arg-type]
 
 
-def short_lines(name: str, text: str) -> list[str]:
-    """An assignment, in two where it is long and ends by dividing an axis: `F.linear(...).unflatten(-1, (h, n))`."""
-    head, sign, tail = text.rpartition(".unflatten(")
+def short_lines(name: str, e: Expr) -> list[str]:
+    """An assignment, in two where it is long and ends by dividing an axis: `F.linear(...).unflatten(-1, (h, n))`.
+
+    Only of one call: in `a + b.unflatten(...)` the axis is b's.
+    """
+    head, sign, tail = e.text.rpartition(".unflatten(")
     ends = sign and tail.count("(") + 1 == tail.count(")") and head.count("(") == head.count(")")
-    if len(text) < LONG or not ends or not tail.endswith("))"):
-        return [f"{name} = {text}"]
+    if len(e.text) < LONG or e.prec < ATOM or not ends or not tail.endswith("))"):
+        return [f"{name} = {e.text}"]
     return [f"{name} = {head}", f"{name} = {name}{sign}{tail}"]
 
 
