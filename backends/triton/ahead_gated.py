@@ -9,8 +9,9 @@ import torch
 
 from rnnc.backends.triton.ahead import TYPES, Resources, _built, machine_of
 from rnnc.runtime.gpu import gated_sizes as sizes
-from rnnc.runtime.gpu.gates import channel_gradients, gate_gradient
-from rnnc.runtime.gpu.intra import alike, pairs, spread
+from rnnc.runtime.gpu.alike import alike, gate_gradient
+from rnnc.runtime.gpu.gates import channel_gradients
+from rnnc.runtime.gpu.intra import pairs, spread
 from rnnc.runtime.gpu.walk import walk
 
 PASSES = {  # of a scan with keys K and values V: which kernel, and what the table calls it
@@ -19,20 +20,24 @@ PASSES = {  # of a scan with keys K and values V: which kernel, and what the tab
     "spread": "`spread`: a chunk's own part of o, a decay per value",
     "channels": "`channel_gradients`: dq, dk and dg, a decay per key",
     "channels, values": "`channel_gradients`: dv and dg, a decay per value",
-    "outputs": "`walk`: o",
-    "values": "`walk`, backward: dv",
-    "queries": "`walk`, outer: dq",
-    "keys": "`walk`, outer, backward: dk",
+    "outputs": "`walk`: o, a decay per key",
+    "values": "`walk`, backward: dv, a decay per key",
+    "queries": "`walk`, outer: dq, a decay per key",
+    "keys": "`walk`, outer, backward: dk, a decay per key",
+    "outputs, one decay": "`walk`: o, one decay a step",
+    "values, one decay": "`walk`, backward: dv, one decay a step",
+    "queries, one decay": "`walk`: dq, one decay a step",
     "keys, one decay": "`walk`, backward: dk, one decay a step",
-    "states": "`walk` without outputs",
+    "states": "`walk` without outputs, a decay per key",
+    "states, one decay": "`walk` without outputs, one decay a step",
     "gate": "`gate_gradient`: dg, one decay",
     "normalised scores": "`alike`, with a normaliser: of dO and v",
     "normalised outputs": "`walk`, with a normaliser: o",
     "normalised queries": "`walk`, with a normaliser: dq",
     "normalised keys": "`walk`, with a normaliser, backward: dk",
 }
-PRECISE = {"g", "total", "start", "last", "kept", "ends", "end", "intra", "d_g", "d_w", "read", "written"}  # float32
-PRECISE |= {"x_extra", "out_extra", "x_extra_scaled", "y_extra_scaled"}
+PRECISE = {"g", "total", "start", "last", "kept", "ends", "end", "intra", "d_g", "d_w"}  # float32
+PRECISE |= {"x_extra", "extra", "out_extra", "out_fade", "z_fade", "read", "write", "written", "sums"}
 TABLES = {"table", "runs", "owner"}  # of packed sequences
 ODD = {"T", "H", "SPAN", "S", "RUNS", "SIZE", "S_N", "S_M"}  # sizes that need not be divisible by 16
 
@@ -47,13 +52,16 @@ def compiled_gated(
     old: bool = False,
     base: int = 1,
     packed: bool = False,
+    columns: int = 0,
     ones: Collection[str] = (),
 ) -> Resources:
-    """Compile one of PASSES; `ones`: sizes and strides that are 1, of which a launch makes constants."""
-    kernel, constants = _pass(which, keys, values, dtype, machine_of(target), old, base)
+    """Compile one of PASSES; `ones`: sizes and strides that are 1, of which a launch makes constants; `columns`: a walk
+    has no more, as where programs are few.
+    """
+    kernel, constants = _pass(which, keys, values, dtype, machine_of(target), old, base, columns)
     constants["PACKED"] = packed
-    precise = PRECISE | ({"out"} if which.startswith(("spread", "queries", "keys", "normalised")) else set())
-    precise |= {"d_r"} if which in ("channels", "gate") else set()
+    precise = PRECISE | ({"out"} if which in ("spread", "queries", "keys") else set())
+    precise |= {"d_r"} if which == "channels" else set()
     names: list[str] = list(kernel.arg_names)
     turned = "S_N" if which.startswith(("queries", "keys", "normalised queries", "normalised keys")) else "S_M"
     constants |= {n: 1 for n in names if n.endswith(("_n", "_m")) or n in ones or n == turned}
@@ -75,15 +83,16 @@ def compiled_gated(
 
 
 def _pass(
-    which: str, keys: int, values: int, dtype: torch.dtype, machine: str, old: bool, base: int
+    which: str, keys: int, values: int, dtype: torch.dtype, machine: str, old: bool, base: int, columns: int
 ) -> tuple[Any, dict[str, Any]]:
     def walked(inner: int, outer: int, **flags: bool) -> tuple[Any, dict[str, Any]]:
-        return walk, sizes.walk_constants(inner, outer, dtype, machine, old=old, **flags)
+        return walk, sizes.walk_constants(inner, outer, dtype, machine, old=old, columns=columns, **flags)
 
     def channels(inner: int, outer: int, *, both: bool) -> tuple[Any, dict[str, Any]]:
         found = sizes.channel_constants(inner, outer, dtype, machine, old=old, both=both, base=base)
         return channel_gradients, found
 
+    single = which.endswith("one decay")
     match which:
         case "alike":
             return alike, sizes.alike_constants(keys, dtype, old=old)
@@ -95,27 +104,29 @@ def _pass(
             return channels(values, keys, both=True)
         case "channels, values":
             return channels(keys, values, both=False)
-        case "outputs":
-            return walked(keys, values, across=False, reverse=False, keep=True)
-        case "values":
-            return walked(keys, values, across=False, reverse=True)
+        case "outputs" | "outputs, one decay":
+            return walked(keys, values, alike=single, keep=True)
+        case "values" | "values, one decay":
+            return walked(keys, values, alike=single, reverse=True)
         case "queries":
-            return walked(values, keys, across=True, reverse=False)
+            return walked(values, keys, across=True, last=False)
         case "keys":
             return walked(values, keys, across=True, reverse=True, ends=True)
+        case "queries, one decay":
+            return walked(values, keys, alike=True, sums=True, last=False)
         case "keys, one decay":
-            return walked(values, keys, across=False, reverse=True, ends=True)
-        case "states":
-            return walked(keys, values, across=False, reverse=False, out=False)
+            return walked(values, keys, alike=True, sums=True, reverse=True, ends=True)
+        case "states" | "states, one decay":
+            return walked(keys, values, alike=single, out=False)
         case "normalised scores":
             return alike, sizes.alike_constants(values, dtype, old=old, extra=True)
         case "normalised outputs":
-            return walked(keys, values, across=False, reverse=False, keep=True, column=True)
+            return walked(keys, values, alike=True, keep=True, column=True)
         case "normalised queries":
-            return walked(values, keys, across=False, reverse=False, row=True)
+            return walked(values, keys, alike=True, sums=True, last=False, row=True)
         case "normalised keys":
-            return walked(values, keys, across=False, reverse=True, ends=True, row=True)
+            return walked(values, keys, alike=True, sums=True, reverse=True, ends=True, row=True)
         case "gate":
-            return gate_gradient, sizes.gate_constants(keys, dtype, old=old)
+            return gate_gradient, sizes.gate_constants(keys, dtype, old=old, blocks=(-(-keys // 16),) * 2)
         case _:
             raise ValueError(f"there is no pass {which!r}")

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 import torch_support as support
+import triton_buffers as buffers
 from torch import Tensor
 
 from rnnc.runtime.chunk import MicroStep, Read, matrix_scan
-from rnnc.runtime.gpu import decays, gated, gated_operator, gated_sizes, gated_tuning, matrix, tuner
-from rnnc.runtime.gpu import recurrence as launch
+from rnnc.runtime.gpu import decays, gated, gated_operator, gated_sizes, gated_tuning, gated_walk, matrix, tuner
 from rnnc.runtime.gpu.gated_operator import gated_scan
 
 HEAD = "input q: real[n]\n  input k: real[n]\n  input v: real[m]\n  "
@@ -169,7 +169,7 @@ def proven() -> None:
 def spans() -> None:
     """Few programs: the steps are divided, and the states between the parts follow."""
     kept = ((of, "KEPT", 32) for of in (gated, gated_sizes))
-    with changed(*kept, (gated, "programs_wanted", lambda: 40)):
+    with changed(*kept, (gated_walk, "programs_wanted", lambda: 40), (gated_walk, "DIVIDING", 0)):
         of_axis("keys", steps=70, reads=(True,))
         of_axis("none", steps=70, reads=(False,))
 
@@ -305,8 +305,7 @@ def tuned() -> None:
 
 def checks() -> None:
     """PyTorch's own checks of the operator."""
-    plain = lambda shape, like, dtype: like.new_zeros(list(shape), dtype=dtype)  # noqa: E731
-    with changed((launch, "empty", plain)):
+    with buffers.taken(buffers.zeros):  # they are compared
         for axis in ("keys",):
             given = [x.detach().requires_grad_() for x in problem(axis, mild=True, steps=3)]
             torch.library.opcheck(gated_scan, (*given, False, axis, 1))
@@ -360,7 +359,8 @@ def normaliser() -> None:
     check(fused, None, False)
     check(fused, packed, False)
     check(in_front, packed, True)
-    with changed(*((of, "KEPT", 32) for of in (gated, gated_sizes)), (gated, "programs_wanted", lambda: 40)):
+    few = (gated_walk, "programs_wanted", lambda: 40), (gated_walk, "DIVIDING", 0)
+    with changed(*((of, "KEPT", 32) for of in (gated, gated_sizes)), *few):
         check(fused, None, False, 70)
     with changed((decays, "one_pass", lambda *_: False)):
         check(in_front, None, True, 5)

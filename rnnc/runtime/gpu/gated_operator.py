@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from rnnc.runtime.gpu.functional import functional
-from rnnc.runtime.gpu.gated import Axis, Extra, Scan
+from rnnc.runtime.gpu.gated import Axis, Gates, Scan, Sums
 from rnnc.runtime.gpu.gated_sizes import KEPT, chunk_of
 from rnnc.runtime.gpu.gated_tuning import fastest_chunk
+from rnnc.runtime.gpu.gated_walk import Extra, Walk
 from rnnc.runtime.gpu.packed import Table
 
 __all__ = ["call_gated_scan", "gated_scan"]
@@ -63,15 +64,17 @@ def _forward(
     of: Scan, q: Tensor, k: Tensor, v: Tensor, start: Tensor, more: Extra | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`gated_scan` but for the reads of a normaliser, which are put into `more`; on the device of its tensors."""
+    z, inside = v, None
     match of.axis:
-        case "keys" | "none":
-            inside, x, y, totals = of.pairs(q, k)
-            o, last, kept = of.walk(x, y, v, totals, start, inside=inside, out=q.dtype, keep=True, extra=more)
+        case "none":
+            inside, gates = of.alike(q, k)
+        case "keys":
+            inside, q, k, gates = of.pairs(q, k)
         case "values":
-            inside, z, totals = of.spread(q, k, v)
-            o, last, kept = of.walk(q, k, z, totals, start, inside=inside, out=q.dtype, keep=True)
-    assert kept is not None
-    return o, last, kept
+            inside, z, gates = of.spread(q, k, v)
+    found = Walk(of=of, x=q, y=k, z=z, gates=gates, inside=inside, out=of.dtype, keep=True, extra=more)(start)
+    assert found.kept is not None
+    return found.out, found.last, found.kept
 
 
 def _settled(of: Scan, role: str, run: Callable[[Scan], object]) -> Scan:
@@ -169,30 +172,45 @@ def _normalised_backward(
 ) -> list[Tensor]:
     """`_backward` for one decay a step and one more column of values."""
     q, k, v, value = given
-    low, wide = q.dtype, of.accumulator
     ends = of.empty(of.heads, of.slots, of.keys)
     d_value = of.empty(of.steps, of.heads)
     d_o, d_dots, value = d_o.contiguous(), d_dots.contiguous(), value.contiguous()
-    scores, x, y, totals = of.pairs(q, k)
-    more = Extra(d_value, d_dots, d_value)
-    d_v, d_start, _ = of.walk(y, x, d_o, totals, d_last, inside=scores, out=low, reverse=True, extra=more)
-    sides: list[Tensor] = []
-    inside, a, b, totals = of.pairs(d_o, v, (d_dots, value), sides)
-    from_start, to_end = sides
-    ahead, back = Extra(from_start, to_end, to_end), Extra(to_end, from_start, from_start)
-    d_q, _, _ = of.walk(a, b, k, totals, kept, inside=inside, out=wide, turned=True, extra=ahead)
-    d_k, _, _ = of.walk(
-        *(b, a, q, totals, d_last),
-        inside=inside,
-        out=wide,
-        turned=True,
-        reverse=True,
-        ends=(kept, ends),
-        extra=back,
-    )
-    end = (d_last.to(wide) * last.to(wide)).sum(-1).sum(-1, keepdim=True)
-    d_g, d_q, d_k = of.gate_gradient((q, d_q), (k, d_k), ends.sum(-1, keepdim=True), end)
-    return [d_q, d_k, d_v, d_g, d_start.to(wide, copy=True), d_value.to(value.dtype)]
+    inside, gates = of.alike(q, k)
+    back = Extra(d_value, d_dots, d_value)
+    d_v = Walk(of=of, x=k, y=q, z=d_o, gates=gates, inside=inside, out=q.dtype, reverse=True, extra=back)(d_last)
+    d_q, d_k, reads, writes = _keys(of, q, k, v, d_o, gates, kept, d_last, ends, (d_dots, value))
+    end = (d_last.to(of.accumulator) * last.to(of.accumulator)).sum(-1)
+    d_g = of.gate_gradient(reads, writes, ends, end)
+    return [d_q, d_k, d_v.out, d_g, _own(of, d_v.last), d_value.to(value.dtype)]
+
+
+def _keys(
+    of: Scan,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    d_o: Tensor,
+    gates: Gates,
+    kept: Tensor,
+    d_last: Tensor,
+    ends: Tensor,
+    more: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Sums, Sums]:
+    """The gradients of q and k under one decay a step, and their sums; fills `ends`.  `more`: the column more of dO and
+    of v, [B, T, H].
+    """
+    inside, _ = of.alike(d_o, v, more)
+    ahead, back = (None, None) if more is None else (Extra(*more, more[1]), Extra(*more[::-1], more[0]))
+    common: dict[str, Any] = {"of": of, "gates": gates, "inside": inside, "out": of.dtype, "turned": True}
+    d_q = Walk(**common, x=d_o, y=v, z=k, beside=q, extra=ahead)(kept)
+    d_k = Walk(**common, x=v, y=d_o, z=q, beside=k, extra=back, reverse=True, ends=(kept, ends))(d_last)
+    assert d_q.sums is not None
+    assert d_k.sums is not None
+    return d_q.out, d_k.out, d_q.sums, d_k.sums
+
+
+def _own(of: Scan, state: Tensor) -> Tensor:
+    return state.to(of.accumulator, copy=True)
 
 
 def _backward(
@@ -203,26 +221,46 @@ def _backward(
     ends = of.empty(of.heads, of.slots, v.shape[-1] if of.axis == "values" else k.shape[-1])
     d_o = d_o.contiguous()
     end = (d_last.to(wide) * last.to(wide)).sum(-2 if of.axis == "values" else -1)
-    scores, x, y, totals = of.pairs(d_o, v) if of.axis == "values" else of.pairs(q, k)
     if of.axis == "values":
-        d_q, _, _ = of.walk(x, y, k, totals, kept, inside=scores, out=low, turned=True)
-        d_k, _, _ = of.walk(y, x, q, totals, d_last, inside=scores, out=low, turned=True, reverse=True)
-        d_v, d_start, _ = of.walk(k, q, x, totals, d_last, inside=None, out=wide, reverse=True, ends=(kept, ends))
-        d_g, _, d_v = of.channel_gradients(q, k, (o, d_o), (v, d_v), ends, end)
-        return [d_q, d_k, d_v, d_g, d_start.to(wide, copy=True)]
-    d_v, d_start, _ = of.walk(y, x, d_o, totals, d_last, inside=scores, out=low, reverse=True)
-    inside, ahead, back = None, (d_o, v, y), (v, d_o, x)
+        return _values_backward(of, q, k, v, o, kept, d_o, d_last, ends, end)
     if of.axis == "none":
-        inside, a, b, totals = of.pairs(d_o, v)
-        ahead, back = (a, b, k), (b, a, q)
-    d_q, _, _ = of.walk(*ahead, totals, kept, inside=inside, out=wide, turned=True)
-    d_k, _, _ = of.walk(*back, totals, d_last, inside=inside, out=wide, turned=True, reverse=True, ends=(kept, ends))
-    if of.axis == "none":
-        sums = ends.sum(-1, keepdim=True), end.sum(-1, keepdim=True)
-        d_g, d_q, d_k = of.gate_gradient((q, d_q), (k, d_k), *sums)
+        x, y = q, k
+        scores, gates = of.alike(q, k)
     else:
-        d_g, d_q, d_k = of.channel_gradients(d_o, v, (q, d_q), (k, d_k), ends, end)
-    return [d_q, d_k, d_v, d_g, d_start.to(wide, copy=True)]
+        scores, x, y, gates = of.pairs(q, k)
+    d_v = Walk(of=of, x=y, y=x, z=d_o, gates=gates, inside=scores, out=low, reverse=True)(d_last)
+    if of.axis == "none":
+        d_q, d_k, reads, writes = _keys(of, q, k, v, d_o, gates, kept, d_last, ends)
+        return [d_q, d_k, d_v.out, of.gate_gradient(reads, writes, ends, end), _own(of, d_v.last)]
+    common: dict[str, Any] = {"of": of, "gates": gates, "inside": None, "out": wide, "turned": True}
+    d_q = Walk(**common, x=d_o, y=v, z=y)(kept).out
+    d_k = Walk(**common, x=v, y=d_o, z=x, reverse=True, ends=(kept, ends))(d_last).out
+    d_g, d_q, d_k = of.channel_gradients(d_o, v, (q, d_q), (k, d_k), ends, end)
+    return [d_q, d_k, d_v.out, d_g, _own(of, d_v.last)]
+
+
+def _values_backward(
+    of: Scan,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    o: Tensor,
+    kept: Tensor,
+    d_o: Tensor,
+    d_last: Tensor,
+    ends: Tensor,
+    end: Tensor,
+) -> list[Tensor]:
+    """`_backward` under a decay for each value."""
+    scores, x, y, gates = of.pairs(d_o, v)
+    across: dict[str, Any] = {"of": of, "gates": gates, "inside": scores, "out": q.dtype, "turned": True}
+    d_q = Walk(**across, x=x, y=y, z=k)(kept)
+    d_k = Walk(**across, x=y, y=x, z=q, reverse=True)(d_last)
+    d_v = Walk(
+        of=of, x=k, y=q, z=x, gates=gates, inside=None, out=of.accumulator, reverse=True, ends=(kept, ends)
+    )(d_last)  # fmt: skip
+    d_g, _, d_v_out = of.channel_gradients(q, k, (o, d_o), (v, d_v.out), ends, end)
+    return [d_q.out, d_k.out, d_v_out, d_g, _own(of, d_v.last)]
 
 
 @gated_scan_backward.register_fake

@@ -33,7 +33,11 @@ CHUNKS = {torch.float32: 16, torch.float64: 16}  # steps; fewest where products 
 KEPT = 256  # steps between two kept states: a quarter of the bytes of the inputs where K = V = 128, in bfloat16
 LARGEST = {2: 256, 4: 128, 8: 32}  # entries of a state along an axis, by the bytes of a number: see `largest`
 WITH_NORMALISER = 128  # values of a state that has a row more beside them where they are summed over
-ALIKE = 124.0  # exponents up to which products of float32 numbers of moderate size stay finite
+FLAGS = dict.fromkeys(("ALIKE", "ACROSS", "ADD", "REVERSE", "OLD", "SUMS", "KEEP", "ENDS", "COLUMN", "ROW"), False) | {
+    "OUT": True,
+    "LAST": True,
+}  # of `walk`
+SAFE = 124.0  # exponents up to which products of float32 numbers of moderate size stay finite
 
 
 def base_of(least: float | None, dtype: torch.dtype) -> int:
@@ -45,7 +49,7 @@ def base_of(least: float | None, dtype: torch.dtype) -> int:
     if least is None or dtype == torch.float16:
         return 1
     rows = chunk_of(dtype)
-    while rows > 1 and -least * (rows / 2 + 1) * math.log2(math.e) > ALIKE:
+    while rows > 1 and -least * (rows / 2 + 1) * math.log2(math.e) > SAFE:
         rows //= 2
     return rows
 
@@ -116,71 +120,60 @@ def channel_constants(
         "EVERY": KEPT // common["C"],
         "BN": block(inner, 16 if target == "old" or dtype.itemsize == 8 else 32),
         "BM": 16,
+        "AHEAD": 1 if target == "old" else 3,  # stages of what its product reads: with more 4 bytes spill there
         "LEVELS": common["C"].bit_length() - 1,
     }
 
 
 def walk_constants(
-    inner: int,
-    outer: int,
-    dtype: torch.dtype,
-    target: str,
-    *,
-    across: bool,
-    reverse: bool,
-    old: bool,
-    add: bool = False,
-    out: bool = True,
-    keep: bool = False,
-    ends: bool = False,
-    column: bool = False,
-    row: bool = False,
-    chunk: int = 0,
+    inner: int, outer: int, dtype: torch.dtype, target: str, *, chunk: int = 0, columns: int = 0, **flags: bool
 ) -> dict[str, Any]:
+    """`flags` are those of FLAGS that differ from their default; `columns`: a program has no more (0: as many as spill
+    nowhere).
+    """
     common = _common(dtype, chunk)
+    given = FLAGS | {name.upper(): flag for name, flag in flags.items()}
+    assert len(given) == len(FLAGS), flags
     wide = block(inner, max(LARGEST.values()))
     few = target == "old" or _plain(dtype)  # where operands, or all of a product, are in registers
     most = max(16, min(32, 2048 // wide) if few else min(64, 4096 // wide))
-    if row or column:  # a row more that is held, or a column more that is filled in
+    if given["ROW"] or given["COLUMN"]:  # a row more that is held, or a column more that is filled in
         most = max(16, most // 2)
     return {
         **common,
+        **given,
         "N": inner,
-        "OUTER": across,
-        "ADD": add,
-        "REVERSE": reverse,
-        "OLD": old,
-        "OUT": out,
-        "KEEP": keep,
-        "ENDS": ends,
-        "COLUMN": column,
-        "ROW": row,
         "EVERY": KEPT // common["C"],
         "BN": wide,
-        "BM": block(outer, most),
-        "STAGES": _stages(wide, dtype, target, ends),
+        "BM": min(block(outer, most), columns or most),
+        "STAGES": _stages(wide, dtype, target, given["ENDS"], given["ROW"]),
     }
 
 
-def _stages(wide: int, dtype: torch.dtype, target: str, ends: bool) -> int:
+def _stages(wide: int, dtype: torch.dtype, target: str, ends: bool, row: bool) -> int:
     """Of the loads of `walk`: reading ahead takes registers, of which float32 products leave none (they have no tensor
     cores), and 84 KiB with 256 entries, where AMD has 64.
     """
     if dtype.itemsize >= 4 or (target == "amd" and wide > 128):
         return 1
-    return 1 if ends and wide >= 128 and target == "old" else 2
+    return 1 if ends and (row or wide >= 128) and target == "old" else 2
 
 
-def gate_constants(inner: int, dtype: torch.dtype, *, old: bool, chunk: int = 0) -> dict[str, Any]:
+def gate_constants(
+    keys: int, dtype: torch.dtype, *, old: bool, chunk: int = 0, blocks: tuple[int, int]
+) -> dict[str, Any]:
+    """`blocks`: those of columns that sums of reads and of writes were taken over."""
     common = _common(dtype, chunk)
     return {
         "ACC": common["ACC"],
-        "N": inner,
+        "N": keys,
+        "READS": blocks[0],
+        "WRITES": blocks[1],
         "OLD": old,
-        "LOW": dtype.itemsize < 4,
         "EVERY": KEPT // common["C"],
         "C": common["C"],
-        "BN": block(inner, 64),
+        "KEYS": power_of_two(keys),
+        "MOST": power_of_two(max(blocks)),
     }
 
 
@@ -217,7 +210,7 @@ def registers_of(kernel: str, constants: dict[str, Any], target: str) -> dict[st
     """What the assembler is told: left to itself it stops at 128, 96 or 64 registers and spills 12 to 28 bytes, where
     the decay lies on few columns and in gradients of decays (sm_90, sm_100).
     """
-    few = kernel == "walk" and constants["OUTER"] and constants["BM"] == 16 and constants["C"] > 16
+    few = kernel == "walk" and constants["ACROSS"] and constants["BM"] == 16 and constants["C"] > 16
     return {"maxnreg": 255} if (few or kernel in ("channel_gradients", "gate_gradient")) and not target else {}
 
 

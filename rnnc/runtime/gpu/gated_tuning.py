@@ -23,7 +23,7 @@ __all__ = ["Blocks", "Chunk", "Work", "candidates", "fastest", "fastest_chunk"]
 
 MICROSECOND = 3e6  # operations that one multiprocessor does in a microsecond, by products of 16-bit numbers
 WAIT = 1.0  # microseconds from chunk to chunk besides: loads, and products that wait for each other
-FILES = ("walk.py", "intra.py", "gates.py", "exchange.py", "low_rank_rows.py", "gated_sizes.py")
+FILES = ("walk.py", "alike.py", "intra.py", "gates.py", "exchange.py", "low_rank_rows.py", "gated_sizes.py")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,7 @@ rounding of all later steps piles up where the gradient is small.
 
 `channel_gradients` has a decay for each channel: it begins with what other chunks gave the gradients of reads and
 writes (in the precision of sums), adds what the steps of a chunk give each other, and writes them in that of the
-inputs.  So they go through memory once.  `gate_gradient` has one decay: sums r . dr and w . dw over all channels are
-one number a step.
+inputs.  So they go through memory once.  One decay a step: `rnnc.runtime.gpu.alike`.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
@@ -24,11 +23,11 @@ from rnnc.runtime.gpu.exchange import exchanged, row_sums
 from rnnc.runtime.gpu.intra import LOG2E, NEAR, farthest
 from rnnc.runtime.gpu.packed import chunk_rows, run_steps
 
-__all__ = ["channel_gradients", "gate_gradient"]
+__all__ = ["behind_slot", "channel_gradients", "products"]
 
 
 @triton.jit
-def _behind(ends_ptr, end_ptr, owner_ptr, slot, slots, head, b, h, H, V, m, in_m, PACKED: tl.constexpr):
+def behind_slot(ends_ptr, end_ptr, owner_ptr, slot, slots, head, b, h, H, V, m, in_m, PACKED: tl.constexpr):
     """E behind the chunks of a slot, [BM]."""
     if PACKED:
         owner = tl.load(owner_ptr + slot)
@@ -47,11 +46,11 @@ def _felt(behind, reads, change, OLD: tl.constexpr):
 
 
 @triton.jit
-def _products(x_at, x_t, x_n, y_at, y_t, y_n, c, in_t, N: tl.constexpr, ACC: tl.constexpr, C: tl.constexpr,
-              BN: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """x y^T [C, C] of a chunk."""
+def products(x_at, x_t, x_n, y_at, y_t, y_n, c, in_t, N: tl.constexpr, ACC: tl.constexpr, C: tl.constexpr,
+             BN: tl.constexpr, PRECISION: tl.constexpr, AHEAD: tl.constexpr = 3):  # fmt: skip
+    """x y^T [C, C] of a chunk; AHEAD: the stages of its loads."""
     found = tl.full([C, C], 0.0, ACC)
-    for column in tl.range(0, N, BN, disable_licm=True):
+    for column in tl.range(0, N, BN, num_stages=AHEAD, disable_licm=True):
         n = column + tl.arange(0, BN)
         inner = in_t[:, None] & (n < N)[None, :]
         x = tl.load(x_at + (c[:, None] * x_t + n[None, :] * x_n), mask=inner, other=0.0)
@@ -75,7 +74,7 @@ def channel_gradients(
     T, H, V, S,
     N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, BOTH: tl.constexpr, BASE: tl.constexpr,
     LOOK: tl.constexpr, PACKED: tl.constexpr, EVERY: tl.constexpr, C: tl.constexpr, BN: tl.constexpr,
-    BM: tl.constexpr, LEVELS: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, AHEAD: tl.constexpr, LEVELS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The gradients of BM channels' log decays, of reads r and of writes w, of EVERY chunks of one head.
 
@@ -84,89 +83,46 @@ def channel_gradients(
     """
     i = tl.program_id(0).to(tl.int64)
     blocks, slots = tl.cdiv(V, BM), chunk_rows(T, S, C * EVERY, PACKED)
-    m = i % blocks * BM + tl.arange(0, BM)
+    m = (i % blocks * BM).to(tl.int32) + tl.arange(0, BM)
     slot, head = i // blocks % slots, i // blocks // slots
     b, h = head // H, head % H
     c, in_m = tl.arange(0, C), m < V
     origin, stop, count, _, _ = run_steps(runs_ptr, slot, T, EVERY, C, EVERY, PACKED)
-    behind = _behind(ends_ptr, end_ptr, owner_ptr, slot, slots, head, b, h, H, V, m, in_m, PACKED).to(ACC)
-    for step in tl.range(0, count, disable_licm=True):
-        at = origin + (count - 1 - step) * C
-        in_t = at + c < stop
+    behind = behind_slot(ends_ptr, end_ptr, owner_ptr, slot, slots, head, b, h, H, V, m, in_m, PACKED).to(ACC)
+    at = origin + (count - 1) * C
+    x_at, y_at = x_ptr + b * x_b + h * x_h + at * x_t, y_ptr + b * y_b + h * y_h + at * y_t
+    r_at, w_at = r_ptr + b * r_b + h * r_h + at * r_t, w_ptr + b * w_b + h * w_h + at * w_t
+    g_at, row = g_ptr + b * g_b + h * g_h + at * g_t, ((b * T + at) * H + h) * V
+    left = (stop - at).to(tl.int32)
+    for _ in tl.range(0, count, disable_licm=True):
+        in_t = c < left
         mask = in_t[:, None] & in_m[None, :]
-        x_at, y_at = x_ptr + b * x_b + h * x_h + at * x_t, y_ptr + b * y_b + h * y_h + at * y_t
-        product = _products(x_at, x_t, x_n, y_at, y_t, y_n, c, in_t, N, ACC, C, BN, PRECISION)
-        r_at, w_at = r_ptr + b * r_b + h * r_h + at * r_t, w_ptr + b * w_b + h * w_h + at * w_t
-        g_at = g_ptr + b * g_b + h * g_h + at * g_t
-        place = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
+        product = products(x_at, x_t, x_n, y_at, y_t, y_n, c, in_t, N, ACC, C, BN, PRECISION, AHEAD)
+        place = c[:, None] * (H * V) + m[None, :]
         g = tl.load(g_at + (c[:, None] * g_t + m[None, :] * g_m), mask=mask, other=0.0).to(ACC) * LOG2E
         before, after, _total = row_sums(g, C, BM, 0, LEVELS - 1)
         near = True if BASE == C else farthest(before, after, g, True) <= NEAR if LOOK else False
         r = tl.load(r_at + (c[:, None] * r_t + m[None, :] * r_m), mask=mask, other=0.0)
         w = tl.load(w_at + (c[:, None] * w_t + m[None, :] * w_m), mask=mask, other=0.0)
-        given = tl.load(d_r_ptr + place, mask=mask, other=0.0)
-        d_w = tl.load(d_w_ptr + place, mask=mask, other=0.0)
-        read = r if BOTH else given
+        read = r if BOTH else tl.load(d_r_ptr + row + place, mask=mask, other=0.0)
+        none = tl.full([C, BM], 0.0, ACC)
         d_r, d_w = exchanged(
-            product.to(r.dtype), read, w, before, after, g, c, near, given.to(ACC), d_w,
+            product.to(r.dtype), read, w, before, after, g, c, near, none, none,
             OLD, 1, BASE, ACC, C, BM, 0, LEVELS, PRECISION,
         )  # fmt: skip
-        d_r = d_r if BOTH else given.to(ACC)
+        d_w += tl.load(d_w_ptr + row + place, mask=mask, other=0.0)
+        d_r = d_r + tl.load(d_r_ptr + row + place, mask=mask, other=0.0) if BOTH else read.to(ACC)
         reads = r * d_r
         change = reads - w * d_w
-        tl.store(d_g_ptr + place, _felt(behind, reads, change, OLD), mask=mask)
+        tl.store(d_g_ptr + row + place, _felt(behind, reads, change, OLD), mask=mask)
         if BOTH:
-            tl.store(low_r_ptr + place, d_r, mask=mask)
-        tl.store(low_w_ptr + place, d_w, mask=mask)
+            tl.store(low_r_ptr + row + place, d_r, mask=mask)
+        tl.store(low_w_ptr + row + place, d_w, mask=mask)
         behind += tl.sum(change, 0)
-
-
-@triton.jit
-def _inner(x_at, x_t, x_n, d_ptr, low_ptr, place, c, in_t, N: tl.constexpr, ACC: tl.constexpr, LOW: tl.constexpr,
-           C: tl.constexpr, BN: tl.constexpr):  # fmt: skip
-    """x . d of each step, [C], over all channels; LOW: d goes out in the precision of the inputs, too."""
-    found = tl.full([C], 0.0, ACC)
-    for column in tl.range(0, N, BN, disable_licm=True):
-        n = column + tl.arange(0, BN)
-        mask = in_t[:, None] & (n < N)[None, :]
-        x = tl.load(x_at + (c[:, None] * x_t + n[None, :] * x_n), mask=mask, other=0.0).to(ACC)
-        d = tl.load(d_ptr + place[:, None] * N + n[None, :], mask=mask, other=0.0)
-        if LOW:
-            tl.store(low_ptr + place[:, None] * N + n[None, :], d, mask=mask)
-        found += tl.sum(x * d, 1)
-    return found
-
-
-@triton.jit(do_not_specialize=["T", "S"])
-def gate_gradient(
-    r_ptr, r_b, r_t, r_h, r_n,
-    w_ptr, w_b, w_t, w_h, w_n,
-    d_r_ptr, d_w_ptr,
-    ends_ptr, end_ptr,
-    d_g_ptr,
-    low_r_ptr, low_w_ptr,
-    runs_ptr, owner_ptr,
-    T, H, S,
-    N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, LOW: tl.constexpr, PACKED: tl.constexpr,
-    EVERY: tl.constexpr, C: tl.constexpr, BN: tl.constexpr,
-):  # fmt: skip
-    """The gradient of one log decay a step, over EVERY chunks of a head, from reads r and writes w [B, T, H, N] and
-    their gradients.  LOW: these are in the precision of sums, and written in that of the inputs.
-    """
-    i = tl.program_id(0).to(tl.int64)
-    slots = chunk_rows(T, S, C * EVERY, PACKED)
-    slot, head = i % slots, i // slots
-    b, h = head // H, head % H
-    c, m = tl.arange(0, C), tl.arange(0, 1)
-    origin, stop, count, _, _ = run_steps(runs_ptr, slot, T, EVERY, C, EVERY, PACKED)
-    behind = tl.sum(_behind(ends_ptr, end_ptr, owner_ptr, slot, slots, head, b, h, H, 1, m, m < 1, PACKED).to(ACC))
-    for step in tl.range(0, count, disable_licm=True):
-        at = origin + (count - 1 - step) * C
-        in_t = at + c < stop
-        place = (b * T + at) * H + h + c * H
-        r_at, w_at = r_ptr + b * r_b + h * r_h + at * r_t, w_ptr + b * w_b + h * w_h + at * w_t
-        reads = _inner(r_at, r_t, r_n, d_r_ptr, low_r_ptr, place, c, in_t, N, ACC, LOW, C, BN)
-        change = reads - _inner(w_at, w_t, w_n, d_w_ptr, low_w_ptr, place, c, in_t, N, ACC, LOW, C, BN)
-        d_g = behind + tl.cumsum(change, 0, reverse=True)
-        tl.store(d_g_ptr + place, d_g - reads if OLD else d_g, mask=in_t)
-        behind += tl.sum(change, 0)
+        x_at -= C * x_t
+        y_at -= C * y_t
+        r_at -= C * r_t
+        w_at -= C * w_t
+        g_at -= C * g_t
+        row -= C * H * V
+        left += C

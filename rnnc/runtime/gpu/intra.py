@@ -15,7 +15,7 @@ be positive, but not large.  A tile of channels looks at its own sums and takes 
 proven lower bound needs no look: blocks of BASE rows are one product then.
 
 Two kernels: with the decay on the contracted axis (`pairs`) and on the axis that stays (`spread`).  One decay a step
-needs no halves (`alike`): its weights are one matrix, of sums, too.
+needs no halves (`rnnc.runtime.gpu.alike`).
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
@@ -27,7 +27,7 @@ import triton.language as tl
 
 from rnnc.runtime.gpu.packed import chunk_rows, chunk_steps
 
-__all__ = ["alike", "beside", "farthest", "from_middle", "grown", "pairs", "spread", "sums"]
+__all__ = ["beside", "farthest", "from_middle", "grown", "pairs", "spread", "sums"]
 
 LOG2E = tl.constexpr(1.4426950408889634)
 NEAR = tl.constexpr(60.0)  # binary orders from the middle of a chunk: two of them and the numbers' own stay in float32
@@ -244,59 +244,3 @@ def spread(
     tl.store(z_scaled_ptr + place, z * tl.exp2(write), mask=mask)
     end = tl.sum(tl.where((c == 0)[:, None], total, 0.0), 0)
     tl.store(total_ptr + (head * chunks + chunk) * V + m, end, mask=m < V)
-
-
-@triton.jit(do_not_specialize=["T", "S"])
-def alike(
-    x_ptr, x_b, x_t, x_h, x_n,
-    y_ptr, y_b, y_t, y_h, y_n,
-    g_ptr, g_b, g_t, g_h,
-    x_extra_ptr, y_extra_ptr,
-    scores_ptr,
-    x_scaled_ptr, y_scaled_ptr,
-    x_extra_scaled_ptr, y_extra_scaled_ptr,
-    total_ptr,
-    table_ptr,
-    T, H, S,
-    N: tl.constexpr, ACC: tl.constexpr, OLD: tl.constexpr, PACKED: tl.constexpr, EXTRA: tl.constexpr, C: tl.constexpr,
-    BN: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """What `pairs` gives, for one log decay g a step (STRICT where OLD).  EXTRA: x and y have one more column [T]."""
-    i = tl.program_id(0).to(tl.int64)
-    chunks = chunk_rows(T, S, C, PACKED)
-    chunk, head = i % chunks, i // chunks
-    b, h = head // H, head % H
-    at, stop = chunk_steps(table_ptr, chunk, T, C, PACKED)
-    c = tl.arange(0, C)
-    in_t = at + c < stop
-    shift: tl.constexpr = 1 if OLD else 0  # reads before the step do not see its decay
-    g_at = g_ptr + b * g_b + h * g_h + at * g_t
-    g = tl.load(g_at + c * g_t, mask=in_t, other=0.0).to(ACC) * LOG2E
-    following = tl.load(g_at + (c + 1) * g_t, mask=(c + 1 < C) & (at + c + 1 < stop), other=0.0).to(ACC) * LOG2E
-    read = tl.load(g_at + (c - shift) * g_t, mask=(c >= shift) & in_t, other=0.0).to(ACC) * LOG2E
-    to_read, to_end = tl.exp2(tl.cumsum(read, 0)), tl.exp2(tl.cumsum(following, 0, reverse=True))
-    total = tl.sum(g, 0)
-    x_at, y_at = x_ptr + b * x_b + h * x_h + at * x_t, y_ptr + b * y_b + h * y_h + at * y_t
-    row = ((b * T + at) * H + h) * N
-    product = tl.full([C, C], 0.0, ACC)
-    for column in range(0, N, BN):
-        n = column + tl.arange(0, BN)
-        mask = in_t[:, None] & (n < N)[None, :]
-        x = tl.load(x_at + (c[:, None] * x_t + n[None, :] * x_n), mask=mask, other=0.0)
-        y = tl.load(y_at + (c[:, None] * y_t + n[None, :] * y_n), mask=mask, other=0.0)
-        product += tl.dot(x, tl.trans(y), input_precision=PRECISION).to(ACC)
-        place = c[:, None] * (H * N) + n[None, :]
-        tl.store(x_scaled_ptr + row + place, x * to_read[:, None], mask=mask)
-        tl.store(y_scaled_ptr + row + place, y * to_end[:, None], mask=mask)
-        tl.store(total_ptr + i * N + n, tl.zeros([BN], ACC) + total, mask=n < N)
-    if EXTRA:
-        lone = (b * T + at + c) * H + h
-        x_extra = tl.load(x_extra_ptr + lone, mask=in_t, other=0.0).to(ACC)
-        y_extra = tl.load(y_extra_ptr + lone, mask=in_t, other=0.0).to(ACC)
-        product += x_extra[:, None] * y_extra[None, :]
-        tl.store(x_extra_scaled_ptr + lone, x_extra * to_read, mask=in_t)
-        tl.store(y_extra_scaled_ptr + lone, y_extra * to_end, mask=in_t)
-    seen = (c - shift)[:, None] >= c[None, :]
-    between = tl.cumsum(tl.where((c - shift)[:, None] > c[None, :], read[:, None], 0.0), 0)
-    scores = tl.where(seen, product * tl.exp2(between), 0.0)
-    tl.store(scores_ptr + ((b * T + at) * H + h) * C + (c[:, None] * (H * C) + c[None, :]), scores, mask=in_t[:, None])

@@ -33,6 +33,12 @@ __all__ = ["walk"]
 
 
 @triton.jit
+def _rows(x_at, x_t, x_n, c, n, mask):
+    """The rows of a chunk: [C, N]."""
+    return tl.load(x_at + (c[:, None] * x_t + n[None, :] * x_n), mask=mask, other=0.0)
+
+
+@triton.jit
 def _faded(out, g_at, g_t, g_m, c, m, in_m, left, REVERSE: tl.constexpr, OLD: tl.constexpr, C: tl.constexpr,
            ACC: tl.constexpr):  # fmt: skip
     """Outputs by the decay on their own axis: from the chunk's start to the read; REVERSE from after the write to the
@@ -53,15 +59,24 @@ def _inside(scores_at, z, in_t, REVERSE: tl.constexpr, ACC: tl.constexpr, PRECIS
 
 
 @triton.jit
-def _rows(x_ptr, x_b, x_t, x_h, x_n, b, h, at, c, n, mask):
-    """The rows of a chunk: [C, N]."""
-    return tl.load(x_ptr + b * x_b + h * x_h + at * x_t + (c[:, None] * x_t + n[None, :] * x_n), mask=mask, other=0.0)
+def _widened(z, extra_ptr, lone, m, in_t, V):
+    """The rows of a chunk with the column that they have more."""
+    extra = tl.load(extra_ptr + lone, mask=in_t, other=0.0)
+    return tl.where((m == V)[None, :], extra[:, None], z).to(z.dtype)
 
 
 @triton.jit
-def _decay(total_ptr, at, n, m, in_n, in_m, N: tl.constexpr, V, OUTER: tl.constexpr):
+def _lone(extra_ptr, lone, in_t, ACC: tl.constexpr):
+    """One number of each step, as a column."""
+    return tl.load(extra_ptr + lone, mask=in_t, other=0.0).to(ACC)[:, None]
+
+
+@triton.jit
+def _decay(total_ptr, at, n, m, in_n, in_m, N: tl.constexpr, V, ALIKE: tl.constexpr, ACROSS: tl.constexpr):
     """What a chunk leaves of a state, along one of its axes."""
-    if OUTER:
+    if ALIKE:
+        return tl.exp2(tl.load(total_ptr + at))
+    elif ACROSS:
         return tl.exp2(tl.load(total_ptr + at * V + m, mask=in_m, other=0.0)[None, :])
     else:
         return tl.exp2(tl.load(total_ptr + at * N + n, mask=in_n, other=0.0)[:, None])
@@ -79,27 +94,31 @@ def walk(
     y_ptr, y_b, y_t, y_h, y_n,
     z_ptr, z_b, z_t, z_h, z_m,
     g_ptr, g_b, g_t, g_h, g_m,
+    w_ptr, w_b, w_t, w_h, w_m,
     scores_ptr, intra_ptr,
-    total_ptr,
+    out_fade_ptr, z_fade_ptr, total_ptr,
     start_ptr, last_ptr,
     kept_ptr, ends_ptr,
-    out_ptr,
+    out_ptr, sums_ptr,
     x_extra_ptr, extra_ptr, out_extra_ptr,
     runs_ptr,
     T, H, V, SPAN, S, RUNS, SIZE, S_N, S_M,
-    N: tl.constexpr, ACC: tl.constexpr, OUTER: tl.constexpr, ADD: tl.constexpr, REVERSE: tl.constexpr,
-    OLD: tl.constexpr, OUT: tl.constexpr, KEEP: tl.constexpr, ENDS: tl.constexpr, EVERY: tl.constexpr,
-    PACKED: tl.constexpr, COLUMN: tl.constexpr, ROW: tl.constexpr,
-    C: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr, STAGES: tl.constexpr, PRECISION: tl.constexpr,
+    N: tl.constexpr, ACC: tl.constexpr, ALIKE: tl.constexpr, ACROSS: tl.constexpr, ADD: tl.constexpr,
+    REVERSE: tl.constexpr, OLD: tl.constexpr, OUT: tl.constexpr, SUMS: tl.constexpr, KEEP: tl.constexpr,
+    ENDS: tl.constexpr, LAST: tl.constexpr, EVERY: tl.constexpr, PACKED: tl.constexpr, COLUMN: tl.constexpr,
+    ROW: tl.constexpr, C: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr, STAGES: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BM of V columns of one head's state over SPAN chunks of C steps, from the state before them.
 
-    The decay is on the contracted axis (x and y are scaled already, `scores` [C, C] are what the steps of a chunk see
-    of each other), or, OUTER, on the other (z is scaled, the outputs are scaled here by g; ADD: `intra` is what the
-    chunk's own steps add, else they are left out).
+    ALIKE: one decay a step; outputs and the rows of z are scaled here, by `out_fade` and `z_fade` [B, H, chunks, C].
+    Else the decay is on the contracted axis (x and y are scaled already), or, ACROSS, on the other (z is scaled, the
+    outputs are scaled here by g; ADD: `intra` is what the chunk's own steps add, else they are left out).  Where it is
+    not ACROSS, `scores` [C, C] are what the steps of a chunk see of each other.
 
-    Without OUT only the state is carried.  KEEP stores it every EVERY chunks; ENDS writes the sums over n of the states
-    kept by another walk times this one's, at the same places.  PACKED: a span is one of RUNS runs of S sequences.
+    Without OUT only the state is carried.  SUMS: w times the outputs, summed over columns, [B, H, chunks, blocks, C].
+    KEEP stores the state every EVERY chunks, LAST behind all; ENDS writes the sums over n of the states kept by another
+    walk times this one's, at the same places.  PACKED: a span is one of RUNS runs of S sequences.
 
     A state has SIZE entries.  COLUMN: z has one more column, `extra` [T], whose outputs go to `out_extra`.  ROW: x and
     y have one more, `x_extra` and `extra`, for one more row of the state, of which the scores know.
@@ -122,27 +141,29 @@ def walk(
     for step in tl.range(0, count, num_stages=STAGES, disable_licm=ROW):
         chunk = first + count - 1 - step if REVERSE else first + step
         k = chunk - first
-        at = origin + k * C
+        at, at_chunk = origin + k * C, head * chunks + chunk
         in_t = at + c < stop
         inner, outer = in_t[:, None] & in_n[None, :], in_t[:, None] & in_m[None, :]
         if KEEP:
             kept = kept_ptr + (head * slots + slot + k // EVERY) * SIZE + place
             tl.store(kept, state, mask=in_state & (k % EVERY == 0))
-        y = _rows(y_ptr, y_b, y_t, y_h, y_n, b, h, at, c, n, inner)
-        z = _rows(z_ptr, z_b, z_t, z_h, z_m, b, h, at, c, m, outer)
+        y = _rows(y_ptr + b * y_b + h * y_h + at * y_t, y_t, y_n, c, n, inner)
+        z = _rows(z_ptr + b * z_b + h * z_h + at * z_t, z_t, z_m, c, m, outer)
         lone = (b * T + at + c) * H + h
         if COLUMN:
-            extra = tl.load(extra_ptr + lone, mask=in_t, other=0.0)
-            z = tl.where((m == V)[None, :], extra[:, None], z).to(z.dtype)
-        if ROW:
-            gain = tl.sum(tl.load(extra_ptr + lone, mask=in_t, other=0.0).to(ACC)[:, None] * z.to(ACC), 0)
+            z = _widened(z, extra_ptr, lone, m, in_t, V)
+        scaled = z
+        if ALIKE:
+            scaled = (z.to(ACC) * tl.load(z_fade_ptr + at_chunk * C + c)[:, None]).to(z.dtype)
         if OUT:
-            x = _rows(x_ptr, x_b, x_t, x_h, x_n, b, h, at, c, n, inner)
+            x = _rows(x_ptr + b * x_b + h * x_h + at * x_t, x_t, x_n, c, n, inner)
             out = tl.dot(x, state.to(x.dtype), input_precision=PRECISION).to(ACC)
             place_out = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
             if ROW:
-                out += tl.load(x_extra_ptr + lone, mask=in_t, other=0.0).to(ACC)[:, None] * row[None, :]
-            if OUTER:
+                out += _lone(x_extra_ptr, lone, in_t, ACC) * row[None, :]
+            if ALIKE:
+                out *= tl.load(out_fade_ptr + at_chunk * C + c)[:, None]
+            if ACROSS:
                 g_at = g_ptr + b * g_b + h * g_h + at * g_t
                 out = _faded(out, g_at, g_t, g_m, c, m, in_m, stop - at, REVERSE, OLD, C, ACC)
             else:
@@ -154,11 +175,14 @@ def walk(
             if COLUMN:
                 lone_out = tl.broadcast_to(lone[:, None], [C, BM])
                 tl.store(out_extra_ptr + lone_out, out, mask=in_t[:, None] & (m == V)[None, :])
-        at_chunk = head * chunks + chunk
+            if SUMS:
+                w = _rows(w_ptr + b * w_b + h * w_h + at * w_t, w_t, w_m, c, m, outer)
+                tl.store(sums_ptr + (at_chunk * blocks + i % blocks) * C + c, tl.sum(w.to(ACC) * out, 1))
         if ROW:
-            row = row * tl.exp2(tl.load(total_ptr + at_chunk * N)) + gain
-        left = _decay(total_ptr, at_chunk, n, m, in_n, in_m, N, V, OUTER)
-        state = state * left + tl.dot(tl.trans(y), z, input_precision=PRECISION).to(ACC)
+            gain = tl.sum(_lone(extra_ptr, lone, in_t, ACC) * scaled.to(ACC), 0)
+            row = row * tl.exp2(tl.load(total_ptr + at_chunk)) + gain
+        left = _decay(total_ptr, at_chunk, n, m, in_n, in_m, N, V, ALIKE, ACROSS)
+        state = state * left + tl.dot(tl.trans(y), scaled, input_precision=PRECISION).to(ACC)
         if ENDS:  # noqa: SIM102  (decided when compiled)
             if k % EVERY == 0:
                 same = head * slots + slot + k // EVERY
@@ -166,6 +190,7 @@ def walk(
                 if ROW:
                     ended += tl.load(kept_ptr + same * SIZE + last_row, mask=in_m, other=0.0) * row
                 tl.store(ends_ptr + same * V + m, ended, mask=in_m)
-    tl.store(last_ptr + (head * spans + span) * SIZE + place, state, mask=in_state)
-    if ROW:
-        tl.store(last_ptr + (head * spans + span) * SIZE + last_row, row, mask=in_m)
+    if LAST:
+        tl.store(last_ptr + (head * spans + span) * SIZE + place, state, mask=in_state)
+        if ROW:
+            tl.store(last_ptr + (head * spans + span) * SIZE + last_row, row, mask=in_m)
