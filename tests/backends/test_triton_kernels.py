@@ -64,7 +64,7 @@ GROUPS = {
         "projected",
         "coupled operators",
     ),
-    "step by step": tuple(n for n in stepped.cases(None) if n not in stepped.SLOW),
+    "step by step": tuple(n for n in stepped.CASES if n not in stepped.SLOW),
     "packed and tuned": ("packed", "packed layers", "tuned", "coupled operators"),
     "turned": tuple(name for name in turned.CASES if name not in turned.SLOW),
     "transforms": ("transforms, mingru", "transforms, gla", "transforms, lstm"),
@@ -74,7 +74,7 @@ GROUPS = {
     "low rank, more": LOW_RANK[1::2],
     "low rank, cells": tuple(name for name in (*low_rank.CELLS, *low_rank.STEP_BY_STEP) if name not in low_rank.SLOW),
     "no numbers": tuple(no_number.CASES),
-    "rows": tuple(rows.cases(lambda *a, **k: None)),
+    "rows": tuple(rows.CASES),
     "operators and splits": (
         *("bfloat16", "float16", "strides", "operators", "same bits", "hazards"),
         *(f"{name}, split" for name in SPLITS),

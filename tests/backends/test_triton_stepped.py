@@ -18,10 +18,10 @@ from rnnc.ir.rounding import keep_digits
 
 pytest.importorskip("triton")
 
-import triton_interpreted as interpreted
+import triton_coupled as coupled
 import triton_stepped as stepped
 
-CELLS = interpreted.CELLS | stepped.CELLS
+CELLS = coupled.CELLS | stepped.CELLS
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 NAMES = ("lstm", "gru", "slstm", "rnn", *CELLS)
 

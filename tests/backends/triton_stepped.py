@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch_support as support
 import triton_buffers as buffers
+import triton_coupled as coupled
 import triton_transforms as transforms
 from torch import Tensor
+from triton_oracle import case_of, is_the_oracle, layer_of, spec_of
+from triton_packed import packed_layers
 
 from rnnc.runtime.gpu.coupled import CoupledRecurrence
 from rnnc.runtime.gpu.tuning import Config
@@ -71,14 +75,14 @@ SIZES: dict[str, tuple[str, dict[str, int], int, int]] = {  # a cell, its sizes,
     "GRU": ("gru", {"d": 3, "n": 17}, 7, 16),
     "RNN": ("rnn", {"d": 2, "n": 3}, 1, 16),
     "sLSTM": ("slstm", {"d": 6, "heads": 2, "dh": 19}, 5, 16),
-    "reset first": ("reset first", {"d": 3, "n": 21}, 7, 16),
-    "peephole": ("peephole", {"d": 3, "n": 23}, 6, 32),
-    "projected": ("projected", {"d": 3, "n": 33, "p": 5}, 4, 16),
-    "rounds": ("rounds", {"d": 2, "heads": 3, "n": 5}, 4, 16),
-    "normed": ("normed", {"d": 3, "n": 19}, 6, 32),
-    "computed first": ("computed first", {"d": 3, "n": 19, "p": 5}, 6, 16),
-    "bottleneck": ("bottleneck", {"d": 3, "heads": 2, "n": 17, "r": 5}, 4, 16),
-    "low rank": ("low rank", {"d": 3, "n": 17, "r": 5}, 4, 16),
+    "reset first": (coupled.CELLS["reset first"], {"d": 3, "n": 21}, 7, 16),
+    "peephole": (coupled.CELLS["peephole"], {"d": 3, "n": 23}, 6, 32),
+    "projected": (coupled.CELLS["projected"], {"d": 3, "n": 33, "p": 5}, 4, 16),
+    "rounds": (coupled.CELLS["rounds"], {"d": 2, "heads": 3, "n": 5}, 4, 16),
+    "normed": (CELLS["normed"], {"d": 3, "n": 19}, 6, 32),
+    "computed first": (CELLS["computed first"], {"d": 3, "n": 19, "p": 5}, 6, 16),
+    "bottleneck": (CELLS["bottleneck"], {"d": 3, "heads": 2, "n": 17, "r": 5}, 4, 16),
+    "low rank": (CELLS["low rank"], {"d": 3, "n": 17, "r": 5}, 4, 16),
 }
 SLOW = ("transforms, step by step", "float16, step by step", "packed heads, step by step")
 
@@ -101,15 +105,15 @@ def step_by_step(entries: int = 16) -> Iterator[None]:
         CoupledRecurrence.__post_init__ = made  # type: ignore[method-assign]
 
 
-def kernel_of(layer_of: Callable[..., Any], spec: Any) -> tuple[Any, Any, Any]:
-    ir, layer, (k,) = layer_of(spec, None, None, Config(steps=4, channels=16))
+def kernel_of(source: str) -> tuple[Any, Any, Any]:
+    ir, layer, (k,) = layer_of(spec_of(source), None, None, Config(steps=4, channels=16))
     return ir, layer, k
 
 
-def half_precision(layer_of: Callable[..., Any], case_of: Callable[..., Any], spec: Any, dtype: torch.dtype) -> None:
+def half_precision(source: str, dtype: torch.dtype) -> None:
     """Products in 16 bits, states in float32: as exact as the inputs, outputs and gradients."""
     with step_by_step():
-        ir, layer, _ = kernel_of(layer_of, spec)
+        ir, layer, _ = kernel_of(source)
         case = case_of(ir, {"d": 3, "n": 21}, 15, start=False)
         net = case.module(layer, dtype)
         x = support.tensor(case.inputs["x"], dtype).requires_grad_()
@@ -126,10 +130,10 @@ def half_precision(layer_of: Callable[..., Any], case_of: Callable[..., Any], sp
         assert support.error(p.grad.float(), case.grads.params[name]) < 10 * eps, name
 
 
-def no_steps(layer_of: Callable[..., Any], spec: Any) -> None:
+def no_steps(source: str) -> None:
     """A sequence without steps leaves states and their gradients as they are, and matrices without any."""
     with step_by_step():
-        _, _, k = kernel_of(layer_of, spec)
+        _, _, k = kernel_of(source)
         inputs = [torch.randn(3, 0, 7, dtype=torch.float64, requires_grad=True) for _ in k.inputs]
         inputs += [torch.randn(7, 7, dtype=torch.float64, requires_grad=True) for _ in k.products]
         states = [torch.randn(3, 7, dtype=torch.float64, requires_grad=True) for _ in k.states]
@@ -143,10 +147,10 @@ def no_steps(layer_of: Callable[..., Any], spec: Any) -> None:
         assert not any(g.any() for g in found[len(states) :])
 
 
-def operator(layer_of: Callable[..., Any], spec: Any) -> None:
+def operator(source: str) -> None:
     """The registration as PyTorch itself checks it, and two runs that give the same bits."""
     with step_by_step():
-        _, _, k = kernel_of(layer_of, spec)
+        _, _, k = kernel_of(source)
         rng = np.random.default_rng(0)
 
         def random(*shape: int) -> Tensor:
@@ -165,36 +169,34 @@ def operator(layer_of: Callable[..., Any], spec: Any) -> None:
             torch.library.opcheck(torch.ops.rnnc.stepped, arguments)
 
 
-def cases(main: Any) -> dict[str, Callable[[], None]]:
-    """`main` is the module triton_interpreted, whose cells and comparisons these are."""
+def _case(source: str, dims: dict[str, int], steps: int, entries: int) -> None:
+    with step_by_step(entries):
+        is_the_oracle(source, kind="coupled", dims=dims, steps=steps, step=True)
 
-    def case(file: str, dims: dict[str, int], steps: int, entries: int) -> None:
-        with step_by_step(entries):
-            main.is_the_oracle(file, kind="coupled", dims=dims, steps=steps, step=True)
 
-    def packed(file: str, dims: dict[str, int]) -> None:
-        with step_by_step():
-            main.packed_layers(((file, None, dims),))
+def _packed(source: str, dims: dict[str, int]) -> None:
+    with step_by_step():
+        packed_layers(((source, None, dims),))
 
-    def transformed() -> None:
-        with step_by_step():
-            transforms.transformed("lstm")
 
-    found = {f"{name}, step by step": lambda given=given: case(*given) for name, given in SIZES.items()}
-    found |= {
-        name: lambda given=SIZES[name]: main.is_the_oracle(given[0], kind="coupled", dims=given[1], steps=4, step=True)
-        for name in CELLS
-    }
-    return found | {
-        "packed, step by step": lambda: packed("reset first", {"d": 3, "n": 5}),
-        "packed heads, step by step": lambda: packed("slstm", {"d": 2, "heads": 2, "dh": 3}),
-        "transforms, step by step": transformed,
-        "no steps, step by step": lambda: no_steps(main.layer_of, main.spec_of("lstm")),
-        "operator, step by step": lambda: operator(main.layer_of, main.spec_of("slstm")),
-        "bfloat16, step by step": lambda: half_precision(
-            main.layer_of, main.case_of, main.spec_of("lstm"), torch.bfloat16
-        ),
-        "float16, step by step": lambda: half_precision(
-            main.layer_of, main.case_of, main.spec_of("lstm"), torch.float16
-        ),
-    }
+def _transformed() -> None:
+    with step_by_step():
+        transforms.transformed("lstm")
+
+
+CASES: dict[str, Callable[[], None]] = {
+    f"{name}, step by step": partial(_case, *given) for name, given in SIZES.items()
+}
+CASES |= {
+    name: partial(is_the_oracle, text, kind="coupled", dims=SIZES[name][1], steps=4, step=True)
+    for name, text in CELLS.items()
+}
+CASES |= {
+    "packed, step by step": partial(_packed, coupled.CELLS["reset first"], {"d": 3, "n": 5}),
+    "packed heads, step by step": partial(_packed, "slstm", {"d": 2, "heads": 2, "dh": 3}),
+    "transforms, step by step": _transformed,
+    "no steps, step by step": partial(no_steps, "lstm"),
+    "operator, step by step": partial(operator, "slstm"),
+    "bfloat16, step by step": partial(half_precision, "lstm", torch.bfloat16),
+    "float16, step by step": partial(half_precision, "lstm", torch.float16),
+}

@@ -16,10 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import test_cpu_cells as cells
 import torch_support as support
-import triton_buffers as buffers
 import triton_interpreted as interpreted
 import triton_stepped as stepped
 
@@ -97,10 +95,7 @@ def fits(path: Path, cell: str, target: str) -> str:
 
 def main(what: str, which: str, target: str = "") -> None:
     if what == "interpreted":
-        interpreted.sanitiser.watch()
-        interpreted.guard_launches()
-        buffers.take(buffers.no_numbers)
-        np.seterr(all="ignore")
+        interpreted.prepare()
     for path, cell in every(which):
         begun = time.perf_counter()
         try:
