@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,15 +13,18 @@ import pytest
 pytest.importorskip("triton")
 
 import torch
+from triton.runtime.jit import JITFunction
 
 from rnnc.runtime.chunk import MicroStep, Read
 from rnnc.runtime.gpu import tuning
 from rnnc.runtime.gpu.arrange import near, near_inside
-from rnnc.runtime.gpu.compat import tf32
+from rnnc.runtime.gpu.compat import Built, built_by, tf32
 from rnnc.runtime.gpu.devices import check_devices
+from rnnc.runtime.gpu.gates import channel_gradients as gates_kernel
 from rnnc.runtime.gpu.matrix import matrix_scan
 from rnnc.runtime.gpu.tuner import FEW, Tuner, candidates
 from rnnc.runtime.gpu.tuning import FAST, HELD_BY_THREAD, Config, coupled_config, default_config, on_chip
+from rnnc.runtime.gpu.walk import walk as states_kernel
 
 DEFAULT = Config(steps=16, channels=64)
 OPTIONS = [DEFAULT, Config(steps=16, channels=32), Config(steps=16, channels=32, warps=2)]
@@ -106,6 +111,39 @@ def test_a_configuration_that_does_not_run_is_left_out(tmp_path: Path) -> None:
 
     with pytest.raises(OutOfResources):
         tuner(tmp_path, TIMES, []).choose(("another",), lambda: OPTIONS, nothing_runs)
+
+
+def test_a_configuration_that_spills_is_not_measured(tmp_path: Path) -> None:
+    """More than the default, whose library functions may have arrays in memory."""
+    measured: list[Config] = []
+    of = tuner(tmp_path, dict(zip(OPTIONS, (3.0, 1.0, 2.0), strict=True)), measured)
+    spills: dict[Config, int] = {}
+    of.built = lambda run: [Built("forward", 0), Built("forward", 0), Built("backward", spills[run()])]
+    for spilled, want in (((0, 1, 0), 2), ((0, 0, 2), 1), ((4, 4, 0), 1), ((4, 5, 5), 0)):
+        spills |= dict(zip(OPTIONS, spilled, strict=True))
+        assert of.choose(("x", spilled), lambda: OPTIONS, lambda c: c) == OPTIONS[want]
+    assert measured == [OPTIONS[k] for k in (0, 2, 0, 1, 0, 1, 2, 0)]
+
+
+def test_candidates_are_compiled_and_not_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But what other threads launch meanwhile is."""
+    launched: list[tuple[str, bool]] = []
+
+    def launch(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        launched.append((kernel.__name__, warmup))
+        return SimpleNamespace(run=len, n_spills=3)
+
+    monkeypatch.setattr(JITFunction, "run", launch)
+    other = Thread(target=lambda: states_kernel[1,](None))
+
+    def run() -> None:
+        gates_kernel[1,](None)
+        other.start()
+        other.join()
+
+    assert built_by(run) == [Built("channel_gradients", 3)]
+    assert launched == [("channel_gradients", True), ("walk", False)]
+    assert JITFunction.run is launch
 
 
 @pytest.mark.parametrize("kind", ["scan", "sequential"])

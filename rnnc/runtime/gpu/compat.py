@@ -6,13 +6,16 @@ Kernels use nothing that changed: no block pointers (gone since 3.7), no descrip
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
+from triton.runtime.jit import JITFunction
 
-__all__ = ["LAUNCH", "assembler", "interpreted", "tf32", "version"]
+__all__ = ["LAUNCH", "Built", "assembler", "built_by", "interpreted", "tf32", "version"]
 
 # Contraction of a * b + c is said to be wanted: it is the default up to 3.9, which warns that 3.10 will do without.
 LAUNCH: dict[str, Any] = {"enable_fp_fusion": True}
@@ -44,3 +47,42 @@ def assembler(capability: int) -> Path:
     from triton.backends.nvidia.compiler import get_ptxas
 
     return Path(get_ptxas(capability).path)
+
+
+class Built(NamedTuple):
+    """A kernel on the current device: numbers of 4 bytes that a thread has in memory, spilled registers among them."""
+
+    kernel: str
+    spilled: int
+
+
+_ONE_AT_A_TIME = threading.RLock()
+
+
+def built_by(run: Callable[[], object]) -> list[Built]:
+    """The kernels that `run` launches, compiled and loaded; none is launched.  Other threads launch as ever.
+
+    Raises OutOfResources or PTXASError for one that the device cannot run.  The interpreter compiles none.
+    """
+    if interpreted():
+        return []
+    found: list[Built] = []
+    thread = threading.get_ident()
+
+    def build(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        if threading.get_ident() != thread:
+            return launch(kernel, *args, grid=grid, warmup=warmup, **options)
+        built = launch(kernel, *args, grid=grid, warmup=True, **options)
+        if built is not None:
+            assert built.run is not None  # asked for, it loads the code, and only then are spills known
+            found.append(Built(kernel.__name__, int(built.n_spills)))
+        return built
+
+    with _ONE_AT_A_TIME:
+        launch = JITFunction.run
+        JITFunction.run = build  # type: ignore[assignment]
+        try:
+            run()
+        finally:
+            JITFunction.run = launch  # type: ignore[method-assign]
+    return found

@@ -6,11 +6,8 @@ channels that a program holds, its warps, and the stages of its loads.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +20,6 @@ __all__ = ["Blocks", "Chunk", "Work", "candidates", "fastest", "fastest_chunk"]
 
 MICROSECOND = 3e6  # operations that one multiprocessor does in a microsecond, by products of 16-bit numbers
 WAIT = 1.0  # microseconds from chunk to chunk besides: loads, and products that wait for each other
-FILES = ("walk.py", "alike.py", "intra.py", "gates.py", "exchange.py", "low_rank_rows.py", "gated_sizes.py")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +69,7 @@ def fastest_chunk(dtype: torch.dtype, key: tuple[Any, ...], run: Callable[[int],
     options = [Chunk(steps=steps) for steps in chunks_of(dtype)]
     if not tuner.TUNER.works:
         return options[0].steps
-    whole = ("chunk of decays", _content(), tuner.device_name(), str(dtype), *key)
+    whole = ("chunk of decays", tuner.content(), tuner.device_name(), str(dtype), *key)
     return tuner.TUNER.choose(whole, lambda: options, lambda c: run(c.steps)).steps
 
 
@@ -84,7 +80,7 @@ def fastest(work: Work, warps: int, run: Callable[[Blocks], object]) -> Blocks:
         return default
     what = tuple((name, str(x)) for name, x in sorted(work.constants.items()))
     sizes = work.outer, tuner.bucket(work.runs), tuner.bucket(work.chunks)
-    key = ("decays", work.kernel, _content(), tuner.device_name(), str(work.dtype), *what, *sizes)
+    key = ("decays", work.kernel, tuner.content(), tuner.device_name(), str(work.dtype), *what, *sizes)
     return tuner.TUNER.choose(key, lambda: candidates(work, default), run)
 
 
@@ -128,10 +124,3 @@ def _less(default: Blocks) -> Iterator[Blocks]:
         yield replace(default, outer=default.outer // 2)
     if default.inner > 16:
         yield replace(default, inner=default.inner // 2)
-
-
-@cache
-def _content() -> str:
-    """Of the kernels: another version of them is measured anew."""
-    found = b"".join((Path(__file__).parent / name).read_bytes() for name in FILES)
-    return hashlib.sha256(found).hexdigest()[:16]

@@ -104,6 +104,11 @@ class Problem(NamedTuple):
         return self.g is not None and self.g.ndim == 6
 
     @property
+    def first(self) -> bool:
+        """Whether only the first row of a time step has a decay."""
+        return self.g is not None and self.g.shape[2] < self.u.shape[2]
+
+    @property
     def sizes(self) -> tuple[int, int, int, int]:
         return self.total, self.u.shape[3], self.u.shape[4], self.values
 
@@ -125,7 +130,7 @@ class Problem(NamedTuple):
             gate=self.g is not None,
             keyed=self.keyed,
             scored=self.found is not None,
-            first=self.g is not None and self.g.shape[2] < self.u.shape[2],
+            first=self.first,
             tied=self.b is None,
             old=self.old,
             packed=self.bounds is not None,

@@ -8,11 +8,8 @@ are: the forward leaves the inverse of each for the backward, and traced code ha
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,8 +32,9 @@ def tuned(p: Problem, role: str, run: Callable[[Problem], object]) -> Problem:
     if not tuner.TUNER.works:
         return p._replace(way=default)
     sizes = (p.u.shape[3:], p.keys, p.values, p.u.shape[2], tuner.bucket(p.batch), tuner.bucket(p.total))
-    flags = (p.shared, p.old, p.base, p.keyed, p.g is not None, p.b is None, p.bounds is not None)
-    key = ("low rank", _content(), role, tuner.device_name(), str(p.u.dtype), *sizes, *flags)
+    flags = (p.shared, p.old, p.base, p.keyed, p.first, p.b is None, p.bounds is not None)
+    dtypes = [str(None if x is None else x.dtype) for x in (p.u, p.s, p.c, p.g)]
+    key = ("low rank", tuner.content(), role, tuner.device_name(), *dtypes, *sizes, *flags)
     options = lambda: neighbours(p, role, default)  # noqa: E731
     p = p._replace(way=tuner.TUNER.choose(key, options, lambda way: run(p._replace(way=way))))
     for kernel in phases(p, role):
@@ -119,10 +117,3 @@ def _microseconds(p: Problem, role: str, way: Way) -> float:
         apart += scores + 2 * rows * (p.keys + rows) * p.values
     apart += scores if way.scored and not p.keyed else 0
     return waves * chunks * (WAIT + inside / MICROSECOND) + states * chunks * apart / MICROSECOND / processors
-
-
-@cache
-def _content() -> str:
-    """Of the kernels: another version of them is measured anew."""
-    files = [*sorted(Path(__file__).parent.glob("low_rank_*.py")), Path(__file__).parent / "exchange.py"]
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]

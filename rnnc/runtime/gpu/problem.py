@@ -64,7 +64,7 @@ class Problem:
         if self.of.configs or not tuner.TUNER.works:
             return self
         sizes = (self.channels, self.heads, self.inner, tuner.bucket(self.batch), tuner.bucket(self.steps), self.packed)
-        key = (self.of.key, role, tuner.device_name(), *map(str, dtypes), *sizes)
+        key = (self.of.key, tuner.content(), role, tuner.device_name(), *map(str, dtypes), *sizes)
         return replace(self, chosen=tuner.TUNER.choose(key, options, lambda c: run(replace(self, chosen=c))))
 
     def neighbours(self) -> list[Config]:

@@ -2,7 +2,8 @@
 
 What a cache entry belongs to is in its key: the kernels' content, the device, Triton's version, dtypes, and the sizes,
 those of batch and time by powers of two only.  Entries are written beside their place and renamed into it, so processes
-that tune at once do not disturb each other.  An entry that is not this user's own, that is damaged, or that names a
+that tune at once do not disturb each other.  Candidates are compiled before any is timed, and one that spills or does
+not fit the device is not timed.  An entry that is not this user's own, that is damaged, or that names a
 configuration which is no candidate is measured anew: whatever stands in the cache, it chooses among candidates only.
 
     RNNC_TUNE    0: no measuring, the default configurations (which spill nowhere) are used
@@ -26,10 +27,10 @@ from typing import Any, TypeVar
 import torch
 
 from rnnc.runtime.compiled import cache_folder, own_path
-from rnnc.runtime.gpu.compat import interpreted, version
+from rnnc.runtime.gpu.compat import Built, built_by, interpreted, version
 from rnnc.runtime.gpu.tuning import HELD, HELD_BY_THREAD, Config, current, power_of_two, programs_wanted
 
-__all__ = ["TUNER", "Tuner", "bucket", "candidates", "device_name"]
+__all__ = ["TUNER", "Tuner", "bucket", "candidates", "content", "device_name"]
 
 Timer = Callable[[Callable[[], object]], float]
 C = TypeVar("C")  # a configuration: a frozen dataclass of numbers, `Config` or another kernel's own
@@ -58,9 +59,12 @@ def device_seconds(run: Callable[[], object]) -> float:
 
 @dataclass(slots=True)
 class Tuner:
-    """Chooses configurations.  `timer` says how many seconds a run takes; a test gives its own, and `always`."""
+    """Chooses configurations.  `timer` says how many seconds a run takes, `built` what its kernels are compiled to (see
+    `compat.built_by`); a test gives its own, and `always`.
+    """
 
     timer: Timer = device_seconds
+    built: Callable[[Callable[[], object]], list[Built]] = built_by
     folder: Callable[[], Path | None] = lambda: cache_folder("triton")
     always: bool = False
     known: dict[tuple[Any, ...], Any] = field(default_factory=dict)
@@ -75,9 +79,9 @@ class Tuner:
     def choose(self, key: tuple[Any, ...], options: Callable[[], Sequence[C]], run: Callable[[C], object]) -> C:
         """The configuration for a problem: remembered, or the fastest of `options`, whose first is the default.
 
-        Where that is the only one, nothing is run: runs count (`Recurrence.report`).  One that cannot be run (too much
-        shared memory, say) is left out; the default has to run.  While a CUDA graph is captured nothing can be timed,
-        and the default is taken where none is remembered.
+        Where that is the only one, nothing is run: runs count (`Recurrence.report`).  One that spills or cannot be run
+        (too much shared memory, say) is left out; the default has to run.  While a CUDA graph is captured nothing can
+        be timed, and the default is taken where none is remembered.
         """
         found = self.known.get(key)
         return self._chosen(key, options(), run) if found is None else found
@@ -90,20 +94,34 @@ class Tuner:
         if found is None:
             if not self.always and torch.cuda.is_current_stream_capturing():
                 return options[0]
-            times = {c: s for c in options if (s := self._seconds(c, run, needed=c == options[0])) is not None}
+            times = {c: self.timer(lambda c=c: run(c)) for c in self.sound(options, run)}  # type: ignore[misc]
             found = min(times, key=lambda c: times[c])
             self.write(name, key, found, times[found])
         self.known[key] = found
         return found
 
-    def _seconds(self, config: C, run: Callable[[C], object], needed: bool) -> float | None:
+    def sound(self, options: Sequence[C], run: Callable[[C], object]) -> list[C]:
+        """The default, and of the others those that the device can run and that spill nothing.
+
+        What the default's kernels have in memory are arrays of library functions (sin, say): others may have as much.
+        """
+        arrays: dict[str, int] = {}
+        for x in self.built(lambda: run(options[0])):
+            arrays[x.kernel] = max(x.spilled, arrays.get(x.kernel, 0))
+
+        def spares(c: C) -> bool:
+            found = self._built(c, run)
+            return found is not None and all(x.spilled <= arrays.get(x.kernel, 0) for x in found)
+
+        return [options[0], *(c for c in options[1:] if spares(c))]
+
+    def _built(self, config: C, run: Callable[[C], object]) -> list[Built] | None:
+        """None where the device cannot run it."""
         from triton.runtime.errors import OutOfResources, PTXASError
 
         try:
-            return self.timer(lambda: run(config))
+            return self.built(lambda: run(config))
         except (OutOfResources, PTXASError):
-            if needed:
-                raise
             return None
 
     # ------------------------------------------------------------ on disk
@@ -159,6 +177,13 @@ def _name_of(index: int | None) -> str:
     if index is None:
         return f"none, triton {version()}"
     return f"{torch.cuda.get_device_name(index)} {torch.cuda.get_device_capability(index)}, triton {version()}"
+
+
+@cache
+def content() -> str:
+    """Of all kernels that are written once and of what launches them: another version is measured anew."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
 
 
 # ---------------------------------------------------------------- which are worth a measurement
