@@ -1,0 +1,48 @@
+"""The kernels that docs/kernels.md shows are those that are emitted."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import rnnc.spec
+from rnnc.compile import emit_source
+
+pytest.importorskip("triton")
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "kernels.md"
+TURNED = """cell Turned(n: dim) {
+  input x: real[n]
+  input A: real[n, n]
+  state h: real[n] = 0
+  h <- tanh(A @ h + x)
+  output y: real[n] = h'
+}"""
+FROM = {  # what a shown text begins with: the cell's name, and where it comes from
+    "(o_product,), S = matrix_scan(": ("GatedDeltaNet", "gated_deltanet"),
+    "(h_product,), (n_dot,), C, n = normalised_scan(": ("mLSTMOp", "mlstm"),
+    '@triton.jit(do_not_specialize=["T"])\ndef mingru_h_forward(': ("MinGRU", "mingru"),
+    '@triton.jit(do_not_specialize=["T"])\ndef mingru_h_backward(': ("MinGRU", "mingru"),
+    '@triton.jit(do_not_specialize=["T"])\ndef gru_h_forward(': ("GRU", "gru"),
+    "mingru_h = Recurrence(": ("MinGRU", "mingru"),
+    "for step in tl.range(0, length, num_stages=STAGES):": ("Turned", TURNED),
+}
+
+
+@cache
+def emitted(cell: str, source: str) -> str:
+    spec = rnnc.spec.parse(source) if source.startswith("cell ") else rnnc.spec.stdlib(source)
+    return emit_source(spec, cell, backend="triton")
+
+
+def test_every_shown_kernel_is_the_emitted_one() -> None:
+    shown = re.findall(r"^```py\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.M | re.S)
+    assert len(shown) == len(FROM)
+    for text in shown:
+        (given,) = (given for begin, given in FROM.items() if text.startswith(begin))
+        whole = emitted(*given)
+        assert any(textwrap.indent(text, " " * n) in whole for n in (0, 4, 8)), text
