@@ -12,6 +12,10 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+# Kinds of devices with autocast, asked for here: PyTorch 2.11 does not trace the question inside of torch.compile.
+DEVICES = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "xla")
+AUTOCAST = frozenset(kind for kind in DEVICES if torch.amp.is_autocast_available(kind))
+
 
 def sequence_length(core_rank: int, coefficients: Sequence[Tensor | None], length: int | None) -> int:
     """The number of steps T that `coefficients` agree on; `length` decides where all are static.
@@ -79,7 +83,7 @@ def product_dtype(promoted: torch.dtype, *vectors: Tensor) -> torch.dtype:
     if torch.float64 in (promoted, found):
         return torch.float64
     kind = vectors[0].device.type
-    if found == torch.float32 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if found == torch.float32 and kind in AUTOCAST and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
     return found
 
@@ -91,7 +95,7 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """A context in which autocast is off; it does nothing on a device that knows no autocast (meta)."""
-    if not torch.amp.is_autocast_available(device.type):
+    if device.type not in AUTOCAST:
         return nullcontext()
     return torch.autocast(device_type=device.type, enabled=False)
 
@@ -99,6 +103,6 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 def state_dtype(x: Tensor) -> torch.dtype:
     """The dtype of the states of an operator without parameters: its inputs', under autocast at least float32; of
     whole numbers and truth values, in which most states cannot be written, the default one."""
-    if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
+    if x.device.type in AUTOCAST and torch.is_autocast_enabled(x.device.type):
         return torch.promote_types(x.dtype, torch.float32)
     return x.dtype if x.is_floating_point() or x.is_complex() else torch.get_default_dtype()
