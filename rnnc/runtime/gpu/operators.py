@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rnnc.runtime.gpu.arrange import lead_of
 from rnnc.runtime.gpu.buffers import accumulator_of, added_up, divided, gradient_buffers
 from rnnc.runtime.gpu.functional import functional
 from rnnc.runtime.gpu.problem import Problem
@@ -100,15 +101,12 @@ def declare(name: str, *, forward: Forward, results: Forward, backward: Backward
     operator = torch.library.custom_op(f"rnnc::{name}", run, mutates_args=())
     operator_back = torch.library.custom_op(f"rnnc::{name}_backward", run_back, mutates_args=())
 
-    @operator.register_fake
-    def _(key: str, inputs: list[Tensor], states: list[Tensor], *told: Any) -> list[Tensor]:
-        return results(_call(inputs, states, key, *told), inputs, states)
-
-    @operator_back.register_fake
-    def _(
-        key: str, inputs: list[Tensor], kept: list[Tensor], d_outputs: list[Tensor], d_last: list[Tensor], *told: Any
-    ) -> list[Tensor]:
-        return _gradients(_call([*inputs, *kept, *d_outputs], d_last, key, *told), inputs, d_last)
+    operator.register_fake(lambda key, xs, states, *told: results(_call(xs, states, key, *told), xs, states))
+    operator_back.register_fake(
+        lambda key, xs, kept, d_outputs, d_last, *told: _gradients(
+            _call([*xs, *kept, *d_outputs], d_last, key, *told), xs, d_last
+        )
+    )
 
     def derivative(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
         return _derivative(operator_back, ctx, grads)
@@ -134,8 +132,10 @@ def _call(
     bounds: Tensor | None,
     keep: bool = True,
 ) -> Call:
-    """`states`, or their gradients, have the sequences first."""
-    p = REGISTRY[key].problem(states[0].shape[0], numbers, steps, bounds is not None)
+    """`states`, or their gradients, have the sequences first; `others` begin with the inputs."""
+    of = REGISTRY[key]
+    itemsize = max((x.dtype.itemsize for x, d in zip(others, of.inputs) if lead_of(d)), default=2)
+    p = of.problem(states[0].shape[0], numbers, steps, bounds is not None, itemsize)
     return Call(p=p, longest=longest, bounds=bounds, keep=keep, acc=accumulator_of(*others, *states))
 
 

@@ -32,7 +32,7 @@ from rnnc.runtime.gpu.tuning import Config, power_of_two, programs_wanted
 if TYPE_CHECKING:
     from rnnc.runtime.gpu.coupled import CoupledRecurrence
 
-__all__ = ["Phase", "Side", "block_sizes", "call_stepped", "longest"]
+__all__ = ["Phase", "Side", "call_stepped", "longest"]
 
 ENTRIES = 128  # of a warp's tile: four a thread, one load of them
 WIDE = 128  # entries of a vector that a program holds, side by side in memory
