@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import rnnc.spec
+from benchmarks import triton_lines
 from rnnc.compile import emit_source
 
 pytest.importorskip("triton")
@@ -46,3 +47,12 @@ def test_every_shown_kernel_is_the_emitted_one() -> None:
         (given,) = (given for begin, given in FROM.items() if text.startswith(begin))
         whole = emitted(*given)
         assert any(textwrap.indent(text, " " * n) in whole for n in (0, 4, 8)), text
+
+
+def test_lines_are_counted_of_every_file_once() -> None:
+    counted = [name for names in triton_lines.SHARED.values() for name in names]
+    helpers = {"__init__", "math", "newton", "compat", "interpreter"}  # functions of numbers, versions
+    files = {p.stem for p in triton_lines.RUNTIME.glob("*.py")} - helpers
+    assert sorted(counted) == sorted(files), "name a new file in benchmarks/triton_lines.py: SHARED"
+    assert triton_lines.lines('x = 1  # a\n\n# b\ny = """c\nd"""\n') == 3
+    assert {*triton_lines.generated("GRU")} == {"on chip", "step by step"}
