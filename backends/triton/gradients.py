@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rnnc.backends.kernels.program import Program, Result
 from rnnc.backends.triton.code import Part
-from rnnc.backends.triton.kernel import Frame, ending
+from rnnc.backends.triton.frame import Frame, ending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,8 @@ from rnnc.backends.kernels.program import Load, Program, Result
 from rnnc.backends.kernels.specialise import specialised
 from rnnc.backends.torch.body import indented
 from rnnc.backends.triton.code import Part, number
-from rnnc.backends.triton.kernel import Frame, Step
+from rnnc.backends.triton.frame import Frame
+from rnnc.backends.triton.kernel import Step
 from rnnc.backends.triton.scan import backward_of_tiles, forward_of_tiles, inside, updates
 from rnnc.backends.triton.text import Kernel
 from rnnc.ir.graph import CellIR
@@ -194,7 +195,7 @@ def _outside(f: Frame, program: Program) -> None:
         wanted = Result(target="output", index=0, part=0, axes=(), value=v.id)
         (part,) = s.run(program.pruned([wanted]))
         if part.number is None and not part.text.isidentifier():
-            s.made[keys[v.id]] = s.bind(v.title or "fixed", part)
+            s.made[keys[v.id]] = s.bind(unmistakable(v.title or "fixed"), part)
 
 
 def _tile(f: Frame, value: Part) -> str:

@@ -19,8 +19,9 @@ from rnnc.backends.kernels.program import Load, Program, Result
 from rnnc.backends.kernels.specialise import specialised
 from rnnc.backends.torch.body import indented
 from rnnc.backends.triton.code import Part, number
+from rnnc.backends.triton.frame import Frame
 from rnnc.backends.triton.gradients import gradient_pointers, store_accumulators, store_gradients
-from rnnc.backends.triton.kernel import Frame, Step
+from rnnc.backends.triton.kernel import Step
 from rnnc.backends.triton.text import Kernel, finished
 
 RINGS = {"plus_times": "linear", "max_plus": "max_plus", "min_plus": "min_plus", "log_plus": "log_plus"}

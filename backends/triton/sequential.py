@@ -13,8 +13,9 @@ from rnnc.backends.kernels.program import Result
 from rnnc.backends.torch.body import indented
 from rnnc.backends.triton.code import RULES, Part, number
 from rnnc.backends.triton.descriptor import LONG
+from rnnc.backends.triton.frame import Frame, ending
 from rnnc.backends.triton.gradients import gradient_pointers, store_accumulators, store_gradients
-from rnnc.backends.triton.kernel import Frame, Step, ending
+from rnnc.backends.triton.kernel import Step
 from rnnc.backends.triton.text import Kernel, finished
 
 UNROLLED = ", loop_unroll_factor=4"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnnc.backends.torch.body import indented
-from rnnc.backends.triton.kernel import Frame
+from rnnc.backends.triton.frame import Frame
 
 INDENT: dict[str, Any] = {"initial_indent": "    ", "subsequent_indent": "    "}
 
