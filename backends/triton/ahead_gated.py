@@ -37,7 +37,7 @@ PASSES = {  # of a scan with keys K and values V: which kernel, and what the tab
     "normalised keys": "`walk`, with a normaliser, backward: dk",
 }
 PRECISE = {"g", "total", "start", "last", "kept", "ends", "end", "intra", "d_g", "d_w"}  # float32
-PRECISE |= {"x_extra", "extra", "out_extra", "out_fade", "z_fade", "read", "write", "written", "sums"}
+PRECISE |= {"other", "x_extra", "extra", "out_extra", "out_fade", "z_fade", "read", "write", "written", "sums"}
 TABLES = {"table", "runs", "owner"}  # of packed sequences
 ODD = {"T", "H", "SPAN", "S", "RUNS", "SIZE", "S_N", "S_M"}  # sizes that need not be divisible by 16
 

@@ -88,7 +88,7 @@ class Scan:
 
     @property
     def columns(self) -> int:
-        return self.values + self.extra
+        return self.values + int(self.extra)  # a truth value is no term of a symbolic size
 
     @property
     def batch(self) -> int:
@@ -227,7 +227,7 @@ class Scan:
         constants = gate_constants(self.keys, self.dtype, old=self.old, chunk=self.chunk, blocks=most)
         found = self.empty(self.steps, self.heads, 1, dtype=self.g.dtype)
         sizes = self.steps, self.heads, self.sequences
-        arguments = (reads.sums, writes.sums, ends, end.contiguous(), found, *self._runs(ends), *sizes)
+        arguments = (reads.sums, writes.sums, ends, end, found, *self._runs(ends), *sizes)
         self.launch(gate_gradient, constants, arguments, self.batch * self.heads * self.slots)
         return found
 
@@ -254,7 +254,7 @@ class Scan:
         low = [self.empty(*d.shape[1:], dtype=self.dtype) if given else d for d, given in ((d_r, both), (d_w, True))]
         arrays = (*strided(x), *strided(y), *strided(r), *strided(w), *strided(self.g), d_r, d_w)
         sizes = self.steps, self.heads, outer, self.sequences
-        arguments = (*arrays, ends, end.contiguous(), found, *low, *self._runs(ends), *sizes)
+        arguments = (*arrays, ends, end, found, *low, *self._runs(ends), *sizes)
         self.launch(channel_gradients, constants, arguments, self.batch * self.heads * self.slots, outer=outer)
         return found, low[0], low[1]
 

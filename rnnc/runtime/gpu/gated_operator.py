@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from rnnc.runtime.gpu.functional import functional
-from rnnc.runtime.gpu.gated import Axis, Gates, Scan, Sums
+from rnnc.runtime.gpu.gated import Axis, Scan
 from rnnc.runtime.gpu.gated_sizes import KEPT, chunk_of
 from rnnc.runtime.gpu.gated_tuning import fastest_chunk
-from rnnc.runtime.gpu.gated_walk import Extra, Walk
+from rnnc.runtime.gpu.gated_walk import Ends, Extra, Walk
 from rnnc.runtime.gpu.packed import Table
 
 __all__ = ["call_gated_scan", "gated_scan"]
@@ -57,7 +57,7 @@ def gated_scan(
     with torch.cuda.device_of(q):
         of = _settled(of, "forward", lambda x: _forward(x, q, k, v, start, more))
         o, last, kept = _forward(of, q, k, v, start, more)
-    return o, last.to(start.dtype, copy=True), kept, dots
+    return o, last.to(start.dtype).contiguous(), kept, dots
 
 
 def _forward(
@@ -160,107 +160,77 @@ def gated_scan_backward(
     with torch.cuda.device_of(q):
 
         def run(x: Scan) -> list[Tensor]:
-            if value is not None and d_dots is not None:
-                return _normalised_backward(x, (q, k, v, value), last, kept, d_o, d_last, d_dots)
-            return _backward(x, q, k, v, o, last, kept, d_o, d_last)
+            match x.axis:
+                case "none":
+                    more = None if value is None or d_dots is None else (d_dots.contiguous(), value.contiguous())
+                    return _alike_backward(x, q, k, v, last, kept, d_o.contiguous(), d_last, more)
+                case "keys":
+                    return _keys_backward(x, q, k, v, last, kept, d_o.contiguous(), d_last)
+                case "values":
+                    return _values_backward(x, q, k, v, o, last, kept, d_o.contiguous(), d_last)
 
         return run(_settled(of, "backward", run))
 
 
-def _normalised_backward(
-    of: Scan, given: tuple[Tensor, ...], last: Tensor, kept: Tensor, d_o: Tensor, d_last: Tensor, d_dots: Tensor
-) -> list[Tensor]:
-    """`_backward` for one decay a step and one more column of values."""
-    q, k, v, value = given
-    ends = of.empty(of.heads, of.slots, of.keys)
-    d_value = of.empty(of.steps, of.heads)
-    d_o, d_dots, value = d_o.contiguous(), d_dots.contiguous(), value.contiguous()
-    inside, gates = of.alike(q, k)
-    back = Extra(d_value, d_dots, d_value)
-    d_v = Walk(of=of, x=k, y=q, z=d_o, gates=gates, inside=inside, out=q.dtype, reverse=True, extra=back)(d_last)
-    d_q, d_k, reads, writes = _keys(of, q, k, v, d_o, gates, kept, d_last, ends, (d_dots, value))
-    end = (d_last.to(of.accumulator) * last.to(of.accumulator)).sum(-1)
-    d_g = of.gate_gradient(reads, writes, ends, end)
-    return [d_q, d_k, d_v.out, d_g, _own(of, d_v.last), d_value.to(value.dtype)]
-
-
-def _keys(
+def _alike_backward(
     of: Scan,
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    d_o: Tensor,
-    gates: Gates,
+    last: Tensor,
     kept: Tensor,
+    d_o: Tensor,
     d_last: Tensor,
-    ends: Tensor,
-    more: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor, Sums, Sums]:
-    """The gradients of q and k under one decay a step, and their sums; fills `ends`.  `more`: the column more of dO and
-    of v, [B, T, H].
-    """
-    inside, _ = of.alike(d_o, v, more)
-    ahead, back = (None, None) if more is None else (Extra(*more, more[1]), Extra(*more[::-1], more[0]))
-    common: dict[str, Any] = {"of": of, "gates": gates, "inside": inside, "out": of.dtype, "turned": True}
-    d_q = Walk(**common, x=d_o, y=v, z=k, beside=q, extra=ahead)(kept)
-    d_k = Walk(**common, x=v, y=d_o, z=q, beside=k, extra=back, reverse=True, ends=(kept, ends))(d_last)
+    more: tuple[Tensor, Tensor] | None,
+) -> list[Tensor]:
+    """`gated_scan_backward` under one decay a step.  `more`: the column more of dO and of v, [B, T, H]."""
+    extra: tuple[Extra | None, ...] = (None, None, None)
+    d_more = []
+    if more is not None:
+        d_dots, value = more
+        d_more = [of.empty(of.steps, of.heads, dtype=value.dtype)]
+        extra = Extra(value, d_dots, d_more[0]), Extra(d_dots, value, value), Extra(value, d_dots, d_dots)
+    seen, gates = of.alike(q, k)
+    given, _ = of.alike(d_o, v, more)
+    ends = Ends.of(of, kept, last, of.keys)
+    common: dict[str, Any] = {"of": of, "gates": gates, "out": of.dtype}
+    d_v = Walk(**common, x=k, y=q, z=d_o, inside=seen, extra=extra[0], reverse=True)(d_last)
+    common |= {"inside": given, "turned": True}
+    d_q = Walk(**common, x=d_o, y=v, z=k, beside=q, extra=extra[1])(kept)
+    d_k = Walk(**common, x=v, y=d_o, z=q, beside=k, extra=extra[2], reverse=True, ends=ends)(d_last)
     assert d_q.sums is not None
     assert d_k.sums is not None
-    return d_q.out, d_k.out, d_q.sums, d_k.sums
+    d_g = of.gate_gradient(d_q.sums, d_k.sums, ends.sums, ends.end)
+    return [d_q.out, d_k.out, d_v.out, d_g, d_v.last.contiguous(), *d_more]
 
 
-def _own(of: Scan, state: Tensor) -> Tensor:
-    return state.to(of.accumulator, copy=True)
-
-
-def _backward(
-    of: Scan, q: Tensor, k: Tensor, v: Tensor, o: Tensor, last: Tensor, kept: Tensor, d_o: Tensor, d_last: Tensor
+def _keys_backward(
+    of: Scan, q: Tensor, k: Tensor, v: Tensor, last: Tensor, kept: Tensor, d_o: Tensor, d_last: Tensor
 ) -> list[Tensor]:
-    """`gated_scan_backward`, on the device of its tensors."""
-    low, wide = q.dtype, of.accumulator
-    ends = of.empty(of.heads, of.slots, v.shape[-1] if of.axis == "values" else k.shape[-1])
-    d_o = d_o.contiguous()
-    end = (d_last.to(wide) * last.to(wide)).sum(-2 if of.axis == "values" else -1)
-    if of.axis == "values":
-        return _values_backward(of, q, k, v, o, kept, d_o, d_last, ends, end)
-    if of.axis == "none":
-        x, y = q, k
-        scores, gates = of.alike(q, k)
-    else:
-        scores, x, y, gates = of.pairs(q, k)
-    d_v = Walk(of=of, x=y, y=x, z=d_o, gates=gates, inside=scores, out=low, reverse=True)(d_last)
-    if of.axis == "none":
-        d_q, d_k, reads, writes = _keys(of, q, k, v, d_o, gates, kept, d_last, ends)
-        return [d_q, d_k, d_v.out, of.gate_gradient(reads, writes, ends, end), _own(of, d_v.last)]
-    common: dict[str, Any] = {"of": of, "gates": gates, "inside": None, "out": wide, "turned": True}
+    """`gated_scan_backward` under a decay for each key."""
+    scores, x, y, gates = of.pairs(q, k)
+    ends = Ends.of(of, kept, last, of.keys)
+    d_v = Walk(of=of, x=y, y=x, z=d_o, gates=gates, inside=scores, out=of.dtype, reverse=True)(d_last)
+    common: dict[str, Any] = {"of": of, "gates": gates, "inside": None, "out": of.accumulator, "turned": True}
     d_q = Walk(**common, x=d_o, y=v, z=y)(kept).out
-    d_k = Walk(**common, x=v, y=d_o, z=x, reverse=True, ends=(kept, ends))(d_last).out
-    d_g, d_q, d_k = of.channel_gradients(d_o, v, (q, d_q), (k, d_k), ends, end)
-    return [d_q, d_k, d_v.out, d_g, _own(of, d_v.last)]
+    d_k = Walk(**common, x=v, y=d_o, z=x, reverse=True, ends=ends)(d_last).out
+    d_g, d_q, d_k = of.channel_gradients(d_o, v, (q, d_q), (k, d_k), ends.sums, ends.end)
+    return [d_q, d_k, d_v.out, d_g, d_v.last.contiguous()]
 
 
 def _values_backward(
-    of: Scan,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    o: Tensor,
-    kept: Tensor,
-    d_o: Tensor,
-    d_last: Tensor,
-    ends: Tensor,
-    end: Tensor,
+    of: Scan, q: Tensor, k: Tensor, v: Tensor, o: Tensor, last: Tensor, kept: Tensor, d_o: Tensor, d_last: Tensor
 ) -> list[Tensor]:
-    """`_backward` under a decay for each value."""
+    """`gated_scan_backward` under a decay for each value."""
     scores, x, y, gates = of.pairs(d_o, v)
-    across: dict[str, Any] = {"of": of, "gates": gates, "inside": scores, "out": q.dtype, "turned": True}
+    ends = Ends.of(of, kept, last, of.values)
+    common: dict[str, Any] = {"of": of, "gates": gates}
+    across: dict[str, Any] = common | {"inside": scores, "out": q.dtype, "turned": True}
     d_q = Walk(**across, x=x, y=y, z=k)(kept)
     d_k = Walk(**across, x=y, y=x, z=q, reverse=True)(d_last)
-    d_v = Walk(
-        of=of, x=k, y=q, z=x, gates=gates, inside=None, out=of.accumulator, reverse=True, ends=(kept, ends)
-    )(d_last)  # fmt: skip
-    d_g, _, d_v_out = of.channel_gradients(q, k, (o, d_o), (v, d_v.out), ends, end)
-    return [d_q.out, d_k.out, d_v_out, d_g, _own(of, d_v.last)]
+    d_v = Walk(**common, x=k, y=q, z=x, inside=None, out=of.accumulator, reverse=True, ends=ends)(d_last)
+    d_g, _, d_v_out = of.channel_gradients(q, k, (o, d_o), (v, d_v.out), ends.sums, ends.end)
+    return [d_q.out, d_k.out, d_v_out, d_g, d_v.last.contiguous()]
 
 
 @gated_scan_backward.register_fake

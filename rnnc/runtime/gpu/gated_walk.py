@@ -14,13 +14,14 @@ import torch
 import triton
 from torch import Tensor
 
+from rnnc.runtime.gpu.buffers import empty
 from rnnc.runtime.gpu.gated import Gates, Scan, Sums, strided
 from rnnc.runtime.gpu.gated_sizes import walk_constants
 from rnnc.runtime.gpu.splits import gradients_between, states_between
 from rnnc.runtime.gpu.tuning import machine, programs_wanted
 from rnnc.runtime.gpu.walk import walk
 
-__all__ = ["Extra", "Walk"]
+__all__ = ["Ends", "Extra", "Walk"]
 
 FEWEST = 16  # columns of a program
 DIVIDING = 14  # chunks that take as long as what dividing the steps launches besides, at a microsecond each
@@ -34,6 +35,22 @@ class Extra(NamedTuple):
     x: Tensor
     value: Tensor
     out: Tensor
+
+
+class Ends(NamedTuple):
+    """States that another walk kept and its last one, and where sums over the first axis of these times this walk's go:
+    [B, H, slots, n] and [B, H, n] (packed: [S, H, n]).
+    """
+
+    kept: Tensor
+    last: Tensor
+    sums: Tensor
+    end: Tensor
+
+    @classmethod
+    def of(cls, of: Scan, kept: Tensor, last: Tensor, size: int) -> Ends:
+        end = empty((last.shape[0], of.heads, size), last, of.accumulator)
+        return cls(kept, last, of.empty(of.heads, of.slots, size), end)
 
 
 class Walked(NamedTuple):
@@ -51,9 +68,8 @@ class Walk:
 
     The state is [K, V] or, `turned`, [V, K] for the kernel: its first axis is the one of x and y.  `inside` is what a
     chunk's own steps do: scores where the decay is on that axis, else what they add, if it is to be added here.
-    `extra` belongs to the column that the state has more.  `out`: the outputs' dtype.  `keep`: keeps states.  `ends`:
-    kept states and the sums to be filled, see `rnnc.runtime.gpu.walk`.  `beside` [B, T, H, ...]: what outputs are
-    multiplied with and summed up.
+    `extra` belongs to the column that the state has more.  `out`: the outputs' dtype.  `keep`: keeps states.
+    `beside` [B, T, H, ...]: what outputs are multiplied with and summed up.
     """
 
     of: Scan
@@ -66,7 +82,7 @@ class Walk:
     turned: bool = False
     reverse: bool = False
     keep: bool = False
-    ends: tuple[Tensor, Tensor] | None = None
+    ends: Ends | None = None
     extra: Extra | None = None
     beside: Tensor | None = None
     processors: int = field(default_factory=lambda: max(1, programs_wanted() // 4))
@@ -158,7 +174,7 @@ class Walk:
         constants = self.constants(count, **flags, sums=out and self.beside is not None)
         sums = of.empty(of.heads, of.chunks, triton.cdiv(self.outer, FEWEST), of.chunk) if constants["SUMS"] else None
         out_fade, z_fade = (self.gates.write, self.gates.read) if self.reverse else (self.gates.read, self.gates.write)
-        kept_states, ended = self.ends or (kept, None)
+        ends = self.ends or Ends(starts, starts, starts, starts)
 
         def given(*tensors: Tensor | None) -> list[Tensor]:
             """Any tensor for one that is not there."""
@@ -170,7 +186,10 @@ class Walk:
             *given(self.inside, self.inside, out_fade, z_fade),
             self.gates.totals,
             starts,
-            *given(final, kept_states, ended, outputs, sums),
+            final,
+            ends.kept if kept is None else kept,
+            *(ends.sums, ends.last, ends.end),
+            *given(outputs, sums),
             *(self.extra or given(None, None, None)),
             runs,
             of.steps,

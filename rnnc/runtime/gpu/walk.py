@@ -39,6 +39,22 @@ def _rows(x_at, x_t, x_n, c, n, mask):
 
 
 @triton.jit
+def _column(x_at, mask):
+    """One number of each step: [C, 1]."""
+    return tl.load(x_at, mask=mask, other=0.0)[:, None]
+
+
+@triton.jit
+def _read(x, state, row, x_extra_at, fade_at, in_t, ALIKE: tl.constexpr, ROW: tl.constexpr, ACC: tl.constexpr,
+          PRECISION: tl.constexpr):  # fmt: skip
+    """What x reads off a state."""
+    out = tl.dot(x, state.to(x.dtype), input_precision=PRECISION).to(ACC)
+    if ROW:
+        out += _column(x_extra_at, in_t).to(ACC) * row[None, :]
+    return out * tl.load(fade_at)[:, None] if ALIKE else out
+
+
+@triton.jit
 def _faded(out, g_at, g_t, g_m, c, m, in_m, left, REVERSE: tl.constexpr, OLD: tl.constexpr, C: tl.constexpr,
            ACC: tl.constexpr):  # fmt: skip
     """Outputs by the decay on their own axis: from the chunk's start to the read; REVERSE from after the write to the
@@ -59,19 +75,6 @@ def _inside(scores_at, z, in_t, REVERSE: tl.constexpr, ACC: tl.constexpr, PRECIS
 
 
 @triton.jit
-def _widened(z, extra_ptr, lone, m, in_t, V):
-    """The rows of a chunk with the column that they have more."""
-    extra = tl.load(extra_ptr + lone, mask=in_t, other=0.0)
-    return tl.where((m == V)[None, :], extra[:, None], z).to(z.dtype)
-
-
-@triton.jit
-def _lone(extra_ptr, lone, in_t, ACC: tl.constexpr):
-    """One number of each step, as a column."""
-    return tl.load(extra_ptr + lone, mask=in_t, other=0.0).to(ACC)[:, None]
-
-
-@triton.jit
 def _decay(total_ptr, at, n, m, in_n, in_m, N: tl.constexpr, V, ALIKE: tl.constexpr, ACROSS: tl.constexpr):
     """What a chunk leaves of a state, along one of its axes."""
     if ALIKE:
@@ -83,9 +86,24 @@ def _decay(total_ptr, at, n, m, in_n, in_m, N: tl.constexpr, V, ALIKE: tl.conste
 
 
 @triton.jit
-def _met(kept_at, state, in_state):
-    """The sums over the first axis of a kept state times this one."""
-    return tl.sum(tl.load(kept_at, mask=in_state, other=0.0) * state, 0)
+def _meet(other_at, place, last_row, state, row, into, m, in_state, in_m, ROW: tl.constexpr):
+    """Writes the sums over the first axis of another state times this one."""
+    met = tl.sum(tl.load(other_at + place, mask=in_state, other=0.0).to(state.dtype) * state, 0)
+    if ROW:
+        met += tl.load(other_at + last_row, mask=in_m, other=0.0).to(state.dtype) * row
+    tl.store(into + m, met, mask=in_m)
+
+
+@triton.jit
+def _share(T, V, SPAN, S, RUNS, PACKED: tl.constexpr, COLUMN: tl.constexpr, C: tl.constexpr, EVERY: tl.constexpr,
+           BM: tl.constexpr):  # fmt: skip
+    """A program's block of columns, span and head, and how many there are of blocks and spans, rows of chunks and rows
+    of kept states.
+    """
+    i = tl.program_id(0).to(tl.int64)
+    blocks, chunks = tl.cdiv(V + 1 if COLUMN else V, BM), chunk_rows(T, S, C, PACKED)
+    spans, slots = RUNS if PACKED else tl.cdiv(chunks, SPAN), chunk_rows(T, S, C * EVERY, PACKED)
+    return (i % blocks).to(tl.int32), i // blocks % spans, i // blocks // spans, blocks, spans, chunks, slots
 
 
 @triton.jit(do_not_specialize=["T", "SPAN", "S", "RUNS"])
@@ -98,7 +116,7 @@ def walk(
     scores_ptr, intra_ptr,
     out_fade_ptr, z_fade_ptr, total_ptr,
     start_ptr, last_ptr,
-    kept_ptr, ends_ptr,
+    kept_ptr, ends_ptr, other_ptr, end_ptr,
     out_ptr, sums_ptr,
     x_extra_ptr, extra_ptr, out_extra_ptr,
     runs_ptr,
@@ -118,57 +136,52 @@ def walk(
 
     Without OUT only the state is carried.  SUMS: w times the outputs, summed over columns, [B, H, chunks, blocks, C].
     KEEP stores the state every EVERY chunks, LAST behind all; ENDS writes the sums over n of the states kept by another
-    walk times this one's, at the same places.  PACKED: a span is one of RUNS runs of S sequences.
+    walk times this one's, at the same places, and of that walk's last state (`other`) times this one's first.  PACKED:
+    a span is one of RUNS runs of S sequences.
 
     A state has SIZE entries.  COLUMN: z has one more column, `extra` [T], whose outputs go to `out_extra`.  ROW: x and
     y have one more, `x_extra` and `extra`, for one more row of the state, of which the scores know.
     """
-    i = tl.program_id(0).to(tl.int64)
-    W = V + 1 if COLUMN else V
-    blocks, chunks = tl.cdiv(W, BM), chunk_rows(T, S, C, PACKED)
-    spans, slots = RUNS if PACKED else tl.cdiv(chunks, SPAN), chunk_rows(T, S, C * EVERY, PACKED)
-    span, head = i // blocks % spans, i // blocks // spans
+    block, span, head, blocks, spans, chunks, slots = _share(T, V, SPAN, S, RUNS, PACKED, COLUMN, C, EVERY, BM)
     b, h = head // H, head % H
-    c, n, m = tl.arange(0, C), tl.arange(0, BN), i % blocks * BM + tl.arange(0, BM)
+    c, n, m = tl.arange(0, C), tl.arange(0, BN), block * BM + tl.arange(0, BM)
     in_n, in_m = n < N, m < V
-    in_state = in_n[:, None] & (m < W)[None, :]
-    place = n[:, None] * S_N + m[None, :] * S_M
-    state = tl.load(start_ptr + (head * spans + span) * SIZE + place, mask=in_state, other=0.0).to(ACC)
+    in_state = in_n[:, None] & (m < V + 1 if COLUMN else in_m)[None, :]
+    place, last_row = n[:, None] * S_N + m[None, :] * S_M, N * S_N + m * S_M
+    start_at = start_ptr + (head * spans + span) * SIZE
+    state = tl.load(start_at + place, mask=in_state, other=0.0).to(ACC)
+    row = tl.full([BM], 0.0, ACC)
     if ROW:
-        last_row = N * S_N + m * S_M
-        row = tl.load(start_ptr + (head * spans + span) * SIZE + last_row, mask=in_m, other=0.0).to(ACC)
+        row = tl.load(start_at + last_row, mask=in_m, other=0.0).to(ACC)
+    if ENDS:
+        which = span * H + h if PACKED else head
+        if PACKED or span == spans - 1:
+            _meet(other_ptr + which * SIZE, place, last_row, state, row, end_ptr + which * V, m, in_state, in_m, ROW)
     origin, stop, count, first, slot = run_steps(runs_ptr, span, T, SPAN, C, EVERY, PACKED)
-    for step in tl.range(0, count, num_stages=STAGES, disable_licm=ROW):
+    for step in tl.range(0, count, num_stages=STAGES, disable_licm=ROW or ENDS):
         chunk = first + count - 1 - step if REVERSE else first + step
         k = chunk - first
-        at, at_chunk = origin + k * C, head * chunks + chunk
+        at, at_chunk, at_kept = origin + k * C, head * chunks + chunk, head * slots + slot + k // EVERY
         in_t = at + c < stop
         inner, outer = in_t[:, None] & in_n[None, :], in_t[:, None] & in_m[None, :]
         if KEEP:
-            kept = kept_ptr + (head * slots + slot + k // EVERY) * SIZE + place
-            tl.store(kept, state, mask=in_state & (k % EVERY == 0))
+            tl.store(kept_ptr + at_kept * SIZE + place, state, mask=in_state & (k % EVERY == 0))
         y = _rows(y_ptr + b * y_b + h * y_h + at * y_t, y_t, y_n, c, n, inner)
         z = _rows(z_ptr + b * z_b + h * z_h + at * z_t, z_t, z_m, c, m, outer)
         lone = (b * T + at + c) * H + h
         if COLUMN:
-            z = _widened(z, extra_ptr, lone, m, in_t, V)
-        scaled = z
-        if ALIKE:
-            scaled = (z.to(ACC) * tl.load(z_fade_ptr + at_chunk * C + c)[:, None]).to(z.dtype)
+            z = tl.where((m == V)[None, :], _column(extra_ptr + lone, in_t), z).to(z.dtype)
         if OUT:
             x = _rows(x_ptr + b * x_b + h * x_h + at * x_t, x_t, x_n, c, n, inner)
-            out = tl.dot(x, state.to(x.dtype), input_precision=PRECISION).to(ACC)
-            place_out = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
-            if ROW:
-                out += _lone(x_extra_ptr, lone, in_t, ACC) * row[None, :]
-            if ALIKE:
-                out *= tl.load(out_fade_ptr + at_chunk * C + c)[:, None]
+            fade_at = out_fade_ptr + at_chunk * C + c
+            out = _read(x, state, row, x_extra_ptr + lone, fade_at, in_t, ALIKE, ROW, ACC, PRECISION)
             if ACROSS:
                 g_at = g_ptr + b * g_b + h * g_h + at * g_t
                 out = _faded(out, g_at, g_t, g_m, c, m, in_m, stop - at, REVERSE, OLD, C, ACC)
             else:
                 table = ((b * T + at) * H + h) * C + (c[:, None] * (H * C) + c[None, :])
                 out += _inside(scores_ptr + table, z, in_t, REVERSE, ACC, PRECISION)
+            place_out = ((b * T + at) * H + h) * V + (c[:, None] * (H * V) + m[None, :])
             if ADD:
                 out += tl.load(intra_ptr + place_out, mask=outer, other=0.0)
             tl.store(out_ptr + place_out, out, mask=outer)
@@ -177,19 +190,17 @@ def walk(
                 tl.store(out_extra_ptr + lone_out, out, mask=in_t[:, None] & (m == V)[None, :])
             if SUMS:
                 w = _rows(w_ptr + b * w_b + h * w_h + at * w_t, w_t, w_m, c, m, outer)
-                tl.store(sums_ptr + (at_chunk * blocks + i % blocks) * C + c, tl.sum(w.to(ACC) * out, 1))
+                tl.store(sums_ptr + (at_chunk * blocks + block) * C + c, tl.sum(w.to(ACC) * out, 1))
+        scaled = (z * tl.load(z_fade_ptr + at_chunk * C + c)[:, None]).to(z.dtype) if ALIKE else z
         if ROW:
-            gain = tl.sum(_lone(extra_ptr, lone, in_t, ACC) * scaled.to(ACC), 0)
+            gain = tl.sum(_column(extra_ptr + lone, in_t).to(ACC) * scaled.to(ACC), 0)
             row = row * tl.exp2(tl.load(total_ptr + at_chunk)) + gain
         left = _decay(total_ptr, at_chunk, n, m, in_n, in_m, N, V, ALIKE, ACROSS)
         state = state * left + tl.dot(tl.trans(y), scaled, input_precision=PRECISION).to(ACC)
         if ENDS:  # noqa: SIM102  (decided when compiled)
             if k % EVERY == 0:
-                same = head * slots + slot + k // EVERY
-                ended = _met(kept_ptr + same * SIZE + place, state, in_state)
-                if ROW:
-                    ended += tl.load(kept_ptr + same * SIZE + last_row, mask=in_m, other=0.0) * row
-                tl.store(ends_ptr + same * V + m, ended, mask=in_m)
+                kept_at, ends_at = kept_ptr + at_kept * SIZE, ends_ptr + at_kept * V
+                _meet(kept_at, place, last_row, state, row, ends_at, m, in_state, in_m, ROW)
     if LAST:
         tl.store(last_ptr + (head * spans + span) * SIZE + place, state, mask=in_state)
         if ROW:
