@@ -15,12 +15,11 @@ INDENT: dict[str, Any] = {"initial_indent": "    ", "subsequent_indent": "    "}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """One `@triton.jit` function.  `helpers` are what it takes from `rnnc.runtime.gpu`, `arguments` its parameters."""
+    """One `@triton.jit` function.  `helpers` are what it takes from `rnnc.runtime.gpu`."""
 
     name: str
     text: str
     helpers: frozenset[str]
-    arguments: tuple[str, ...]
     dims: tuple[str, ...]  # dims of the cell among its arguments
 
 
@@ -47,12 +46,10 @@ def finished(
         lines += textwrap.wrap(f"{', '.join(row)},".replace(": ", ":~"), 112, **INDENT)
     lines = [line.replace(":~", ": ") for line in lines]
     lines += ["):", *indented([docstring(frame, what)]), *indented(body)]
-    flat = tuple(x.split(":")[0] for row in rows for x in row)
     return Kernel(
         name=name,
         text="\n".join(lines) + "\n",
         helpers=frozenset(s.helpers),
-        arguments=flat,
         dims=tuple(s.dims),
     )
 
