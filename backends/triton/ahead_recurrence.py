@@ -60,7 +60,9 @@ def launched(
 ) -> Launch:
     """The launch that `compiled` compiles."""
     dims = (DIM,) * (1 + max((k for r in ROLES for k in getattr(of, f"{r}_dims")), default=-1))
-    problem = Problem(of=of, batch=batch, steps=steps, packed=packed, dims=dims, sizes=sizes, chosen=config)
+    problem = Problem(
+        of=of, batch=batch, steps=steps, packed=packed, dims=dims, sizes=sizes, chosen=config, itemsize=dtype.itemsize
+    )
     if role.endswith("totals"):  # there are none unless steps are divided
         problem = replace(problem, chosen=replace(problem.config, splits=2))
     found = launches(target, lambda: _run(problem, dtype, backward=role.startswith("backward")))

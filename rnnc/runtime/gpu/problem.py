@@ -27,7 +27,8 @@ __all__ = ["Problem"]
 
 @dataclass(frozen=True, kw_only=True)  # no slots: what is computed is kept, a call asks for it some twenty times
 class Problem:
-    """A recurrence with sizes: `batch` sequences of `steps` steps each or, packed, together."""
+    """A recurrence with sizes: `batch` sequences of `steps` steps each or, packed, together; `itemsize` bytes
+    a number of the sequences."""
 
     of: Recurrence
     batch: int
@@ -36,6 +37,7 @@ class Problem:
     dims: tuple[int, ...]
     sizes: Mapping[str, int]
     chosen: Config | None = None
+    itemsize: int = 2
 
     @cached_property
     def channels(self) -> int:
@@ -51,7 +53,9 @@ class Problem:
 
     @cached_property
     def config(self) -> Config:
-        return self.chosen or self.of.configs.get(()) or self.of.default_config(self.channels, self.inner)
+        return (
+            self.chosen or self.of.configs.get(()) or self.of.default_config(self.channels, self.inner, self.itemsize)
+        )
 
     def tuned(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -18,11 +19,9 @@ from rnnc.runtime.gpu.newton import NewtonCounts
 from rnnc.runtime.gpu.operators import REGISTRY, Call, declare
 from rnnc.runtime.gpu.problem import Problem
 from rnnc.runtime.gpu.splits import gradients_between, states_between
-from rnnc.runtime.gpu.tuning import Config, default_config, turned_fits
+from rnnc.runtime.gpu.tuning import Config, Live, default_config, power_of_two, turned_fits
 
 __all__ = ["Recurrence"]
-
-STREAMS = 4  # sequences that a tile with inner axes holds in registers; more are read ahead into shared memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,11 +29,11 @@ class Recurrence:
     """The kernels of a recurrence and the layout of what they read and write.
 
     `inputs`, `outputs`, `states` are descriptors (see `arrange`); `gradients` are the inputs whose gradient `backward`
-    writes; `..._dims` are the places, among the cell's dims, of those that a kernel takes.  `kind` is "scan" or
-    "sequential"; `long`: a step computes very much; `full`: its kernels may use all registers.  A scan may share out
-    the steps, too: then `totals` says what each split of them does to a state (and `backward_totals` to a gradient),
-    and the states between the splits follow from that.  `twins`: labels of inner axes that no state has, each with a
-    state's that is as long.
+    writes; `..._dims` are the places, among the cell's dims, of those that a kernel takes.  `kind` is "scan", "newton",
+    "sequential" or "coupled"; `long`: a step computes very much; `full`: its kernels may use all registers.  A scan may
+    share out the steps, too: then `totals` says what each split of them does to a state (and `backward_totals` to a
+    gradient), and the states between the splits follow from that.  `twins`: labels of inner axes that no state has,
+    each with a state's that is as long.
     """
 
     key: str
@@ -163,17 +162,43 @@ class Recurrence:
         """Real numbers an entry of a state."""
         return 2 if any(is_complex(d) for d in self.states) else 1
 
-    def default_config(self, channels: int, inner: Sequence[int]) -> Config:
+    def default_config(self, channels: int, inner: Sequence[int], itemsize: int = 2) -> Config:
+        """`itemsize`: the bytes of the sequences' numbers."""
         parts = self.parts * len(self.states) ** 2 if self.kind == "newton" else self.parts
         wide = self.semiring == "log_plus" or (self.full and parts == 1 and not inner)
-        found = default_config(self.kind, channels, inner, parts=parts, wide=wide, long=self.long)
-        if self.kind == "scan" and inner and sum(bool(lead_of(d)) for d in self.inputs) <= STREAMS:
-            found = replace(found, stages=1)
+        live = self.live(inner) if self.kind == "scan" else Live()
+        found = default_config(
+            self.kind, channels, inner, parts=parts, wide=wide, long=self.long, live=live, itemsize=itemsize
+        )
         return replace(found, registers=255) if self.full else found
+
+    def live(self, inner: Sequence[int]) -> Live:
+        """What a thread of a backward holds at once, where a state has inner axes of these sizes, at most.
+
+        Of a step its factor and the states on both sides of it, and what has inner axes as read; of anything else
+        seven: itself, what the step makes of it, its gradient, and two addresses.  Through all steps a state and a
+        gradient of it, and static inputs with theirs.
+        """
+        sizes = {x: power_of_two(n) for x, n in zip(self.axes.inner, inner)}
+
+        def held(descriptor: str) -> int:
+            return prod(sizes.get(x, 1) for x in labels_of(descriptor)) * (2 if is_complex(descriptor) else 1)
+
+        def whole(descriptor: str) -> bool:
+            return not sizes.keys().isdisjoint(labels_of(descriptor))
+
+        entries = held(self.states[0])
+        steps = [d for d in (*self.inputs, *self.outputs) if lead_of(d)]
+        static = [d for d in self.inputs if not lead_of(d)]
+        return Live(
+            entry=3 + sum(held(d) for d in steps if whole(d)) / entries,
+            channel=7.0 * sum(held(d) for d in steps if not whole(d)),
+            carried=2 + 2 * sum(held(d) for d in static if whole(d)) / entries,
+        )
 
     # ------------------------------------------------------------ buffers and launches
 
-    def problem(self, batch: int, numbers: Sequence[int], steps: int, packed: bool) -> Problem:
+    def problem(self, batch: int, numbers: Sequence[int], steps: int, packed: bool, itemsize: int = 2) -> Problem:
         labels = self.labels
         count = len(numbers) - len(labels)
         return Problem(
@@ -181,6 +206,7 @@ class Recurrence:
             batch=batch,
             steps=steps,
             packed=packed,
+            itemsize=itemsize,
             dims=tuple(numbers[:count]),
             sizes=dict(zip(labels, numbers[count:], strict=True)),
         )

@@ -11,6 +11,7 @@ import torch
 
 __all__ = [
     "Config",
+    "Live",
     "coupled_config",
     "current",
     "default_config",
@@ -23,7 +24,10 @@ __all__ = [
     "turned_fits",
 ]
 
-HELD_BY_THREAD = 32  # entries of a tile that a thread holds, where a state has inner axes
+HELD_BY_THREAD = 32  # entries of a tile that a thread holds at most, where a state has inner axes
+LIVE = {2: 310, 4: 250, 8: 125}  # numbers of such a thread's backward, by the bytes of a number of the sequences
+ONE_WARP = 210  # and as many where one warp hands around what is the same for all channels
+STEPS = 8  # of such a tile at most
 NEWTON = 512  # of a tile that is solved: two scans of it are under way at a time
 LANES = 64  # channels of a warp: two a thread
 MOST_STEPS = 64  # of a tile, where channels are few
@@ -35,9 +39,9 @@ TURNED = 4096  # entries of a product that a step forms of a state and a matrix:
 class Config:
     """`steps` are those of a tile (scan) or between two kept states (sequential).
 
-    `backward_channels` are those of a backward, where they are fewer (0: as many).  `splits` are the parts into which a
-    scan divides the steps (0: as many as fill the GPU).  `registers` are those a thread may use on NVIDIA's GPUs (0:
-    the assembler decides).
+    `backward_channels` are those of a backward, where they are fewer (0: as many), held by as many fewer warps.
+    `splits` are the parts into which a scan divides the steps (0: as many as fill the GPU).  `registers` are those a
+    thread may use on NVIDIA's GPUs (0: the assembler decides).
     """
 
     steps: int
@@ -53,11 +57,29 @@ class Config:
         programs are few.  AMD's compiler takes no number of registers.
         """
         registers = 0 if machine == "amd" else 255 if role.endswith("totals") else self.registers
-        return {"num_warps": self.warps} | ({"maxnreg": registers} if registers else {})
+        warps = max(1, self.warps * self.width(role) // self.channels)
+        return {"num_warps": warps} | ({"maxnreg": registers} if registers else {})
 
     def width(self, role: str) -> int:
         """The channels a program of the kernel `role` holds."""
         return self.backward_channels or self.channels if role.startswith("backward") else self.channels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """Numbers that a thread of a backward with inner axes holds at once, counted from what its kernel reads and writes;
+    by default a selective scan's.
+
+    Of each step `entry` for each of its entries and `channel` for its channel; `carried` for each entry from tile to
+    tile.
+    """
+
+    entry: float = 5.0
+    channel: float = 28.0
+    carried: float = 4.0
+
+    def numbers(self, steps: int, entries: int) -> float:
+        return steps * (entries * self.entry + self.channel) + entries * self.carried
 
 
 def power_of_two(n: int) -> int:
@@ -66,7 +88,15 @@ def power_of_two(n: int) -> int:
 
 
 def default_config(
-    kind: str, channels: int, inner: Sequence[int], *, parts: int = 1, wide: bool = False, long: bool = False
+    kind: str,
+    channels: int,
+    inner: Sequence[int],
+    *,
+    parts: int = 1,
+    wide: bool = False,
+    long: bool = False,
+    live: Live = Live(),
+    itemsize: int = 2,
 ) -> Config:
     """Chosen so that no kernel of the library spills; `parts` is 2 for complex states.
 
@@ -74,6 +104,7 @@ def default_config(
     where one composition of a scan is `wide` in itself (logaddexp), or where a step is `long`.  Where a state has inner
     axes, or steps follow each other one by one, the assembler is told that it may use all registers: by itself it saves
     some for more programs at once, and spills.  The largest products of a step (`TURNED`) are shared by eight warps.
+    `live` and `itemsize` (bytes of the sequences' numbers) are of a scan with inner axes.
     """
     entries = prod(power_of_two(n) for n in inner)
     if kind == "sequential":
@@ -83,43 +114,57 @@ def default_config(
         return Config(steps=32, channels=width, registers=255, warps=8 if entries * parts >= TURNED else 4)
     if kind == "newton":
         return _newton_config(channels, entries * parts)
-    return _scan_config(channels, entries * parts, (4 if long else 2 if wide else 1) * (parts if entries > 1 else 1))
+    cut = 4 if long else 2 if wide else 1
+    if inner:
+        return _inner_config(channels, entries * parts, live, LIVE[max(2, itemsize)] // (cut * parts))
+    return _scan_config(channels, parts, cut * parts)
 
 
-def _scan_config(channels: int, entries: int, cut: int) -> Config:
+def _scan_config(channels: int, parts: int, cut: int) -> Config:
     """One warp, whose threads hold all steps of a tile for their channels, so that a scan is a loop in registers.
 
-    Where channels are too few for a warp its threads lie along time too, and tiles are longer.  Tiles are made smaller
-    by `cut`, in steps or in channels.
+    Where channels are too few for a warp its threads lie along time too, and tiles are longer.  Tiles have fewer steps
+    by `cut`.
     """
-    if entries <= 2:  # a number, or a complex one
-        steps = max(2, 8 // entries // cut)
-        width = min(power_of_two(channels), LANES)
-        if entries == 1 and width < LANES:
-            steps = min(MOST_STEPS, steps * LANES // width)
-        return Config(steps=steps, channels=width, warps=1, stages=4 - entries, registers=255)
-    return _inner_config(channels, entries, cut)
+    steps = max(2, 8 // parts // cut)
+    width = min(power_of_two(channels), LANES)
+    if parts == 1 and width < LANES:
+        steps = min(MOST_STEPS, steps * LANES // width)
+    return Config(steps=steps, channels=width, warps=1, stages=4 - parts, registers=255)
 
 
-def _inner_config(channels: int, entries: int, cut: int) -> Config:
+def _inner_config(channels: int, entries: int, live: Live, most: float) -> Config:
     """Channels lie over lanes and warps, and a thread holds all entries of its channel: sums and scans are loops.
 
-    Each of four warps (or eight) has its own channels, up to 16 entries a thread and as many steps as make 32.  With so
-    many threads Triton loads what is the same for all channels as each thread needs it, where one warp would share it
-    out and hand it around.  More entries are shared by threads, 16 each, and tiles have one step: with 32 a thread a
-    backward spills (Mamba's 100 to 170 bytes with 32 states a channel, 560 to 2,300 with 64, and none so).
+    Each of four warps has its own channels.  With so many threads Triton loads what is the same for all channels as
+    each thread needs it, where one warp would share it out and hand it around (1.19 warp instructions an entry of
+    Mamba's forward in place of 0.68).  A backward has one warp where registers allow it: what it sums over channels
+    then meets no other warp's (a tenth of the instructions).
+
+    A tile has as many steps as keep the numbers of a thread below `most`: a few more, and registers spill.  Entries
+    that are too many for one step are shared by threads, which exchange their sums: a third of the numbers is for that.
     """
-    held = HELD_BY_THREAD // cut
-    if entries <= held // 2:
-        width = min(power_of_two(channels), 128)
-        warps = max(1, width // 32)
-        steps = max(1, min(held, 127) // entries)
-        return Config(steps=1 << steps.bit_length() - 1, channels=width, warps=warps, stages=2, registers=255)
-    each = max(1, held // 2)
+    if live.numbers(1, entries) > most:
+        return _shared_config(channels, entries, live, most * 2 / 3)
+    steps = 1
+    while 2 * steps <= STEPS and live.numbers(2 * steps, entries) <= most:
+        steps *= 2
+    lanes = 64 if machine() == "amd" else 32
+    width = min(power_of_two(channels), 128)
+    alone = min(width, lanes) if live.numbers(steps, entries) <= ONE_WARP else 0
+    warps = max(1, width // lanes)
+    return Config(steps=steps, channels=width, backward_channels=alone, warps=warps, stages=1, registers=255)
+
+
+def _shared_config(channels: int, entries: int, live: Live, most: float) -> Config:
+    """`_inner_config` with tiles of one step, whose entries several threads share."""
+    each = entries // 2
+    while each > 1 and live.numbers(1, each) > most:
+        each //= 2
     warps = 8 if entries > 2 * each else 4
     width = max(1, min(power_of_two(channels), 32 * warps * each // entries))
     warps = max(1, min(warps, width * entries // (32 * each)))
-    return Config(steps=1, channels=width, warps=warps, stages=2, registers=255)
+    return Config(steps=1, channels=width, warps=warps, stages=1, registers=255)
 
 
 def turned_fits(inner: Sequence[int], parts: int) -> bool:
