@@ -265,12 +265,16 @@ def _weight_gradients(
     inputs: Sequence[Tensor],
 ) -> list[Tensor]:
     """sum over batch and time of (the product's gradient) (its vector)^T, one product of matrices each."""
-    rest, found = iter(own), []
-    for x, w in zip(of.products, inputs[len(of.inputs) :], strict=True):
+    low, rest = inputs[-1].dtype, iter(own)
+    flat: dict[tuple[int | None, int | None], Tensor] = {}  # each vector once: kept states are in float32
+    found = []
+    for x in of.products:
         d = next(rest) if x.shared is None else given[of.gradients.index(x.shared)]
-        v = vectors[x.vector] if x.vector is not None else kept[of.kept.index(x.state or 0)]
-        d, v = (y.to(w.dtype).flatten(0, 1) for y in (d, v))
-        found.append(d.movedim(0, -1) @ v.movedim(0, -2))
+        which = x.vector, x.state
+        if which not in flat:
+            v = vectors[x.vector] if x.vector is not None else kept[of.kept.index(x.state or 0)]
+            flat[which] = v.to(low).flatten(0, 1).movedim(0, -2)
+        found.append(d.to(low).flatten(0, 1).movedim(0, -1) @ flat[which])
     return found
 
 
