@@ -33,17 +33,19 @@ def compiled(
     dtype: torch.dtype = torch.bfloat16,
     config: Config | None = None,
     *,
+    mixed: bool = False,
     packed: bool = False,
     batch: int = 2,
     steps: int = 64,
 ) -> Resources:
     """One kernel ("forward", "backward", "totals", "backward_totals") for contiguous sequences, states and parameters
-    of `dtype`, complex ones of float32.
+    of `dtype`, complex ones of float32; `mixed`: states and parameters of float32, as under autocast.
 
     `sizes` are those of its labels; `batch` sequences of `steps` steps each or, `packed`, together.  Without a `config`
     the default one.
     """
-    return launched(of, role, target, sizes, dtype, config, packed=packed, batch=batch, steps=steps).compiled()
+    found = launched(of, role, target, sizes, dtype, config, mixed=mixed, packed=packed, batch=batch, steps=steps)
+    return found.compiled()
 
 
 def launched(
@@ -54,6 +56,7 @@ def launched(
     dtype: torch.dtype = torch.bfloat16,
     config: Config | None = None,
     *,
+    mixed: bool = False,
     packed: bool = False,
     batch: int = 2,
     steps: int = 64,
@@ -65,25 +68,23 @@ def launched(
     )
     if role.endswith("totals"):  # there are none unless steps are divided
         problem = replace(problem, chosen=replace(problem.config, splits=2))
-    found = launches(target, lambda: _run(problem, dtype, backward=role.startswith("backward")))
+    found = launches(target, lambda: _run(problem, dtype, mixed, role.startswith("backward")))
     (launch,) = [x for x in found if x.kernel is getattr(of, role)]
     return launch
 
 
-def _run(p: Problem, dtype: torch.dtype, *, backward: bool) -> None:
+def _run(p: Problem, dtype: torch.dtype, mixed: bool, backward: bool) -> None:
     of = p.of
     bounds = torch.arange(p.batch + 1) * (p.steps // p.batch) if p.packed else None
 
-    def array(descriptor: str, lead: tuple[int, ...]) -> Tensor:
+    def array(descriptor: str, lead: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         kind = torch.float32 if is_complex(descriptor) and dtype.itemsize < 4 else dtype
         return torch.empty(p.shape(descriptor, lead), dtype=kind)
 
-    def like(descriptor: str) -> Tensor:
-        return array(descriptor, p.streams if lead_of(descriptor) else ())
-
-    inputs = [like(d) for d in of.inputs]
-    states, last = ([array(d, (p.batch,)) for d in of.states] for _ in range(2))
-    outer = [like(d) for d in of.outputs]
+    precise = torch.promote_types(dtype, torch.float32) if mixed else dtype
+    inputs = [array(d, p.streams, dtype) if lead_of(d) else array(d, (), precise) for d in of.inputs]
+    states, last = ([array(d, (p.batch,), precise) for d in of.states] for _ in range(2))
+    outer = [array(d, p.streams, precise) for d in of.outputs]
     if isinstance(of, CoupledRecurrence):
         grid = (p.heads,) if of.axes.grid else ()
         inputs += [torch.empty(*grid, *reversed(of.ends(x, p.sizes)), dtype=dtype) for x in of.products]
