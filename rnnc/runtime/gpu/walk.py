@@ -158,7 +158,7 @@ def walk(
         if PACKED or span == spans - 1:
             _meet(other_ptr + which * SIZE, place, last_row, state, row, end_ptr + which * V, m, in_state, in_m, ROW)
     origin, stop, count, first, slot = run_steps(runs_ptr, span, T, SPAN, C, EVERY, PACKED)
-    for step in tl.range(0, count, num_stages=STAGES, disable_licm=ROW or ENDS):
+    for step in tl.range(0, count, num_stages=STAGES, disable_licm=ROW or COLUMN or (ENDS and C > 16)):
         chunk = first + count - 1 - step if REVERSE else first + step
         k = chunk - first
         at, at_chunk, at_kept = origin + k * C, head * chunks + chunk, head * slots + slot + k // EVERY
