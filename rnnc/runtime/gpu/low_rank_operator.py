@@ -106,7 +106,8 @@ def _gradient_shapes(u: Tensor, b: Tensor | None, v: Tensor, g: Tensor | None, s
         empty(v.shape, u, u.dtype),
         empty(u.shape[:-1], u, acc),
         empty(u.shape[:-1], u, acc),
-        empty((0,) if g is None else g.shape, u, acc),
+        # of many numbers a key and step rounded at once; of one, it is summed over blocks of keys first
+        empty((0,) if g is None else g.shape, u, g.dtype if g is not None and g.ndim == 6 else acc),
         empty(start.shape, u, acc),
     )
 
