@@ -56,3 +56,14 @@ def test_lines_are_counted_of_every_file_once() -> None:
     assert sorted(counted) == sorted(files), "name a new file in benchmarks/triton_lines.py: SHARED"
     assert triton_lines.lines('x = 1  # a\n\n# b\ny = """c\nd"""\n') == 3
     assert {*triton_lines.generated("GRU")} == {"on chip", "step by step"}
+
+
+def test_rows_go_where_their_titles_stand(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.triton_resources import kernels, placed
+
+    made = "| GRU, forward | 2 / 0 / 2 |"
+    text = "| kernel | sm_90 |\n|---|---|\n| GRU | 9 / 9 |\n| GRU, forward | 1 / 0 / 1 |\n| GRU, forward | 3 | 4 |\n"
+    assert placed(text, {"GRU, forward": made, "LSTM, forward": made}) == text.replace("1 / 0 / 1", "2 / 0 / 2")
+    assert capsys.readouterr().err == "LSTM, forward: 0 rows of the document\n"
+    titles = [title for title, _ in kernels()]
+    assert len({*titles}) == len(titles)
