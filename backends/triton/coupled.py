@@ -20,8 +20,9 @@ from rnnc.backends.torch.body import Names, indented
 from rnnc.backends.triton.code import Part
 from rnnc.backends.triton.frame import Frame
 from rnnc.backends.triton.gradients import gradient_results, store_accumulators, store_gradients
-from rnnc.backends.triton.kernel import RESERVED, Step, array_names
+from rnnc.backends.triton.kernel import Step, array_names
 from rnnc.backends.triton.layout import find_rows
+from rnnc.backends.triton.names import RESERVED
 from rnnc.backends.triton.text import Kernel, finished
 from rnnc.ir.graph import CellIR, Node
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from rnnc.backends.kernels.program import Array, Load, Program, Result
 from rnnc.backends.torch.body import Names
 from rnnc.backends.triton.code import Part
-from rnnc.backends.triton.kernel import RESERVED, Step
+from rnnc.backends.triton.kernel import Step
 from rnnc.backends.triton.layout import Layout
+from rnnc.backends.triton.names import RESERVED
 from rnnc.backends.triton.statements import Statements
 
 LONG = 104  # characters of a store, in a loop

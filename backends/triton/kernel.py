@@ -10,83 +10,9 @@ from rnnc.analysis.recurrence import analyse_recurrence
 from rnnc.backends.kernels.program import Program, backward, forward
 from rnnc.backends.kernels.region import Region
 from rnnc.backends.torch.body import Names
-from rnnc.backends.triton.code import HELPERS
-from rnnc.backends.triton.layout import INNER, Layout, find_layout
+from rnnc.backends.triton.layout import Layout, find_layout
+from rnnc.backends.triton.names import RESERVED, unmistakable
 from rnnc.ir.graph import CellIR, DimParam, NodeId, Output, users
-
-INDICES = (
-    "b",
-    "t",
-    "g",
-    "d",
-    "program",
-    "part",
-    "split",
-    "start",
-    "stop",
-    "tile",
-    "tiles",
-    "first",
-    "back",
-    "begin",
-    "end",
-    "at",
-    "origin",
-    "length",
-    "alive",
-    "wrong",
-    "rounds",
-    "counts_ptr",
-    "rows",
-    "whole",
-    *(f"rows_{n}" for n in "nmlrj"),
-    "bounds_ptr",
-    *("slot", "after", "here", "there", "old", "so_far"),
-)
-RINGS = ("linear", "complex", "max_plus", "min_plus", "log_plus")
-CALLED = (  # functions of `rnnc.runtime.gpu` besides HELPERS
-    *(
-        "row",
-        "last_row",
-        "product",
-        "sequence",
-        "sequences",
-        "sum_over",
-        "max_over",
-        "min_over",
-        "previous",
-        "unsolved",
-    ),
-    *(f"{ring}_{what}" for ring in RINGS for what in ("states", "before", "after", "pass")),
-)
-RESERVED = {
-    *HELPERS,
-    *INDICES,
-    "step",
-    *CALLED,
-    "blocks",
-    *INNER,
-    *INNER.upper(),
-    "T",
-    "G",
-    "D",
-    "ACC",
-    "BB",
-    "BD",
-    "BT",
-    "KEEP",
-    "LOW",
-    "PACKED",
-    "STAGES",
-    "SPLITS",
-    "SPAN",
-    "PARTS",
-    "S",
-    "sum",
-    "max",
-    "min",
-    "tl",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

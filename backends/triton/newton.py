@@ -22,6 +22,7 @@ from rnnc.backends.torch.body import indented
 from rnnc.backends.triton.code import Part, number
 from rnnc.backends.triton.frame import Frame
 from rnnc.backends.triton.kernel import Step
+from rnnc.backends.triton.names import unmistakable
 from rnnc.backends.triton.scan import backward_of_tiles, forward_of_tiles, inside, updates
 from rnnc.backends.triton.text import Kernel
 from rnnc.ir.graph import CellIR

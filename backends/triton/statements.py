@@ -10,6 +10,7 @@ from rnnc.backends.torch.body import WORDS, Names
 from rnnc.backends.torch.expr import dim_text
 from rnnc.backends.triton.code import HELPERS, Part, call, expression, number
 from rnnc.backends.triton.layout import Layout
+from rnnc.backends.triton.names import unmistakable
 from rnnc.ir.dims import Dim
 from rnnc.ir.graph import NodeId
 
@@ -48,7 +49,7 @@ class Statements:
                 continue
             part = self.made.get(keys[v.id])
             if part is None:
-                part = self._value(program, v, [parts[a] for a in v.args])
+                part = self._value(v, [parts[a] for a in v.args])
                 if part.number is None and not part.text.isidentifier() and self._wants_variable(v, part, uses[v.id]):
                     part = self._bind(v, part, owners.get(v.id))
                 if part.text.isidentifier():
@@ -75,7 +76,7 @@ class Statements:
                 work += () if keys[i] in self.made else program.values[i].args
         return needed
 
-    def _value(self, program: Program, v: Value, args: list[Part]) -> Part:
+    def _value(self, v: Value, args: list[Part]) -> Part:
         if v.load is not None:
             return self.read(v.load)
         if v.op == "const":
@@ -85,7 +86,7 @@ class Statements:
             assert v.size is not None
             return self._size(v.size)
         if v.over:
-            return self._reduced(program, v, args[0])
+            return self._reduced(v, args[0])
         part = expression(v.op, args)
         self._needs(part.text)
         return part
@@ -100,7 +101,7 @@ class Statements:
             self.dims.setdefault(name, f"{name}_size")
         return Part(text=f"tl.cast({dim_text(size, lambda name: self.dims[name])}, ACC)")
 
-    def _reduced(self, program: Program, v: Value, arg: Part) -> Part:
+    def _reduced(self, v: Value, arg: Part) -> Part:
         """A sum, maximum or minimum over inner axes, one after another, entries outside the array left out."""
         for axis in self.layout.held(v.over):
             arg = self.reduce(v.op, arg, axis)
@@ -119,7 +120,7 @@ class Statements:
         if named is not None and named.node is not None:
             self.remark(self.comment(named.node))
         word = WORDS.get(v.op, v.op)
-        title = v.title or (f"{owner.title}_{word}" if owner is not None else f"d_{word}")
+        title = unmistakable(v.title) if v.title else f"{owner.title}_{word}" if owner is not None else f"d_{word}"
         return self.bind(title, part)
 
     def bind(self, name: str, part: Part) -> Part:
