@@ -101,7 +101,7 @@ def gate_gradient(
     b, h = head // H, head % H
     c, n = tl.arange(0, C), tl.arange(0, KEYS)
     origin, stop, count, first, _ = run_steps(runs_ptr, slot, T, EVERY, C, EVERY, PACKED)
-    ahead = behind_slot(ends_ptr, end_ptr, owner_ptr, slot, slots, head, b, h, H, N, n, n < N, PACKED)
+    ahead = behind_slot(ends_ptr, end_ptr, owner_ptr, slot, slots, head, h, H, N, n, n < N, PACKED)
     behind = tl.sum(ahead.to(ACC))
     for step in tl.range(0, count):
         k = count - 1 - step

@@ -27,7 +27,7 @@ __all__ = ["behind_slot", "channel_gradients", "products"]
 
 
 @triton.jit
-def behind_slot(ends_ptr, end_ptr, owner_ptr, slot, slots, head, b, h, H, V, m, in_m, PACKED: tl.constexpr):
+def behind_slot(ends_ptr, end_ptr, owner_ptr, slot, slots, head, h, H, V, m, in_m, PACKED: tl.constexpr):
     """E behind the chunks of a slot, [BM]."""
     if PACKED:
         owner = tl.load(owner_ptr + slot)
@@ -88,7 +88,7 @@ def channel_gradients(
     b, h = head // H, head % H
     c, in_m = tl.arange(0, C), m < V
     origin, stop, count, _, _ = run_steps(runs_ptr, slot, T, EVERY, C, EVERY, PACKED)
-    behind = behind_slot(ends_ptr, end_ptr, owner_ptr, slot, slots, head, b, h, H, V, m, in_m, PACKED).to(ACC)
+    behind = behind_slot(ends_ptr, end_ptr, owner_ptr, slot, slots, head, h, H, V, m, in_m, PACKED).to(ACC)
     at = origin + (count - 1) * C
     x_at, y_at = x_ptr + b * x_b + h * x_h + at * x_t, y_ptr + b * y_b + h * y_h + at * y_t
     r_at, w_at = r_ptr + b * r_b + h * r_h + at * r_t, w_ptr + b * w_b + h * w_h + at * w_t
