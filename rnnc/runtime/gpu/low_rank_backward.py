@@ -13,9 +13,9 @@ import triton.language as tl
 from rnnc.runtime.gpu.low_rank_rows import (
     ZERO,
     between,
-    chunk_of,
     decays,
     factor,
+    keys_of,
     numbers,
     place,
     reads,
@@ -30,7 +30,7 @@ __all__ = ["low_rank_backward", "store_numbers", "store_rows", "value_products"]
 @triton.jit
 def value_products(
     kept, behind, w_at, x_at, d_o_at, kk, in_k, ii, in_t, row, reading, heads, V,
-    K: tl.constexpr, N: tl.constexpr, GATE: tl.constexpr, ACC: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
+    N: tl.constexpr, GATE: tl.constexpr, ACC: tl.constexpr, C: tl.constexpr, BK: tl.constexpr,
     BV: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """X W^T and dO W^T [C, C]; dO S^T, X S^T and W dS^T [C, BK]; GATE: the sums of S dS over values, [BK]."""
@@ -103,19 +103,13 @@ def low_rank_backward(
 
     Those of s, c and g are written for each block of keys, ROWS apart.
     """
-    i, heads, blocks = tl.program_id(0).to(tl.int64), H * E, tl.cdiv(K, BK)
-    block, i = i % blocks, i // blocks
-    h = i % heads
-    hk, he = h // E, h % E
-    b, at, left = chunk_of(i // heads, L, C, table_ptr, PACKED)
-    ii, kk = tl.arange(0, C), (block * BK).to(tl.int32) + tl.arange(0, BK)
-    step, row = at // N, (at % N).to(tl.int32) + ii
-    line, here = (b * L + at) * heads + h, (b * (L // N) + step) * heads + h
-    in_t, in_k = ii < left, kk < K
-    reading = in_t & (row % N == (0 if OLD else N - 1))
+    block, kk, i, hk, he, b, step, line, here, row, in_t, reading = keys_of(
+        table_ptr, L, H, E, K, N, OLD, PACKED, C, BK
+    )
+    ii, in_k = tl.arange(0, C), kk < K
     d_m, d_p, d_q, d_b, d_u, through = value_products(
         kept_ptr + i * (K * V), behind_ptr + i * (K * V), w_ptr + line * V, x_ptr + line * V, d_o_ptr + here * V,
-        kk, in_k, ii, in_t, row, reading, H * E, V, K, N, GATE, ACC, C, BK, BV, STAGES,
+        kk, in_k, ii, in_t, row, reading, H * E, V, N, GATE, ACC, C, BK, BV, STAGES,
     )  # fmt: skip
     keys, read_keys = in_t[:, None] & in_k[None, :], reading[:, None] & in_k[None, :]
     s = numbers(place(s_ptr, b, hk, he, s_b, s_h, s_e, step, s_t), row, s_t, s_n, N, in_t, ACC)

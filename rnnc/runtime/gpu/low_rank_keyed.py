@@ -18,7 +18,7 @@ import triton.language as tl
 from rnnc.runtime.gpu.exchange import exchanged, row_sums, scores_of
 from rnnc.runtime.gpu.intra import LOG2E, NEAR, farthest, grown
 from rnnc.runtime.gpu.low_rank_backward import store_numbers, store_rows, value_products
-from rnnc.runtime.gpu.low_rank_rows import chunk_of, numbers, place, tile
+from rnnc.runtime.gpu.low_rank_rows import chunk_of, keys_of, numbers, place, tile
 
 __all__ = ["low_rank_keyed_reads", "low_rank_keyed_rows", "low_rank_pairs", "low_rank_products"]
 
@@ -131,18 +131,11 @@ def low_rank_products(
 ):  # fmt: skip
     """`value_products` of BK keys of one chunk of one head, written out: the gradients of P and of M (without s and
     c), of q, b and u as decayed to the ends of the chunk, and the sums of S dS over values."""
-    i, heads, blocks = tl.program_id(0).to(tl.int64), H * E, tl.cdiv(K, BK)
-    block, i = i % blocks, i // blocks
-    h = i % heads
-    batch, at, left = chunk_of(i // heads, L, C, table_ptr, PACKED)
-    ii, kk = tl.arange(0, C), (block * BK).to(tl.int32) + tl.arange(0, BK)
-    step, row = at // N, (at % N).to(tl.int32) + ii
-    line, here = (batch * L + at) * heads + h, (batch * (L // N) + step) * heads + h
-    in_t, in_k = ii < left, kk < K
-    reading = in_t & (row % N == (0 if OLD else N - 1))
+    block, kk, i, _, _, _, _, line, here, row, in_t, reading = keys_of(table_ptr, L, H, E, K, N, OLD, PACKED, C, BK)
+    ii, in_k = tl.arange(0, C), kk < K
     d_m, d_p, d_q, d_b, d_u, through = value_products(
         kept_ptr + i * (K * V), behind_ptr + i * (K * V), w_ptr + line * V, x_ptr + line * V, d_o_ptr + here * V,
-        kk, in_k, ii, in_t, row, reading, H * E, V, K, N, True, ACC, C, BK, BV, STAGES,
+        kk, in_k, ii, in_t, row, reading, H * E, V, N, True, ACC, C, BK, BV, STAGES,
     )  # fmt: skip
     square = i * (C * C) + (ii[:, None] * C + ii[None, :])
     tl.store(d_system_ptr + square, d_m, mask=block == 0)
@@ -174,16 +167,10 @@ def low_rank_keyed_reads(
     What `low_rank_products` wrote becomes what rows start from: the gradients of q and of u (without s) in float32, and
     `through` the gradient of the chunk's decay.
     """
-    i, heads, blocks = tl.program_id(0).to(tl.int64), H * E, tl.cdiv(K, BK)
-    block, i = i % blocks, i // blocks
-    h = i % heads
-    hk, he = h // E, h % E
-    batch, at, left = chunk_of(i // heads, L, C, table_ptr, PACKED)
-    ii, kk = tl.arange(0, C), (block * BK).to(tl.int32) + tl.arange(0, BK)
-    step, row = at // N, (at % N).to(tl.int32) + ii
-    line, here = (batch * L + at) * heads + h, (batch * (L // N) + step) * heads + h
-    in_t, in_k = ii < left, kk < K
-    reading = in_t & (row % N == (0 if OLD else N - 1))
+    _, kk, i, hk, he, batch, step, line, here, row, in_t, reading = keys_of(
+        table_ptr, L, H, E, K, N, OLD, PACKED, C, BK
+    )
+    ii, in_k = tl.arange(0, C), kk < K
     keys, read_keys = in_t[:, None] & in_k[None, :], reading[:, None] & in_k[None, :]
     read_key = here * K + ((row // N * (H * E * K))[:, None] + kk[None, :])
     key = line * K + ((ii * (H * E * K))[:, None] + kk[None, :])
@@ -230,16 +217,10 @@ def low_rank_keyed_rows(
 ):  # fmt: skip
     """The gradients of BK keys of one chunk's rows, given what reads made of `low_rank_products`' results; those of s
     and c are written for each block of keys, ROWS apart."""
-    i, heads, blocks = tl.program_id(0).to(tl.int64), H * E, tl.cdiv(K, BK)
-    block, i = i % blocks, i // blocks
-    h = i % heads
-    hk, he = h // E, h % E
-    batch, at, left = chunk_of(i // heads, L, C, table_ptr, PACKED)
-    ii, kk = tl.arange(0, C), (block * BK).to(tl.int32) + tl.arange(0, BK)
-    step, row = at // N, (at % N).to(tl.int32) + ii
-    line, here = (batch * L + at) * heads + h, (batch * (L // N) + step) * heads + h
-    in_t, in_k = ii < left, kk < K
-    reading = in_t & (row % N == (0 if OLD else N - 1))
+    block, kk, i, hk, he, batch, step, line, here, row, in_t, reading = keys_of(
+        table_ptr, L, H, E, K, N, OLD, PACKED, C, BK
+    )
+    ii, in_k = tl.arange(0, C), kk < K
     keys, read_keys = in_t[:, None] & in_k[None, :], reading[:, None] & in_k[None, :]
     read_key = here * K + ((row // N * (H * E * K))[:, None] + kk[None, :])
     key = line * K + ((ii * (H * E * K))[:, None] + kk[None, :])

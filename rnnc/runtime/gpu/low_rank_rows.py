@@ -18,6 +18,7 @@ __all__ = [
     "chunk_of",
     "decays",
     "factor",
+    "keys_of",
     "numbers",
     "place",
     "reads",
@@ -45,6 +46,25 @@ def chunk_of(i, L, C: tl.constexpr, table_ptr, PACKED: tl.constexpr):
         chunks = tl.cdiv(L, C)
         first = i % chunks * C
         return i // chunks, first, (L - first).to(tl.int32)
+
+
+@triton.jit
+def keys_of(table_ptr, L, H, E, K: tl.constexpr, N: tl.constexpr, OLD: tl.constexpr, PACKED: tl.constexpr,
+            C: tl.constexpr, BK: tl.constexpr):  # fmt: skip
+    """What a program has where all chunks go at once: its block of BK keys and its chunk, among all heads' kept ones.
+
+    Of the chunk: head, group, entry of the batch, time step; where its rows and its time steps begin, counted through
+    all heads; its rows within the first time step's, those that there are, and those that read.
+    """
+    i, heads, blocks = tl.program_id(0).to(tl.int64), H * E, tl.cdiv(K, BK)
+    block, i = i % blocks, i // blocks
+    h = i % heads
+    batch, at, left = chunk_of(i // heads, L, C, table_ptr, PACKED)
+    ii, kk = tl.arange(0, C), (block * BK).to(tl.int32) + tl.arange(0, BK)
+    step, row, in_t = at // N, (at % N).to(tl.int32) + ii, ii < left
+    line, here = (batch * L + at) * heads + h, (batch * (L // N) + step) * heads + h
+    reading = in_t & (row % N == (0 if OLD else N - 1))
+    return block, kk, i, h // E, h % E, batch, step, line, here, row, in_t, reading
 
 
 @triton.jit
