@@ -18,7 +18,7 @@ from pathlib import Path
 import triton.backends.nvidia
 
 from benchmarks.triton_resources import CELLS, kernel_of
-from rnnc.backends.triton import ahead
+from rnnc.backends.triton.ahead_recurrence import compiled
 from rnnc.runtime.gpu.recurrence import Recurrence
 
 DISASSEMBLER = Path(triton.backends.nvidia.__file__).parent / "bin" / "nvdisasm"
@@ -55,13 +55,13 @@ def row(name: str, of: Recurrence, role: str, sizes: dict[str, int]) -> str:
     entries = config.steps * config.width(role)
     for size in inner:
         entries *= size
-    found = loop_of(ahead.compiled(of, role, TARGET, sizes).code)
-    issued = found.total() * config.warps / entries
+    found = loop_of(compiled(of, role, TARGET, sizes).code)
+    issued = found.total() * config.launch(role)["num_warps"] / entries
     bound = ""
     if name == "MinGRU":
         copied = BYTES[role] / (BANDWIDTH / PROCESSORS / CLOCK)  # clocks that an entry's bytes take
         bound = f"{min(1.0, copied / (issued / ISSUED)):.0%}"
-    tile = f"{config.steps} x {config.width(role)}, warps {config.warps}"
+    tile = f"{config.steps} x {config.width(role)}, warps {config.launch(role)['num_warps']}"
     return f"| {name}, {role} | {tile} | {issued:.2f} | {found['SHFL']} | {found['BAR']} | {bound} |"
 
 

@@ -322,6 +322,7 @@ def backward_of_tiles(f: Frame, static: list[str], solve: Callable[[], list[str]
         *starts,
         BACK,
         *indented(loop),
+        *_places_again(f),
         *s.lines,
     ]
     arrays = step.arrays
@@ -335,6 +336,17 @@ def backward_of_tiles(f: Frame, static: list[str], solve: Callable[[], list[str]
         [f"d_{n}_start_ptr" for n in arrays.states],
     ]
     return finished(f, f"{step.name}_backward", "the gradients of every step", arguments, ["BT", "STAGES"], lines)
+
+
+def _places_again(f: Frame) -> list[str]:
+    """Where a program's channels stand, once more: behind the loop arrays are written where those before it were read,
+    and the compiler would take all these addresses through the loop, in two registers each.  What is added is zero, as
+    it cannot know.  Where a state has no inner axes they are few.
+    """
+    if not f.layout.inner:
+        return []
+    place = f"channels(part + tl.maximum(stop - length, 0), BD, 1){f.layout.index('d')}"
+    return ["# worked out again: no address has to be kept through the loop", f"d = {place}", "in_d = d < D"]
 
 
 def _tile_of(f: Frame, value: Part) -> str:

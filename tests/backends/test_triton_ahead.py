@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,34 +47,59 @@ def kernels(name: str) -> Any:
 
 
 def fits(name: str, target: str, size: int, dtype: torch.dtype = torch.bfloat16) -> None:
-    from rnnc.backends.triton import ahead
+    from rnnc.backends.triton.ahead import SHARED
+    from rnnc.backends.triton.ahead_recurrence import compiled
 
     of = kernels(name)
     axes = of.axes
     sizes = {x: 1024 if x in axes.tile and not axes.inner else size for x in axes.tile + axes.grid + axes.inner}
     for role in ("forward", "backward", "totals", "backward_totals"):
         if getattr(of, role) is not None:
-            found = ahead.compiled(of, role, target, sizes, dtype)
+            found = compiled(of, role, target, sizes, dtype)
             assert found.spilled == 0, found
-            assert found.shared <= ahead.SHARED[target], found
+            assert found.shared <= SHARED[target], found
 
 
 @pytest.mark.parametrize(
     "name", ["mingru", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mamba", "lru", "gru"))]
 )
 def test_numbers_that_are_one(name: str) -> None:
-    """A launch makes constants of them: undivided steps always, one head, one channel, one sequence; packed, too."""
-    from rnnc.backends.triton import ahead
+    """A launch makes constants of them: one head, channel, sequence and step; packed, too."""
+    from rnnc.backends.triton.ahead_recurrence import compiled
 
     of = kernels(name)
-    roles = ("forward", "backward", *(("totals", "backward_totals") if of.totals is not None else ()))
+    for role in ("forward", "backward"):
+        for channels, batch, packed in ((32, 1, True), (1, 1, False)):
+            sizes = dict.fromkeys(of.axes.inner, 32) | dict.fromkeys(of.axes.tile + of.axes.grid, channels)
+            found = compiled(of, role, "sm_90", sizes, packed=packed, batch=batch, steps=batch)
+            assert found.spilled == 0, found
+
+
+def inner_fits(states: int, target: str, dtype: torch.dtype, roles: tuple[str, ...], **options: Any) -> None:
+    """Mamba's kernels with so many states a channel: as in a layer of `dtype`, and (`mixed`) under autocast."""
+    from rnnc.backends.triton.ahead_recurrence import compiled
+
     for role in roles:
-        numbers = {n for n in getattr(of, role).arg_names if re.fullmatch(r"SPLITS|SPAN|G|D|B|\w+_[btgdnmlr]", n)}
-        for ones, packed in (({"SPLITS", "G", "B"}, role in ("forward", "backward")), (numbers, False)):
-            sizes = {
-                x: 1 if "D" in ones and x in of.axes.tile else 32 for x in of.axes.tile + of.axes.grid + of.axes.inner
-            }
-            assert ahead.compiled(of, role, "sm_90", sizes, packed=packed, ones=ones).spilled == 0
+        found = compiled(kernels("mamba"), role, target, {"A": 2048, "B": states}, dtype, **options)
+        assert found.spilled == 0, (states, dtype, options, found)
+
+
+@pytest.mark.parametrize(("target", "states"), [("sm_100", 16), ("sm_90", 8)])
+def test_inner_axes_do_not_spill(target: str, states: int) -> None:
+    inner_fits(states, target, torch.bfloat16, ("backward",), packed=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("states", [1, 2, 3, 4, 5, 8, 12, 16, 24, 32, 48, 63, 64, 128])
+@pytest.mark.parametrize("target", TARGETS)
+def test_more_inner_axes_do_not_spill(target: str, states: int) -> None:
+    """One sequence, several, and packed ones."""
+    ends = ("forward", "backward")
+    for dtype in (torch.bfloat16, torch.float32):
+        inner_fits(states, target, dtype, (*ends, "totals", "backward_totals"), batch=1, steps=4096)
+        inner_fits(states, target, dtype, ends, packed=True)
+    for packed in (False, True):
+        inner_fits(states, target, torch.bfloat16, ends, mixed=True, packed=packed)
 
 
 def neighbours(name: str, batch: int, channels: int, wanted: int, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -102,13 +126,13 @@ def test_the_tuner_divides_the_steps_or_does_not(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("name", ["mingru", "mamba"])
 def test_what_the_tuner_measures_does_not_spill(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """But where the assembler is left to itself, which may (`registers`)."""
-    from rnnc.backends.triton import ahead
+    from rnnc.backends.triton.ahead_recurrence import compiled
 
     of = kernels(name)
     sizes = {x: 2048 if x in of.axes.tile else 16 for x in of.axes.tile + of.axes.inner}
     for config in neighbours(name, 8, 2048, 528, monkeypatch):
         for role in ("forward", "backward"):
-            found = ahead.compiled(of, role, "sm_90", sizes, config=config)
+            found = compiled(of, role, "sm_90", sizes, config=config)
             assert found.spilled <= (64 if default_registers(of) and not config.registers else 0), (config, found)
 
 
@@ -150,12 +174,12 @@ def test_long_steps_do_not_spill(name: str, target: str) -> None:
 )
 def test_newton(target: str) -> None:
     """Many channels, and few, with lanes along time; two states that meet at each position."""
-    from rnnc.backends.triton import ahead
+    from rnnc.backends.triton.ahead_recurrence import compiled
 
     for name, size in (("entries", 1024), ("entries", 4), ("pairs", 1024)):
         _, of = newton.kernel_of(name)
         for role in ("forward", "backward"):
-            found = ahead.compiled(of, role, target, {"A": size})
+            found = compiled(of, role, target, {"A": size})
             assert found.spilled == 0, found
 
 

@@ -255,12 +255,13 @@ def test_more_matrices_that_vary_in_time_ahead_of_time(target: str) -> None:
 
 
 def fits(of: Any, roles: tuple[str, ...], target: str, sizes: dict[str, int]) -> None:
-    from rnnc.backends.triton import ahead
+    from rnnc.backends.triton.ahead import SHARED
+    from rnnc.backends.triton.ahead_recurrence import compiled
 
     for role in roles:
-        found = ahead.compiled(of, role, target, sizes)
+        found = compiled(of, role, target, sizes)
         assert found.spilled == 0, found
-        assert found.shared <= ahead.SHARED[target], found
+        assert found.shared <= SHARED[target], found
 
 
 # ---------------------------------------------------------------- on a machine without a GPU

@@ -12,7 +12,6 @@ import pytest
 pytest.importorskip("triton")
 
 FOLDER = Path(__file__).parent
-UNBUILT = {"gfx942": {"cascades:Bits", "counter:MoreOnes"}}  # by Triton 3.6: docs/roadmap.md
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 
 
@@ -46,6 +45,5 @@ def test_no_kernel_of_the_library_spills(target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_kernel_of_odd_cells_spills(target: str) -> None:
     found = lines("ahead", "odd", target, interpret=False)
-    wrong = {line.partition(" wrong: ")[0] for line in found if " wrong: " in line}
-    assert sum(" ok: " in line for line in found) + len(wrong) >= ODD
-    assert wrong == UNBUILT.get(target, set()), "\n".join(line for line in found if " ok: " not in line)
+    assert len(found) >= ODD
+    assert all(" ok: " in line for line in found), "\n".join(line for line in found if " ok: " not in line)

@@ -75,7 +75,8 @@ def fits(path: Path, cell: str, target: str) -> str:
     """Channels 1024; inner axes 16, or as many as a program takes of a state read by other indices; heads of 64 with
     matrices on chip.
     """
-    from rnnc.backends.triton import ahead
+    from rnnc.backends.triton.ahead import SHARED
+    from rnnc.backends.triton.ahead_recurrence import compiled
 
     _, _, kernels, how = module_of(path, cell)
     found = []
@@ -86,8 +87,8 @@ def fits(path: Path, cell: str, target: str) -> str:
         while of.kind == "sequential" and not turned_fits([inner] * len(axes.inner), of.parts):
             inner //= 2
         sizes |= dict.fromkeys(axes.inner, inner)
-        found += [ahead.compiled(of, role, target, sizes) for role in ROLES if getattr(of, role) is not None]
-    wrong = [r for r in found if r.spilled or r.shared > ahead.SHARED[target]]
+        found += [compiled(of, role, target, sizes) for role in ROLES if getattr(of, role) is not None]
+    wrong = [r for r in found if r.spilled or r.shared > SHARED[target]]
     if wrong:
         return f"wrong: {wrong}"
     return f"ok: {len(found)} kernels ({how})"

@@ -82,8 +82,14 @@ def min_over(x, inside, axis: tl.constexpr):
 
 @triton.jit
 def row(x, chosen):
-    """The one row of a tile for which `chosen` holds."""
-    return tl.sum(tl.where(chosen, x, 0.0), 0, keep_dims=True)
+    """The one row of a tile for which `chosen` holds.
+
+    Added up as an integer: then the compiler sees that nothing is added, and names registers where a thread has all
+    rows; and Triton 3.6 has code for AMD's GPUs whatever rows are made of.
+    """
+    whole = tl.int64 if x.dtype == tl.float64 else tl.int32
+    bits = tl.where(chosen, x.to(whole, bitcast=True), 0)
+    return tl.sum(bits, 0, keep_dims=True).to(x.dtype, bitcast=True)
 
 
 @triton.jit
@@ -130,10 +136,8 @@ def _rows(x):
 
 @triton.jit
 def _pick(x, r: tl.constexpr):
-    """Row r.  Added up as an integer: then the compiler sees that nothing is added, and names registers."""
-    whole = tl.int64 if x.dtype == tl.float64 else tl.int32
-    bits = tl.where(_rows(x) == r, x.to(whole, bitcast=True), 0)
-    return tl.sum(bits, 0, keep_dims=True).to(x.dtype, bitcast=True)
+    """Row r."""
+    return row(x, _rows(x) == r)
 
 
 @triton.jit

@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 HELD_BY_THREAD = 32  # entries of a tile that a thread holds at most, where a state has inner axes
-LIVE = {2: 310, 4: 250, 8: 125}  # numbers of such a thread's backward, by the bytes of a number of the sequences
-ONE_WARP = 210  # and as many where one warp hands around what is the same for all channels
+LIVE = 290  # numbers of 32 bits that a thread of such a backward holds, as `Live` counts them
+ONE_WARP = 270  # and as many where one warp hands around what is the same for all channels
 STEPS = 8  # of such a tile at most
 NEWTON = 512  # of a tile that is solved: two scans of it are under way at a time
 LANES = 64  # channels of a warp: two a thread
@@ -116,20 +116,20 @@ def default_config(
         return _newton_config(channels, entries * parts)
     cut = 4 if long else 2 if wide else 1
     if inner:
-        return _inner_config(channels, entries * parts, live, LIVE[max(2, itemsize)] // (cut * parts))
-    return _scan_config(channels, parts, cut * parts)
+        return _inner_config(channels, entries * parts, live, LIVE * 4 // (max(4, itemsize) * cut * parts))
+    return _scan_config(channels, parts, cut)
 
 
 def _scan_config(channels: int, parts: int, cut: int) -> Config:
     """One warp, whose threads hold all steps of a tile for their channels, so that a scan is a loop in registers.
 
-    Where channels are too few for a warp its threads lie along time too, and tiles are longer.  Tiles have fewer steps
-    by `cut`.
+    Where channels are too few for a warp its threads lie along time too, and tiles are longer, with half as many steps
+    a thread: a composition of steps holds more numbers than a loop.  Tiles have fewer steps by `cut`.
     """
     steps = max(2, 8 // parts // cut)
     width = min(power_of_two(channels), LANES)
     if parts == 1 and width < LANES:
-        steps = min(MOST_STEPS, steps * LANES // width)
+        steps = min(MOST_STEPS, steps * LANES // (2 * width))
     return Config(steps=steps, channels=width, warps=1, stages=4 - parts, registers=255)
 
 
