@@ -16,7 +16,7 @@ from rnnc.ir.types import Type
 # What the text of a function says itself: variables, modules and Python's own functions.
 PYTHON = frozenset({"zip", "range", "float", "complex", "abs", "max", "min", "super"})
 LOCALS = PYTHON | {"self", "state", "reverse", "cu_seqlens", "final", "batch", "device", "dtype"}
-LOCALS |= {"torch", "F", "nn", "math", "cmath"}
+LOCALS |= {"torch", "F", "nn", "math", "cmath"} | {"states", "sequences", "statics", "gradients"}  # of Newton's steps
 
 
 @cache

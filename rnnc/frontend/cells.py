@@ -35,6 +35,7 @@ class Frame:
 def lower_body(c: Lowering, body: tuple[ast.Statement, ...], context: Context) -> None:
     """Collect the statements of a cell or model and evaluate them all."""
     frame = Frame(context)
+    c.promise(_parameters(body))
     collect(c, body, context, frame)
     _evaluate_all(c, frame)
     for part, where in c.not_taken:
@@ -47,6 +48,18 @@ def lower_body(c: Lowering, body: tuple[ast.Statement, ...], context: Context) -
         else:
             c.error("E0205", "the size of `I` is unknown here", span, help="give it a type: `real[n, n]`")
     lower_subjects(c, context)
+
+
+def _parameters(body: tuple[ast.Statement, ...]) -> Iterator[str]:
+    """The names of the parameters declared in a block, those of each round of a `substep` apart."""
+    for s in body:
+        match s:
+            case ast.ParamDecl():
+                yield s.name
+            case ast.Per():
+                yield from _parameters(s.body)
+            case ast.If():
+                yield from _parameters((*s.then, *s.orelse))
 
 
 def _evaluate_all(c: Lowering, frame: Frame) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -82,6 +82,7 @@ class Lowering:
     substep_results: dict[tuple[int, str], dict[str, Value]] = field(default_factory=dict)
     sizes_of_identity: dict[str, Dim] = field(default_factory=dict)
     names_used: set[str] = field(default_factory=set)
+    promised: set[str] = field(default_factory=set)  # those of them that declared parameters will have
     not_taken: list[tuple[tuple[ast.Statement, ...], Context]] = field(
         default_factory=list
     )  # of `if` on hyperparameters
@@ -257,6 +258,17 @@ class Lowering:
             candidate = f"{name}_{k}"
         self.names_used.add(candidate)
         return candidate
+
+    def promise(self, names: Iterable[str]) -> None:
+        """Keep the names of parameters that are yet to be declared from learned maps and cells that are called."""
+        self.promised.update(names)
+        self.names_used |= self.promised
+
+    def parameter_name(self, name: str) -> str:
+        if name in self.promised:
+            self.promised.remove(name)
+            return name
+        return self.unique(name)
 
     def map_names(self, context: Context, kind: str, *leaves: str) -> tuple[str, ...]:
         """The names of a learned map and of its leaves: `q_linear`, `q_linear_weight`; the next is `q_linear_2`."""

@@ -51,7 +51,7 @@ def declare_param(c: Lowering, decl: ast.ParamDecl, context: Context) -> Value:
         return c.error("E0204", message, decl.type.span, help=f"write `const {decl.name} = {domain.lo}`")
     full = Type(dtype=type_.dtype, shape=type_.shape, per=context.per)
     name = decl.name + context.suffix
-    raw_name = name if domain is None else f"{name}_raw"
+    raw_name = c.parameter_name(name) if domain is None else c.unique(f"{name}_raw")
     c.b.span = decl.span
     node = c.b.leaf("param", raw_name, full)
     constrained = None if domain is None else constrain(c, node, domain)

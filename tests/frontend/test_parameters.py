@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from spec_helpers import lowered, params, run
 
+import rnnc
 from rnnc.ir import oracle
 from rnnc.ir.dims import Dim
 from rnnc.ir.domains.concrete import Concrete
@@ -155,3 +156,29 @@ def test_how_parameters_start() -> None:
     np.testing.assert_allclose(started["a"], np.log([[1, 2, 3]] * 2))
     np.testing.assert_allclose(started["h"], [1, 2])
     assert started["p"].tolist() == [3, 3]
+
+
+def test_a_declared_parameter_keeps_its_name_and_no_other_takes_it() -> None:
+    """Learned maps, parameters with a domain, those of a block and of rounds, cells that are called."""
+    text = """cell Own(d: dim) {
+  input x: real[d]
+  param a: real[d] in (0, 1)
+  param y_linear_weight: real[d]
+  param W_1: real
+  per d {
+    param a_raw: real
+    let z = a_raw * sum(x)
+  }
+  state h: real[d] = 0
+  substep j in 1..2 {
+    param W: real
+    h <- a * h + W * W_1 * x
+  }
+  output y: real[d] = linear(h' + y_linear_weight) + z
+}"""
+    cell = rnnc.parse(text).lower("Own")
+    names = [p.name for p in cell.params]
+    assert len({*names}) == len(names)
+    assert {"y_linear_weight", "y_linear_2_weight", "W_1", "W_1_2", "W_2", "a_raw", "a_raw_2"} <= {*names}
+    layer = rnnc.compile(rnnc.parse(text), "Own", backend="torch")(d=3)
+    assert {*dict(layer.named_parameters())} == {*names}
