@@ -21,12 +21,15 @@ from rnnc.ir.graph import CellIR
 from rnnc.plan.gpu import GpuWork, levels
 
 LOOP = 90.0  # operations a step waits for besides its own, forward, again and backward: loads, stores, the loop
+NEAR = 2  # times the memory's bandwidth, of what stays in the cache: a loop's states before each step, backward
 REDUCTION = 40.0  # of a sum over the threads of a program
 PRODUCT = 120.0  # of a product of matrices on chip: operands through shared memory, the tensor core, the sum
 COMPOSE = 12.0  # of two neighbours' composition in a scan of registers
-COMPOSED = 4  # FLOPs that such a composition costs an entry, in one thread's registers
+COMPOSED = 4  # FLOPs that such a composition costs an entry
+WALKED = 1  # FLOPs an entry where a scan is a loop over the steps that a thread holds
 STEPS = 8  # of a tile of a scan
-CHANNELS = 64  # of such a tile
+STEPS_OF_MANY = 2  # where a channel has several numbers
+HELD = 2048  # numbers of a step in such a tile: those of 128 channels of Mamba's
 TILE = 64  # of a tile of Newton's method, and rows of a chunk
 ITERATIONS = 5.0  # of Newton's method, a tile, forward; the backward takes as many
 COLUMNS = 64  # of a matrix state that a program holds
@@ -85,7 +88,7 @@ def _sequential(step: Step, why: str) -> GpuWork:
         why=f"a Triton kernel, {why}",
         flops=flops,
         special=special,
-        numbers=_numbers(step) + _numbers(step, inputs=True),
+        numbers=_numbers(step) + _numbers(step, inputs=True) + _entries(step) * 2 / NEAR,
         forward=totals((forward,))[0],
         launches=2.0,
         channels=size_product(sizes[x] for x in step.layout.tile),
@@ -101,21 +104,25 @@ def chain_of_gradients(step: Step) -> float:
 
 
 def _scan(step: Step) -> GpuWork:
-    """A tile is read, scanned forward and (backward) both ways; its compositions are work besides the step's."""
+    """A tile is read, scanned forward and (backward) both ways, and the state before it is kept.
+
+    Linear scans walk from step to step in registers, as a loop does; others compose neighbours, which is work besides.
+    """
     sequential = _sequential(step, "tiles of steps scanned in registers")
-    compositions = 3 * COMPOSED
-    own = _entries(step)
+    own, walked = _entries(step), step.semiring == "plus_times"
+    tile = STEPS_OF_MANY if step.layout.inner else STEPS
+    waits = float(tile) if walked else COMPOSE * levels(tile)
     return replace(
         sequential,
         strategy="scan",
         serves=frozenset({"scan"}),
         rates="triton scan",
-        flops=sequential.flops + own * compositions,
-        numbers=_numbers(step),
+        flops=sequential.flops + own * (3 * (WALKED if walked else COMPOSED)),
+        numbers=_numbers(step) + own * 2 / tile,
         again=_numbers(step, inputs=True) * 2,
-        tile=STEPS,
-        held=CHANNELS,
-        chain=LOOP + 3 * COMPOSE * levels(STEPS) + 3 * chain_of(step.forward, REDUCTION),
+        tile=tile,
+        held=HELD,
+        chain=LOOP + 3 * waits + 3 * chain_of(step.forward, REDUCTION),
         divided=True,
     )
 

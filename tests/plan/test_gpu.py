@@ -27,7 +27,7 @@ pytest.importorskip("triton")
 
 SMALL = KNOWN[8, 6]
 CHUNKED = ("SSDOp", "GLAOp", "DeltaOp", "GatedDeltaOp", "DeltaProductOp", "KDAOp")
-SCANNED = ("Gated",)
+SCANNED = ("Gated", "SelectiveScan")
 
 
 @pytest.fixture(autouse=True)
@@ -79,33 +79,35 @@ def test_a_device_is_known_by_its_capability_and_what_its_driver_says() -> None:
 
 
 def test_what_a_scan_pays() -> None:
-    """Inputs are read twice and their gradients written; where programs are too few they share out the steps."""
+    """Inputs are read twice and their gradients written, the state kept every eight steps; where programs are too few
+    they share out the steps.
+    """
     found = next(o for o in group("Decay", B=8, T=4096, n=2048).natives if o.name == "scan")
     launches, waiting, _, moved, special, *rest = found.work
     assert (launches, rest) == (2, [0, 0])
     assert special == 0
-    assert moved == 8 * 4096 * 2048 * (3 * 2 + 2) * 4 / (256 / 528)  # 256 programs of 64 channels
+    assert moved == 8 * 4096 * 2048 * (3 * 2 + 2 + 2 / 8) * 4 / (256 / 528)  # 256 programs of 64 channels
     shared = next(o for o in group("Decay", B=1, T=4096, n=2048).natives if o.name == "scan")
     assert shared.work[0] == 4
     assert shared.work[1] < waiting
-    assert shared.work[3] == 1 * 4096 * 2048 * (3 * 2 + 2 + 2 * 2) * 4
+    assert shared.work[3] == 1 * 4096 * 2048 * (3 * 2 + 2 + 2 / 8 + 2 * 2) * 4
 
 
 def test_the_shapes_of_the_benchmark() -> None:
     """A scan where there is one, chunks for matrix states, and a loop in a kernel only for what has neither."""
     for shape in gpu_cases.SHAPES:
         for gpu in (HOPPER, SMALL):
-            if shape.cell in ("LSTM", "GRU", "SelectiveScan"):
-                continue  # as the heads, with projections; and below
+            if shape.cell in ("LSTM", "GRU"):
+                continue  # as the heads, with projections
             found = group(shape.cell, gpu, B=shape.batch, T=shape.steps, **shape.sizes).chosen
             want = "chunkwise" if shape.cell in CHUNKED else "scan" if shape.cell in SCANNED else "sequential"
             assert found.title == f"native {want}", (shape, gpu.name)
 
 
-def test_many_channels_of_a_few_numbers_need_no_scan_of_registers() -> None:
-    """Mamba's states: where sequences and channels fill the GPU, one step after another is less arithmetic."""
-    assert group("SelectiveScan", B=8, T=4096, e=2048, n=16).strategy == "sequential"
-    assert group("SelectiveScan", B=1, T=4096, e=2048, n=16).strategy == "scan"
+@pytest.mark.parametrize("batch", [1, 8, 64])
+def test_many_channels_of_a_few_numbers_are_scanned(batch: int) -> None:
+    """Mamba's states: tiles are walked in registers as a loop is, and need no memory for the states of every step."""
+    assert group("SelectiveScan", B=batch, T=4096, e=2048, n=16).strategy == "scan"
 
 
 @pytest.mark.parametrize("cell", ["SSDOp", "GatedDeltaOp", "Delta"])
