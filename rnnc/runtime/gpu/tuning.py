@@ -142,10 +142,10 @@ def _inner_config(channels: int, entries: int, live: Live, most: float) -> Confi
     then meets no other warp's (a tenth of the instructions).
 
     A tile has as many steps as keep the numbers of a thread below `most`: a few more, and registers spill.  Entries
-    that are too many for one step are shared by threads, which exchange their sums: a third of the numbers is for that.
+    that are too many for one step are shared by threads, which exchange their sums: half of the numbers is for that.
     """
     if live.numbers(1, entries) > most:
-        return _shared_config(channels, entries, live, most * 2 / 3)
+        return _shared_config(channels, entries, live, most / 2)
     steps = 1
     while 2 * steps <= STEPS and live.numbers(2 * steps, entries) <= most:
         steps *= 2
