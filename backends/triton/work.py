@@ -29,7 +29,8 @@ COMPOSED = 4  # FLOPs that such a composition costs an entry
 WALKED = 1  # FLOPs an entry where a scan is a loop over the steps that a thread holds
 STEPS = 8  # of a tile of a scan
 STEPS_OF_MANY = 2  # where a channel has several numbers
-HELD = 2048  # numbers of a step in such a tile: those of 128 channels of Mamba's
+CHANNELS = 64  # of a tile of compositions
+HELD = 1024  # numbers of a step in such a tile, as a loop holds
 TILE = 64  # of a tile of Newton's method, and rows of a chunk
 ITERATIONS = 5.0  # of Newton's method, a tile, forward; the backward takes as many
 COLUMNS = 64  # of a matrix state that a program holds
@@ -70,7 +71,8 @@ def _steps(cell: CellIR, group: Group, later: Sequence[str]) -> list[GpuWork]:
 
 
 def _pointwise(cell: CellIR, group: Group, step: Step) -> list[GpuWork]:
-    found = [_scan(step)] if scan.applies(step) else []
+    matrix = any(isinstance(f, MatrixState) for f in group.forms)
+    found = [_scan(step, matrix)] if scan.applies(step) else []
     if group.kind == "nonlinear" and newton.applies(cell, group, step):
         found.append(_newton(step))
     return [*found, _sequential(step, "one step after another, the state in registers")]
@@ -103,14 +105,15 @@ def chain_of_gradients(step: Step) -> float:
     return 2 * chain_of(step.forward, REDUCTION)
 
 
-def _scan(step: Step) -> GpuWork:
+def _scan(step: Step, matrix: bool) -> GpuWork:
     """A tile is read, scanned forward and (backward) both ways, and the state before it is kept.
 
     Linear scans walk from step to step in registers, as a loop does; others compose neighbours, which is work besides.
+    Of a `matrix` a program holds few columns, whose entries threads hand around as in a composition.
     """
     sequential = _sequential(step, "tiles of steps scanned in registers")
-    own, walked = _entries(step), step.semiring == "plus_times"
-    tile = STEPS_OF_MANY if step.layout.inner else STEPS
+    own, walked = _entries(step), step.semiring == "plus_times" and not matrix
+    tile = STEPS_OF_MANY if step.layout.inner and walked else STEPS
     waits = float(tile) if walked else COMPOSE * levels(tile)
     return replace(
         sequential,
@@ -121,7 +124,7 @@ def _scan(step: Step) -> GpuWork:
         numbers=_numbers(step) + own * 2 / tile,
         again=_numbers(step, inputs=True) * 2,
         tile=tile,
-        held=HELD,
+        held=HELD if walked else CHANNELS,
         chain=LOOP + 3 * waits + 3 * chain_of(step.forward, REDUCTION),
         divided=True,
     )
