@@ -262,10 +262,15 @@ class _OnChip(Writer):
         offset = self.f.place(self.f.whole(("at", "t"), held))
         return f"tl.store({pointer} + {offset}, {value}, mask={self.f.mask(held, True)})"
 
+    def keep(self, lines: Sequence[str]) -> None:
+        """Stores for the backward, at once: until the end of the step they would hold on to registers."""
+        self.s.lines += ["if KEEP:", *indented(lines)] if lines else []
+
     def move(self, names: Sequence[str], new: Sequence[str]) -> None:
-        """New states all at once; sequences that have ended keep theirs."""
-        moved = ", ".join(f"tl.where(alive, {x}, {h})" for h, x in zip(names, new, strict=True))
-        self.s.lines.append(f"{', '.join(names)} = {moved}")
+        """New states all at once; packed sequences that have ended keep theirs, others end together."""
+        kept = ", ".join(f"tl.where(alive, {x}, {h})" for h, x in zip(names, new, strict=True))
+        states = ", ".join(names)
+        self.s.lines += ["if PACKED:", f"    {states} = {kept}", "else:", f"    {states} = {', '.join(new)}"]
 
     # ------------------------------------------------------------ the kernels
 
@@ -275,14 +280,16 @@ class _OnChip(Writer):
         static = f.hoisted(program)
         states = [parts[0] for parts in f.state_names()]
         self.give("state", states, range(len(states)))
-        keep = [self.save(f"{states[k]}_kept_ptr", program.states[k], states[k]) for k in c.states]
+        self.keep([self.save(f"{states[k]}_kept_ptr", program.states[k], states[k]) for k in c.states])
         for ready in c.rounds:
+            keep = []
             for n in ready:
                 p = c.products[n]
                 name = s.bind(self.title(n), Part(text=self.product(self.vector(n), n))).text
                 f.given["input", p.input, 0] = Part(text=name)
                 if n in c.kept:
                     keep.append(self.save(f"{self.title(n)}_kept_ptr", program.inputs[p.input], name))
+            self.keep(keep)
         wanted = [r for r in program.results if r.target == "state" or r.index < c.coupled.wanted]
         new: list[str] = []
         for result, value in zip(wanted, s.run(program.pruned(wanted)), strict=True):
@@ -290,7 +297,6 @@ class _OnChip(Writer):
                 f.store_output(result, value)
             else:
                 new.append(self.tile(program, result, value))
-        s.lines += ["if KEEP:", *indented(keep)] if keep else []
         self.move(states, new)
         loop, s.lines = s.lines, []
         f.load_states("{}_start_ptr", [[x] for x in states])
