@@ -18,6 +18,7 @@ from rnnc.analysis import intervals as iv
 from rnnc.analysis.elementary import NONNEGATIVE
 from rnnc.analysis.facts import Spectrum
 from rnnc.analysis.forms import Group, Recurrence, transition_nodes
+from rnnc.analysis.growth import keeps_bounded
 from rnnc.analysis.lipschitz import lipschitz_of
 from rnnc.analysis.ranges import Ranges
 from rnnc.analysis.steps import one_step
@@ -155,6 +156,9 @@ def _nonlinear(s: Spectrum, cell: CellIR, group: Group, ranges: Ranges) -> Spect
     lipschitz = s.lipschitz
     if lipschitz is not None and lipschitz.hi is not None and lipschitz.hi < 1 and _bounded_drive(cell, group, ranges):
         return s.because(f"the update is a contraction with the factor {lipschitz.hi}", stability="proved")
+    grown = keeps_bounded(cell, group, ranges, _steady(cell, group, ranges))
+    if grown:
+        return s.because(grown, stability="proved")
     missing = f"a bound of the update of `{free[0]}`, or a Lipschitz bound below 1"
     return replace(s, reasons={**s.reasons, "stability": missing})
 
@@ -173,6 +177,18 @@ def _invariant(cell: CellIR, group: Group, ranges: Ranges) -> Interval | None:
         if inside:
             return box
     return None
+
+
+def _steady(cell: CellIR, group: Group, ranges: Ranges) -> frozenset[NodeId]:
+    """What no state of the group enters and stays bounded while the inputs and earlier states do."""
+    own = {cell.state(n).node for n in group.states}
+    found: set[NodeId] = set()
+    for i in sorted(ancestors(cell, [cell.state(n).update for n in group.states])):
+        n = ranges.nodes[i]
+        wild = n.op in ("call", "repeat") or (n.op in SINGULAR and not _regular(ranges, i))
+        if i not in own and (is_static(ranges.nodes, [i]) or (found.issuperset(n.args) and not wild)):
+            found.add(i)
+    return frozenset(found)
 
 
 def _bounded_drive(cell: CellIR, group: Group, ranges: Ranges) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from rnnc.ir.graph import CellIR, Node, ancestors, is_static
 from rnnc.ir.types import Interval
 from rnnc.ir.unfold import inline_calls
+from rnnc.verify.trusted.growth import kept
 from rnnc.verify.trusted.products import NoForm
 from rnnc.verify.trusted.ranges import INF, ONE, POSITIVE, VIEWS, Ranges, closed
 from rnnc.verify.trusted.transitions import Transition, Transitions
@@ -210,7 +211,9 @@ class Cell:
         odd = {n.op for n in seen if n.op in ("log", "sqrt", "pow") and n.type.dtype == "real" and not self.regular(n)}
         need(not odd, f"{names(group)}: {odd} may be no number")
         if "plus_times" not in over:
-            need(self.bounded(group) or (not over and self.slope(group).hi < 1), f"{names(group)} may grow")
+            own = {self.states[s].node for s in group}
+            held = self.bounded(group) or (not over and self.slope(group).hi < 1)
+            need(held or kept(self.cell, self.ranges, own, updates), f"{names(group)} may grow")
             return
         t = self.transition(group)
         alone, e, one = not t.adds and t.norm.hi <= 1, t.eigenvalues, Fraction(1)
