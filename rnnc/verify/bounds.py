@@ -10,13 +10,13 @@ import numpy as np
 
 from rnnc.analysis import intervals as iv
 from rnnc.analysis.facts import Spectrum
-from rnnc.analysis.forms import Elementwise, Group
+from rnnc.analysis.forms import Elementwise, Group, transition_nodes
 from rnnc.analysis.recurrence import analyse_recurrence
 from rnnc.analysis.spectrum import spectrum_of
 from rnnc.exact import NotExact, to_float
 from rnnc.frontend import ast
 from rnnc.ir.domains.exact import ExactCell, exact_array, shape_of
-from rnnc.ir.graph import CellIR, Input
+from rnnc.ir.graph import CellIR, Input, ancestors
 from rnnc.ir.types import Disk, Domain, HalfPlane, Interval, UnitNorm
 from rnnc.verify.answers import MARGIN, TRIES, Answer, Subject, proved, refuted, unknown
 from rnnc.verify.claims import Operator, domain_of, operator_of
@@ -284,9 +284,13 @@ def _creeps(subject: Subject) -> tuple[Point, str, float] | None:
     alone = [x for x in subject.layers.layers if x.group.semiring == "plus_times" and not x.reads and not x.feedback]
     linear = [x.group.states for x in alone if x.group.kind != "nonlinear"]
     groups = [states for states in linear if not holds_truth(cell, states)]
-    for low, weight in product((False, True), (1, 0)):
+    formed = subject.layers.recurrence.cell
+    seen = ancestors(formed, [n for x in alone for form in x.group.forms for n in transition_nodes(form)])
+    gates = {formed.nodes[i].name for i in seen if formed.nodes[i].op == "param"}
+    for low, (gate, other) in product((False, True), ((1, 1), (0, 0), (0, 1))):
         inputs = {i.name: _end_of(cell, i, subject.sizes, low) for i in cell.inputs}
-        params = {p.name: np.full(shape_of(cell, p.node, subject.sizes), weight) for p in cell.params}
+        weights = {p.name: gate if p.name in gates else other for p in cell.params}
+        params = {p.name: np.full(shape_of(cell, p.node, subject.sizes), weights[p.name]) for p in cell.params}
         try:
             machine = ExactCell(cell, subject.sizes, params | {k: v for k, v in subject.fixed.items() if k in params})
             states = [machine.start()]

@@ -82,3 +82,16 @@ def test_what_may_grow_is_not_proved(body: str) -> None:
     assert [c.verdict for c in verify(spec(body)).results] != ["proved"]
     with pytest.raises(Reject):
         check(forged(f"{body}\noutput y = h'", "stable", "analysis", {}))
+
+
+@pytest.mark.parametrize(
+    "update", ["polar(1, linear(x)) * h + complex(linear(x), 0)", "rotation(linear[2](x)) @ h + linear(x)"]
+)
+def test_what_turns_may_stand_still(update: str) -> None:
+    """With weights of nothing in the transition, and of one beside it, a state adds up what comes in."""
+    kind = "complex" if "polar" in update else "real"
+    body = f"input x: real[4]; state h: {kind}[4] = 0; h <- {update}"
+    given = parse(f"cell C() {{ {body}\n output y = h'\n expect {{ not stable }} }}")
+    found = verify(given)
+    assert [c.verdict for c in found.results] == ["proved"]
+    assert check(json.dumps(certificate(found, given))) == ["C: not stable: proved"]
