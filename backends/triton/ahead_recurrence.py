@@ -66,8 +66,9 @@ def launched(
     problem = Problem(
         of=of, batch=batch, steps=steps, packed=packed, dims=dims, sizes=sizes, chosen=config, itemsize=dtype.itemsize
     )
-    if role.endswith("totals"):  # there are none unless steps are divided
-        problem = replace(problem, chosen=replace(problem.config, splits=2))
+    if role.endswith("totals"):  # there are none unless steps are divided, of which each part has a tile
+        divided = replace(problem.config, splits=2)
+        problem = replace(problem, chosen=divided, steps=max(steps, 2 * divided.steps))
     found = launches(target, lambda: _run(problem, dtype, mixed, role.startswith("backward")))
     (launch,) = [x for x in found if x.kernel is getattr(of, role)]
     return launch

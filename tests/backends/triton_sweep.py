@@ -72,7 +72,7 @@ ROLES = ("forward", "backward", "totals", "backward_totals")
 
 
 def fits(path: Path, cell: str, target: str) -> str:
-    """Channels 1024; inner axes 16, or as many as a program takes of a state read by other indices; heads of 64 with
+    """Channels 1024, or 4 times as many in rows; inner axes 16, or as many as a program takes of a state read by other indices; heads of 64 with
     matrices on chip.
     """
     from rnnc.backends.triton.ahead import SHARED
@@ -82,7 +82,7 @@ def fits(path: Path, cell: str, target: str) -> str:
     found = []
     for of in kernels:
         axes = of.axes
-        sizes = dict.fromkeys(axes.tile, 64 if axes.inner else 1024) | dict.fromkeys(axes.grid, 4)
+        sizes = dict.fromkeys((*axes.tile, *axes.grid), 4) | dict.fromkeys(axes.tile[-1:], 64 if axes.inner else 1024)
         inner = 64 if of.kind == "coupled" else 16
         while of.kind == "sequential" and not turned_fits([inner] * len(axes.inner), of.parts):
             inner //= 2
