@@ -207,13 +207,17 @@ def chunks_of(dtype: torch.dtype) -> tuple[int, ...]:
 
 
 def registers_of(kernel: str, constants: dict[str, Any], target: str) -> dict[str, int]:
-    """What the assembler is told: left to itself it stops at 128, 96 or 64 registers and spills 12 to 28 bytes, where
-    the decay lies on few columns and in gradients of decays (sm_90, sm_100), and at 80 (4 bytes) in the walk of dv with
+    """What the assembler is told: left to itself it stops at 128, 96 or 64 registers and spills 8 to 28 bytes, where
+    the decay lies on few columns (on sm_80, too) and in gradients of decays, and at 80 (4 bytes) in the walk of dv with
     64 columns.
     """
-    if target or kernel not in ("walk", "channel_gradients"):
+    if target == "amd" or kernel not in ("walk", "channel_gradients"):
         return {}
-    if kernel == "channel_gradients" or (constants["ACROSS"] and constants["BM"] == 16 and constants["C"] > 16):
+    if kernel == "walk" and constants["ACROSS"] and constants["BM"] == 16 and constants["C"] > 16:
+        return {"maxnreg": 255}
+    if target:
+        return {}
+    if kernel == "channel_gradients":
         return {"maxnreg": 255}
     back = constants["REVERSE"] and not (constants["ALIKE"] or constants["ACROSS"] or constants["ENDS"])
     return {"maxnreg": 128} if back and constants["BM"] == 64 else {}
