@@ -72,8 +72,8 @@ ROLES = ("forward", "backward", "totals", "backward_totals")
 
 
 def fits(path: Path, cell: str, target: str) -> str:
-    """Channels 1024, or 4 times as many in rows; inner axes 16, or as many as a program takes of a state read by other indices; heads of 64 with
-    matrices on chip.
+    """Channels 1024, or 4 times as many in rows; inner axes 16, or as many as a program takes of a state read by other
+    indices; heads of 64 with matrices on chip.
     """
     from rnnc.backends.triton.ahead import SHARED
     from rnnc.backends.triton.ahead_recurrence import compiled
