@@ -23,7 +23,7 @@ from rnnc.analysis.lipschitz import lipschitz_of
 from rnnc.analysis.ranges import Ranges
 from rnnc.analysis.steps import one_step
 from rnnc.ir.graph import CellIR, NodeId, ancestors, is_static
-from rnnc.ir.types import Interval
+from rnnc.ir.types import HalfPlane, Interval
 
 JUMPS = frozenset({"step", "sign", "lt", "le", "eq", "ne", "select"})
 NORMS = frozenset({"l2norm", "rmsnorm", "layernorm"})
@@ -32,7 +32,7 @@ SINGULAR = frozenset({"div", "log", "pow", "solve", "cayley"})
 
 def with_stability(s: Spectrum, recurrence: Recurrence, group: Group, ranges: Ranges) -> Spectrum:
     """`s` with its stability and the Lipschitz bound of the update."""
-    closed = ranges.with_closed_inputs()
+    closed = _closed(ranges)
     undefined = _undefined(recurrence.cell, group, closed)
     if group.kind == "nonlinear" or group.semiring != "plus_times" or not group.forms:
         bound, why = lipschitz_of(recurrence.cell, group, ranges)
@@ -43,6 +43,12 @@ def with_stability(s: Spectrum, recurrence: Recurrence, group: Group, ranges: Ra
     return _not_a_number(s, undefined) if undefined else _linear(s, recurrence, group, closed)
 
 
+def _closed(ranges: Ranges) -> Ranges:
+    closed = ranges.with_closed_inputs()
+    planes = {i: replace(d, strict=False) for i, d in closed.domains.items() if isinstance(d, HalfPlane)}
+    return Ranges(closed.nodes, {**closed.domains, **planes})
+
+
 def _not_a_number(s: Spectrum, what: str) -> Spectrum:
     missing = f"that {what} is a number for all inputs and weights"
     return replace(s, missing=s.missing or missing, reasons={**s.reasons, "stability": missing})
@@ -50,15 +56,17 @@ def _not_a_number(s: Spectrum, what: str) -> Spectrum:
 
 def _undefined(cell: CellIR, group: Group, ranges: Ranges) -> str:
     """A root, logarithm or power in the updates of a number that may be negative, or a quotient by one that may be zero
-    (`sin(1 / h)`); "" where there is none.
+    (`sin(1 / h)`, `l2norm(h, eps = 0)`); "" where there is none.
     """
     for i in sorted(ancestors(cell, [cell.state(n).update for n in group.states])):
         n = cell.nodes[i]
-        fixed = n.op == "div" and is_static(cell.nodes, [i])
-        if n.type.dtype != "real" or n.op not in ("sqrt", "log", "pow", "div") or fixed:
+        norm = n.op in NORMS and not n.attr("eps")  # of zeros it is 0 / 0
+        fixed = (norm or n.op == "div") and is_static(cell.nodes, [i])
+        real = n.type.dtype == "real" and n.op in ("sqrt", "log", "pow", "div")
+        if fixed or not (norm or real):
             continue
         inner = ranges.real(n.args[0])
-        if not (iv.within(inner, NONNEGATIVE) if n.op == "sqrt" else _regular(ranges, i)):
+        if norm or not (iv.within(inner, NONNEGATIVE) if n.op == "sqrt" else _regular(ranges, i)):
             return f"`{n.name or n.op}`" + (f" in line {n.span.line}" if n.span is not None else "")
     return ""
 

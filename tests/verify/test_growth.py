@@ -43,6 +43,11 @@ GROWS = {  # or may, for some weights, or is not seen not to
     "beyond one": "gate z: real[4] in (0, 2) = 2 * sigmoid(linear(h)); h <- (1 - z) * h + z * linear(tanh(h))",
     "a product": "h <- 0.1 * h * h + linear(tanh(h))",
     "a power": "h <- (1 + abs(h))^1.5 - 1",
+    "a norm of zeros": "h <- linear(l2norm(h - mean(h), eps = 0))",
+    "a norm of a zero input": "h <- 0.5 * h + l2norm(x, eps = 0)",
+    "near the edge of a half plane": "input u: complex[4] in re > 0; h <- 0.5 * relu(h) + 1 / re(u)",
+    "near the edge, a logarithm": "input u: complex[4] in re < 0; h <- 0.5 * relu(h) + log(-re(u))",
+    "near the edge, a decay": "input u: complex[4] in re < 0; h <- exp(re(u)) * h + 1",
 }
 OTHER_AXES = """input x: real[4]; state h: real[4, 4] = 0.5
 gate z: real[4] in (0, 1) = sigmoid(linear(x))

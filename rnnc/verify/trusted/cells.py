@@ -209,7 +209,8 @@ class Cell:
         need(not self.wild(updates, SINGULAR), f"{names(group)}: {self.wild(updates, SINGULAR)} of varying values")
         seen = [self.cell.nodes[i] for i in ancestors(self.cell, updates)]
         odd = {n.op for n in seen if n.op in ("log", "sqrt", "pow") and n.type.dtype == "real" and not self.regular(n)}
-        need(not odd, f"{names(group)}: {odd} may be no number")
+        odd |= {n.op for n in seen if n.op in NORMS and not n.attr("eps") and not is_static(self.cell.nodes, [n.id])}
+        need(not odd, f"{names(group)}: {odd} may be no number")  # a norm without eps is 0 / 0 of zeros
         if "plus_times" not in over:
             own = {self.states[s].node for s in group}
             held = self.bounded(group) or (not over and self.slope(group).hi < 1)
