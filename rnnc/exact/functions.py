@@ -291,6 +291,8 @@ def logaddexp(a: Number, b: Number) -> Number:
 
 def power(a: Number, b: Number) -> Number:
     """a ^ b for whole and half b, and for positive a by exp(b log a)."""
+    if isinstance(b, Fraction) and b < 0 and isinstance(a, Fraction) and a == 0:
+        raise NotExact(f"0 to the power of {b}")
     if isinstance(b, Fraction) and b.denominator == 1:
         if abs(b) > LARGEST_POWER and a not in (ZERO, ONE, -ONE):
             raise NotExact(f"a power of {b}")

@@ -88,7 +88,8 @@ def _claim_help(tokens: Sequence[Token], found: Unexpected) -> str:
 
 def _help(tokens: Sequence[Token], found: Unexpected, start: str) -> str:
     if found.index >= len(tokens):
-        return ""
+        lacks = tokens and tokens[0].word == "state" and all(t.word != "=" for t in tokens)
+        return "say what it is before the first step: `= 0`" if lacks else ""
     token = tokens[found.index]
     previous = tokens[found.index - 1] if found.index else None
     adjacent = previous is not None and previous.end == token.start

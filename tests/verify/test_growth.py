@@ -100,3 +100,23 @@ def test_what_turns_may_stand_still(update: str) -> None:
     found = verify(given)
     assert [c.verdict for c in found.results] == ["proved"]
     assert check(json.dumps(certificate(found, given))) == ["C: not stable: proved"]
+
+
+def test_negative_powers_of_zero_are_no_numbers() -> None:
+    for power in ("-2", "-0.5"):
+        assert [
+            c.verdict
+            for c in verify(spec(f"input x: real[4]; state h: real[4] = 0; h <- 0.5 * h + (x^2)^({power})")).results
+        ] == ["unknown"]
+
+
+def test_a_share_of_the_row_and_the_rest_of_the_column_do_not_add_up() -> None:
+    """In a certificate by hand, too: z_i cos + (1 - z_j) cos may be 2."""
+    body = """input x: real[4]; state h: real[4, 4] = 3; state k: real[4, 1] = 0
+k <- 0.5 * k
+gate z: real[4] in (0, 1) = sigmoid(linear(x))
+let q = grad(sum(z * sum(k, axis = 1)), k) * cos(h) + (1 - z) * cos(h)
+h <- q * h"""
+    assert [c.verdict for c in verify(spec(body)).results] == ["unknown"]
+    with pytest.raises(Reject):
+        check(forged(f"{body}\noutput y = h'", "stable", "analysis", {}))

@@ -214,14 +214,21 @@ class Ranges:
         return None
 
     def _complement(self, f: int, g: int) -> bool:
-        """Whether g = 1 - f."""
-        n = self.cell.nodes[self._plain(g)]
-        return n.op == "sub" and self._plain(n.args[1]) == self._plain(f) and self.of(n.args[0]) == ONE
+        """Whether g = 1 - f, entry by entry."""
+        (of_f, axes_f), (of_g, axes_g) = self._plain(f), self._plain(g)
+        n = self.cell.nodes[of_g]
+        if n.op != "sub" or self.of(n.args[0]) != ONE:
+            return False
+        below, axes = self._plain(n.args[1])
+        return (below, axes + axes_g) == (of_f, axes_f)
 
-    def _plain(self, i: int) -> int:
-        """Without axes of size 1 that were put in front or between."""
+    def _plain(self, i: int) -> tuple[int, tuple[Any, ...]]:
+        """Without axes of size 1 that were put in front or between, and where those between were put."""
         n = self.cell.nodes[i]
-        return self._plain(n.args[0]) if n.op in ("lift", "expand") else i
+        if n.op not in ("lift", "expand"):
+            return i, ()
+        inner, axes = self._plain(n.args[0])
+        return inner, axes if n.op == "lift" else (*axes, n.attr("axes"))
 
     def _complex(self, n: Node, size: bool) -> Range:
         args = [self.of(a, size) for a in n.args]
