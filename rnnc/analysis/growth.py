@@ -93,7 +93,7 @@ class Growths:
         return None if size is None else Growth(g.factor * size, g.adds)
 
     def _quotient(self, n: Node, g: Growth) -> Growth | None:
-        """By what stays away from zero by a fixed distance, or (of what is bounded) by what no state enters."""
+        """By what stays away from zero by a fixed distance."""
         below = n.args[1]
         if self.nodes[below].type.dtype != "real":
             return None
