@@ -12,6 +12,7 @@ from rnnc.analysis.forms import Coupled, Elementwise, Group, Recurrence
 from rnnc.analysis.recurrence import analyse_recurrence
 from rnnc.backends.kernels.region import find_region
 from rnnc.backends.kernels.slices import slices_down
+from rnnc.backends.kernels.sums import biases_first
 from rnnc.backends.torch.cheap import cheap_step, replaced
 from rnnc.ir.builder import Builder
 from rnnc.ir.graph import NodeId, ancestors
@@ -24,7 +25,7 @@ def pointwise(recurrence: Recurrence) -> Recurrence:
 
     before: S <- diag(a) @ S + outer(k, v)      -->  after: S <- a[:, None] * S + outer(k, v)
     """
-    cell = slices_down(recurrence.cell)
+    cell = slices_down(biases_first(recurrence.cell))
     found = recurrence if cell is recurrence.cell else analyse_recurrence(cell)
     cell = cheap_step(found.cell, found.groups)
     found = found if cell is found.cell else analyse_recurrence(cell)

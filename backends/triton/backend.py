@@ -20,7 +20,8 @@ from rnnc.backends.torch.kernels import Kernel as Call
 from rnnc.backends.torch.needs import state_dependence
 from rnnc.backends.torch.strategies import Choice, coefficients
 from rnnc.backends.triton import newton, scan, sequential
-from rnnc.backends.triton.coupled import by_products, coupled_kernels, find_coupled_step
+from rnnc.backends.triton.coupled import coupled_kernels
+from rnnc.backends.triton.coupled_step import by_products, find_coupled_step
 from rnnc.backends.triton.descriptor import coupled_text, recurrence_text
 from rnnc.backends.triton.forms import in_chunks, least_log_decay
 from rnnc.backends.triton.kernel import Step, find_step

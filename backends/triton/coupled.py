@@ -10,149 +10,15 @@ matrices only, and the gradients of the matrices are one product over all steps,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from rnnc.analysis.forms import Group
-from rnnc.backends.kernels.program import Array, Program, Result, backward, forward
-from rnnc.backends.kernels.region import Coupled, Product, find_coupled, find_region
-from rnnc.backends.torch.body import Names, indented
+from rnnc.backends.kernels.program import Array, Program, Result
+from rnnc.backends.torch.body import indented
 from rnnc.backends.triton.code import Part
+from rnnc.backends.triton.coupled_step import CoupledStep
 from rnnc.backends.triton.frame import Frame
 from rnnc.backends.triton.gradients import gradient_results, store_accumulators, store_gradients
-from rnnc.backends.triton.kernel import Step, array_names
-from rnnc.backends.triton.layout import find_rows
-from rnnc.backends.triton.names import RESERVED
 from rnnc.backends.triton.text import Kernel, finished
-from rnnc.ir.graph import CellIR, Node
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CoupledStep:
-    """A step with products.  `weights` name their matrices, `rounds` are places of products, in order.
-
-    `states`: places of the states that the backward reads; `kept`: places of the products whose results it reads.
-    """
-
-    step: Step
-    coupled: Coupled
-    weights: tuple[str, ...]
-    rounds: tuple[tuple[int, ...], ...]
-    states: tuple[int, ...]
-    kept: tuple[int, ...]
-
-    @property
-    def products(self) -> tuple[Product, ...]:
-        return self.coupled.products
-
-    @property
-    def given(self) -> tuple[int, ...]:
-        """Places of the inputs that the caller gives: all but results of products."""
-        gone = {p.input for p in self.products}
-        return tuple(k for k in range(len(self.step.forward.inputs)) if k not in gone)
-
-    @property
-    def vectors(self) -> tuple[int, ...]:
-        """Places, among the outputs, of the vectors that a step computes for its products."""
-        return tuple(range(self.coupled.wanted, len(self.step.forward.outputs)))
-
-    def shared(self, n: int) -> int | None:
-        """The input whose gradient is that of product n as well: what is added to the product, most often."""
-        results = {
-            r.index: (r.value, r.axes, r.over)
-            for r in gradient_results(self.step.backward)
-            if not self.step.forward.inputs[r.index].static
-        }
-        own = results[self.products[n].input]
-        return next((k for k in self.given if results.get(k) == own), None)
-
-    def ends(self, n: int) -> tuple[str, str]:
-        """The axes of what product n multiplies and of its result."""
-        p, f, layout = self.products[n], self.step.forward, self.step.layout
-        vector = f.states[p.state] if p.state is not None else f.outputs[p.output or 0]
-        return layout.held(vector.axes)[-1], layout.held(f.inputs[p.input].axes)[-1]
-
-    @property
-    def own(self) -> tuple[int, ...]:
-        """Products whose gradient has an array of its own."""
-        return tuple(n for n in range(len(self.products)) if self.shared(n) is None)
-
-
-def find_coupled_step(
-    name: str,
-    cell: CellIR,
-    group: Group,
-    later: Iterable[str],
-    comment: Callable[[Node], str | None] = lambda node: None,
-) -> CoupledStep | None:
-    """A group between its products with learned matrices; None where it is no such, or where vectors lie along
-    different axes.  `later` are the states of groups that run after it, `comment` is a node's line of the spec.
-    """
-    coupled = find_coupled(cell, group, later, sizes=True)
-    if coupled is None:
-        return None
-    region = coupled.region
-    f, b = forward(region), backward(region)
-    arrays = [f.inputs[p.input] for p in coupled.products]
-    arrays += [f.states[p.state] if p.state is not None else f.outputs[p.output or 0] for p in coupled.products]
-    layout = find_rows(f, b, [a.axes for a in arrays])
-    if layout is None or not all({*layout.held(s.axes)[-1:]} & {*layout.inner_names} for s in f.states):
-        return None
-    rounds = product_rounds(f, coupled.products)
-    if rounds is None:
-        return None
-    names = Names({*RESERVED})
-    found = array_names(cell, region, names, [p.input for p in coupled.products])
-    titles = [f"{found.inputs[p.input].removesuffix('_product')}_weight" for p in coupled.products]
-    step = Step(
-        name=name,
-        region=region,
-        forward=f,
-        backward=b,
-        layout=layout,
-        arrays=found,
-        comment=lambda i: comment(region.step.nodes[i]),
-        dims=cell.dims,
-    )
-    computed = [r for r in f.results if r.target == "output" and r.index >= coupled.wanted]
-    read = {(x.source, x.index) for q in (b, f.pruned(computed)) for v in q.values if (x := v.load) is not None}
-    vectors = {p.state for p in coupled.products if p.state is not None}
-    return CoupledStep(
-        step=step,
-        coupled=coupled,
-        weights=tuple(names.fresh(t) for t in titles),
-        rounds=rounds,
-        states=tuple(k for k in range(len(f.states)) if ("state", k) in read or k in vectors),
-        kept=tuple(n for n, p in enumerate(coupled.products) if ("input", p.input) in read),
-    )
-
-
-def by_products(cell: CellIR, group: Group, later: Iterable[str]) -> bool:
-    """Whether a group runs as steps with products: where it is not pointwise, or where products lead between vectors of
-    several lengths (a projected LSTM), whose matrices have the axes of two states and would pass for pointwise factors,
-    every program with all of them in registers.
-    """
-    step = find_coupled_step("step", cell, group, later)
-    return step is not None and (len(step.step.layout.inner) > 1 or find_region(cell, group, later) is None)
-
-
-def product_rounds(program: Program, products: Sequence[Product]) -> tuple[tuple[int, ...], ...] | None:
-    """Places of products, in rounds: those of one round need only results of the rounds before it."""
-    place = {p.input: n for n, p in enumerate(products)}
-    reads = []
-    for p in products:
-        wanted = [r for r in program.results if r.target == "output" and r.index == p.output]
-        loads = [v.load for v in program.pruned(wanted).values if v.load is not None]
-        reads.append({place[x.index] for x in loads if x.source == "input" and x.index in place})
-    rounds: list[tuple[int, ...]] = []
-    done: set[int] = set()
-    while len(done) < len(products):
-        ready = tuple(n for n in range(len(products)) if n not in done and reads[n] <= done)
-        if not ready:
-            return None
-        rounds.append(ready)
-        done |= set(ready)
-    return tuple(rounds)
 
 
 def coupled_kernels(c: CoupledStep) -> tuple[Kernel, Kernel]:
@@ -333,10 +199,13 @@ class _OnChip(Writer):
         for at in c.vectors:
             (text,) = self.tiles(self.step.forward, self.results(self.step.forward, "output", [at]))
             s.lines.append(self.save(f"{arrays.outputs[at]}_ptr", self.step.forward.outputs[at], text))
-        gradients = self.rounds_behind()
-        accumulators = store_gradients(f, program.pruned(self.results(program, "d_input", c.given)))
+        gradients, stored = self.rounds_behind()
+        rest = [k for k in c.given if k not in stored]
+        accumulators = store_gradients(f, program.pruned(self.results(program, "d_input", rest)))
         self.move(carry, self.new_gradients(gradients))
         loop, s.lines = s.lines, []
+        if c.crowded:  # static inputs are read anew at every step
+            static, loop = [], [*static, *loop]
         f.load_states("d_{}_last_ptr", [[x] for x in carry])
         head, s.lines = s.lines, []
         f.store_states("d_{}_start_ptr", [[x] for x in carry])
@@ -358,23 +227,31 @@ class _OnChip(Writer):
         ]
         return finished(f, f"{self.step.name}_backward", "back through the steps", arguments, ["LOW", "STAGES"], lines)
 
-    def rounds_behind(self) -> dict[int, str]:
-        """The gradient of every product, the last round first: those of computed vectors feed the round before."""
+    def rounds_behind(self) -> tuple[dict[int, str], set[int]]:
+        """The gradient of every product, the last round first: those of computed vectors feed the round before.
+
+        Each is stored at once, as what is kept is; returns also the places of the inputs whose gradients those are.
+        """
         c, s, program = self.c, self.s, self.step.backward
         found: dict[int, str] = {}
+        stored: set[int] = set()
         sums: dict[int, str] = {}
         for n in [n for ready in reversed(c.rounds) for n in ready]:
             p = c.products[n]
             (text,) = self.tiles(program, self.results(program, "d_input", [p.input]))
             found[n] = text if text.isidentifier() else s.bind(f"d_{self.title(n)}", Part(text=text)).text
-            if n in c.own:
-                s.lines.append(self.save(f"d_{self.title(n)}_ptr", self.step.forward.inputs[p.input], found[n]))
+            shared = c.shared(n)
+            at = p.input if shared is None else shared
+            if at not in stored:
+                stored.add(at)
+                name, array = self.step.arrays.inputs[at], self.step.forward.inputs[at]
+                s.lines.append(self.save(f"d_{name}_ptr", array, found[n]))
             if p.output is not None:
                 text = self.product(found[n], n, turned=True)
                 text = f"{sums[p.output]} + {text}" if p.output in sums else text
                 sums[p.output] = s.bind(f"d_{self.step.arrays.outputs[p.output]}", Part(text=text)).text
                 self.f.given["d_output", p.output, 0] = Part(text=sums[p.output])
-        return found
+        return found, stored
 
     def new_gradients(self, gradients: dict[int, str]) -> list[str]:
         """The gradients of the states before the step."""

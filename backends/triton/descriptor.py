@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rnnc.backends.kernels.program import Array
-from rnnc.backends.triton.coupled import CoupledStep
+from rnnc.backends.triton.coupled_step import CoupledStep
 from rnnc.backends.triton.gradients import gradient_results
 from rnnc.backends.triton.kernel import Step
 from rnnc.backends.triton.layout import Layout

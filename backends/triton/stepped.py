@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from rnnc.backends.kernels.program import Array, Program, Result
 from rnnc.backends.torch.body import indented
 from rnnc.backends.triton.code import Part
-from rnnc.backends.triton.coupled import CoupledStep, Writer
+from rnnc.backends.triton.coupled import Writer
+from rnnc.backends.triton.coupled_step import CoupledStep
 from rnnc.backends.triton.gradients import gradient_results
 from rnnc.backends.triton.text import Kernel, finished
 

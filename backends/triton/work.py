@@ -11,7 +11,7 @@ from rnnc.backends.kernels.program import Array
 from rnnc.backends.kernels.region import find_region
 from rnnc.backends.kernels.turned import find_turned
 from rnnc.backends.triton import newton, scan
-from rnnc.backends.triton.coupled import CoupledStep, by_products, find_coupled_step
+from rnnc.backends.triton.coupled_step import CoupledStep, by_products, find_coupled_step
 from rnnc.backends.triton.forms import has_chunkwise_kernel
 from rnnc.backends.triton.kernel import Step, find_step
 from rnnc.backends.triton.low_rank import has_low_rank_kernel

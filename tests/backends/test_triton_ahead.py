@@ -20,12 +20,21 @@ pytest.importorskip("triton")
 from rnnc.runtime.gpu import problem, tuner, tuning
 
 UNLISTED = Path(__file__).parent.parent / "stdlib" / "unlisted"
+ODD = UNLISTED.parent / "odd"
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 LONG = (
     "sigmoid(a) * h + tanh(c) + exp(a) + log(abs(a) + 0.1) + sqrt(abs(c) + 0.1) + sin(a) * cos(c)"
     " + softplus(a) + logsigmoid(c) + silu(a) + gelu(c) + relu(a) + sign(c) + max(a, c) * min(a, 2 * c)"
     " + (abs(a) + 0.1)^c + logaddexp(a, c) + a^3 + c^-2 / (1 + abs(a)) + 0.3^a"
 )
+BIASED = """cell Biased(d: dim, n: dim) {
+  input x: real[d]
+  state h: real[n] = 0
+  state c: real[n] = 0
+  c <- sigmoid(linear(x) + linear(h)) * c + sigmoid(linear(x) + linear(h)) * tanh(linear(x) + linear(h))
+  h <- sigmoid(linear(x) + linear(h)) * tanh(c')
+  output y: real[n] = h'
+}"""
 STEPS = {"long": LONG, "log_plus": "logaddexp(h + a, c)"}
 
 
@@ -34,19 +43,24 @@ def kernels(name: str) -> Any:
     from rnnc.backends.triton.backend import emit
     from rnnc.runtime.gpu import Recurrence
 
-    if name in STEPS:
+    cell = None
+    if name == "biased":
+        spec = rnnc.parse(BIASED)
+    elif name == "highway":
+        spec, cell = rnnc.load(ODD / "biases.rnn"), "Highway"
+    elif name in STEPS:
         text = f"cell Own(n: dim) {{\ninput a: real[n]\ninput c: real[n]\nstate h: real[n] = 0\nh <- {STEPS[name]}\n"
         spec = rnnc.parse(text + "output y: real[n] = h'\n}")
     else:
         path = UNLISTED / f"{name}.rnn"
         spec = rnnc.load(path) if path.exists() else rnnc.spec.stdlib(name)
-    ir = keep_digits(spec.lower(spec.cells[0]))
+    ir = keep_digits(spec.lower(cell or spec.cells[0]))
     module = load_source(emit(ir, dims=None, strategy=None, sources=spec.sources), ir.name)
     (found,) = [v for v in vars(module).values() if isinstance(v, Recurrence)]
     return found
 
 
-def fits(name: str, target: str, size: int, dtype: torch.dtype = torch.bfloat16) -> None:
+def fits(name: str, target: str, size: int, dtype: torch.dtype = torch.bfloat16, **options: Any) -> None:
     from rnnc.backends.triton.ahead import SHARED
     from rnnc.backends.triton.ahead_recurrence import compiled
 
@@ -55,9 +69,9 @@ def fits(name: str, target: str, size: int, dtype: torch.dtype = torch.bfloat16)
     sizes = {x: 1024 if x in axes.tile and not axes.inner else size for x in axes.tile + axes.grid + axes.inner}
     for role in ("forward", "backward", "totals", "backward_totals"):
         if getattr(of, role) is not None:
-            found = compiled(of, role, target, sizes, dtype)
-            assert found.spilled == 0, found
-            assert found.shared <= SHARED[target], found
+            found = compiled(of, role, target, sizes, dtype, **options)
+            assert found.spilled == 0, (options, found)
+            assert found.shared <= SHARED[target], (options, found)
 
 
 @pytest.mark.parametrize(
@@ -147,11 +161,22 @@ def test_matrices_on_chip(name: str, target: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "slstm", "pendulum"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "slstm", "pendulum", "biased"])
 def test_more_matrices_on_chip(name: str, target: str) -> None:
-    """Heads of 64 and, four matrices of which fill what there is, of 128."""
+    """Heads of 64 and, four matrices of which fill what there is, of 128; under autocast and packed, too."""
     for size in (64, 128):
-        fits(name, target, size)
+        for mixed in (False, True):
+            for packed in (False, True):
+                fits(name, target, size, mixed=mixed, packed=packed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_many_values_of_a_step(target: str) -> None:
+    """Static inputs are read at every step then; heads of 128 have too many for registers."""
+    for mixed in (False, True):
+        for packed in (False, True):
+            fits("highway", target, 64, mixed=mixed, packed=packed)
 
 
 @pytest.mark.slow

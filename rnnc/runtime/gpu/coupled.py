@@ -116,7 +116,10 @@ class CoupledRecurrence(Recurrence):
             streams += len(self.outputs)
             kept = len(self.kept) + sum(p.kept for p in self.products)
         size = max(sizes[x] for x in self.axes.inner)
-        stage = ROWS * max(16, 1 << (size - 1).bit_length()) * (streams * itemsize + kept * max(4, itemsize))
+        row = max(16, 1 << (size - 1).bit_length())
+        stage = ROWS * row * (streams * itemsize + kept * max(4, itemsize))
+        if role == "backward":  # which may read static inputs at every step
+            stage += row * 4 * sum(not lead_of(d) for d in self.inputs)
         matrices = on_chip([self.ends(p, sizes) for p in self.products], itemsize)
         least = min(sizes[x] for x in self.axes.inner)
         return coupled_config(role, size, matrices, max(stage, 1), itemsize, machine, fast, least)
