@@ -240,6 +240,8 @@ class _Lowering(Folding):
             axes.join_nodes(s.node, s.update)
         for vector, product in region.blocks:
             axes.join_blocks(vector, product)
+        for a, b in region.alike:
+            axes.join_nodes(a, b)
         for root, seed in seeds.items():
             axes.join_nodes(root, seed)
         for node_id, grad in grads.items():
@@ -415,7 +417,7 @@ class _Lowering(Folding):
                 over = {x for a in node.args for x in self.labels(a) if x is not None}
                 product = self._mul(*args)
                 return self._sum(product, over - set(self.labels(node.id)))
-        if any(z[1] is not None for z in args) or node.type.dtype == "complex":
+        if any(z[1] is not None for z in args) or node.type.dtype == "complex" or node.op in ("re", "im"):
             pair: Pair = COMPLEX[node.op](self, *args)
             return pair
         return self.op(node.op, *(z[0] for z in args)), None

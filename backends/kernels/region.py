@@ -28,7 +28,7 @@ class Region:
     nodes of the cell whose values at all steps are wanted outside, a state's old value among them where something
     reads it.  `step` is the body as a cell of its own: an op "input" for each input (named x0, x1, ...), the states,
     and the outputs (named y0, y1, ...); `at` maps nodes of the cell to nodes of `step`.  `blocks` are pairs of nodes of
-    `step` whose axes but the last are the same, where the step alone does not tell.
+    `step` whose axes but the last are the same, `alike` pairs with the same axes, where the step alone does not tell.
     """
 
     states: tuple[str, ...]
@@ -38,6 +38,7 @@ class Region:
     step: CellIR
     at: Mapping[NodeId, NodeId]
     blocks: tuple[tuple[NodeId, NodeId], ...] = ()
+    alike: tuple[tuple[NodeId, NodeId], ...] = ()
 
     @property
     def stored(self) -> tuple[int | None, ...]:

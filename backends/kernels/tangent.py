@@ -127,4 +127,7 @@ class _Tangent:
             states=(*step.states, *self.added),
         )
         places = tuple(-1 - k for k in range(len(extra)))  # nodes of no cell: no static ones
-        return replace(self.origin, step=made, inputs=(*self.origin.inputs, *places))
+        alike = tuple(
+            (self.old[0], s.node) for s in self.added
+        )  # also one that no gradient reaches, which stays as it is
+        return replace(self.origin, step=made, inputs=(*self.origin.inputs, *places), alike=alike)

@@ -118,7 +118,8 @@ class Context:
                 ones = call(self.use("complex_of"), f"{self.like}.new_ones({shape})")
                 e = Expr(text=f"{ones} * {e.at(MUL)}", prec=MUL, static=True)
             else:
-                e = Expr(text=f"{self.like}.new_full({shape}, {e.text})", static=True)
+                kind = ", dtype=torch.bool" if type_.dtype == "bool" else ""
+                e = Expr(text=f"{self.like}.new_full({shape}, {e.text}{kind})", static=True)
         add_lead = lead and e.static
         if not (e.small & wanted) and not add_lead:
             return e

@@ -163,7 +163,8 @@ def write_step(w: Writer, choices: tuple[Choice, ...] = ()) -> Written:
             body.variable(s.node, name)
             body.statement(f'{name} = state["{s.name}"]')
     old = {s.name: body.env[s.node].text if s.node in body.env else f'state["{s.name}"]' for s in cell.states}
-    body.finish = {s.update: (s, old[s.name]) for s in cell.states}
+    # Kernels take what is static as it is: such a state gets its batch axis at the end only.
+    body.finish = {s.update: (s, old[s.name]) for s in cell.states if s.update not in body.c.static}
     made = one_step(body, kernels)
     body.build(sorted(closure(cell, ends, body.env)))
     for s in cell.states:
@@ -212,8 +213,12 @@ class Forward:
         return [self.cell.state(n).update for n in choice.group.states]
 
     def provide_all(self, s: State, name: str) -> None:
-        """A state's values after each step are in the variable `name`; those before it are these, moved by one step."""
-        self.body.variable(s.update, name)
+        """A state's values after each step are in the variable `name`; those before it are these, moved by one step.
+
+        What is the same at every step stays known as such: kernels and functions take it without batch and time.
+        """
+        if s.update not in self.body.c.static or s.update not in self.body.env:
+            self.body.variable(s.update, name)
         if s.node in self.outside:
             before, start = self.body.names.fresh(f"{s.name}_before"), f'state["{s.name}"]'
             text = f"torch.cat([{start}.unsqueeze(1), {name}[:, :-1]], 1)"

@@ -160,8 +160,8 @@ class _Branches:
         assert k.fits is not None
         moved = {name: text for name, text in values.items() if name != text}
         last = [f"{', '.join(moved)} = {', '.join(moved.values())}"] if moved else []
-        like = self.known[0][k.fits].text
         asked = k.before(body.c, k.asked or k.states[0])
+        like = self.known[0][k.fits].text if k.fits in k.inputs else asked
         test = f"if {k.name}.fits({asked}, {like}):"
         body.lines = [*self.head, test, *indented(self.first), "else:", *indented([*body.lines, *last])]
         body.env, body.bound, body.uses = *self.known, self.uses
@@ -195,7 +195,7 @@ def _read_twice(body: Body, kernel: Kernel) -> frozenset[NodeId]:
     """Inputs that both branches read: they get variables."""
     if kernel.fits is None:
         return frozenset()
-    return frozenset(i for i in kernel.inputs if i not in body.c.static) | {kernel.fits}
+    return frozenset(i for i in kernel.inputs if i not in body.c.static or i == kernel.fits)
 
 
 def _whole(body: Body, node: NodeId) -> str:

@@ -144,7 +144,8 @@ def tensor(
     if core is not None:
         axes = None if every else frozenset(range(-len(core), 0))
         e = c.whole(e, replace(t, shape=core) if e.number else t, axes)
-    return f'state["{state}"].new_tensor({e.text})' if e.number else e.text
+    kind = ", dtype=torch.bool" if t.dtype == "bool" else ""
+    return f'state["{state}"].new_tensor({e.text}{kind})' if e.number else e.text
 
 
 def fitted(e: Expr, own: Type, state: Type) -> Expr:

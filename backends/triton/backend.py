@@ -161,7 +161,7 @@ class _File:
             outputs=region.outputs,
             views=turned.views,
             asked=largest_state(step) or "",
-            fits=None if _always_fits(step) else (moving or inputs)[0],
+            fits=None if _always_fits(step) else (*moving, *inputs, cell.state(region.states[0]).node)[0],
             packed=_always_fits(step),
         )
         return call, f"{' and '.join(g.group.states)}: kernel, {SENTENCES['turned']}"

@@ -60,15 +60,21 @@ def _not(a: Part) -> Part:
 
 
 def _where(condition: Part, a: Part, b: Part) -> Part:
-    return call("tl.where", condition, a, b)
+    """Of two numbers Triton would make a tile in float32, and so of what is worked out with it."""
+    match a.number, b.number:
+        case 1, 0:
+            return _as_real(condition)
+        case 0, 1:
+            return _as_real(_not(condition))
+    return call("tl.where", condition, a if b.number is None else _tile(a), b)
 
 
 def _positive(a: Part) -> Part:
-    return _where(Part(text=f"{a.at(ADD)} > 0.0", prec=COMPARE), number(1), number(0))
+    return Part(text=f"({a.at(ADD)} > 0.0).to(ACC)")
 
 
 def _as_real(a: Part) -> Part:
-    return _where(a, number(1), number(0))
+    return Part(text=f"{a.at(ATOM)}.to(ACC)")
 
 
 POWERS = 4  # whole powers up to this are products
@@ -86,7 +92,16 @@ def _pow(x: Part, y: Part) -> Part:
 
 def _tile(x: Part) -> Part:
     """A number as a tile, for helpers that ask for the precision of their arguments."""
-    return x if x.number is None else Part(text=f"tl.full([1], {x.text}, ACC)")
+    return x if x.number is None else Part(text=f"tl.full([], {x.text}, ACC)")
+
+
+def _exact(x: Part) -> Part:
+    """A number for what would read it in float32."""
+    return x if x.number is None or float(np.float32(float(x.number))) == float(x.number) else _tile(x)
+
+
+def _pair(name: str) -> Callable[[Part, Part], Part]:
+    return lambda a, b: call(name, _exact(a), _exact(b))
 
 
 def _function(name: str) -> Callable[[Part], Part]:
@@ -153,9 +168,9 @@ RULES: dict[str, Callable[..., Part]] = {
     "mul": _infix("*", MUL),
     "div": _infix("/", MUL),
     "pow": _pow,
-    "max": lambda a, b: call("maximum", a, b),
-    "min": lambda a, b: call("minimum", a, b),
-    "logaddexp": lambda a, b: call("log_add", a, b),
+    "max": _pair("maximum"),
+    "min": _pair("minimum"),
+    "logaddexp": _pair("log_add"),
     "lt": _infix("<", COMPARE),
     "le": _infix("<=", COMPARE),
     "eq": _infix("==", COMPARE),

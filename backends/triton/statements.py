@@ -136,9 +136,9 @@ class Statements:
 
 
 def _assignment(variable: str, text: str) -> list[str]:
-    """One line, or a long load with its pointer and its mask on lines of their own."""
+    """One line, or a long load with its pointer and its mask (where it has one) on lines of their own."""
     line = f"{variable} = {text}"
-    if len(line) <= 108 or not text.startswith("tl.load("):
+    if len(line) <= 108 or not text.startswith("tl.load(") or ", mask=" not in text:
         return [line]
     pointer, _, mask = text.removeprefix("tl.load(").partition(", mask=")
     mask, _, rest = mask.partition(")")

@@ -38,11 +38,10 @@ def every(which: str) -> Iterator[tuple[Path, str]]:
                 yield path, cell
 
 
-def module_of(path: Path, cell: str) -> tuple[Any, Any, list[Any], str]:
+def module_of(spec: Any, cell: str) -> tuple[Any, Any, list[Any], str]:
     """The graph, the layer's class, its kernels, and how its groups run."""
     from rnnc.backends.triton.backend import emit
 
-    spec = cells.spec_of(path)
     ir = spec.lower(cell)
     source = emit(keep_digits(ir), dims=None, strategy=None, sources=spec.sources)
     module = load_source(source, ir.name)
@@ -54,7 +53,7 @@ def module_of(path: Path, cell: str) -> tuple[Any, Any, list[Any], str]:
 
 
 def is_the_oracle(path: Path, cell: str) -> str:
-    ir, layer, kernels, how = module_of(path, cell)
+    ir, layer, kernels, how = module_of(cells.spec_of(path), cell)
     for k in kernels:
         few = Config(steps=4, channels=32, stages=1) if k.kind == "coupled" else Config(steps=4, channels=4)
         k.configs[()] = few
@@ -63,7 +62,7 @@ def is_the_oracle(path: Path, cell: str) -> str:
     case.check(layer, tolerance=1e-9, step=False)
     if any(k.kind == "coupled" for k in kernels):
         with stepped.step_by_step():
-            case.check(module_of(path, cell)[1], tolerance=1e-9, step=False)
+            case.check(module_of(cells.spec_of(path), cell)[1], tolerance=1e-9, step=False)
         how += " (and step by step)"
     return f"ok: {how}"
 
@@ -78,7 +77,7 @@ def fits(path: Path, cell: str, target: str) -> str:
     from rnnc.backends.triton.ahead import SHARED
     from rnnc.backends.triton.ahead_recurrence import compiled
 
-    _, _, kernels, how = module_of(path, cell)
+    _, _, kernels, how = module_of(cells.spec_of(path), cell)
     found = []
     for of in kernels:
         axes = of.axes
