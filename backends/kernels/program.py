@@ -240,8 +240,8 @@ class _Lowering(Folding):
             axes.join_nodes(s.node, s.update)
         for vector, product in region.blocks:
             axes.join_blocks(vector, product)
-        for a, b in region.alike:
-            axes.join_nodes(a, b)
+        for one, other in region.alike:
+            axes.join_nodes(one, other)
         for root, seed in seeds.items():
             axes.join_nodes(root, seed)
         for node_id, grad in grads.items():

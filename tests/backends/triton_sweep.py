@@ -70,14 +70,14 @@ def is_the_oracle(path: Path, cell: str) -> str:
 ROLES = ("forward", "backward", "totals", "backward_totals")
 
 
-def fits(path: Path, cell: str, target: str) -> str:
+def fits(spec: Any, cell: str, target: str) -> str:
     """Channels 1024, or 4 times as many in rows; inner axes 16, or as many as a program takes of a state read by other
     indices; heads of 64 with matrices on chip.
     """
     from rnnc.backends.triton.ahead import SHARED
     from rnnc.backends.triton.ahead_recurrence import compiled
 
-    _, _, kernels, how = module_of(cells.spec_of(path), cell)
+    _, _, kernels, how = module_of(spec, cell)
     found = []
     for of in kernels:
         axes = of.axes
@@ -99,7 +99,7 @@ def main(what: str, which: str, target: str = "") -> None:
     for path, cell in every(which):
         begun = time.perf_counter()
         try:
-            said = fits(path, cell, target) if target else is_the_oracle(path, cell)
+            said = fits(cells.spec_of(path), cell, target) if target else is_the_oracle(path, cell)
         except Exception:  # noqa: BLE001  every cell reports for itself
             said = f"wrong: {traceback.format_exc(limit=-4)}"
         print(f"{path.stem}:{cell} {said} [{time.perf_counter() - begun:.1f} s]", flush=True)
