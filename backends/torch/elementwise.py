@@ -239,6 +239,10 @@ def part(c: Context, node: Node, args: list[Expr]) -> Expr:
 def select(c: Context, node: Node, args: list[Expr]) -> Expr:
     condition, a, b = args
     if condition.number:
+        if not (a.number and b.number):  # one of them stands alone: it gets the axes that `torch.where` would give it
+            moving = not all(e.number or e.static for e in (a, b))
+            a, b = (_of_size(c, node, i, e, moving) for i, e in zip(node.args[1:], (a, b)))
+            args = [condition, a, b]
         return joined(
             c, node, args, f"{a.at(TERNARY + 1)} if {condition.at(TERNARY + 1)} else {b.at(TERNARY)}", TERNARY
         )
@@ -246,6 +250,14 @@ def select(c: Context, node: Node, args: list[Expr]) -> Expr:
         a, b = as_tensors(c, node, [condition, a, b])[1:]
     a, b = one_field(c, node, node.args[1:], [a, b])
     return joined(c, node, args, call("torch.where", condition.text, a.text, b.text), ATOM)
+
+
+def _of_size(c: Context, node: Node, i: NodeId, e: Expr, moving: bool) -> Expr:
+    """An argument with all axes of the result; `moving`: with batch and time."""
+    own = c.type(i)
+    pairs = zip((*own.per, *own.shape), (*node.type.per, *node.type.shape)) if not e.number else ()
+    ones = {k - own.rank - len(own.per) for k, (a, b) in enumerate(pairs) if a == ONE != b}
+    return c.whole(replace(e, small=e.small | ones), node.type, lead=moving)
 
 
 def step(c: Context, node: Node, args: list[Expr]) -> Expr:

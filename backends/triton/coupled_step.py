@@ -52,7 +52,7 @@ class CoupledStep:
         results = {
             r.index: (r.value, r.axes, r.over)
             for r in gradient_results(self.step.backward)
-            if not self.step.forward.inputs[r.index].static
+            if not self.step.forward.inputs[r.index].static and self.step.forward.inputs[r.index].dtype != "complex"
         }
         own = results[self.products[n].input]
         return next((k for k in self.given if results.get(k) == own), None)
@@ -65,7 +65,7 @@ class CoupledStep:
 
     @property
     def crowded(self) -> bool:
-        """Whether a step back reads and adds up so much that static inputs and sums had better be in memory.
+        """Whether a step back reads and adds up so much that static inputs had better be read anew at every step.
 
         Most of a step's values live briefly; what is read lives long, and sums live through all steps.
         """
@@ -97,6 +97,8 @@ def find_coupled_step(
     f, b = forward(region), backward(region)
     arrays = [f.inputs[p.input] for p in coupled.products]
     arrays += [f.states[p.state] if p.state is not None else f.outputs[p.output or 0] for p in coupled.products]
+    if any(a.dtype == "complex" for a in (*f.states, *arrays)):
+        return None  # one tile a state
     layout = find_rows(f, b, [a.axes for a in arrays])
     if layout is None or not all({*layout.held(s.axes)[-1:]} & {*layout.inner_names} for s in f.states):
         return None

@@ -354,8 +354,9 @@ def ahead(text: str, target: str) -> str:
 
 
 def differences(seeds: range, backends: list[str], seconds: int = 240) -> tuple[Counter[str], list[str]]:
-    """How the layers ran, and what was wrong with which, with its text.  A target of Triton's (sm_90, ...) counts as a
-    backend whose kernels are compiled only.
+    """How the layers ran, and what was wrong with which, with its text; that is printed, too.
+
+    A target of Triton's (sm_90, ...) counts as a backend whose kernels are compiled only.
     """
     from rnnc.diagnostics import SpecError
 
@@ -376,6 +377,7 @@ def differences(seeds: range, backends: list[str], seconds: int = 240) -> tuple[
                 ran["no spec"] += 1
             except Exception:  # noqa: BLE001  whatever happens is a finding
                 wrong.append(f"seed {seed}, {backend}: {traceback.format_exc(limit=-3)}\n{text}")
+                print(wrong[-1], flush=True)
             finally:
                 signal.alarm(0)
     return ran, wrong
@@ -396,7 +398,7 @@ def main() -> None:
 
         prepare()
     ran, wrong = differences(seeds, backends)
-    print(*wrong, dict(ran), sep="\n")
+    print(dict(ran))
     sys.exit(bool(wrong))
 
 

@@ -175,9 +175,9 @@ class Recurrence:
     def live(self, inner: Sequence[int]) -> Live:
         """What a thread of a backward holds at once, where a state has inner axes of these sizes, at most.
 
-        Of a step its factor and the states on both sides of it, and what has inner axes as read; of anything else
-        seven: itself, what the step makes of it, its gradient, and two addresses.  Through all steps a state and a
-        gradient of it, and static inputs with theirs.
+        Of a step its factor and the states on both sides of it, what has inner axes as read and, if it is read entry by
+        entry, what the step makes of it and its gradient; of anything else seven: these and two addresses.  Through all
+        steps a state and a gradient of it, and static inputs with theirs.
         """
         sizes = {x: power_of_two(n) for x, n in zip(self.axes.inner, inner)}
 
@@ -187,11 +187,11 @@ class Recurrence:
         def whole(descriptor: str) -> bool:
             return not sizes.keys().isdisjoint(labels_of(descriptor))
 
-        entries = held(self.states[0])
+        entries, tile = held(self.states[0]), {*self.axes.tile}
         steps = [d for d in (*self.inputs, *self.outputs) if lead_of(d)]
         static = [d for d in self.inputs if not lead_of(d)]
         return Live(
-            entry=3 + sum(held(d) for d in steps if whole(d)) / entries,
+            entry=3 + sum(held(d) * (3 if tile.issubset(labels_of(d)) else 1) for d in steps if whole(d)) / entries,
             channel=7.0 * sum(held(d) for d in steps if not whole(d)),
             carried=2 + 2 * sum(held(d) for d in static if whole(d)) / entries,
         )
