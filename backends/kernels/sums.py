@@ -30,25 +30,31 @@ def biases_first(cell: CellIR) -> CellIR:
         """Whether a node is an addition whose value nothing but one other addition needs."""
         return cell.nodes[i].op == "add" and uses[i] == 1 and i not in fixed
 
-    def leaves(i: NodeId, top: bool = True) -> list[NodeId]:
-        return [x for a in cell.nodes[i].args for x in leaves(a, False)] if top or inner(i) else [i]
+    def terms_of(i: NodeId) -> tuple[list[NodeId], bool]:
+        """The terms of a sum of sums in order, and whether a static one is added to one that depends on states."""
+        terms, late, work = [], mixed(i), [*reversed(cell.nodes[i].args)]
+        while work:
+            a = work.pop()
+            if inner(a):
+                late = late or mixed(a)
+                work += reversed(cell.nodes[a].args)
+            else:
+                terms.append(a)
+        return terms, late
 
-    def late(i: NodeId) -> bool:
-        """Whether somewhere in this sum a static value is added to one that depends on states."""
+    def mixed(i: NodeId) -> bool:
         args = cell.nodes[i].args
-        if any(depends[a] for a in args) and any(a in static and not is_number(cell.nodes[a]) for a in args):
-            return True
-        return any(inner(a) and depends[a] and late(a) for a in args)
+        return any(depends[a] for a in args) and any(a in static and not is_number(cell.nodes[a]) for a in args)
 
     parts = {a for i in live if cell.nodes[i].op == "add" for a in cell.nodes[i].args if inner(a)}
     b = Builder.of(cell)
     moved: dict[NodeId, NodeId] = {}
     for i in sorted(live - parts):
-        if cell.nodes[i].op != "add" or not depends[i] or not late(i):
+        if cell.nodes[i].op != "add" or not depends[i]:
             continue
-        terms = leaves(i)
+        terms, late = terms_of(i)
         given = sorted((x for x in terms if not depends[x] and x not in static), key=lambda x: not _is_product(cell, x))
-        if not given:
+        if not given or not late:
             continue
         ahead = [given[0], *_sum(b, [x for x in terms if x in static]), *given[1:]]
         (new,) = _sum(b, [*ahead, *(x for x in terms if depends[x])])

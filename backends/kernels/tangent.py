@@ -127,7 +127,6 @@ class _Tangent:
             states=(*step.states, *self.added),
         )
         places = tuple(-1 - k for k in range(len(extra)))  # nodes of no cell: no static ones
-        alike = tuple(
-            (self.old[0], s.node) for s in self.added
-        )  # also one that no gradient reaches, which stays as it is
+        # Also one that no gradient reaches: it stays as it is, and nothing else joins its axes with others.
+        alike = tuple((self.old[0], s.node) for s in self.added)
         return replace(self.origin, step=made, inputs=(*self.origin.inputs, *places), alike=alike)
