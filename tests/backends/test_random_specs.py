@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import random_specs
-from random_specs import random_spec
+from random_writer import random_spec
 
 import rnnc
 from rnnc.backends.cpu.backend import unavailable
