@@ -27,7 +27,7 @@ from rnnc.runtime.gpu.buffers import added_up, divided, empty, gradient_buffers,
 from rnnc.runtime.gpu.compat import LAUNCH
 from rnnc.runtime.gpu.operators import Call, declare
 from rnnc.runtime.gpu.problem import Problem
-from rnnc.runtime.gpu.tuning import Config, power_of_two, programs_wanted
+from rnnc.runtime.gpu.tuning import Config, machine, power_of_two, programs_wanted
 
 if TYPE_CHECKING:
     from rnnc.runtime.gpu.coupled import CoupledRecurrence
@@ -84,7 +84,8 @@ def block_sizes(of: CoupledRecurrence, size: int, batch: int, heads: int, double
     rows = max(1, min(power_of_two(batch), 4 * ENTRIES // wide))
     while rows > 1 and triton.cdiv(batch, rows) * triton.cdiv(size, wide) * heads < programs_wanted():
         rows //= 2
-    return Config(steps=rows, channels=wide, warps=max(1, rows * wide // ENTRIES))
+    # Left to itself the assembler stops at few registers, for more programs at once, and spills a little.
+    return Config(steps=rows, channels=wide, warps=max(1, rows * wide // ENTRIES), registers=255)
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: what is computed is kept
@@ -166,7 +167,7 @@ class _Steps:
             size = p.sizes[label]
             constants |= {name: size, f"B{name}": c.channels}
             parts = max(parts, triton.cdiv(size, c.channels))
-        constants |= {"PACKED": p.packed, "PARTS": parts, "num_warps": c.warps, **LAUNCH, **more}
+        constants |= {"PACKED": p.packed, "PARTS": parts, **c.launch("step", machine()), **LAUNCH, **more}
         kernel = phase.kernel[(triton.cdiv(p.batch, c.steps) * parts * p.heads,)]
         return lambda step: kernel(arrays[0], *given, *arrays[1:], step, *last, **constants)
 
