@@ -19,7 +19,8 @@ def biases_first(cell: CellIR) -> CellIR:
 
     before: sigmoid((W @ x + b) + (U @ h + c))      -->  after: sigmoid((W @ x + (b + c)) + U @ h)
 
-    The kernel then has no c to hold and no gradient of it to add up.
+    The kernel then has no c to hold and no gradient of it to add up.  Only of products, beside whose rounding that of
+    such a sum is small: what is added to a state itself (in log space, say) may be meant to cancel it first.
     """
     depends, static = state_dependence(cell), static_nodes(cell)
     live = ancestors(cell, roots(cell))
@@ -53,8 +54,10 @@ def biases_first(cell: CellIR) -> CellIR:
         if cell.nodes[i].op != "add" or not depends[i]:
             continue
         terms, late = terms_of(i)
+        if not late or not any(depends[x] and _is_product(cell, x) for x in terms):
+            continue
         given = sorted((x for x in terms if not depends[x] and x not in static), key=lambda x: not _is_product(cell, x))
-        if not given or not late:
+        if not given:
             continue
         ahead = [given[0], *_sum(b, [x for x in terms if x in static]), *given[1:]]
         (new,) = _sum(b, [*ahead, *(x for x in terms if depends[x])])

@@ -125,6 +125,9 @@ def main() -> None:
         prepare()
     ran, wrong = differences(seeds, backends)
     print(dict(ran))
+    empty = ran["no spec"] + ran["no scale"]
+    if 4 * empty > len(seeds) * len(backends):
+        sys.exit(f"{empty} of {len(seeds) * len(backends)} say nothing: the writer has to be mended")
     sys.exit(bool(wrong))
 
 

@@ -58,6 +58,8 @@ def test_biases_are_added_before(step: str) -> None:
         "h <- tanh(linear(x) + sigmoid(linear(x)) * linear(h))",  # multiplied first
         "let s: real[n] = linear(h) + p\n  h <- tanh(linear(x) + s) * s",  # read without x, too
         "h <- tanh(linear(x) + linear(h, bias = false))",
+        "h <- tanh((h + p) + linear(x))",  # may cancel
+        "h <- max((h + p) + linear(x), q)",
     ],
 )
 def test_all_else_stays(steps: str) -> None:
